@@ -1,0 +1,152 @@
+"""The paper as data: published numbers, parameter counts, scales, the chain of runs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from vggrepro import paper
+from vggrepro.errors import InputError
+from vggrepro.paper import JITTER, S256, S384, Run, Scale
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "paper"
+
+COUNTS = {
+    "A": 132_863_336,
+    "A-LRN": 132_863_336,
+    "B": 133_047_848,
+    "C": 133_638_952,
+    "D": 138_357_544,
+    "E": 143_667_240,
+}
+
+
+@pytest.mark.parametrize(("net", "count"), COUNTS.items())
+def test_parameter_counts_are_exact_and_round_to_table_2(net: str, count: int) -> None:
+    assert paper.parameter_count(net) == count
+    printed = {row["net"]: int(row["parameters_millions"]) for row in paper.published(2)}
+    assert round(count / 1e6) == printed[net]
+
+
+def test_parameter_count_of_a_narrow_net_by_hand() -> None:
+    # A at width 1/64, crop 32, 2 classes: channels 1 2 4 4 8 8 8 8, FC 64, one FC-6 position
+    conv = (27 + 1) + (1 * 2 * 9 + 2) + (2 * 4 * 9 + 4) + (4 * 4 * 9 + 4) + (4 * 8 * 9 + 8) + 3 * (8 * 8 * 9 + 8)
+    fc = (8 * 64 + 64) + (64 * 64 + 64) + (64 * 2 + 2)
+    assert paper.parameter_count("A", 2, crop=32, width=1 / 64) == conv + fc
+
+
+def test_shapes_of_the_first_and_last_layers() -> None:
+    shapes = paper.shapes("C", 1000)
+    assert shapes["conv1_1.weight"] == (64, 3, 3, 3)
+    assert shapes["conv3_3.weight"] == (256, 256, 1, 1)
+    assert shapes["fc6.weight"] == (4096, 512 * 7 * 7)
+    assert list(shapes)[-1] == "fc8.bias"
+    assert paper.shapes("A", 10, crop=56)["fc6.weight"] == (4096, 512)  # 56 / 32 rounded down: one position
+
+
+@pytest.mark.parametrize(("net", "layers"), {"A": 11, "B": 13, "C": 16, "D": 16, "E": 19, "B-5x5": 8}.items())
+def test_number_of_weight_layers(net: str, layers: int) -> None:
+    assert sum(name.endswith(".weight") for name in paper.shapes(net, 1000)) == layers
+
+
+def test_the_shallow_net_replaces_pairs_by_one_5x5() -> None:
+    assert all(block == [paper.Conv(block[0].name, 5, block[0].channels)] for block in paper.blocks("B-5x5"))  # type: ignore[union-attr]
+
+
+def test_an_unknown_net_lists_the_choices() -> None:
+    with pytest.raises(InputError, match="unknown net 'F'; choose one of A, A-LRN, B, B-5x5, C, D, E"):
+        paper.check_net("F")
+
+
+@pytest.mark.parametrize("table", range(2, 8))
+def test_published_numbers_are_those_of_the_shared_files(table: int) -> None:
+    source = SHARED / f"table{table}.csv"
+    if not source.is_file():
+        pytest.skip("the shared folder is not here")
+    with open(source, newline="", encoding="utf-8") as file:
+        assert list(csv.DictReader(file)) == list(paper.published(table))
+
+
+@pytest.mark.parametrize(("text", "low", "high"), [("256", 256, 256), ("256:512", 256, 512), ("[256;512]", 256, 512)])
+def test_scale_parsing(text: str, low: int, high: int) -> None:
+    assert Scale.parse(text) == Scale(low, high)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "--scale '' is not a scale; give S such as 256, or MIN:MAX such as 256:512"),
+        ("big", "--scale 'big' is not a scale"),
+        ("256:", "--scale '256:' is not a scale"),
+        ("-256", "--scale '-256' is not a scale"),
+        ("25.6", "--scale '25.6' is not a scale"),
+        ("256²", "--scale '256²' is not a scale"),
+        ("1:2:3", "--scale '1:2:3' is not a scale"),
+        ("512:256", "MIN 512 is larger than MAX 256"),
+        ("128", "S = 128 is below the crop of 224"),
+    ],
+)
+def test_scale_errors(text: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        Scale.parse(text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_test_scales() -> None:
+    assert S256.test_scales == (224, 256, 288)
+    assert S384.test_scales == (352, 384, 416)
+    assert JITTER.test_scales == (256, 384, 512)
+    assert Scale(224, 224).test_scales == (224, 256)  # 192 is below the crop
+
+
+def test_scale_in_words() -> None:
+    assert [str(JITTER), JITTER.slug, JITTER.label] == ["256:512", "256-512", "[256;512]"]
+    assert [str(S256), S256.slug, S256.label] == ["256", "256", "256"]
+
+
+def test_quarter_scale_is_exact() -> None:
+    assert [paper.real_pixels(q, 56) for q in (224, 256, 288, 384, 512)] == [56, 64, 72, 96, 128]
+
+
+def test_the_chain_of_the_multi_scale_e() -> None:
+    chain = paper.chain(Run("E", JITTER))
+    assert [run.name for run in chain] == ["A-256", "E-256", "E-384", "E-256-512"]
+    assert [run.is_rescaling for run in chain] == [False, False, True, True]
+
+
+def test_other_chains() -> None:
+    def names(run: Run) -> list[str]:
+        return [run.name for run in paper.chain(run)]
+
+    assert names(Run("A", S256)) == ["A-256"]
+    assert names(Run("B-5x5", S256)) == ["B-5x5-256"]
+    assert names(Run("A-LRN", S256)) == ["A-256", "A-LRN-256"]
+    assert names(Run("D", JITTER, fc_only=True)) == ["A-256", "D-256", "D-384", "D-256-512-fc"]
+
+
+def test_layers_copied_from_a_have_the_same_shape_in_every_deeper_net() -> None:
+    a = paper.shapes("A", 1000)
+    for net in ("A-LRN", "B", "C", "D", "E"):
+        shapes = paper.shapes(net, 1000)
+        assert all(shapes[f"{name}.weight"] == a[f"{name}.weight"] for name in paper.COPIED_FROM_A)
+
+
+def test_rows_need_the_views_that_the_paper_averages() -> None:
+    assert [len(row.views) for row in paper.rows(3)] == [1] * 12
+    assert [len(row.views) for row in paper.rows(4)] == [3] * 10
+    assert [len(row.views) for row in paper.rows(5)] == [3, 3, 6] * 2
+    assert [len(row.views) for row in paper.rows(6)] == [21, 6, 6, 12]
+    jittered = paper.rows(3)[5]
+    assert (jittered.labels["S"], jittered.views[0].q) == ("[256;512]", 384)
+    assert {view.run.name for view in paper.rows(6)[0].views if view.run.fc_only} == {"D-256-512-fc"}
+    assert not any(view.run.fc_only for row in paper.rows(6)[1:] for view in row.views)
+
+
+def test_every_run_of_the_tables_comes_after_what_it_starts_from() -> None:
+    runs = paper.all_runs()
+    assert len(runs) == len(set(runs)) == 13
+    assert all(run.parent is None or runs.index(run.parent) < runs.index(run) for run in runs)

@@ -1,0 +1,99 @@
+"""Recipes: presets, overrides and the plateau rule of Sect. 3.1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vggrepro import recipe
+from vggrepro.errors import InputError
+
+
+def test_the_paper_preset_is_the_paper() -> None:
+    paper = recipe.load("paper")
+    assert (paper.crop, paper.width, paper.batch, paper.epochs) == (224, 1.0, 256, 74)
+    assert (paper.learning_rate, paper.rescale_rate) == (0.01, 0.001)
+    assert (paper.momentum, paper.weight_decay, paper.dropout, paper.drops) == (0.9, 5e-4, 0.5, 3)
+    assert (paper.initialisation, paper.initial_std, paper.input_scale) == ("random", 0.01, 1.0)
+
+
+@pytest.mark.parametrize("preset", recipe.PRESETS)
+def test_presets_load_and_survive_a_round_trip(preset: str) -> None:
+    loaded = recipe.load(preset)
+    assert recipe.load(preset, loaded.as_dict()) == loaded
+
+
+def test_overrides_are_toml_values_or_bare_words() -> None:
+    texts = ["dropout=0.2", "batch = 64", "initialisation=he", "drop_by=[0.5, 1]"]
+    values = recipe.parse_overrides(texts)
+    assert values == {"dropout": 0.2, "batch": 64, "initialisation": "he", "drop_by": [0.5, 1]}
+    changed = recipe.load("paper", values)
+    assert (changed.dropout, changed.batch, changed.initialisation, changed.drop_by) == (0.2, 64, "he", (0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "message"),
+    [
+        ("full", {}, "unknown preset 'full'; choose one of paper, quarter, demo"),
+        ("demo", {"depth": 3}, "no value 'depth' in a recipe"),
+        ("demo", {"batch": 2.5}, "--set batch=2.5: expected a whole number"),
+        ("demo", {"batch": True}, "--set batch=True: expected a whole number"),
+        ("demo", {"dropout": "much"}, "--set dropout=much: expected a number"),
+        ("demo", {"drop_by": 0.5}, "--set drop_by=0.5: expected a list of numbers"),
+        ("demo", {"batch": 0}, "batch = 0 must be above 0"),
+        ("demo", {"weight_decay": -1.0}, "weight_decay = -1.0 must not be negative"),
+        ("demo", {"crop": 31}, "crop = 31; five poolings need at least 32 pixels"),
+        ("demo", {"dropout": 1.0}, "dropout = 1.0 must be at least 0 and below 1"),
+        ("demo", {"initialisation": "zero"}, "initialisation 'zero'; choose random, glorot, he"),
+        ("demo", {"resample": "lanczos"}, "resample 'lanczos'; choose bilinear, bicubic"),
+        ("demo", {"drop_by": [0.2, 0.4, 0.6, 0.8]}, "at most one share of the epochs"),
+    ],
+)
+def test_bad_recipes_are_named(preset: str, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        recipe.load(preset, overrides)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["dropout", "=3", "dropout="])
+def test_an_override_without_name_or_value(text: str) -> None:
+    with pytest.raises(InputError, match="give NAME=VALUE, such as --set dropout=0.2"):
+        recipe.parse_overrides([text])
+
+
+def schedule(errors: list[float], epochs: int, **options: Any) -> list[tuple[float, bool]]:
+    """What `learning_rate` says before each epoch and at the end."""
+    return [recipe.learning_rate(errors[:n], 1.0, epochs, **options) for n in range(len(errors) + 1)]
+
+
+def test_the_rate_falls_on_each_plateau_and_training_stops_after_the_last() -> None:
+    errors = [50, 40, 41, 30, 30, 31, 29, 29]
+    # drops after 41 (1), 30 (2), 31 (3); 29 improves; the second 29 is the plateau after the last drop
+    said = schedule(errors, epochs=74)
+    assert [rate for rate, _ in said] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.001, 0.001, 0.001])
+    assert [stop for _, stop in said] == [False] * 8 + [True]
+
+
+def test_patience_counts_epochs_since_the_best_or_the_last_drop() -> None:
+    said = schedule([50, 51, 52, 53, 49, 50, 50], epochs=74, patience=2)
+    assert [rate for rate, _ in said] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])
+    assert not any(stop for _, stop in said)
+
+
+def test_an_improvement_below_the_threshold_is_a_plateau() -> None:
+    assert recipe.learning_rate([50, 49.8], 1.0, 74)[0] == 1
+    assert recipe.learning_rate([50, 49.8], 1.0, 74, min_improvement=0.5)[0] == pytest.approx(0.1)
+
+
+def test_drops_come_at_the_latest_after_their_share() -> None:
+    improving = [float(50 - n) for n in range(10)]
+    said = schedule(improving, epochs=10, drops=2, drop_by=(0.5, 0.8))
+    assert [rate for rate, _ in said] == pytest.approx([1] * 5 + [0.1] * 3 + [0.01] * 3)
+    assert [stop for _, stop in said] == [False] * 10 + [True]  # the epochs are over
+
+
+def test_an_early_plateau_does_not_bring_the_next_share_forward() -> None:
+    errors = [50.0, 50.0, 40.0, 39.0, 38.0, 37.0, 36.0, 35.0, 34.0]
+    said = schedule(errors, epochs=10, drops=2, drop_by=(0.5, 0.8))
+    assert [rate for rate, _ in said] == pytest.approx([1, 1] + [0.1] * 6 + [0.01] * 2)

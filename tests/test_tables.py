@@ -1,0 +1,418 @@
+"""Tables 1-7 from planted posteriors: numbers by hand, dashes with commands, stale files refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from vggrepro import paper, posteriors, tables
+from vggrepro.dataset import Dataset
+from vggrepro.errors import InputError
+from vggrepro.files import sha256
+from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.posteriors import Batch, Origin
+from vggrepro.runs import RunFolder
+from vggrepro.tables import TABLES, Shelf, Table
+
+CLASSES = 6
+LABELS = [0, 1, 2, 5]  # four images
+RIGHT = [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
+WRONG = [[0.1, 0.3, 0.2, 0.2, 0.1, 0.1]] * 4  # right for image 1 only; image 3's class comes last: 75 %, 25 %
+
+
+def dataset_of(classes: int = CLASSES, images: int = len(LABELS)) -> Dataset:
+    names = tuple(f"class {i}" for i in range(classes))
+    counts = {"train": 24, "val": images}
+    return Dataset(Path("data"), "tiny", names, counts, (0, 0, 0), ((1, 0, 0),), (1, 1, 1), "demo", "print")
+
+
+def make_run(runs: Path, run: Run, epochs: int = 74, **config: Any) -> RunFolder:
+    """A finished run's folder at the demo preset's geometry."""
+    folder = RunFolder(runs / run.name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.weights_path.write_text(run.name)
+    values: dict[str, Any] = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 3}
+    values |= {"crop": 64, "width": 0.125, "classes": CLASSES, "mean_rgb": [0, 0, 0], "input_scale": 1.0}
+    values |= {"epochs": 74, "recipe": {"preset": "demo"}, "dataset": {"fingerprint": "print", "train_images": 24}}
+    values["start"] = {"run": run.parent.name} if run.parent else {"initialisation": "he"}
+    folder.config_path.write_text(json.dumps(values | config))
+    folder.metrics_path.write_text("{}\n" * epochs)
+    return folder
+
+
+def plant(runs: Path, run: Run, q: int, rows: list[list[float]], method: str = "dense", **origin: Any) -> Path:
+    """A posterior file of a run, made by its present weights unless `origin` says otherwise."""
+    folder = RunFolder(runs / run.name)
+    made = Origin(
+        run=run.name,
+        weights=sha256(folder.weights_path),
+        dataset="tiny",
+        fingerprint="print",
+        preset="demo",
+        split="val",
+        method=method,
+        q=q,
+        q_pixels=paper.real_pixels(q, 64),
+        flip=True,
+        grid=5 if method == "multicrop" else 0,
+        pooling="floor",
+        resample="bilinear",
+        precision="fp32",
+        version="0",
+        commit="abc",
+    )
+    values = np.array(rows, dtype=np.float32)
+    batch = Batch([f"image {i}" for i in range(len(values))], np.array(LABELS[: len(values)], np.int32), values)
+    path = posteriors.file_path(folder.path, "val", method, q)
+    posteriors.write(path, [batch], values.shape[1], dataclasses.replace(made, **origin))
+    return path
+
+
+def line(table: Table, **labels: str) -> pd.Series:
+    """The one row with these label cells."""
+    frame = table.frame
+    for name, value in labels.items():
+        frame = frame[frame[name] == value]
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+def notes_of(table: Table, row: pd.Series) -> list[str]:
+    return [table.notes[ord(mark) - ord("a")] for mark in row["note"].split(", ") if mark]
+
+
+@pytest.mark.parametrize("number", range(3, 8))
+def test_rows_and_their_order_are_the_papers(tmp_path: Path, number: int) -> None:
+    table = TABLES[number](Shelf(tmp_path, dataset_of()))
+    printed = paper.published(number)
+    for name in table.labels:
+        assert list(table.frame[name]) == [row[name] for row in printed]
+    for name in table.measures:
+        expected = [float(row[name]) if row[name] else math.nan for row in printed]
+        np.testing.assert_array_equal(table.frame[f"{name}_paper"], expected)
+        assert table.frame[name].isna().all()
+
+
+def test_the_order_is_that_of_the_shared_files(tmp_path: Path) -> None:
+    shared = Path(__file__).parent.parent.parent / "shared" / "paper"
+    if not shared.is_dir():
+        pytest.skip("the shared folder is not here")
+    for table in tables.tables(tmp_path, dataset_of(), range(3, 8)):
+        printed = pd.read_csv(shared / f"table{table.number}.csv", dtype=str)
+        pd.testing.assert_frame_equal(
+            table.frame[list(table.labels)].astype(str), printed[list(table.labels)].astype(str)
+        )
+
+
+def test_a_row_of_table_3_by_hand(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256))
+    plant(tmp_path, Run("A", S256), 256, WRONG)
+    row = line(tables.table3(Shelf(tmp_path, dataset_of())), net="A")
+    assert (row["top1_val_error"], row["top5_val_error"], row["images"]) == (75.0, 25.0, 4)
+    assert row["top1_val_error_difference"] == pytest.approx(75 - 29.6)
+    assert row["top5_val_error_difference"] == pytest.approx(25 - 10.4)
+    assert (row["note"], row["data"], row["classes"], row["train_images"]) == ("", "tiny", CLASSES, 24)
+    assert (row["preset"], row["crop"], row["width"]) == ("demo", "64", "0.125")
+    weights = sha256(tmp_path / "A-256" / "weights.safetensors")[:12]
+    assert tuple(row[["runs", "epochs", "seeds", "weights", "commit"]]) == ("A-256", "74", "3", weights, "abc")
+
+
+def test_a_row_of_table_4_averages_posteriors_not_decisions(tmp_path: Path) -> None:
+    run = Run("B", S256)
+    make_run(tmp_path, run)
+    first = [[0.6, 0.4, 0, 0, 0, 0]] * 4
+    second = [[0.4, 0.6, 0, 0, 0, 0]] * 4
+    third = [[0.3, 0.5, 0, 0, 0, 0.2]] * 4  # means 0.433, 0.5, 0, 0, 0, 0.067: class 1 wins; ranks 1 0 3 2
+    for q, rows in zip((224, 256, 288), (first, second, third), strict=True):
+        plant(tmp_path, run, q, rows)
+    shelf = Shelf(tmp_path, dataset_of())
+    row = line(tables.table4(shelf), net="B")
+    assert (row["top1_val_error"], row["top5_val_error"]) == (75.0, 0.0)
+    assert line(tables.table3(shelf), net="B")["top1_val_error"] == 75.0
+
+
+def multi_scale(runs: Path) -> None:
+    """D and E at [256;512] by both methods. Dense D errs on three images, all else is right or weak."""
+    for net in ("D", "E"):
+        run = Run(net, JITTER)
+        for scale in (S256, S384, JITTER):
+            make_run(runs, Run(net, scale))
+        for q in JITTER.test_scales:
+            plant(runs, run, q, WRONG if net == "D" else RIGHT)
+            plant(runs, run, q, RIGHT, "multicrop")
+
+
+def test_both_methods_and_both_nets_have_equal_weight(tmp_path: Path) -> None:
+    multi_scale(tmp_path)
+    five, six, seven = tables.tables(tmp_path, dataset_of(), (5, 6, 7))
+    # D: (WRONG + RIGHT) / 2 gives the true class at least 0.55: right everywhere
+    expected = {"dense": (75.0, 25.0), "multi-crop": (0.0, 0.0), "multi-crop & dense": (0.0, 0.0)}
+    for method, errors in expected.items():
+        row = line(five, net="D", method=method)
+        assert (row["top1_val_error"], row["top5_val_error"]) == errors
+    fused = line(six, group="post-submission", method="dense")
+    assert (fused["top1_val_error"], fused["runs"]) == (0.0, "D-256-512 E-256-512")
+    assert math.isnan(line(six, group="ILSVRC submission")["top1_val_error"])
+    assert line(seven, method="VGG (2 nets, multi-crop & dense eval.)")["top1_val_error"] == 0.0
+    assert line(seven, method="VGG (1 net, multi-crop & dense eval.)")["runs"] == "E-256-512"
+    assert seven.frame["top1_val_error"].notna().sum() == 2  # the other teams' rows are never ours
+    assert seven.frame["top5_test_error"].isna().all()
+    assert sum("ILSVRC server" in remark for remark in seven.remarks) == 1
+
+
+def test_the_submission_takes_the_d_with_retrained_fc_layers(tmp_path: Path) -> None:
+    for row_view in paper.rows(6)[0].views:
+        make_run(tmp_path, row_view.run)
+        plant(tmp_path, row_view.run, row_view.q, RIGHT)
+    make_run(tmp_path, Run("D", S256))
+    row = TABLES[6](Shelf(tmp_path, dataset_of())).frame.iloc[0]
+    assert row["top1_val_error"] == 0.0
+    assert "D-256-512-fc" in row["runs"].split()
+    assert len(row["runs"].split()) == 7
+
+
+def test_missing_rows_are_dashes_with_the_commands(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("B", S256))
+    table = tables.table3(Shelf(tmp_path, dataset_of(), "--runs elsewhere"))
+    assert table.frame["top1_val_error"].isna().all()
+    said = {net: notes_of(table, table.frame[table.frame["net"] == net].iloc[-1]) for net in "ABC"}
+    assert said["A"] == [
+        "Not run: `vggrepro train A --scale 256 --runs elsewhere`, "
+        "`vggrepro evaluate A-256 --dense --runs elsewhere`."
+    ]
+    assert said["B"] == ["Not run: `vggrepro evaluate B-256 --dense --runs elsewhere`."]
+    assert said["C"] == [  # one training command for the chain, one footnote for three rows
+        "Not run: `vggrepro train C --scale 256:512 --runs elsewhere`, "
+        "`vggrepro evaluate C-256 C-384 C-256-512 --dense --runs elsewhere`."
+    ]
+    assert table.frame["note"].nunique() == 6
+
+
+def test_a_partly_evaluated_row_is_a_dash(tmp_path: Path) -> None:
+    run = Run("B", S256)
+    make_run(tmp_path, run)
+    plant(tmp_path, run, 224, RIGHT)
+    table = tables.table4(Shelf(tmp_path, dataset_of()))
+    assert math.isnan(line(table, net="B")["top1_val_error"])
+    assert notes_of(table, line(table, net="B")) == ["Not run: `vggrepro evaluate B-256 --dense`."]
+
+
+def test_commands_for_methods_and_the_fc_only_run() -> None:
+    tuned = Run("D", JITTER, fc_only=True)
+    tune = "finetune-scale D --scale 256:512 --layers fc"
+    assert tables.training_commands([tuned]) == ["train D --scale 384", tune]
+    assert tables.training_commands([tuned], finished=[Run("D", S384)]) == [tune]
+    assert tables.training_commands([tuned, Run("D", JITTER)]) == ["train D --scale 256:512", tune]
+    assert tables.training_commands([Run("A", S256), Run("E", S384)]) == ["train E --scale 384"]
+    views = paper.rows(6)[2].views + paper.rows(5)[0].views
+    assert tables.evaluating_commands(views) == [
+        "evaluate D-256-512 --dense --multicrop",
+        "evaluate E-256-512 --multicrop",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "reason"),
+    [
+        ({"weights": "old"}, "other weights"),
+        ({"fingerprint": "old"}, "another data set"),
+        ({"q_pixels": 256}, "another crop size"),
+        ({"method": "multicrop"}, "val, multicrop, Q = 256 by its metadata"),
+        ({"split": "test"}, "test, dense, Q = 256 by its metadata"),
+    ],
+)
+def test_stale_posteriors_are_refused(tmp_path: Path, origin: dict[str, Any], reason: str) -> None:
+    run = Run("A", S256)
+    make_run(tmp_path, run)
+    path = plant(tmp_path, run, 256, RIGHT, **origin)
+    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    row = line(table, net="A")
+    assert math.isnan(row["top1_val_error"])
+    assert notes_of(table, row) == [f"Not used: {path} ({reason}). Renew: `vggrepro evaluate A-256 --dense`."]
+
+
+def test_posteriors_of_a_run_in_training_are_refused(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, Run("A", S256))
+    plant(tmp_path, Run("A", S256), 256, RIGHT)
+    folder.weights_path.rename(folder.checkpoint_path)
+    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    assert "(earlier weights, while the run is being trained again)" in table.notes[0]
+    assert "`vggrepro train A --scale 256`, `vggrepro evaluate A-256 --dense`" in table.notes[0]
+
+
+def test_a_run_in_the_wrong_folder_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256), net="B")
+    plant(tmp_path, Run("A", S256), 256, RIGHT)
+    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    assert "(B-256 by the run's config.json)" in table.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(dataset_of(images=5), "4 images instead of 5"), (dataset_of(classes=7), "6 classes instead of 7")],
+)
+def test_posteriors_of_another_size_are_refused(tmp_path: Path, data: Dataset, reason: str) -> None:
+    make_run(tmp_path, Run("A", S256))
+    plant(tmp_path, Run("A", S256), 256, RIGHT)
+    table = tables.table3(Shelf(tmp_path, data))
+    assert reason in notes_of(table, line(table, net="A"))[0]
+
+
+def test_damaged_posteriors_are_an_error(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256))
+    path = plant(tmp_path, Run("A", S256), 256, RIGHT)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"val-dense-q256\.parquet: damaged parquet file"):
+        tables.tables(tmp_path, dataset_of(), [3])
+    plant(tmp_path, Run("A", S256), 256, [*RIGHT[:3], [2.0, 3, 0, 0, 0, 0]])
+    with pytest.raises(InputError, match=r"val-dense-q256\.parquet: row 3 is no distribution"):
+        tables.tables(tmp_path, dataset_of(), [3])
+
+
+def test_posteriors_of_another_tool_enter_and_are_marked(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256))
+    path = plant(tmp_path, Run("A", S256), 256, RIGHT)
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    row = line(table, net="A")
+    assert row["top1_val_error"] == 0.0
+    assert notes_of(table, row) == [
+        "Posteriors of another tool, without metadata: weights and data cannot be checked."
+    ]
+
+
+def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
+    a, b, c, c384 = Run("A", S256), Run("B", S256), Run("C", S256), Run("C", S384)
+    make_run(tmp_path, a, epochs=6)
+    make_run(tmp_path, b, crop=32, start={"initialisation": "glorot"})
+    make_run(tmp_path, c, epochs=6, dataset={"name": "other", "fingerprint": "x"}, recipe={"preset": "quarter"})
+    make_run(tmp_path, c384, epochs=2, epochs_=2, origin="imported from vgg.npz")
+    plant(tmp_path, a, 256, RIGHT, flip=False)
+    plant(tmp_path, b, 256, RIGHT, q_pixels=paper.real_pixels(256, 32))
+    plant(tmp_path, c, 256, RIGHT)
+    plant(tmp_path, c384, 384, RIGHT)
+    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    assert set(notes_of(table, line(table, net="A"))) == {
+        "Trained for 6 epochs (the paper: 74).",
+        "Evaluated without horizontal flips (the paper: with).",
+    }
+    assert set(notes_of(table, line(table, net="B"))) == {
+        "Crop 32, width 0.125 (most runs: 64, 0.125).",
+        "B-256 started from random weights (the paper: A-256).",
+    }
+    assert set(notes_of(table, line(table, net="C", S="256"))) == {
+        "Trained by the preset 'quarter' (the data set's: 'demo').",
+        "Trained on another data set (other).",
+        "Trained for 6 epochs (the paper: 74).",
+    }
+    assert notes_of(table, line(table, net="C", S="384")) == ["C-384: imported from vgg.npz."]
+
+
+def test_epochs_are_told_scale_after_scale_and_once_if_all_rows_share_them(tmp_path: Path) -> None:
+    multi_scale(tmp_path)
+    assert tables.table5(Shelf(tmp_path, dataset_of())).remarks == ()
+    for net in ("D", "E"):
+        for scale, epochs in ((S256, 6), (S384, 2), (JITTER, 1)):
+            make_run(tmp_path, Run(net, scale), epochs, epochs=epochs)
+    table = tables.table5(Shelf(tmp_path, dataset_of()))
+    assert table.remarks == ("Trained for 6 + 2 + 1 epochs at S = 256, 384, [256;512] (the paper: 74 at the first).",)
+    assert (table.frame["note"] == "").all()
+
+
+def test_another_crop_grid_is_marked(tmp_path: Path) -> None:
+    multi_scale(tmp_path)
+    for q in JITTER.test_scales:
+        plant(tmp_path, Run("D", JITTER), q, RIGHT, "multicrop", grid=3)
+    table = tables.table5(Shelf(tmp_path, dataset_of()))
+    assert notes_of(table, line(table, net="D", method="multi-crop")) == [
+        "Multi-crop on a 3 × 3 grid (the paper: 5 × 5)."
+    ]
+    assert line(table, net="D", method="dense")["note"] == ""
+
+
+def test_few_classes_have_no_top_5(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256))
+    plant(tmp_path, Run("A", S256), 256, [[1, 0, 0]] * 3)
+    table = tables.table3(Shelf(tmp_path, dataset_of(classes=3, images=3)))
+    row = line(table, net="A")
+    assert row["top1_val_error"] == pytest.approx(100 * 2 / 3)
+    assert math.isnan(row["top5_val_error"])
+    assert math.isnan(row["top5_val_error_difference"])
+    assert "3 classes have no top-5 error." in table.remarks
+
+
+def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
+    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    assert "4 validation images of tiny (6 classes); crop 64, width 0.125" in table.caption
+
+
+def test_table_1_has_the_papers_layers(tmp_path: Path) -> None:
+    table = tables.table1(Shelf(tmp_path, dataset_of()))
+    assert list(table.frame) == ["A", "A-LRN", "B", "C", "D", "E"]
+    assert [cell.split()[0] for cell in table.frame.iloc[0]] == ["11", "11", "13", "16", "16", "19"]
+    assert (table.frame == "maxpool").sum().tolist() == [5] * 6
+    assert table.frame["A-LRN"].tolist().count("LRN") == 1
+    assert list(table.frame["A"][-4:]) == ["FC-4096", "FC-4096", "FC-1000", "soft-max"]
+
+
+def test_table_2_counts_parameters(tmp_path: Path) -> None:
+    table = tables.table2(Shelf(tmp_path, dataset_of()))
+    assert table.frame["parameters_millions"].round().tolist() == table.frame["parameters_millions_paper"].tolist()
+    assert table.frame["parameters"].tolist()[-1] == 143_667_240
+    assert table.frame["parameters_here"].tolist()[0] == paper.parameter_count("A", 6, 64, 0.125)
+
+
+def test_weights_are_hashed_and_files_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    multi_scale(tmp_path)
+    hashed, averaged = [], []
+    original = RunFolder.weights_hash
+    average = posteriors.average
+    monkeypatch.setattr(RunFolder, "weights_hash", lambda run: hashed.append(run.name) or original(run))
+    monkeypatch.setattr(posteriors, "average", lambda paths: averaged.append(paths) or average(paths))
+    tables.tables(tmp_path, dataset_of())
+    assert len(hashed) == len(set(hashed)) == 6
+    assert len(averaged) == len(set(averaged))
+
+
+def test_fuse_runs_by_hand(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, Run("A", S256)), make_run(tmp_path, Run("B", S256))
+    for q in S256.test_scales:
+        plant(tmp_path, Run("A", S256), q, WRONG)
+        plant(tmp_path, Run("B", S256), q, [[0, 0, 0, 0, 1, 0], *RIGHT[1:]])
+    frame = tables.fuse_runs([a, b], ["dense"])
+    assert frame["run"].tolist() == ["A-256", "B-256", "A-256 + B-256"]
+    assert frame["Q"].tolist() == ["224, 256, 288"] * 3
+    assert frame["images"].tolist() == [4, 4, 4]
+    # image 0 together: 0.05 0.15 0.1 0.1 0.55 0.05: class 0 after 4, 1, 2, 3; a tie with 5 that it wins
+    assert frame["top1_error"].tolist() == [75.0, 25.0, 25.0]
+    assert frame["top5_error"].tolist() == [25.0, 0.0, 0.0]
+
+
+def test_fuse_runs_by_both_methods(tmp_path: Path) -> None:
+    multi_scale(tmp_path)
+    frame = tables.fuse_runs([RunFolder(tmp_path / "D-256-512")], ["dense", "multicrop"])
+    assert frame[["run", "method", "top1_error"]].to_numpy().tolist() == [["D-256-512", "multi-crop & dense", 0.0]]
+
+
+def test_fuse_runs_refuses_what_is_missing_stale_or_of_other_data(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, Run("A", S256)), make_run(tmp_path, Run("B", S256))
+    with pytest.raises(InputError, match="no runs given"):
+        tables.fuse_runs([], ["dense"])
+    with pytest.raises(InputError, match=r"val-dense-q224.parquet does not exist; run 'vggrepro evaluate A-256 --dense'"):
+        tables.fuse_runs([a], ["dense"])
+    for q in S256.test_scales:
+        plant(tmp_path, Run("A", S256), q, RIGHT)
+        plant(tmp_path, Run("B", S256), q, RIGHT, fingerprint="other")
+    with pytest.raises(InputError, match="come from different data sets"):
+        tables.fuse_runs([a, b], ["dense"])
+    a.weights_path.write_text("retrained")
+    with pytest.raises(InputError, match=r"q224.parquet is stale \(other weights\); renew it with"):
+        tables.fuse_runs([a], ["dense"])

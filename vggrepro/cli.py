@@ -1,0 +1,419 @@
+"""The command line: options in, one call of a stage, results on stdout, talk on stderr.
+
+torch and pandas are imported by the commands that need them, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vggrepro import __version__, paper
+from vggrepro.errors import InputError
+from vggrepro.paper import Run, Scale
+
+if TYPE_CHECKING:
+    from vggrepro.chain import Request
+    from vggrepro.dataset import Dataset
+    from vggrepro.runs import RunFolder
+    from vggrepro.train import Machine
+
+app = typer.Typer(
+    name="vggrepro",
+    help="Reproduces the tables of Simonyan & Zisserman, Very Deep Convolutional Networks (arXiv 1409.1556): "
+    "prepare → train → evaluate → fuse → report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DEFAULT_DATA, DEFAULT_RUNS = Path("data"), Path("runs")
+
+
+class Layers(StrEnum):
+    """Which layers finetune-scale trains."""
+
+    all = "all"
+    fc = "fc"
+
+
+class SplitName(StrEnum):
+    """Which split evaluate runs over."""
+
+    val = "val"
+    test = "test"
+
+
+class Format(StrEnum):
+    """How report writes the tables."""
+
+    md = "md"
+    csv = "csv"
+
+
+Data = Annotated[Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Data set folder that prepare wrote.")]
+Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
+TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if native.")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a value of the recipe; repeatable.")
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs of each run trained now.")]
+Width = Annotated[float | None, typer.Option("--width", help="Multiply channels and FC units; 1 is the paper.")]
+Init = Annotated[str | None, typer.Option("--init", help="Start from random, glorot, he or a finished run.")]
+MicroBatch = Annotated[int, typer.Option("--micro-batch", min=0, help="Images at a time on a device; 0: all.")]
+CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0.0, help="Between two checkpoints.")]
+Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again although it is finished.")]
+Dense = Annotated[bool, typer.Option("--dense", help="The net as convolutions over the whole image.")]
+Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
+WORKERS = min(8, os.cpu_count() or 2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"vggrepro {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="demo, or a folder: train/ and val/ class folders, parquet.")] = "demo",
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder to write (default: the --data folder, 'data').")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="paper, quarter or demo: crop, width and recipe.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out and list them.")] = False,
+    no_top5: Annotated[bool, typer.Option("--no-top5", help="Accept 5 or fewer classes: no top-5 errors.")] = False,
+    workers: Workers = WORKERS,
+    seed: Seed = 0,
+) -> None:
+    """Turn images into a data set folder (default: the generated demo)."""
+    from vggrepro.prepare import prepare as run_prepare
+    from vggrepro.sources import open_source
+
+    opened = open_source(source, seed)
+    preset = preset or ("demo" if source == "demo" else "paper")
+    dataset = run_prepare(opened, to or data, preset, skip_bad=skip_bad, allow_few_classes=no_top5, workers=workers)
+    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
+    print(f"{dataset.folder}: {dataset.name}, {len(dataset.classes)} classes, {counts} images, preset {dataset.preset}")
+
+
+@app.command()
+def train(
+    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    scale: Annotated[str, typer.Option("--scale", help="Training scale S (256, 384) or MIN:MAX (256:512).")] = "256",
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    init: Init = None,
+    epochs: Epochs = None,
+    width: Width = None,
+    set_: Set = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+    micro_batch: MicroBatch = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    retrain: Retrain = False,
+    seed: Seed = 0,
+) -> None:
+    """Train NET at a scale and, first, what it starts from (A-256, then S = 256, then 384)."""
+    target = Run(paper.check_net(net), Scale.parse(scale))
+    machine = _machine(device, precision, workers, micro_batch, checkpoint_minutes)
+    request = _request(data, runs, machine, _overrides(set_, epochs, width), seed, retrain)
+    _train(target, request, init)
+
+
+@app.command("finetune-scale")
+def finetune_scale(
+    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    scale: Annotated[str, typer.Option("--scale", help="New training scale S or MIN:MAX.")],
+    from_: Annotated[str | None, typer.Option("--from", help="Run to continue (default: the paper's).")] = None,
+    layers: Annotated[Layers, typer.Option("--layers", help="Train all layers or the FC layers only.")] = Layers.all,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    epochs: Epochs = None,
+    width: Width = None,
+    set_: Set = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+    micro_batch: MicroBatch = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    retrain: Retrain = False,
+    seed: Seed = 0,
+) -> None:
+    """Continue a trained run of NET at another scale, with a tenth of the learning rate."""
+    from vggrepro.runs import folder
+
+    target = Run(paper.check_net(net), Scale.parse(scale), fc_only=layers is Layers.fc)
+    if from_ is not None:
+        parent = folder(runs, from_)
+        if parent.config()["net"] != net:
+            raise InputError(f"--from {from_} is a run of net {parent.config()['net']}, not {net}")
+        if parent.name == target.name:
+            raise InputError(f"--from {from_} is the run to be trained; give another --scale")
+    elif not target.is_rescaling:
+        raise InputError(
+            f"{target.name} continues no run of {net}; train it with 'vggrepro train {net} --scale {scale}'"
+        )
+    machine = _machine(device, precision, workers, micro_batch, checkpoint_minutes)
+    request = _request(data, runs, machine, _overrides(set_, epochs, width), seed, retrain)
+    _train(target, request, from_)
+
+
+@app.command()
+def evaluate(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")] = None,
+    dense: Dense = False,
+    multicrop: Multicrop = False,
+    q: Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")] = None,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
+    grid: Annotated[int, typer.Option("--grid", help="Multi-crop positions a side.")] = paper.GRID,
+    split: Annotated[SplitName, typer.Option("--split", help="Split to run over.")] = SplitName.val,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+) -> None:
+    """Compute runs' posteriors over a split: dense (default), multi-crop, at each Q, both flips."""
+    import pandas as pd
+
+    from vggrepro import evaluate as stage
+    from vggrepro import hardware
+    from vggrepro.dataset import load
+
+    qs = stage.parse_qs(q) if q else None
+    protocol = stage.Protocol(_methods(dense, multicrop) or ("dense",), qs, flip, grid, split.value)
+    machine = _machine(device, precision, workers)
+    dataset, chosen = load(data), _runs(runs, names)
+    hardware.join_processes(machine.device)
+    results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
+    if hardware.rank() == 0 and len(results):
+        _print_table(results)
+
+
+@app.command()
+def fuse(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: Tables 3-7.")] = None,
+    dense: Dense = False,
+    multicrop: Multicrop = False,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    tables: TablesFolder = Path("tables"),
+) -> None:
+    """Average posteriors: of the runs named, or for every row of Tables 3-7, written to tables/<data set>/."""
+    from vggrepro import tables as stage
+    from vggrepro.dataset import load
+
+    dataset = load(data)
+    if names:
+        _print_table(stage.fuse_runs(_runs(runs, names), _methods(dense, multicrop) or ("dense",), "val"))
+        return
+    made = stage.tables(runs, dataset, range(3, 8), _options(data, runs))
+    folder = tables / dataset.name
+    stage.write(made, folder)
+    for table in made:
+        print(folder / f"table{table.number}.csv")
+
+
+@app.command()
+def report(
+    format_: Annotated[Format, typer.Option("--format", help="Markdown or CSV.")] = Format.md,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Print Tables 1-7, ours beside the paper's: vggrepro report > tables.md."""
+    print(_report(data, runs, format_), end="")
+
+
+@app.command()
+def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
+    """Show every run of the paper's chain: state, epoch, errors, rate and time left."""
+    from vggrepro.runs import status_table
+
+    _print_table(status_table(runs))
+
+
+@app.command()
+def reproduce(
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="demo, quarter or paper (default: the data set's; demo if none).")
+    ] = None,
+    source: Annotated[str, typer.Option("--source", help="What to prepare where --data is not there yet.")] = "demo",
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    tables: TablesFolder = Path("tables"),
+    epochs: Epochs = None,
+    width: Width = None,
+    set_: Set = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+    micro_batch: MicroBatch = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    seed: Seed = 0,
+) -> None:
+    """Run the whole pipeline: prepare, train all nets, evaluate, fuse, and print the tables. Resumable."""
+    from vggrepro import hardware
+    from vggrepro.reproduce import reproduce as run_all
+
+    machine = _machine(device, precision, workers, micro_batch, checkpoint_minutes)
+    hardware.join_processes(machine.device)
+    overrides = _overrides(set_, epochs, width)
+    with _stop_exit():
+        run_all(source, preset, data, runs, tables, machine, overrides, seed)
+    if hardware.rank() == 0:
+        print(_report(data, runs, Format.md), end="")
+
+
+# What commands share
+
+
+def _overrides(set_: list[str] | None, epochs: int | None, width: float | None) -> dict[str, Any]:
+    """Recipe values from options; --epochs stands for the three kinds of run."""
+    from vggrepro.recipe import parse_overrides
+
+    overrides: dict[str, Any] = {}
+    if epochs is not None:
+        overrides |= {"epochs": epochs, "deeper_epochs": epochs, "rescale_epochs": epochs}
+    if width is not None:
+        overrides["width"] = width
+    return overrides | parse_overrides(set_ or [])
+
+
+def _machine(
+    device: str, precision: str, workers: int, micro_batch: int = 0, checkpoint_minutes: float = 10.0
+) -> Machine:
+    from vggrepro import hardware
+    from vggrepro.train import Machine
+
+    chosen = hardware.device(device)
+    return Machine(chosen, hardware.precision(precision, chosen), workers, micro_batch, 60 * checkpoint_minutes)
+
+
+def _request(data: Path, runs: Path, machine: Machine, overrides: dict[str, Any], seed: int, retrain: bool) -> Request:
+    from vggrepro import recipe
+    from vggrepro.chain import Request
+    from vggrepro.dataset import load
+
+    dataset = load(data)
+    return Request(recipe.load(dataset.preset, overrides), dataset, runs, machine, seed, retrain)
+
+
+def _train(target: Run, request: Request, start: str | None) -> None:
+    from vggrepro import hardware
+    from vggrepro.chain import train_chain
+
+    hardware.join_processes(request.machine.device)
+    with _stop_exit():
+        train_chain(target, request, start)
+
+
+@contextmanager
+def _stop_exit() -> Iterator[None]:
+    """A training stopped by a signal, which has said how to resume, ends with 128 + the signal's number."""
+    from vggrepro.train import Stopped
+
+    try:
+        yield
+    except Stopped as stopped:
+        raise typer.Exit(128 + stopped.signal) from None
+
+
+def _methods(dense: bool, multicrop: bool) -> tuple[str, ...]:
+    return tuple(name for name, wanted in (("dense", dense), ("multicrop", multicrop)) if wanted)
+
+
+def _runs(runs: Path, names: list[str] | None) -> list[RunFolder]:
+    """The runs named, or all finished ones.
+
+    Raises:
+        InputError: an unknown name, or nothing finished.
+    """
+    from vggrepro.runs import finished, folder
+
+    if names:
+        return [folder(runs, name) for name in names]
+    found = finished(runs)
+    if not found:
+        raise InputError(f"no finished run in {runs}; train one with 'vggrepro train A', see 'vggrepro status'")
+    return found
+
+
+def _options(data: Path, runs: Path) -> str:
+    """Options to add to commands that notes recommend."""
+    options = "" if data == DEFAULT_DATA else f" --data {data}"
+    return options + ("" if runs == DEFAULT_RUNS else f" --runs {runs}")
+
+
+def _report(data: Path, runs: Path, format_: Format) -> str:
+    from vggrepro import report as stage
+    from vggrepro.dataset import load
+    from vggrepro.tables import tables
+
+    dataset: Dataset = load(data)
+    made = tables(runs, dataset, range(1, 8), _options(data, runs))
+    return stage.markdown(made, dataset) if format_ is Format.md else stage.csv_text(made)
+
+
+def _print_table(frame: Any) -> None:
+    """A small table on stdout, readable and easy to cut."""
+    print(frame.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.2f}"))
+
+
+PLAIN_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+
+
+def main() -> None:
+    """Entry point: InputError and the operating system's refusals become one line and exit code 2.
+
+    A stop by a signal ends with 128 + its number, as a shell expects; anything unexpected keeps its traceback.
+    """
+    try:
+        app()
+    except InputError as error:
+        _leave(str(error))
+    except SystemExit as error:
+        if error.code == 128 + signal.SIGINT and not error.__context__:
+            _leave("interrupted; run the same command again, finished work is kept", error.code)
+        raise
+    except OSError as error:
+        if error.errno not in PLAIN_ERRNOS:
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "free space and run the same command again: finished work is kept"
+        else:
+            advice = "give a folder that can be written, or change its permissions"
+        _leave(f"{error.filename or 'writing'}: {error.strerror}; {advice}")
+
+
+def _leave(message: str, code: int = 2) -> None:
+    line = " ".join(message.split())
+    print(f"vggrepro: {line}", file=sys.stderr)
+    sys.exit(code)

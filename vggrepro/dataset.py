@@ -1,0 +1,154 @@
+"""The dataset folder: `dataset.json` and Arrow shards, opened by every stage after `prepare`.
+
+Shards `<split>-NNNNN.arrow` hold the columns of `SCHEMA`, memory-mapped for random access: the original image
+bytes, no decoded pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from vggrepro.errors import InputError
+from vggrepro.files import read_json
+from vggrepro.images import BadImage, decode
+
+DATASET_JSON = "dataset.json"
+CACHE_BYTES = 1 << 30  # splits whose decoded pixels fit are decoded once and kept
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("image", pa.large_binary(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What `dataset.json` says; colours are on the 0-255 scale, computed on the training split."""
+
+    folder: Path
+    name: str
+    classes: tuple[str, ...]
+    counts: dict[str, int]  # images by split
+    mean_rgb: tuple[float, ...]
+    rgb_eigenvectors: tuple[tuple[float, ...], ...]  # [i] is the i-th unit eigenvector, over R, G, B
+    rgb_eigenvalues: tuple[float, ...]  # of the RGB covariance, largest first
+    preset: str
+    fingerprint: str  # SHA-256 over classes, keys, labels and image bytes
+    subset: str = ""  # why this is only a part of the data set that its name says
+
+
+def load(folder: Path) -> Dataset:
+    """Opens a prepared data set.
+
+    Raises:
+        InputError: none there, unfinished or damaged.
+    """
+    path = folder / DATASET_JSON
+    if not path.is_file():
+        if (folder / "prepare.json").is_file():
+            raise InputError(f"{folder}: its preparation was interrupted; run the same 'vggrepro prepare' again")
+        raise InputError(
+            f"no data set in {folder}; make one with 'vggrepro prepare' (the demo) or "
+            f"'vggrepro prepare FOLDER --to {folder}', or name one with --data"
+        )
+    values = read_json(path)
+    try:
+        return Dataset(
+            folder,
+            str(values["name"]),
+            tuple(values["classes"]),
+            {split: int(count) for split, count in values["counts"].items()},
+            tuple(values["mean_rgb"]),
+            tuple(tuple(vector) for vector in values["rgb_eigenvectors"]),
+            tuple(values["rgb_eigenvalues"]),
+            str(values["preset"]),
+            str(values["fingerprint"]),
+            str(values.get("subset", "")),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: lacks or garbles {error}; prepare the data set again") from None
+
+
+class Split:
+    """Random access to a split's images, by position in the data set's order. Safe to share between threads.
+
+    Args:
+        dataset: the prepared data set.
+        name: "train", "val" or "test".
+        cache: whether decoded images are kept in memory when all of them fit `CACHE_BYTES`.
+    """
+
+    def __init__(self, dataset: Dataset, name: str, cache: bool = False) -> None:
+        if not dataset.counts.get(name):
+            present = ", ".join(split for split, count in dataset.counts.items() if count)
+            raise InputError(f"{dataset.folder} has no split '{name}' (there: {present})")
+        self.folder, self.name = dataset.folder, name
+        self._columns: dict[str, list[pa.Array]] = {field: [] for field in SCHEMA.names}
+        paths = sorted(dataset.folder.glob(f"{name}-*.arrow"))
+        for path in paths:
+            try:
+                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+                for field in SCHEMA.names:
+                    self._columns[field].extend(table[field].chunks)
+            except (pa.ArrowInvalid, OSError, KeyError) as error:
+                raise InputError(f"{path}: damaged shard ({error}); prepare the data set again") from None
+        self._ends = np.cumsum([len(chunk) for chunk in self._columns["label"]])
+        count = int(self._ends[-1]) if len(self._ends) else 0
+        if count != dataset.counts[name]:
+            raise InputError(
+                f"{dataset.folder}: {name} shards hold {count} images, dataset.json says "
+                f"{dataset.counts[name]}; prepare the data set again"
+            )
+        self.labels = np.concatenate([c.to_numpy() for c in self._columns["label"]])
+        widths = np.concatenate([c.to_numpy() for c in self._columns["width"]])
+        heights = np.concatenate([c.to_numpy() for c in self._columns["height"]])
+        pixels = int((widths.astype(np.int64) * heights).sum())
+        self._cache: list[np.ndarray | None] | None = None
+        if cache and 3 * pixels <= CACHE_BYTES:
+            self._cache = [None] * count
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def _at(self, field: str, index: int) -> pa.Scalar:
+        chunk = int(np.searchsorted(self._ends, index, side="right"))
+        start = int(self._ends[chunk - 1]) if chunk else 0
+        return self._columns[field][chunk][index - start]
+
+    def key(self, index: int) -> str:
+        return str(self._at("key", index).as_py())
+
+    def keys(self, start: int, stop: int) -> list[str]:
+        return [self.key(index) for index in range(start, stop)]
+
+    def image_bytes(self, index: int) -> memoryview:
+        """The original image file, without a copy."""
+        return memoryview(self._at("image", index).as_buffer())
+
+    def image(self, index: int) -> np.ndarray:
+        """Decoded RGB: uint8 (H, W, 3), read-only.
+
+        Raises:
+            InputError: the stored bytes do not decode, which `prepare` had checked: a damaged shard.
+        """
+        if self._cache is not None and (kept := self._cache[index]) is not None:
+            return kept
+        try:
+            pixels = decode(self.image_bytes(index))
+        except BadImage as error:
+            raise InputError(
+                f"{self.folder}: image '{self.key(index)}' ({self.name} row {index}) does not decode ({error}); "
+                "the shard is damaged, prepare the data set again"
+            ) from None
+        if self._cache is not None:
+            self._cache[index] = pixels
+        return pixels

@@ -1,0 +1,190 @@
+"""The generated ``demo`` data set: drawn shapes on clutter, nothing to download.
+
+Each image shows one object of one of the :data:`CLASSES`, at a random size, place, slight
+rotation and colour, over a random background strewn with scraps.  Colours are drawn alike for
+every class, so telling classes apart needs shape and spatial context: two discs side by side
+against two stacked, a face the right way up against one upside down.  No class turns into
+another when mirrored left to right.
+
+Every image is keyed by (seed, split, index), so any of them can be made alone and in any order.
+"""
+
+import io
+import math
+from collections.abc import Iterator
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+Points = NDArray[np.complex128]
+"""Vertices of a polygon as x + iy, y downwards; an object fills about the unit disc |z| <= 1."""
+
+Part = tuple[Points, int]
+"""A polygon and its ink: 255 adds to the object's mask, 0 cuts out of it."""
+
+SHORT_SIDE = (73, 95)
+"""Least and greatest shorter side of an image, pixels."""
+MAX_ASPECT = 1.6
+"""Greatest ratio of the longer side to the shorter."""
+OBJECT_RADIUS = (0.24, 0.4)
+"""Least and greatest radius of the object, as a fraction of the shorter side."""
+SPREAD = 0.6
+"""How far the object strays from the middle, as a fraction of the room that there is."""
+MAX_TILT = math.radians(15)
+"""Greatest rotation of the object either way, radians."""
+SCRAPS = (4, 10)
+"""Least and greatest number of scraps of clutter in an image."""
+SCRAP_RADIUS = (0.04, 0.13)
+"""Least and greatest radius of a scrap, as a fraction of the shorter side."""
+MIN_CONTRAST = 80.0
+"""Least difference in luma between the object and the background's mean, of 255."""
+NOISE = 6.0
+"""Standard deviation of the grey noise on each pixel, of 255."""
+JPEG_QUALITY = 90
+_SUPERSAMPLING = 2
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def _circle(x: float, y: float, radius: float) -> Points:
+    """A circle about (x, y), as a 28-gon."""
+    return np.asarray(x + 1j * y + radius * np.exp(2j * np.pi * np.arange(28) / 28))
+
+
+def _regular(corners: int, inner: float = 1.0) -> Points:
+    """A regular polygon, first corner up; ``inner`` scales every second corner (a star)."""
+    turn = -1j * np.exp(2j * np.pi * np.arange(corners) / corners)
+    return np.asarray(turn * np.where(np.arange(corners) % 2, inner, 1.0))
+
+
+def _polygon(*corners: complex) -> Points:
+    return np.array(corners, dtype=np.complex128)
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> Points:
+    return _polygon(left + 1j * top, right + 1j * top, right + 1j * bottom, left + 1j * bottom)
+
+
+def _face(up: float) -> list[Part]:
+    """A head with two eyes and a mouth; ``up`` = 1 the right way up, -1 upside down."""
+    return [
+        (_circle(0, 0, 1), 255),
+        (_circle(-0.4, -0.35 * up, 0.21), 0),
+        (_circle(0.4, -0.35 * up, 0.21), 0),
+        (_box(-0.5, 0.45 * up - 0.13, 0.5, 0.45 * up + 0.13), 0),
+    ]
+
+
+def _heart() -> Points:
+    t = 2 * np.pi * np.arange(40) / 40
+    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return np.asarray(np.sin(t) ** 3 - 1j * (y + 2.5) / 16)
+
+
+_SHAPES: dict[str, list[Part]] = {
+    "crescent": [(_circle(0, 0, 1), 255), (_circle(0.5, 0, 0.8), 0)],
+    "cross": [(_box(-1, -0.3, 1, 0.3), 255), (_box(-0.3, -1, 0.3, 1), 255)],
+    "diamond": [(_regular(4), 255)],
+    "disc": [(_circle(0, 0, 0.9), 255)],
+    "discs-beside": [(_circle(-0.52, 0, 0.47), 255), (_circle(0.52, 0, 0.47), 255)],
+    "discs-stacked": [(_circle(0, -0.52, 0.47), 255), (_circle(0, 0.52, 0.47), 255)],
+    "face": _face(1),
+    "face-inverted": _face(-1),
+    "frame": [(_box(-0.8, -0.8, 0.8, 0.8), 255), (_box(-0.45, -0.45, 0.45, 0.45), 0)],
+    "heart": [(_heart(), 255)],
+    "hexagon": [(_regular(6), 255)],
+    "hourglass": [(_polygon(-0.8 - 1j, 0.8 - 1j, -0.8 + 1j, 0.8 + 1j), 255)],
+    "ring": [(_circle(0, 0, 0.95), 255), (_circle(0, 0, 0.55), 0)],
+    "square": [(_box(-0.78, -0.78, 0.78, 0.78), 255)],
+    "star": [(_regular(10, 0.42), 255)],
+    "triangle": [(_regular(3), 255)],
+}
+
+CLASSES: tuple[str, ...] = tuple(sorted(_SHAPES))
+"""Names of the classes; a label is an index into it."""
+
+
+def _xy(points: Points) -> list[tuple[float, float]]:
+    return list(zip(points.real.tolist(), points.imag.tolist(), strict=True))
+
+
+def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """A smooth random blend of colours, ``size`` = (width, height) in pixels."""
+    base = rng.uniform(20, 235, 3)
+    grid = np.clip(base + rng.normal(0, 32, (3, 4, 3)), 0, 255).astype(np.uint8)
+    return Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR)
+
+
+def _scatter(rng: np.random.Generator, image: Image.Image, short: float) -> None:
+    """Strew scraps (crooked polygons, ellipses, strokes) of random colours over ``image``."""
+    pen = ImageDraw.Draw(image)
+    for kind in rng.integers(0, 3, rng.integers(*SCRAPS, endpoint=True)):
+        centre = complex(rng.uniform(0, image.width), rng.uniform(0, image.height))
+        radius = short * rng.uniform(*SCRAP_RADIUS)
+        colour = tuple(int(c) for c in rng.integers(0, 256, 3))
+        if kind == 0:
+            angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7)))
+            pen.polygon(_xy(centre + radius * np.exp(1j * angles)), fill=colour)
+        elif kind == 1:
+            rx, ry = radius * rng.uniform(0.4, 1.0, 2)
+            box = (centre.real - rx, centre.imag - ry, centre.real + rx, centre.imag + ry)
+            pen.ellipse(box, fill=colour)
+        else:
+            reach = 2 * radius * np.exp(1j * rng.uniform(0, 2 * np.pi))
+            ends = np.array([centre - reach, centre + reach])
+            pen.line(_xy(ends), fill=colour, width=round(short * rng.uniform(0.01, 0.04)) + 1)
+
+
+def _object_colour(rng: np.random.Generator, background_luma: float) -> tuple[int, ...]:
+    """A random colour whose luma is at least ``MIN_CONTRAST`` from the background's."""
+    while True:
+        colour = rng.integers(0, 256, 3)
+        if abs(float(colour @ _LUMA) - background_luma) >= MIN_CONTRAST:
+            return tuple(int(c) for c in colour)
+
+
+def _mask(rng: np.random.Generator, parts: list[Part], size: tuple[int, int], short: float) -> Image.Image:
+    """The object's mask: its parts at a random size, tilt and place, wholly inside ``size``."""
+    radius = short * rng.uniform(*OBJECT_RADIUS)
+    turn = radius * np.exp(1j * rng.uniform(-MAX_TILT, MAX_TILT))
+    room = SPREAD * (np.array(size) / 2 - radius)
+    centre = complex(*(np.array(size) / 2 + rng.uniform(-room, room)))
+    mask = Image.new("L", size)
+    pen = ImageDraw.Draw(mask)
+    for points, ink in parts:
+        pen.polygon(_xy(centre + turn * points), fill=ink)
+    return mask
+
+
+def _size(rng: np.random.Generator) -> tuple[int, int]:
+    """A random (width, height) in pixels, upright or lying."""
+    short = int(rng.integers(*SHORT_SIDE, endpoint=True))
+    long = round(short * rng.uniform(1.0, MAX_ASPECT))
+    return (short, long) if rng.random() < 0.5 else (long, short)
+
+
+def draw(seed: int, split: str, index: int) -> tuple[Image.Image, int]:
+    """Image ``index`` of ``split`` (RGB) and its label; the same on every machine and call."""
+    key = np.array([seed, crc32(split.encode()) << 32 | index], dtype=np.uint64)
+    rng = np.random.Generator(np.random.Philox(key=key))
+    label = index % len(CLASSES)
+    width, height = _size(rng)
+    size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
+    image = _background(rng, size)
+    luma = float(np.asarray(image.resize((1, 1), Image.Resampling.BOX))[0, 0] @ _LUMA)
+    _scatter(rng, image, min(size))
+    colour = _object_colour(rng, luma)
+    image.paste(colour, mask=_mask(rng, _SHAPES[CLASSES[label]], size, min(size)))
+    pixels = np.array(image.reduce(_SUPERSAMPLING), dtype=np.float32)
+    pixels += NOISE * rng.standard_normal((height, width, 1), dtype=np.float32)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), label
+
+
+def examples(seed: int, split: str, count: int) -> Iterator[tuple[str, bytes, int]]:
+    """The first ``count`` images of ``split`` as (key, JPEG, label), the classes in turn."""
+    for index in range(count):
+        image, label = draw(seed, split, index)
+        jpeg = io.BytesIO()
+        image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+        yield f"{split}-{index:05d}-{CLASSES[label]}.jpg", jpeg.getvalue(), label

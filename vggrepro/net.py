@@ -1,0 +1,142 @@
+"""The nets of Table 1, on crops and densely over whole images.
+
+Tensors: images (N, 3, H, W), RGB, (0-255 minus the training set's mean) times the run's `input_scale`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vggrepro import keyed, paper
+from vggrepro.errors import InputError
+
+
+class VGG(nn.Module):
+    """A net of Table 1; tensor names are those of the authors' Caffe models (`conv1_1.weight` … `fc8.bias`).
+
+    Args:
+        net: A, A-LRN, B, B-5x5, C, D or E.
+        classes: K, the size of the last layer.
+        crop: side of a training crop in real pixels; fc6 sees floor(crop / 32) squared positions.
+        width: multiplies conv. channels and FC units; 1 is the paper.
+    """
+
+    fc6: nn.Linear
+    fc7: nn.Linear
+    fc8: nn.Linear
+
+    def __init__(self, net: str, classes: int, crop: int = paper.CROP, width: float = 1.0) -> None:
+        super().__init__()
+        if crop < 32:
+            raise InputError(f"crop {crop}: five poolings need a crop of at least 32 pixels")
+        self.blocks = paper.blocks(net)
+        self.map_side = crop // 32
+        shapes = paper.shapes(net, classes, crop, width)
+        for name, shape in shapes.items():
+            if not name.endswith(".weight"):
+                continue
+            layer: nn.Module
+            if len(shape) == 4:
+                # "same" padding for 3x3 and 5x5; C's 1x1 layers have none (Sect. 2.1)
+                layer = nn.Conv2d(shape[1], shape[0], shape[2], padding=shape[2] // 2)
+            else:
+                layer = nn.Linear(shape[1], shape[0])
+            self.add_module(name.removesuffix(".weight"), layer)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Conv. layers with ReLU, LRN where Table 1 has it, five 2x2 max-poolings that round down.
+
+        (N, 3, H, W) -> (N, C, floor(H/32), floor(W/32)).
+        """
+        x = images
+        for block in self.blocks:
+            for layer in block:
+                if isinstance(layer, paper.Conv):
+                    x = F.relu(self.get_submodule(layer.name)(x), inplace=True)
+                else:
+                    # torch divides alpha by n, Krizhevsky's formula (which the paper means) does not
+                    n, alpha = int(paper.LRN["n"]), paper.LRN["alpha"]
+                    x = F.local_response_norm(x, n, alpha * n, paper.LRN["beta"], paper.LRN["k"])
+            x = F.max_pool2d(x, 2)
+        return x
+
+    def forward(self, images: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Class scores of crops: (N, 3, crop, crop) -> (N, K).
+
+        `masks`, from `dropout_masks`, multiply the rectified fc6 and fc7 in training; None is inference.
+        """
+        x = self.features(images).flatten(1)
+        x = F.relu(self.fc6(x), inplace=masks is None)
+        if masks is not None:
+            x = x * masks[0]
+        x = F.relu(self.fc7(x), inplace=masks is None)
+        if masks is not None:
+            x = x * masks[1]
+        return cast(Tensor, self.fc8(x))
+
+    def dense_scores(self, images: Tensor) -> Tensor:
+        """Dense evaluation (Sect. 3.2): class scores averaged over all positions of the score map.
+
+        FC layers act as convolutions over the whole image: (N, 3, H, W) -> (N, K). fc8 is linear, so fc7 is
+        averaged over positions first and fc8 applied once, which is the same.
+
+        Raises:
+            InputError: the image is too small to leave a map for fc6.
+        """
+        x = self.features(images)
+        side = self.map_side
+        if min(x.shape[2:]) < side:
+            height, width = images.shape[2:]
+            raise InputError(f"an image of {width}x{height} pixels leaves no {side}x{side} map for fc6; use a larger Q")
+        windows = F.unfold(x, side).transpose(1, 2)  # (N, positions, C * side * side), channel first as in fc6
+        x = F.relu(self.fc6(windows), inplace=True)
+        x = F.relu(self.fc7(x), inplace=True)
+        return cast(Tensor, self.fc8(x.mean(1)))
+
+    def dropout_masks(self, rate: float, keys: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Masks of fc6 and fc7, 0 or 1/(1-rate), one keyed row an image: (N,) int64 -> two of (N, FC)."""
+        if rate == 0:
+            return None
+        units = self.fc6.out_features
+        masks = (keyed.uniform(keys, 2 * units) >= rate).to(torch.float32) / (1 - rate)
+        return masks[:, :units], masks[:, units:]
+
+
+def to_input(pixels: Tensor, mean_rgb: Tensor, input_scale: float) -> Tensor:
+    """The net's input, channels-last: uint8 RGB (N, H, W, 3) -> (N, 3, H, W) float32, (RGB - mean) * scale.
+
+    `mean_rgb` is (3,), or (N, 1, 1, 3) where each image has its own colour shift.
+    """
+    return ((pixels.to(torch.float32) - mean_rgb) * input_scale).permute(0, 3, 1, 2)
+
+
+def initialise(model: VGG, how: str, seed: int, std: float = 0.01) -> None:
+    """Fills all layers with random weights and zero biases, each layer keyed by (seed, its name).
+
+    `random` is N(0, std²), the paper's (Sect. 3.1, with Caffe's reading of its "10^-2 variance"); `glorot`
+    (Glorot & Bengio 2010, the footnote of Sect. 3.1) has variance 2/(in+out); `he` (He et al. 2015) 2/in.
+    """
+    if how not in paper.INITIALISERS:
+        raise InputError(f"unknown initialisation '{how}'; choose one of {', '.join(paper.INITIALISERS)}")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                parameter.zero_()
+                continue
+            area = math.prod(parameter.shape[2:])
+            outgoing, incoming = parameter.shape[0] * area, parameter.shape[1] * area
+            scale = {
+                "random": std,
+                "glorot": math.sqrt(2 / (incoming + outgoing)),
+                "he": math.sqrt(2 / incoming),
+            }[how]
+            rows = keyed.key(seed, keyed.WEIGHTS, *name.encode(), torch.arange(len(parameter)))
+            for start in range(0, len(rows), 64):  # fc6 has 103 million weights: a few rows at a time
+                part = slice(start, start + 64)
+                values = keyed.normal(rows[part], parameter[0].numel())
+                parameter[part] = (values * scale).view(parameter[part].shape)

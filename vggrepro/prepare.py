@@ -1,0 +1,245 @@
+"""The prepare stage: a source of images becomes a dataset folder, in one pass with flat memory.
+
+Each shard covers a fixed stretch of the source, is renamed into place when complete, and leaves its sums in
+`prepare.json`; a killed preparation goes on with the first missing shard and ends in the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vggrepro import recipe
+from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, load
+from vggrepro.errors import InputError
+from vggrepro.files import atomic, lock, read_json, write_json
+from vggrepro.images import BadImage, decode, ordered
+from vggrepro.posteriors import TOP_K
+from vggrepro.progress import Track, say
+from vggrepro.sources import Example, Source
+
+STATE_JSON = "prepare.json"
+SHARD_EXAMPLES = 2000  # of the source in a shard: a kill costs at most that much work
+BATCH_ROWS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An example with what decoding it showed; `bad` says why it does not decode."""
+
+    example: Example
+    width: int = 0
+    height: int = 0
+    mean: np.ndarray | None = None  # (3,) float64, RGB 0-255
+    moment: np.ndarray | None = None  # (3, 3) float64, mean of outer products
+    bad: str = ""
+
+
+def prepare(
+    source: Source,
+    folder: Path,
+    preset: str = "paper",
+    *,
+    skip_bad: bool = False,
+    allow_few_classes: bool = False,
+    workers: int = 2,
+) -> Dataset:
+    """Writes `source` to `folder` as a data set and returns it; does nothing if that was done before.
+
+    The mean RGB and the RGB covariance are those of the training split, each image counting equally, since each
+    gives one crop an epoch whatever its size.
+
+    Raises:
+        InputError: the folder holds another data set, a corrupt image (unless `skip_bad`), too few classes for a
+            top-5 error (unless `allow_few_classes`), a class without images.
+    """
+    recipe.load(preset)  # refuse an unknown name before an hour of work
+    if len(source.classes) <= TOP_K and not allow_few_classes:
+        raise InputError(
+            f"prepare: {len(source.classes)} classes leave no top-5 error, which the paper's tables show; add "
+            "classes (6 or more), or accept tables without it with --no-top5"
+        )
+    if len(source.classes) < 2:
+        raise InputError("prepare: a single class cannot be classified; give at least two")
+    plan = {"source": source.description, "preset": preset, "classes": list(source.classes)}
+    if done := _already(folder, plan):
+        return done
+    with lock(folder, "vggrepro prepare"):
+        state = _resume(folder, plan)
+        splits = [split for split in ("train", "val", "test") if source.count(split)]
+        total = sum(source.count(split) for split in splits)
+        finished = sum(shard["examples"] for shard in state["shards"].values())
+        if finished:
+            say(f"prepare: resuming, {finished:,} of {total:,} images are done")
+        with Track(f"prepare {source.name}", total, done=finished) as track:
+            for split in splits:
+                _write_split(source, split, folder, state, track, skip_bad, workers)
+        return _finish(source, folder, state, splits)
+
+
+def _already(folder: Path, plan: dict[str, Any]) -> Dataset | None:
+    """The finished data set of the same plan, None if there is none, InputError if another is there."""
+    if not (folder / DATASET_JSON).is_file():
+        return None
+    dataset = load(folder)
+    was = read_json(folder / DATASET_JSON).get("plan", {})
+    if was == plan:
+        return dataset
+    differs = ", ".join(name for name in plan if was.get(name) != plan[name])
+    raise InputError(
+        f"{folder} already holds data set '{dataset.name}' ({was.get('source', '?')}, preset {dataset.preset}; "
+        f"differs in {differs}); choose another folder with --to, or remove it"
+    )
+
+
+def _resume(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    path = folder / STATE_JSON
+    if path.is_file():
+        state = read_json(path)
+        if state.get("plan") == plan:
+            return state
+        if state.get("shards"):
+            was = state.get("plan", {}).get("source", "?")
+            raise InputError(
+                f"{folder} holds an unfinished preparation of {was}; choose another folder with --to, or remove it"
+            )
+    elif any(folder.glob("*.arrow")):
+        raise InputError(f"{folder} holds Arrow files that are no data set of ours; choose another folder with --to")
+    state = {"plan": plan, "shards": {}}
+    write_json(path, state)
+    return state
+
+
+def _write_split(
+    source: Source, split: str, folder: Path, state: dict[str, Any], track: Track, skip_bad: bool, workers: int
+) -> None:
+    """Writes the split's missing shards, one after another."""
+    count = source.count(split)
+    names = [f"{split}-{number:05}.arrow" for number in range(-(-count // SHARD_EXAMPLES))]
+    first = next((number for number, name in enumerate(names) if name not in state["shards"]), len(names))
+    examples = source.examples(split, first * SHARD_EXAMPLES)
+    measured = ordered(_measure, examples, workers, 16 * max(1, workers))
+    for name in names[first:]:
+        state["shards"][name] = _write_shard(folder / name, islice(measured, SHARD_EXAMPLES), skip_bad, track)
+        write_json(folder / STATE_JSON, state)
+
+
+def _measure(example: Example) -> Measured:
+    try:
+        image = decode(example.data)
+    except BadImage as error:
+        return Measured(example, bad=str(error))
+    height, width, _ = image.shape
+    pixels = image.reshape(-1, 3).astype(np.float64)  # sums of integers are exact in float64 in any order
+    return Measured(example, width, height, pixels.sum(0) / len(pixels), pixels.T @ pixels / len(pixels))
+
+
+def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track: Track) -> dict[str, Any]:
+    """Writes one shard and returns its record for the state file."""
+    digest = hashlib.sha256()
+    mean, moment = np.zeros(3), np.zeros((3, 3))
+    bad: list[str] = []
+    rows = seen = 0
+    batch: list[Measured] = []
+    with atomic(path) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
+        for item in examples:
+            seen += 1
+            track.advance(1)
+            if item.bad:
+                if not skip_bad:
+                    raise InputError(
+                        f"prepare: {item.example.place} is no readable image ({item.bad}); mend or remove it, or "
+                        "leave such images out with --skip-bad"
+                    )
+                bad.append(f"{item.example.place} ({item.bad})")
+                continue
+            assert item.mean is not None and item.moment is not None
+            rows, mean, moment = rows + 1, mean + item.mean, moment + item.moment
+            example = item.example
+            record = [example.key, example.label, hashlib.sha256(example.data).hexdigest()]
+            digest.update(json.dumps(record).encode())
+            batch.append(item)
+            if len(batch) == BATCH_ROWS:
+                writer.write_batch(_record_batch(batch))
+                batch = []
+        if batch:
+            writer.write_batch(_record_batch(batch))
+    sums = {"mean": mean.tolist(), "moment": moment.tolist()}
+    return {"examples": seen, "rows": rows, "bad": bad, "digest": digest.hexdigest(), **sums}
+
+
+def _record_batch(items: list[Measured]) -> pa.RecordBatch:
+    columns = [
+        [item.example.key for item in items],
+        [item.example.label for item in items],
+        [item.example.data for item in items],
+        [item.width for item in items],
+        [item.height for item in items],
+    ]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[str]) -> Dataset:
+    shards: dict[str, dict[str, Any]] = dict(sorted(state["shards"].items()))
+    counts = {s: sum(r["rows"] for name, r in shards.items() if name.startswith(f"{s}-")) for s in splits}
+    bad = [line for record in shards.values() for line in record["bad"]]
+    for split in ("train", "val"):
+        _check_classes(folder, split, source.classes)
+    train = [record for name, record in shards.items() if name.startswith("train-")]
+    mean = np.sum([record["mean"] for record in train], axis=0) / counts["train"]
+    moment = np.sum([record["moment"] for record in train], axis=0) / counts["train"]
+    values, vectors = principal_axes(moment - np.outer(mean, mean))
+    content = json.dumps([list(source.classes), [record["digest"] for record in shards.values()]])
+    write_json(
+        folder / DATASET_JSON,
+        {
+            "name": source.name,
+            "preset": state["plan"]["preset"],
+            "classes": list(source.classes),
+            "counts": counts,
+            "mean_rgb": mean.tolist(),
+            "rgb_eigenvectors": vectors.tolist(),
+            "rgb_eigenvalues": values.tolist(),
+            "fingerprint": hashlib.sha256(content.encode()).hexdigest(),
+            "bad": bad,
+            "plan": state["plan"],
+        },
+    )
+    (folder / STATE_JSON).unlink()
+    if bad:
+        say(f"prepare: left out {len(bad)} unreadable images (listed in {folder / DATASET_JSON}):")
+        for line in bad[:10]:
+            say(f"  {line}")
+    return load(folder)
+
+
+def _check_classes(folder: Path, split: str, classes: tuple[str, ...]) -> None:
+    """Refuses a split that has no readable image of some class."""
+    images = np.zeros(len(classes), dtype=np.int64)
+    for path in folder.glob(f"{split}-*.arrow"):
+        with pa.memory_map(str(path)) as file:
+            labels = pa.ipc.open_file(file).read_all()["label"].to_numpy()
+            images += np.bincount(labels, minlength=len(classes))
+    if not images.all():
+        empty = classes[int(images.argmin())]
+        raise InputError(f"prepare: {split} has no readable image of class '{empty}'; add one or remove the class")
+
+
+def principal_axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (3,), largest first, and unit eigenvectors as rows (3, 3) of a symmetric (3, 3) matrix.
+
+    The sign of a vector, which is arbitrary, is such that its largest component is positive.
+    """
+    values, columns = np.linalg.eigh(covariance)
+    vectors = columns.T[::-1]
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(1, keepdims=True), axis=1)
+    return values[::-1], vectors * np.sign(largest)

@@ -1,0 +1,158 @@
+"""Training recipes: the paper's Sect. 3.1 as one checked dataclass, filled from a preset and options."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vggrepro.errors import InputError
+from vggrepro.paper import INITIALISERS
+
+PRESETS = ("paper", "quarter", "demo")
+RESAMPLERS = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All choices of a training run that are not its net, scale or data. Presets comment each value."""
+
+    preset: str
+    crop: int  # real pixels; 224 is the paper
+    width: float  # multiplies channels and FC units; 1 is the paper
+    batch: int  # images a step, over all processes
+    learning_rate: float  # from random weights, and of deeper nets that start from A
+    rescale_rate: float  # of a net continued at another scale (S = 384 from 256, [256;512] from 384)
+    momentum: float
+    weight_decay: float  # L2, of weights
+    bias_rate: float  # the biases' learning rate, as a multiple
+    bias_decay: float  # the biases' weight decay, as a multiple
+    dropout: float
+    initialisation: str  # random, glorot or he
+    initial_std: float  # of `random`
+    input_scale: float  # the net's input is (RGB 0-255 - mean) * input_scale
+    colour_std: float  # of the RGB shift's three draws
+    resample: str  # bilinear or bicubic
+    warmup_steps: int  # the learning rate rises linearly over so many first steps
+    clip_norm: float  # largest norm of the gradient; 0 is no limit
+    epochs: int  # at most, from random weights
+    deeper_epochs: int  # at most, of a net that starts from A
+    rescale_epochs: int  # at most, of a net continued at another scale
+    drops: int  # how often the learning rate is divided by 10
+    patience: int  # epochs without improvement of the validation top-1 error before a drop
+    min_improvement: float  # of that error, in points
+    drop_by: tuple[float, ...]  # each drop comes at the latest after this share of the epochs
+
+    def __post_init__(self) -> None:
+        positive: tuple[str, ...] = ("crop", "width", "batch", "learning_rate", "rescale_rate", "input_scale", "initial_std")
+        positive += ("epochs", "deeper_epochs", "rescale_epochs", "patience")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise InputError(f"recipe: {name} = {getattr(self, name)} must be above 0")
+        not_negative = ("momentum", "weight_decay", "bias_rate", "bias_decay", "colour_std", "drops")
+        for name in (*not_negative, "min_improvement", "warmup_steps", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise InputError(f"recipe: {name} = {getattr(self, name)} must not be negative")
+        if self.crop < 32:
+            raise InputError(f"recipe: crop = {self.crop}; five poolings need at least 32 pixels")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"recipe: dropout = {self.dropout} must be at least 0 and below 1")
+        if self.momentum >= 1:
+            raise InputError(f"recipe: momentum = {self.momentum} must be below 1")
+        if self.initialisation not in INITIALISERS:
+            raise InputError(f"recipe: initialisation '{self.initialisation}'; choose {', '.join(INITIALISERS)}")
+        if self.resample not in RESAMPLERS:
+            raise InputError(f"recipe: resample '{self.resample}'; choose {', '.join(RESAMPLERS)}")
+        if len(self.drop_by) > self.drops or not all(0 < share <= 1 for share in self.drop_by):
+            raise InputError("recipe: drop_by needs at most one share of the epochs in (0, 1] for each drop")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "drop_by": list(self.drop_by)}
+
+
+def load(preset: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The preset's recipe (`presets/<preset>.toml`) with some values replaced.
+
+    Raises:
+        InputError: unknown preset or value name, a value of the wrong type or out of range.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset '{preset}'; choose one of {', '.join(PRESETS)}")
+    text = Path(__file__).with_name("presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
+    values = {name: value for section in tomllib.loads(text).values() for name, value in section.items()}
+    values |= {"preset": preset, **(overrides or {})}
+    known = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    for name in values:
+        if name not in known:
+            raise InputError(f"--set: no value '{name}' in a recipe; the names are {', '.join(known)}")
+    return Recipe(**{name: _cast(name, str(known[name]), value) for name, value in values.items()})
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """`["dropout=0.2", "initialisation=he"]` as a dict of TOML values.
+
+    Raises:
+        InputError: not NAME=VALUE.
+    """
+    result: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip() or not value.strip():
+            raise InputError(f"--set {text}: give NAME=VALUE, such as --set dropout=0.2")
+        try:
+            result[name.strip()] = tomllib.loads(f"value = {value.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            result[name.strip()] = value.strip()  # a bare word
+    return result
+
+
+def _cast(name: str, kind: str, value: Any) -> Any:
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    numbers = isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value)
+    if kind.startswith("tuple") and numbers:
+        return tuple(float(item) for item in value)
+    expected = {"str": "a word", "int": "a whole number", "float": "a number"}.get(kind, "a list of numbers")
+    raise InputError(f"--set {name}={value}: expected {expected}")
+
+
+def learning_rate(
+    errors: Sequence[float],
+    base: float,
+    epochs: int,
+    *,
+    drops: int = 3,
+    patience: int = 1,
+    min_improvement: float = 0.0,
+    drop_by: Sequence[float] = (),
+) -> tuple[float, bool]:
+    """The plateau rule of Sect. 3.1 as a function of history: rate of the next epoch, and whether to stop.
+
+    The rate is divided by 10 when the validation error has not improved by more than `min_improvement` points
+    for `patience` epochs, `drops` times in all, drop i at the latest after the share `drop_by[i]` of the
+    epochs. Training stops after `epochs` epochs, or on the plateau that follows the last drop.
+
+    Args:
+        errors: the validation top-1 error (%) of each epoch so far.
+        base: the first learning rate.
+        epochs: the most epochs.
+    """
+    best, waited, dropped = float("inf"), 0, 0
+    for epoch, error in enumerate(errors, 1):
+        if error < best - min_improvement:
+            best, waited = error, 0
+        else:
+            waited += 1
+        due = dropped < len(drop_by) and epoch >= round(drop_by[dropped] * epochs)
+        if waited >= patience or due:
+            if dropped == drops:
+                return base * 0.1**dropped, True
+            dropped, waited = dropped + 1, 0
+    return base * 0.1**dropped, len(errors) >= epochs

@@ -1,0 +1,209 @@
+"""Tables as documents: Markdown in the paper's look, tidy CSV, and both written to a folder.
+
+Rounding happens here and nowhere else: the paper's one decimal, an en dash for what was not run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vggrepro import paper
+from vggrepro.files import write_text
+from vggrepro.tables import SPLIT, Table, letter
+
+if TYPE_CHECKING:
+    from vggrepro.dataset import Dataset
+
+DASH = "–"
+ILSVRC = {"classes": 1000, "train": 1_281_167, "val": 50_000}  # Sect. 4: the data set of all published errors
+
+PRINTED_ALONE = ("top5_test_error",)  # measures without numbers of ours
+HEADINGS = {
+    "top1_val_error": "top-1",
+    "top5_val_error": "top-5",
+    "top5_test_error": "test top-5",
+    "parameters_millions": "params (M)",
+    "parameters": "exactly",
+    "parameters_here": "here",
+    "models": "nets / S",
+}
+
+
+def markdown(tables: Sequence[Table], dataset: Dataset) -> str:
+    """The tables as one Markdown document that also reads well as plain text."""
+    parts = [header(tables, dataset), *(table_markdown(table) for table in tables)]
+    return "\n\n".join(parts) + "\n"
+
+
+def header(tables: Sequence[Table], dataset: Dataset) -> str:
+    """Title, what the numbers were measured on, and how far that is from the paper."""
+    train, val = dataset.counts.get("train", 0), dataset.counts[SPLIT]
+    size = f"{len(dataset.classes):,} classes, {train:,} training and {val:,} validation images"
+    lines = [
+        f"# VGG's tables on {dataset.name}",
+        "",
+        f"Data: {dataset.name}, {size} (fingerprint {dataset.fingerprint[:12]}); preset {dataset.preset}.",
+        "Numbers: ours, the paper's (arXiv 1409.1556v6) and Δ = ours - the paper's, errors in per cent; "
+        f"{DASH} is not run (or not published), **bold** our best.",
+    ]
+    if reasons := reductions(tables, dataset):
+        # The widest 95 % interval of a share, at one half: 1.96 sqrt(0.25 / n).
+        margin = 98 / math.sqrt(max(val, 1))
+        lines += [
+            "",
+            f"This is a reduced reproduction: {'; '.join(reasons)}.",
+            "Compare the order of the rows with the paper's, not the errors themselves. With "
+            f"{val:,} images, an error near 50 % is uncertain by ±{margin:.1f} points (95 %).",
+        ]
+    return "\n".join(lines)
+
+
+def reductions(tables: Sequence[Table], dataset: Dataset) -> list[str]:
+    """In what the data and the nets are less than the paper's; empty for all of ILSVRC at full size."""
+    result = []
+    sizes = {"train": dataset.counts.get("train", 0), "val": dataset.counts[SPLIT]}
+    sizes["classes"] = len(dataset.classes)
+    words = {"classes": "classes", "train": "training images", "val": "validation images"}
+    for name, size in sorted(sizes.items()):
+        if size != ILSVRC[name]:
+            result.append(f"{size:,} {words[name]} (the paper: {ILSVRC[name]:,})")
+    for crop, width in dict.fromkeys((table.crop, table.width) for table in tables):
+        if crop != paper.CROP:
+            pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
+            result.append(f"crop {crop} (the paper: {paper.CROP}; {pixels})")
+        if width != 1:
+            result.append(f"width {width:g} (the paper: 1)")
+    if dataset.subset:
+        result.append(f"a subset: {dataset.subset.rstrip('.')}")
+    return result
+
+
+def table_markdown(table: Table) -> str:
+    """One table: heading, caption, grid and footnotes."""
+    grid = pipes(display(table), left=(*(HEADINGS.get(name, name) for name in table.labels), "note"))
+    parts = [f"## Table {table.number}", table.caption, grid]
+    notes = [f"- {remark}" for remark in table.remarks]
+    notes += [f"- ({letter(place)}) {note}" for place, note in enumerate(table.notes)]
+    return "\n\n".join([*parts, "\n".join(notes)] if notes else parts)
+
+
+def pipes(cells: pd.DataFrame, left: Container[str] = ()) -> str:
+    """A Markdown table with its columns aligned for the eye; those named in `left` to the left."""
+    columns = []
+    for name, column in cells.items():
+        texts = [str(name), *column]
+        width = max(map(len, texts))
+        rule = ":" + "-" * (width - 1) if name in left else "-" * (width - 1) + ":"
+        padded = [text.ljust(width) if name in left else text.rjust(width) for text in texts]
+        columns.append([padded[0], rule, *padded[1:]])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+
+
+def display(table: Table) -> pd.DataFrame:
+    """The table's cells as text: rounded, dashes for NaN, our best in bold, headings as `top-1 ours`."""
+    frame, result = table.frame, {}
+    for name in table.labels:
+        result[HEADINGS.get(name, name)] = [_label(name, text) for text in frame[name]]
+    for name in table.measures:
+        heading = HEADINGS[name]
+        if name in PRINTED_ALONE:
+            result[f"{heading} paper"] = [number(value) for value in frame[f"{name}_paper"]]
+            continue
+        result[f"{heading} ours"] = _bold_best([number(value) for value in frame[name]], table)
+        result[f"{heading} paper"] = [_as_printed(name, value) for value in frame[f"{name}_paper"]]
+        result[f"Δ {heading}"] = [number(value, "+") for value in frame[f"{name}_difference"]]
+    for name in ("parameters", "parameters_here"):
+        if name in frame:
+            result[HEADINGS.get(name, name)] = [f"{count:,}" for count in frame[name]]
+    if "note" in frame and (frame["note"] != "").any():
+        result["note"] = list(frame["note"])
+    return pd.DataFrame(result)
+
+
+def number(value: float, sign: str = "") -> str:
+    """One decimal, as the paper prints; an en dash for NaN. `sign="+"` shows the sign, but not of 0.0."""
+    if math.isnan(value):
+        return DASH
+    text = f"{value:{sign}.1f}"
+    return "0.0" if sign and float(text) == 0 else text
+
+
+def _as_printed(name: str, value: float) -> str:
+    return f"{value:.0f}" if name == "parameters_millions" else number(value)
+
+
+def _label(name: str, text: str) -> str:
+    """Label cells for the eye: blanks after commas; Table 6's nets without Q, which the caption gives."""
+    if name == "models":
+        return ", ".join(model.rpartition("/")[0] for model in text.split("; "))
+    return text.replace(",", ", ") if name == "Q" else text
+
+
+def _bold_best(cells: list[str], table: Table) -> list[str]:
+    """Our smallest printed error in bold, ties too, as the paper does; a lone number is no best."""
+    values = [float(cell) for cell in cells if cell != DASH]
+    if table.number == 2 or len(values) < 2:
+        return cells
+    return [f"**{cell}**" if cell != DASH and float(cell) == min(values) else cell for cell in cells]
+
+
+def explained(table: Table) -> pd.DataFrame:
+    """The raw frame with footnote letters replaced by their texts; rows that ran get the remarks too."""
+    frame = table.frame.copy()
+    if "note" not in frame:
+        return frame
+    texts = {letter(place): note for place, note in enumerate(table.notes)}
+    notes = []
+    for marks, ran in zip(frame["note"], frame[table.measures[0]].notna(), strict=True):
+        parts = [texts[mark] for mark in marks.split(", ") if mark]
+        notes.append(" ".join([*parts, *table.remarks] if ran else parts))
+    return frame.assign(note=notes)
+
+
+def tidy(tables: Sequence[Table]) -> pd.DataFrame:
+    """All tables in one long frame, a line a measure of a row.
+
+    Columns: `table`, `row` (from 1, in the paper's order), the label columns (`net`, `S`, `Q`, `method`,
+    `group`, `models`; empty where a table has none), `measure`, `ours`, `paper`, `difference`, and the
+    remaining columns of the tables. Table 1 holds no numbers and is left out.
+    """
+    records: list[dict[str, Any]] = []
+    labels = dict.fromkeys(("net", "S", "Q", "method", "group", "models"), "")
+    for table in (table for table in tables if table.measures):
+        measured = {f"{name}{end}" for name in table.measures for end in ("", "_paper", "_difference")}
+        rest = [str(name) for name in table.frame if name not in {*measured, *table.labels}]
+        for place, (_, line) in enumerate(explained(table).iterrows(), 1):
+            start = {
+                "table": table.number,
+                "row": place,
+                **labels,
+                **{name: line[name] for name in table.labels},
+            }
+            for name in table.measures:
+                record = {**start, "measure": name, "ours": line[name]}
+                record |= {"paper": line[f"{name}_paper"], "difference": line[f"{name}_difference"]}
+                records.append(record | {column: line[column] for column in rest})
+    frame = pd.DataFrame.from_records(records)
+    whole = ("parameters", "parameters_here", "images", "classes", "train_images")
+    return frame.astype({name: "Int64" for name in whole if name in frame})
+
+
+def csv_text(tables: Sequence[Table]) -> str:
+    """`tidy` as CSV with raw floats; `pandas.read_csv` reads it back."""
+    return str(tidy(tables).to_csv(index=False, lineterminator="\n"))
+
+
+def write(tables: Sequence[Table], dataset: Dataset, folder: Path) -> list[Path]:
+    """Writes `table3.csv` … (raw floats, explained notes) and `tables.md` atomically; returns their paths."""
+    paths = []
+    for table in tables:
+        paths.append(folder / f"table{table.number}.csv")
+        write_text(paths[-1], str(explained(table).to_csv(index=False, lineterminator="\n")))
+    paths.append(folder / "tables.md")
+    write_text(paths[-1], markdown(tables, dataset))
+    return paths

@@ -1,0 +1,72 @@
+"""The whole pipeline for Tables 3-6: prepare, train, evaluate, fuse. Each step skips what is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vggrepro import hardware, paper, recipe
+from vggrepro.chain import Request, train_chain
+from vggrepro.dataset import DATASET_JSON, Dataset, load
+from vggrepro.errors import InputError
+from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.prepare import prepare
+from vggrepro.runs import RunFolder
+from vggrepro.sources import open_source
+from vggrepro.tables import tables, write
+from vggrepro.train import Machine
+
+
+def needed_views() -> dict[paper.Run, dict[str, list[int]]]:
+    """Q by method of each run, so that every row of Tables 3-6 has its posteriors."""
+    views: dict[paper.Run, dict[str, list[int]]] = {run: {} for run in paper.all_runs()}
+    for table in (3, 4, 5, 6):
+        for row in paper.rows(table):
+            for view in row.views:
+                qs = views[view.run].setdefault(view.method, [])
+                if view.q not in qs:
+                    qs.append(view.q)
+    return views
+
+
+def reproduce(
+    source: str,
+    preset: str | None,
+    data: Path,
+    runs: Path,
+    tables_folder: Path,
+    machine: Machine,
+    overrides: dict[str, Any],
+    seed: int,
+) -> None:
+    """Does what is not yet done of Tables 3-6 and writes `<tables_folder>/<data set>/`.
+
+    Raises:
+        InputError: as the stages do; a preset that is not the data set's.
+    """
+    dataset = _dataset(source, preset, data, machine.workers, seed)
+    request = Request(recipe.load(dataset.preset, overrides), dataset, runs, machine, seed)
+    views = needed_views()
+    for run in views:
+        if not RunFolder(runs / run.name).finished:
+            train_chain(run, request)
+    for run, by_method in views.items():
+        qs = {tuple(sorted(qs)) for qs in by_method.values()}
+        for q in sorted(qs):
+            methods = tuple(method for method, wanted in by_method.items() if tuple(sorted(wanted)) == q)
+            evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
+    if hardware.rank() == 0:
+        write(tables(runs, dataset, range(3, 8)), tables_folder / dataset.name)
+
+
+def _dataset(source: str, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:
+    if not (data / DATASET_JSON).is_file():
+        if hardware.rank() == 0:
+            prepare(
+                open_source(source, seed), data, preset or ("demo" if source == "demo" else "paper"), workers=workers
+            )
+        hardware.barrier()
+    dataset = load(data)
+    if preset is not None and dataset.preset != preset:
+        raise InputError(f"{data} was prepared with preset {dataset.preset}, not {preset}; give another --data folder")
+    return dataset
