@@ -8,8 +8,7 @@ DEMO := --data data/demo --runs runs/demo
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
 # The whole pipeline on generated images: Tables 1-7 on stdout, progress on stderr.

@@ -60,7 +60,10 @@ def test_the_file_format_is_the_contract(tmp_path: Path) -> None:
     assert schema.field("key").type == pa.string()
     assert schema.field("label").type == pa.int32()
     assert pa.types.is_fixed_size_list(schema.field("posterior").type)
-    assert (schema.field("posterior").type.list_size, schema.field("posterior").type.value_type) == (2, pa.float32())
+    assert (schema.field("posterior").type.list_size, schema.field("posterior").type.value_type) == (
+        2,
+        pa.float32(),
+    )
 
 
 def test_average_by_hand(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_a_file_damaged_inside_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_one_of_other_columns(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none.parquet does not exist; run 'vggrepro evaluate'"):
+    with pytest.raises(InputError, match=r"none\.parquet does not exist; run 'vggrepro evaluate'"):
         list(posteriors.read(tmp_path / "none.parquet"))
     pq.write_table(pa.table({"key": ["a"], "score": [1.0]}), tmp_path / "other.parquet")
     with pytest.raises(InputError, match=r"other.parquet: columns \['key', 'score'\] are not key, label, posterior"):
@@ -158,7 +161,7 @@ def test_empty_cells_are_refused(tmp_path: Path) -> None:
     rows = pa.array([[0.5, 0.5], None], pa.list_(pa.float32(), 2))
     table = pa.table({"key": ["a", "b"], "label": pa.array([0, 1], pa.int32()), "posterior": rows})
     pq.write_table(table, tmp_path / "p.parquet")
-    with pytest.raises(InputError, match="p.parquet: an empty cell"):
+    with pytest.raises(InputError, match=r"p\.parquet: an empty cell"):
         list(posteriors.read(tmp_path / "p.parquet"))
 
 

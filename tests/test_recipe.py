@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -29,7 +30,12 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
     values = recipe.parse_overrides(texts)
     assert values == {"dropout": 0.2, "batch": 64, "initialisation": "he", "drop_by": [0.5, 1]}
     changed = recipe.load("paper", values)
-    assert (changed.dropout, changed.batch, changed.initialisation, changed.drop_by) == (0.2, 64, "he", (0.5, 1.0))
+    assert (changed.dropout, changed.batch, changed.initialisation, changed.drop_by) == (
+        0.2,
+        64,
+        "he",
+        (0.5, 1.0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,11 +64,11 @@ def test_bad_recipes_are_named(preset: str, overrides: dict[str, Any], message: 
 
 @pytest.mark.parametrize("text", ["dropout", "=3", "dropout="])
 def test_an_override_without_name_or_value(text: str) -> None:
-    with pytest.raises(InputError, match="give NAME=VALUE, such as --set dropout=0.2"):
+    with pytest.raises(InputError, match=r"give NAME=VALUE, such as --set dropout=0\.2"):
         recipe.parse_overrides([text])
 
 
-def schedule(errors: list[float], epochs: int, **options: Any) -> list[tuple[float, bool]]:
+def schedule(errors: Sequence[float], epochs: int, **options: Any) -> list[tuple[float, bool]]:
     """What `learning_rate` says before each epoch and at the end."""
     return [recipe.learning_rate(errors[:n], 1.0, epochs, **options) for n in range(len(errors) + 1)]
 

@@ -47,7 +47,7 @@ def draws(seed: int, epoch: int, images: Tensor) -> Draws:
 def cut(pixels: np.ndarray, shorter: int, crop: int, left: int, top: int, resample: str = "bilinear") -> np.ndarray:
     """Rescales an image's shorter side to `shorter` and cuts a crop at (left, top), all in real pixels.
 
-    Only the crop's window is resampled; the pixels are those of rescaling all of it.
+    Only the crop's window is resampled; the pixels are those of rescaling all of it, up to rounding (2 of 255).
     uint8 (H, W, 3) -> uint8 (crop, crop, 3).
     """
     height, width, _ = pixels.shape

@@ -206,7 +206,7 @@ def _start_weights(model: VGG, run: Run, config: dict[str, Any], parent: RunFold
     """Fills the net as its config says and describes it in a line."""
     recipe = request.recipe
     how = config["start"].get("initialisation", recipe.initialisation)
-    initialise(model, how, request.seed, recipe.initial_std)
+    initialise(model, how, request.seed, recipe.initial_std, recipe.initial_fc8)
     if parent is None:
         return f"{config['epochs']} epochs at most from random weights ({how})"
     tensors, _ = weights.load(parent.weights_path)

@@ -6,6 +6,7 @@ torch and pandas are imported by the commands that need them, so that `--help` i
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import sys
@@ -230,16 +231,15 @@ def fuse(
     """Average posteriors: of the runs named, or for every row of Tables 3-7, written to tables/<data set>/."""
     from vggrepro import tables as stage
     from vggrepro.dataset import load
+    from vggrepro.report import write
 
     dataset = load(data)
     if names:
         _print_table(stage.fuse_runs(_runs(runs, names), _methods(dense, multicrop) or ("dense",), "val"))
         return
     made = stage.tables(runs, dataset, range(3, 8), _options(data, runs))
-    folder = tables / dataset.name
-    stage.write(made, folder)
-    for table in made:
-        print(folder / f"table{table.number}.csv")
+    for path in write(made, dataset, tables / dataset.name):
+        print(path)
 
 
 @app.command()
@@ -384,6 +384,7 @@ def _report(data: Path, runs: Path, format_: Format) -> str:
 
 def _print_table(frame: Any) -> None:
     """A small table on stdout, readable and easy to cut."""
+    frame = frame.map(lambda value: math.nan if value is None else value)
     print(frame.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.2f}"))
 
 

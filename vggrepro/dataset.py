@@ -74,7 +74,7 @@ def load(folder: Path) -> Dataset:
             str(values["fingerprint"]),
             str(values.get("subset", "")),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: lacks or garbles {error}; prepare the data set again") from None
 
 

@@ -11,7 +11,6 @@ Every image is keyed by (seed, split, index), so any of them can be made alone a
 
 import io
 import math
-from collections.abc import Iterator
 from zlib import crc32
 
 import numpy as np
@@ -28,7 +27,7 @@ SHORT_SIDE = (73, 95)
 """Least and greatest shorter side of an image, pixels."""
 MAX_ASPECT = 1.6
 """Greatest ratio of the longer side to the shorter."""
-OBJECT_RADIUS = (0.24, 0.4)
+OBJECT_RADIUS = (0.15, 0.28)
 """Least and greatest radius of the object, as a fraction of the shorter side."""
 SPREAD = 0.6
 """How far the object strays from the middle, as a fraction of the room that there is."""
@@ -39,7 +38,7 @@ SCRAPS = (4, 10)
 SCRAP_RADIUS = (0.04, 0.13)
 """Least and greatest radius of a scrap, as a fraction of the shorter side."""
 MIN_CONTRAST = 80.0
-"""Least difference in luma between the object and the background's mean, of 255."""
+"""How much brighter than the background's mean the object is at least, in luma of 255."""
 NOISE = 6.0
 """Standard deviation of the grey noise on each pixel, of 255."""
 JPEG_QUALITY = 90
@@ -111,7 +110,7 @@ def _xy(points: Points) -> list[tuple[float, float]]:
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """A smooth random blend of colours, ``size`` = (width, height) in pixels."""
-    base = rng.uniform(20, 235, 3)
+    base = rng.uniform(10, 150, 3)
     grid = np.clip(base + rng.normal(0, 32, (3, 4, 3)), 0, 255).astype(np.uint8)
     return Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR)
 
@@ -122,7 +121,7 @@ def _scatter(rng: np.random.Generator, image: Image.Image, short: float) -> None
     for kind in rng.integers(0, 3, rng.integers(*SCRAPS, endpoint=True)):
         centre = complex(rng.uniform(0, image.width), rng.uniform(0, image.height))
         radius = short * rng.uniform(*SCRAP_RADIUS)
-        colour = tuple(int(c) for c in rng.integers(0, 256, 3))
+        colour = tuple(int(c) for c in rng.integers(0, 200, 3))
         if kind == 0:
             angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7)))
             pen.polygon(_xy(centre + radius * np.exp(1j * angles)), fill=colour)
@@ -137,10 +136,10 @@ def _scatter(rng: np.random.Generator, image: Image.Image, short: float) -> None
 
 
 def _object_colour(rng: np.random.Generator, background_luma: float) -> tuple[int, ...]:
-    """A random colour whose luma is at least ``MIN_CONTRAST`` from the background's."""
+    """A random colour at least ``MIN_CONTRAST`` brighter than the background."""
     while True:
         colour = rng.integers(0, 256, 3)
-        if abs(float(colour @ _LUMA) - background_luma) >= MIN_CONTRAST:
+        if float(colour @ _LUMA) - background_luma >= MIN_CONTRAST:
             return tuple(int(c) for c in colour)
 
 
@@ -181,10 +180,9 @@ def draw(seed: int, split: str, index: int) -> tuple[Image.Image, int]:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), label
 
 
-def examples(seed: int, split: str, count: int) -> Iterator[tuple[str, bytes, int]]:
-    """The first ``count`` images of ``split`` as (key, JPEG, label), the classes in turn."""
-    for index in range(count):
-        image, label = draw(seed, split, index)
-        jpeg = io.BytesIO()
-        image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
-        yield f"{split}-{index:05d}-{CLASSES[label]}.jpg", jpeg.getvalue(), label
+def example(seed: int, split: str, index: int) -> tuple[str, bytes, int]:
+    """Image ``index`` of ``split`` as (key, JPEG, label); the classes come in turn."""
+    image, label = draw(seed, split, index)
+    jpeg = io.BytesIO()
+    image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+    return f"{split}-{index:05d}-{CLASSES[label]}.jpg", jpeg.getvalue(), label

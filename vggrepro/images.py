@@ -15,6 +15,9 @@ from PIL import Image, UnidentifiedImageError
 T = TypeVar("T")
 R = TypeVar("R")
 
+# EXIF warnings would flood logs. Set once: `warnings.catch_warnings` around each image is not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 class BadImage(ValueError):
     """Bytes that are no image, or a truncated, empty or absurdly large one."""
@@ -30,14 +33,17 @@ def decode(data: bytes | memoryview) -> np.ndarray:
         BadImage: not decodable.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # EXIF warnings would flood logs
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                return np.asarray(image.convert("RGB"))
+        with Image.open(io.BytesIO(data)) as image:
+            limit = Image.MAX_IMAGE_PIXELS  # twice as many raise an error, so many would be a mere warning
+            if limit is not None and image.width * image.height > limit:
+                raise BadImage(f"too large: {image.width}x{image.height} pixels")
+            if image.mode.startswith("I"):  # 16-bit grey, which `convert` would clip at 255
+                grey = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
+                return grey[:, :, None].repeat(3, axis=2)
+            return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise BadImage("not an image" if len(data) else "empty") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:
         raise BadImage(str(error) or type(error).__name__) from None

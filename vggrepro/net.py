@@ -59,9 +59,7 @@ class VGG(nn.Module):
                 if isinstance(layer, paper.Conv):
                     x = F.relu(self.get_submodule(layer.name)(x), inplace=True)
                 else:
-                    # torch divides alpha by n, Krizhevsky's formula (which the paper means) does not
-                    n, alpha = int(paper.LRN["n"]), paper.LRN["alpha"]
-                    x = F.local_response_norm(x, n, alpha * n, paper.LRN["beta"], paper.LRN["k"])
+                    x = local_response_norm(x)
             x = F.max_pool2d(x, 2)
         return x
 
@@ -107,6 +105,19 @@ class VGG(nn.Module):
         return masks[:, :units], masks[:, units:]
 
 
+def local_response_norm(x: Tensor) -> Tensor:
+    """Krizhevsky's LRN with Sect. 2.1's parameters: x / (k + alpha * sum over n channels of x²)^0.75.
+
+    (N, C, H, W) -> the same. The sum is not divided by n, as torch's is. It runs over neighbouring channels, that
+    is a 1x1 convolution with a band of ones: several times as fast on a CPU as torch's own, forward and backward.
+    """
+    channels, reach = x.shape[1], int(paper.LRN["n"]) // 2
+    band = torch.ones(channels, channels, dtype=x.dtype, device=x.device).triu(-reach).tril(reach)
+    total = F.conv2d(x * x, band[:, :, None, None])
+    root = torch.rsqrt(paper.LRN["k"] + paper.LRN["alpha"] * total)
+    return x * root * root.sqrt()  # d^-0.75 = d^-0.5 * (d^-0.5)^0.5
+
+
 def to_input(pixels: Tensor, mean_rgb: Tensor, input_scale: float) -> Tensor:
     """The net's input, channels-last: uint8 RGB (N, H, W, 3) -> (N, 3, H, W) float32, (RGB - mean) * scale.
 
@@ -115,11 +126,12 @@ def to_input(pixels: Tensor, mean_rgb: Tensor, input_scale: float) -> Tensor:
     return ((pixels.to(torch.float32) - mean_rgb) * input_scale).permute(0, 3, 1, 2)
 
 
-def initialise(model: VGG, how: str, seed: int, std: float = 0.01) -> None:
+def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 1.0) -> None:
     """Fills all layers with random weights and zero biases, each layer keyed by (seed, its name).
 
     `random` is N(0, std²), the paper's (Sect. 3.1, with Caffe's reading of its "10^-2 variance"); `glorot`
     (Glorot & Bengio 2010, the footnote of Sect. 3.1) has variance 2/(in+out); `he` (He et al. 2015) 2/in.
+    `fc8` multiplies the last layer's weights.
     """
     if how not in paper.INITIALISERS:
         raise InputError(f"unknown initialisation '{how}'; choose one of {', '.join(paper.INITIALISERS)}")
@@ -134,7 +146,7 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01) -> None:
                 "random": std,
                 "glorot": math.sqrt(2 / (incoming + outgoing)),
                 "he": math.sqrt(2 / incoming),
-            }[how]
+            }[how] * (fc8 if name == "fc8.weight" else 1)
             rows = keyed.key(seed, keyed.WEIGHTS, *name.encode(), torch.arange(len(parameter)))
             for start in range(0, len(rows), 64):  # fc6 has 103 million weights: a few rows at a time
                 part = slice(start, start + 64)

@@ -72,10 +72,10 @@ def prepare(
     plan = {"source": source.description, "preset": preset, "classes": list(source.classes)}
     if done := _already(folder, plan):
         return done
+    splits = [split for split in ("train", "val", "test") if source.count(split)]  # refuses an empty class
+    total = sum(source.count(split) for split in splits)
     with lock(folder, "vggrepro prepare"):
         state = _resume(folder, plan)
-        splits = [split for split in ("train", "val", "test") if source.count(split)]
-        total = sum(source.count(split) for split in splits)
         finished = sum(shard["examples"] for shard in state["shards"].values())
         if finished:
             say(f"prepare: resuming, {finished:,} of {total:,} images are done")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Recipe:
     dropout: float
     initialisation: str  # random, glorot or he
     initial_std: float  # of `random`
+    initial_fc8: float  # multiplies fc8's random weights: a small one starts at even scores
     input_scale: float  # the net's input is (RGB 0-255 - mean) * input_scale
     colour_std: float  # of the RGB shift's three draws
     resample: str  # bilinear or bicubic
@@ -47,19 +49,18 @@ class Recipe:
     drop_by: tuple[float, ...]  # each drop comes at the latest after this share of the epochs
 
     def __post_init__(self) -> None:
-        positive: tuple[str, ...] = ("crop", "width", "batch", "learning_rate", "rescale_rate", "input_scale", "initial_std")
-        positive += ("epochs", "deeper_epochs", "rescale_epochs", "patience")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise InputError(f"recipe: {name} = {getattr(self, name)} must be above 0")
-        not_negative = ("momentum", "weight_decay", "bias_rate", "bias_decay", "colour_std", "drops")
-        for name in (*not_negative, "min_improvement", "warmup_steps", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise InputError(f"recipe: {name} = {getattr(self, name)} must not be negative")
+        positive = {"crop", "width", "batch", "learning_rate", "rescale_rate", "input_scale", "initial_std"}
+        positive |= {"initial_fc8", "epochs", "deeper_epochs", "rescale_epochs", "patience"}
+        for name, value in self.as_dict().items():
+            if not isinstance(value, int | float):
+                continue
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
+                bound = "above 0" if name in positive else "0 or more"
+                raise InputError(f"recipe: {name} = {value} must be a number {bound}")
         if self.crop < 32:
             raise InputError(f"recipe: crop = {self.crop}; five poolings need at least 32 pixels")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"recipe: dropout = {self.dropout} must be at least 0 and below 1")
+        if self.dropout >= 1:
+            raise InputError(f"recipe: dropout = {self.dropout} must be below 1")
         if self.momentum >= 1:
             raise InputError(f"recipe: momentum = {self.momentum} must be below 1")
         if self.initialisation not in INITIALISERS:

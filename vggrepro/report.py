@@ -14,7 +14,8 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.files import write_text
-from vggrepro.tables import SPLIT, Table, letter
+from vggrepro.shelf import SPLIT
+from vggrepro.tables import Table, letter
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset

@@ -11,9 +11,10 @@ from vggrepro.dataset import DATASET_JSON, Dataset, load
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol, evaluate
 from vggrepro.prepare import prepare
+from vggrepro.report import write
 from vggrepro.runs import RunFolder
 from vggrepro.sources import open_source
-from vggrepro.tables import tables, write
+from vggrepro.tables import tables
 from vggrepro.train import Machine
 
 
@@ -56,7 +57,7 @@ def reproduce(
             methods = tuple(method for method, wanted in by_method.items() if tuple(sorted(wanted)) == q)
             evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
     if hardware.rank() == 0:
-        write(tables(runs, dataset, range(3, 8)), tables_folder / dataset.name)
+        write(tables(runs, dataset, range(3, 8)), dataset, tables_folder / dataset.name)
 
 
 def _dataset(source: str, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:

@@ -75,7 +75,7 @@ class DemoSource:
     """The generated data set of `vggrepro prepare demo`."""
 
     name = "demo"
-    counts: ClassVar = {"train": 5040, "val": 600}
+    counts: ClassVar = {"train": 4800, "val": 560}
 
     def __init__(self, seed: int) -> None:
         from vggrepro import demo
@@ -147,7 +147,11 @@ class FolderSource:
         root = self._split_folder(split)
         assert root is not None
         for path, label in self._files[split][start:]:
-            yield Example(path.relative_to(root).as_posix(), path.read_bytes(), label, str(path))
+            try:
+                data = path.read_bytes()
+            except OSError as error:  # such as a link to nowhere
+                raise InputError(f"prepare: {path} cannot be read ({error.strerror}); mend or remove it") from None
+            yield Example(path.relative_to(root).as_posix(), data, label, str(path))
 
 
 class ParquetSource:
@@ -281,7 +285,7 @@ class ParquetSource:
     def _example(self, path: Path, split: str, row: int, image: dict[str, Any] | None, label: int) -> Example:
         place = f"{path} row {row}"
         data = (image or {}).get("bytes") or b""  # an empty image is reported like any corrupt one
-        key = image["path"] if image and self._named[split] else f"{path.name}#{row}"
+        key = image["path"] if image and self._named[split] else f"{path.relative_to(self.folder).as_posix()}#{row}"
         return Example(key, data, label, place)
 
 

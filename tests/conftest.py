@@ -1,0 +1,61 @@
+"""Small fixtures shared by all tests: a folder of photographs, a prepared data set, the real data if it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggrepro.dataset import Dataset
+from vggrepro.prepare import prepare
+from vggrepro.sources import FolderSource
+
+ROOT = Path(__file__).parent.parent
+CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")  # one more than top-5 needs
+
+
+def photo(label: int, seed: int, width: int, height: int) -> np.ndarray:
+    """A colourful picture, uint8 (H, W, 3): gradients in the class's colour under some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    colour = np.random.default_rng(1000 + label).uniform(0, 255, (2, 3))
+    waves = (np.sin(x / (5 + label)) * np.cos(y / (9 + seed % 7)) + 1)[..., None] / 2
+    return np.clip(waves * colour[0] + (1 - waves) * colour[1] + rng.normal(0, 12, waves.shape), 0, 255).astype(
+        np.uint8
+    )
+
+
+def write_photos(folder: Path, split: str, per_class: int, seed: int = 0) -> None:
+    """`folder/<split>/<class>/<n>.jpg`, `per_class` images each, of aspect ratios from 1:3 to 3:1."""
+    sides = [(96, 72), (72, 96), (150, 50), (50, 150), (80, 80), (131, 67)]
+    for label, name in enumerate(CLASSES):
+        (folder / split / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = photo(label, seed + 100 * label + number, *sides[(label + number) % len(sides)])
+            Image.fromarray(pixels).save(folder / split / name / f"{number}.jpg", quality=90)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders train/ (5 images a class) and val/ (3) of the 6 `CLASSES`. Read-only: copy it to change it."""
+    folder = tmp_path_factory.mktemp("source") / "photos"
+    write_photos(folder, "train", 5)
+    write_photos(folder, "val", 3, seed=50)
+    return folder
+
+
+@pytest.fixture
+def dataset(photos: Path, tmp_path: Path) -> Dataset:
+    """`photos` prepared with preset "demo" (crop 64) in `tmp_path/data`: 30 training, 18 validation images."""
+    return prepare(FolderSource(photos), tmp_path / "data", "demo", workers=0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data beside the checkout (`../shared/data`); tests that ask for it are skipped where it is missing."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}")
+    return folder

@@ -1,0 +1,135 @@
+"""What starts from what (Sect. 3.1), and which run folders are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import CPU, SMALL, tensors
+
+from vggrepro import paper, recipe, runs
+from vggrepro.chain import Request, train_chain
+from vggrepro.dataset import Dataset
+from vggrepro.errors import InputError
+from vggrepro.files import lock
+from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.runs import RunFolder
+from vggrepro.train import Training
+
+
+def request(dataset: Dataset, folder: Path, **values: object) -> Request:
+    chosen = recipe.load("demo", SMALL | {"epochs": 1, "deeper_epochs": 1, "rescale_rate": 0.001} | values)
+    return Request(chosen, dataset, folder, CPU)
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings that end at once, so that finished weights are starting weights."""
+    monkeypatch.setattr(Training, "run", lambda self: None)
+
+
+def test_chain_trains_what_is_missing(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_chain(Run("B", JITTER), request(dataset, tmp_path))
+    talk = capsys.readouterr().err
+    assert "plan: A-256 (to train) → B-256 (to train) → B-384 (to train) → B-256-512 (to train)" in talk
+    assert [run.name for run in runs.finished(tmp_path)] == ["A-256", "B-256", "B-256-512", "B-384"]
+    configs = {run.name: run.config() for run in runs.finished(tmp_path)}
+    assert [configs[name]["start"].get("run") for name in ("A-256", "B-256", "B-384", "B-256-512")] == [
+        None, "A-256", "B-256", "B-384",
+    ]  # fmt: skip
+    rate = configs["A-256"]["learning_rate"]
+    assert configs["B-256"]["learning_rate"] == rate
+    assert configs["B-384"]["learning_rate"] == configs["B-256-512"]["learning_rate"] == pytest.approx(rate / 10)
+    assert configs["B-384"]["start"]["weights"] == RunFolder(tmp_path / "B-256").weights_hash()
+    train_chain(Run("B", JITTER), request(dataset, tmp_path))
+    assert "B-256-512 is finished already" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("untrained")
+def test_deeper_nets_start_from_a(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for net in ("A-LRN", "B", "C", "D", "E"):
+        train_chain(Run(net, S256), request(dataset, tmp_path))
+        a, deeper = tensors(RunFolder(tmp_path / "A-256")), tensors(RunFolder(tmp_path / f"{net}-256"))
+        for name, tensor in deeper.items():
+            if name.endswith(".bias"):
+                continue  # zero everywhere before training
+            same = name in a and a[name].shape == tensor.shape and torch.equal(a[name], tensor)
+            copied = name.removesuffix(".weight") in paper.COPIED_FROM_A
+            # fresh layers are keyed by their names, so those that A has too start alike; the others are new
+            assert same or not copied, name
+    talk = capsys.readouterr().err
+    assert (
+        "D-256: 1 epochs at most from A-256: copied conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; "
+        "fresh conv1_2, conv2_2, conv3_3, conv4_1" in talk
+    )
+
+
+def test_first_four_layers_and_fc_are_trained_weights_of_a(dataset: Dataset, tmp_path: Path) -> None:
+    train_chain(Run("A", S256), request(dataset, tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "run", lambda self: None)
+        train_chain(Run("D", S256), request(dataset, tmp_path))
+    a, d = tensors(RunFolder(tmp_path / "A-256")), tensors(RunFolder(tmp_path / "D-256"))
+    equal = {name.partition(".")[0] for name in d if name in a and torch.equal(a[name], d[name])}
+    assert equal == set(paper.COPIED_FROM_A)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_init_overrides_the_start(dataset: Dataset, tmp_path: Path) -> None:
+    train_chain(Run("D", S256), request(dataset, tmp_path), "glorot")
+    assert [run.name for run in runs.finished(tmp_path)] == ["D-256"]
+    assert RunFolder(tmp_path / "D-256").config()["start"] == {"initialisation": "glorot"}
+    train_chain(Run("E", S256), request(dataset, tmp_path), "D-256")
+    assert RunFolder(tmp_path / "E-256").config()["start"]["run"] == "D-256"
+    with pytest.raises(InputError, match="no run 'nowhere' in"):
+        train_chain(Run("C", S256), request(dataset, tmp_path), "nowhere")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_another_configuration_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    train_chain(Run("A", S256), request(dataset, tmp_path))
+    with pytest.raises(InputError, match=r"A-256 is a run of another configuration: recipe.dropout is .* now 0.25"):
+        train_chain(Run("A", S256), request(dataset, tmp_path, dropout=0.25))
+    # as a start it is good enough, as long as the net and the data are the same
+    train_chain(Run("B", S256), request(dataset, tmp_path, dropout=0.25))
+    with pytest.raises(InputError, match=r"A-256 is a run of another configuration: width is 0.0625 there, now 0.125"):
+        train_chain(Run("C", S256), request(dataset, tmp_path, width=0.125))
+    with pytest.raises(InputError, match=r"C-256 would start from .*A-256, which has width 0.0625, not 0.125"):
+        train_chain(Run("C", S256), request(dataset, tmp_path, width=0.125), "A-256")
+    other = replace(dataset, fingerprint="0" * 64)
+    with pytest.raises(InputError, match=r"A-256 is a run of another configuration: dataset.fingerprint"):
+        train_chain(Run("C", S256), request(other, tmp_path))
+
+
+def test_retrain_starts_anew(dataset: Dataset, tmp_path: Path) -> None:
+    first = request(dataset, tmp_path)
+    train_chain(Run("A", S256), first)
+    before = RunFolder(tmp_path / "A-256").weights_hash()
+    train_chain(Run("A", S256), replace(request(dataset, tmp_path, dropout=0.25), retrain=True))
+    after = RunFolder(tmp_path / "A-256")
+    assert after.weights_hash() != before
+    assert len(after.metrics()) == 1
+    assert after.config()["recipe"]["dropout"] == 0.25
+
+
+def test_second_writer_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with (
+        lock(tmp_path / "A-256", "vggrepro train A-256"),
+        pytest.raises(InputError, match=r"A-256 is being written by"),
+    ):
+        train_chain(Run("A", S256), request(dataset, tmp_path))
+    assert runs.status(RunFolder(tmp_path / "A-256")).state == "not started"
+
+
+def test_unfinished_start_is_refused(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Training) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(Training, "run", interrupted)
+        train_chain(Run("A", S256), request(dataset, tmp_path))
+    assert runs.status(RunFolder(tmp_path / "A-256")).state == "interrupted"
+    with pytest.raises(InputError, match="A-256 is not finished; finish it before training B-384"):
+        train_chain(Run("B", S384), request(dataset, tmp_path), "A-256")

@@ -1,0 +1,205 @@
+"""The command line as a user meets it: the card's three lines, and one clear line for each bad input."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggrepro import cli, files
+from vggrepro.dataset import Dataset
+from vggrepro.files import lock
+
+FAST = ["--set", "crop=32", "--set", "width=0.0625", "--epochs", "1", "--precision", "fp32", "--workers", "1"]
+
+Result = tuple[int, str, str]
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def vggrepro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs the console script's entry point in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["vggrepro", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def refused(result: Result, *parts: str) -> None:
+    """Exit code 2, nothing on stdout, and a single line on stderr that holds `parts`."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    last = err.rstrip().split("\n")[-1]
+    assert last.startswith("vggrepro: ")
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in last
+
+
+def test_the_three_lines_of_the_card(vggrepro: Call, dataset: Dataset) -> None:
+    code, out, err = vggrepro("train", "E", "--scale", "256:512", *FAST)
+    assert (code, out) == (0, "")
+    assert "plan: A-256 (to train) → E-256 (to train) → E-384 (to train) → E-256-512 (to train)" in err
+    code, out, _ = vggrepro("evaluate", "--dense", "--multicrop", "--workers", "1")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["run", "method", "Q", "top1_error", "top5_error", "images"]
+    assert [line[:3] for line in lines[1:] if line[0] == "E-256-512"] == [
+        ["E-256-512", method, q] for method in ("dense", "multicrop") for q in ("256", "384", "512", "256,384,512")
+    ]
+    code, out, err = vggrepro("report")
+    assert (code, err) == (0, "")
+    assert out.startswith("#")
+    for number in range(1, 8):
+        assert f"Table {number}" in out
+    row = next(line for line in out.splitlines() if line.startswith("| E") and "[256;512]" in line)
+    assert "25.5" in row  # the paper's
+    code, out, _ = vggrepro("fuse")
+    assert code == 0
+    assert [Path(line).name for line in out.splitlines()][:5] == [f"table{n}.csv" for n in range(3, 8)]
+    assert all(Path(line).is_file() for line in out.splitlines())
+    code, out, _ = vggrepro("fuse", "E-384", "E-256-512", "--dense")
+    assert code == 0
+    assert "E-384 + E-256-512" in out
+    code, out, _ = vggrepro("status")
+    assert code == 0
+    assert out.count("finished") == 4
+
+
+def test_no_data_set(vggrepro: Call) -> None:
+    for words in (["train", "A"], ["evaluate"], ["fuse"], ["report"]):
+        refused(vggrepro(*words), "no data set in data", "vggrepro prepare")
+
+
+def test_bad_nets_and_scales(vggrepro: Call, dataset: Dataset) -> None:
+    refused(vggrepro("train", "F"), "unknown net 'F'", "A, A-LRN, B, B-5x5, C, D, E")
+    refused(vggrepro("train", "A", "--scale", "big"), "--scale 'big' is not a scale", "256:512")
+    refused(vggrepro("train", "A", "--scale", "200"), "S = 200 is below the crop of 224")
+    refused(vggrepro("train", "A", "--scale", "512:256"), "MIN 512 is larger than MAX 256")
+    refused(vggrepro("finetune-scale", "D", "--scale", "256"), "D-256 continues no run of D", "train D --scale 256")
+    refused(vggrepro("finetune-scale", "D", "--scale", "384", "--from", "X"), "no run 'X' in runs (there: none)")
+    refused(vggrepro("train", "A", "--set", "droput=0.5"), "no value 'droput' in a recipe", "dropout")
+    refused(vggrepro("train", "A", "--device", "cuda:77"), "--device cuda:77", "try --device cpu")
+    assert not Path("runs").exists()
+
+
+def test_bad_sources(vggrepro: Call, photos: Path) -> None:
+    refused(vggrepro("prepare", "nowhere"), "'nowhere' does not exist")
+    Path("empty").mkdir()
+    refused(vggrepro("prepare", "empty"), "no known layout", "train/<class>/", "parquet")
+    shutil.copytree(photos, "source")
+    (Path("source") / "train" / "gnu").mkdir()
+    refused(vggrepro("prepare", "source"), "train and val hold different classes", "only in train: gnu")
+    (Path("source") / "val" / "gnu").mkdir()
+    refused(vggrepro("prepare", "source"), "train/gnu", "holds no image")
+    assert not Path("data").exists()
+
+
+def test_corrupt_image_is_named_and_can_be_skipped(vggrepro: Call, photos: Path) -> None:
+    shutil.copytree(photos, "source")
+    victim = Path("source/train/bee/2.jpg")
+    victim.write_bytes(victim.read_bytes()[:300])
+    refused(vggrepro("prepare", "source"), "train/bee/2.jpg", "--skip-bad")
+    code, out, err = vggrepro("prepare", "source", "--skip-bad")
+    assert code == 0
+    assert "29 train" in out
+    assert "left out 1 unreadable" in err
+    assert "train/bee/2.jpg" in err
+
+
+def test_five_classes_have_no_top5(vggrepro: Call, photos: Path) -> None:
+    shutil.copytree(photos, "source")
+    for split in ("train", "val"):
+        shutil.rmtree(Path("source") / split / "fox")
+    refused(vggrepro("prepare", "source"), "5 classes leave no top-5 error", "--no-top5")
+    assert vggrepro("prepare", "source", "--no-top5", "--preset", "demo")[0] == 0
+    assert vggrepro("train", "A", *FAST)[0] == 0
+    assert "–" in vggrepro("evaluate")[1]
+    code, out, _ = vggrepro("report")
+    assert code == 0
+    row = next(line for line in out.splitlines() if line.startswith("| A ") and "29.6" in line)
+    assert [cell.strip() for cell in row.split("|")][7] == "–"
+
+
+def test_run_of_another_configuration(vggrepro: Call, dataset: Dataset) -> None:
+    assert vggrepro("train", "A", *FAST)[0] == 0
+    refused(vggrepro("train", "A", *FAST, "--seed", "1"), "another configuration: seed is 0 there, now 1")
+    refused(
+        vggrepro("train", "B", *FAST, "--set", "width=0.125"),
+        "A-256 is a run of another configuration: width is 0.0625",
+    )
+    assert vggrepro("train", "A", *FAST, "--seed", "1", "--retrain")[0] == 0
+
+
+def test_q_without_a_map(vggrepro: Call, dataset: Dataset) -> None:
+    refused(vggrepro("evaluate", "--q", "200"), "--q 200", "leaves no map", "224")
+    refused(vggrepro("evaluate", "--q", "many"), "--q 'many'", "256,384,512")
+    refused(vggrepro("evaluate"), "no finished run in runs")
+
+
+def test_second_writer(vggrepro: Call, dataset: Dataset) -> None:
+    with lock(Path("runs/A-256"), "vggrepro train A-256"):
+        refused(vggrepro("train", "A", *FAST), "runs/A-256 is being written by vggrepro train A-256", "wait")
+
+
+def test_disk_full(vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        refused(vggrepro("train", "A", *FAST), "No space left on device", "run the same command again")
+    assert not list(Path("runs").rglob("*.tmp"))
+    assert vggrepro("train", "A", *FAST)[0] == 0
+
+
+def test_folder_that_cannot_be_written(vggrepro: Call, dataset: Dataset) -> None:
+    Path("plain").write_text("a file")
+    refused(vggrepro("train", "A", *FAST, "--runs", "plain/runs"), "plain/runs", "can be written")
+    refused(vggrepro("prepare", "--to", "plain/data"), "plain/data", "can be written")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
+def test_help_needs_no_torch(words: list[str]) -> None:
+    code = f"import sys; sys.argv = {['vggrepro', *words]!r}; from vggrepro.cli import main\n"
+    code += "try: main()\nexcept SystemExit as e: assert not e.code, e\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_unexpected_failure_keeps_its_traceback(
+    vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(np, "stack", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        vggrepro("train", "A", *FAST)
+
+
+def test_greyscale_and_cmyk_images_train(vggrepro: Call, photos: Path) -> None:
+    shutil.copytree(photos, "source")
+    for number, mode in enumerate(("L", "CMYK", "1")):
+        path = Path(f"source/train/cat/{number}.jpg")
+        Image.open(path).convert(mode).convert("L" if mode == "1" else mode).save(path, "JPEG")
+    path = Path("source/train/cat/3.jpg")
+    Image.open(path).convert("RGBA").save(path, "PNG")
+    assert vggrepro("prepare", "source", "--preset", "demo")[0] == 0
+    assert vggrepro("train", "A", *FAST)[0] == 0

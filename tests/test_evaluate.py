@@ -1,0 +1,364 @@
+"""Posteriors against plain loops over single crops, and the files that `evaluate` writes, resumes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from vggrepro import evaluate as stage
+from vggrepro import posteriors, views, weights
+from vggrepro.dataset import Dataset, Split
+from vggrepro.errors import InputError
+from vggrepro.evaluate import Evaluator, Protocol, crop_posteriors, dense_posteriors, evaluate, parse_qs
+from vggrepro.files import lock, sha256, write_json
+from vggrepro.net import VGG, initialise
+from vggrepro.runs import RunFolder
+from vggrepro.train import Machine
+
+MACHINE = Machine(torch.device("cpu"), "fp32", workers=0)
+CROP, SCALE = 64, 0.0172
+MEAN = [110.0, 120.0, 90.0]
+
+
+def make_run(folder: Path, seed: int = 0, **changes: Any) -> RunFolder:
+    """A finished run of net A with random weights: the least that `evaluate` needs."""
+    config: dict[str, Any] = {"net": "A", "scale": "256", "crop": CROP, "width": 1 / 32, "classes": 6}
+    config |= {"mean_rgb": MEAN, "input_scale": SCALE, **changes}
+    model = VGG(config["net"], config["classes"], CROP, config["width"])
+    initialise(model, "he", seed)
+    with torch.inference_mode():  # scores of mean 0 and deviation 2 over images: posteriors neither uniform nor 0 or 1
+        scores = model(torch.cat([net_input(image[:CROP, :CROP]) for image in images(30)]))
+        model.fc8.weight.data *= 2 / scores.std(0)[:, None]
+        model.fc8.bias.data -= (scores * 2 / scores.std(0)).mean(0)
+    run = RunFolder(folder)
+    write_json(run.config_path, config)
+    weights.save(run.weights_path, dict(model.named_parameters()), {})
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return make_run(tmp_path / "runs" / "A-256")
+
+
+def plain_model(run: RunFolder) -> VGG:
+    model = VGG("A", 6, CROP, 1 / 32)
+    model.load_state_dict(weights.load(run.weights_path)[0])
+    return model.eval()
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    powers = np.exp(scores - scores.max())
+    return powers / powers.sum()
+
+
+def net_input(pixels: np.ndarray) -> torch.Tensor:
+    """(RGB - mean) * scale, (1, 3, H, W)."""
+    x = (pixels.astype(np.float32) - np.array(MEAN, np.float32)) * np.float32(SCALE)
+    return torch.from_numpy(x.transpose(2, 0, 1)[None].copy())
+
+
+def by_hand(model: VGG, image: np.ndarray, method: str, flip: bool = True, grid: int = 5) -> np.ndarray:
+    """One forward pass a crop and flip, posteriors summed in a loop."""
+    flips = [image, image[:, ::-1]] if flip else [image]
+    found = []
+    with torch.inference_mode():
+        for pixels in flips:
+            if method == "dense":
+                found.append(softmax(model.dense_scores(net_input(pixels))[0].double().numpy()))
+                continue
+            for row in range(grid):
+                for column in range(grid):
+                    top = int(row * (image.shape[0] - CROP) / (grid - 1) + 0.5)
+                    left = int(column * (image.shape[1] - CROP) / (grid - 1) + 0.5)
+                    if pixels is not image:  # a grid is cut from the image, then flipped
+                        left = image.shape[1] - CROP - left
+                    crop = pixels[top : top + CROP, left : left + CROP]
+                    found.append(softmax(model(net_input(crop))[0].double().numpy()))
+    assert len(found) == len(flips) * (1 if method == "dense" else grid**2)
+    return np.mean(found, axis=0)
+
+
+def images(count: int = 3) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    sizes = [(64, 91), (80, 64), (64, 91)]
+    blocks = [rng.integers(0, 256, (sizes[n % 3][0] // 8 + 1, sizes[n % 3][1] // 8 + 1, 3)) for n in range(count)]
+    large = [b.repeat(8, 0).repeat(8, 1)[: sizes[n % 3][0], : sizes[n % 3][1]] for n, b in enumerate(blocks)]
+    return [image.astype(np.uint8) for image in large]
+
+
+# Posteriors
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize(("method", "grid"), [("dense", 5), ("multicrop", 5), ("multicrop", 3)])
+def test_posteriors_equal_a_loop_over_single_crops(run: RunFolder, method: str, flip: bool, grid: int) -> None:
+    model, evaluator = plain_model(run), Evaluator(run, MACHINE)
+    result = evaluator.posteriors(images(), method, flip, grid)
+    expected = [by_hand(model, image, method, flip, grid) for image in images()]
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    np.testing.assert_allclose(result.sum(1), 1, atol=1e-6)
+    assert np.ptp(result, axis=0).max() > 0.1  # the images do differ
+
+
+def test_the_mean_over_flips_is_taken_after_the_softmax(run: RunFolder) -> None:
+    model = plain_model(run)
+    x = torch.cat([net_input(image[:64, :64]) for image in images()])
+    with torch.inference_mode():
+        for scores, result in ((model, crop_posteriors(model, x)), (model.dense_scores, dense_posteriors(model, x))):
+            a, b = scores(x).softmax(1), scores(x.flip(3)).softmax(1)
+            torch.testing.assert_close(result, (a + b) / 2)
+            assert not torch.allclose(a, b, atol=1e-3)
+        torch.testing.assert_close(dense_posteriors(model, x, flip=False), model(x).softmax(1))
+
+
+@pytest.mark.parametrize("method", ["dense", "multicrop"])
+def test_mirrored_images_have_the_same_posteriors(run: RunFolder, method: str) -> None:
+    evaluator = Evaluator(run, MACHINE)
+    # 64 + 4 * n columns: the grid of the mirrored image is the mirrored grid
+    pictures = [image[:, :88] if image.shape[1] > 88 else image for image in images()]
+    mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in pictures]
+    result = evaluator.posteriors(pictures, method, True, 5)
+    np.testing.assert_allclose(evaluator.posteriors(mirrored, method, True, 5), result, atol=1e-6)
+    assert np.abs(evaluator.posteriors(mirrored, method, False, 5) - result).max() > 1e-4
+
+
+@pytest.mark.parametrize("method", ["dense", "multicrop"])
+def test_images_do_not_hang_on_their_batch(run: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = Evaluator(run, MACHINE)
+    whole = evaluator.posteriors(images(7), method, True, 5)
+    alone = np.concatenate([evaluator.posteriors([image], method, True, 5) for image in images(7)])
+    np.testing.assert_allclose(whole, alone, atol=1e-6)
+    monkeypatch.setattr(stage, "FORWARD_PIXELS", {"cpu": 1})  # one image a forward pass
+    np.testing.assert_allclose(evaluator.posteriors(images(7), method, True, 5), whole, atol=1e-6)
+
+
+def test_dense_and_multicrop_agree_on_a_crop_sized_image(run: RunFolder) -> None:
+    evaluator = Evaluator(run, MACHINE)
+    crops = [image[:64, :64] for image in images()]
+    dense, multicrop = (evaluator.posteriors(crops, method, True, 5) for method in ("dense", "multicrop"))
+    np.testing.assert_allclose(dense, multicrop, atol=1e-6)
+
+
+# Options
+
+
+def test_test_scales_on_the_command_line() -> None:
+    assert parse_qs("256") == (256,)
+    assert parse_qs("512, 256,384") == (512, 256, 384)
+    assert parse_qs("224:288:32") == (224, 256, 288)
+    assert parse_qs("256,256,288") == (256, 288)
+    for text in ("", "x", "256,", "224:512", "224:512:0", "512:224:32", "2.5", "1:2:3:4"):
+        with pytest.raises(InputError, match="give test scales such as 256,384,512 or FIRST:LAST:STEP"):
+            parse_qs(text)
+
+
+def test_protocols_that_leave_no_map_or_no_crop_are_refused() -> None:
+    with pytest.raises(InputError, match="--q 223: a shorter side below 224 leaves no map for the FC layers"):
+        Protocol(qs=(256, 223))
+    with pytest.raises(InputError, match="--grid 0: give 1 or more crops a side"):
+        Protocol(grid=0)
+
+
+# Files
+
+
+BOTH = Protocol(methods=("dense", "multicrop"), qs=(224, 256), grid=2)
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Records the method and the number of images of each call of the net."""
+    calls: list[tuple[str, int]] = []
+    real = Evaluator.posteriors
+
+    def counted(self: Evaluator, images: list[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:
+        calls.append((method, len(images)))
+        return real(self, images, method, flip, grid)
+
+    monkeypatch.setattr(Evaluator, "posteriors", counted)
+    return calls
+
+
+def test_files_hold_what_the_contract_says(run: RunFolder, dataset: Dataset) -> None:
+    frame = evaluate(run, dataset, BOTH, MACHINE)
+    split = Split(dataset, "val")
+    model = plain_model(run)
+    for method in BOTH.methods:
+        for q, pixels in ((224, 64), (256, 73)):  # 256 * 64 / 224 = 73.14
+            file = run.path / "posteriors" / f"val-{method}-q{q}.parquet"
+            table = pq.read_table(file)
+            assert table.schema.names == ["key", "label", "posterior"]
+            assert table.schema.types[:2] == [pa.string(), pa.int32()]
+            kind = table.schema.types[2]
+            assert pa.types.is_fixed_size_list(kind)
+            assert (kind.list_size, kind.value_type) == (6, pa.float32())
+            assert table["key"].to_pylist() == split.keys(0, 18)
+            assert table["label"].to_pylist() == split.labels.tolist()
+            about = json.loads(table.schema.metadata[b"vggrepro"])
+            expected = {"run": "A-256", "weights": sha256(run.weights_path), "fingerprint": dataset.fingerprint}
+            expected |= {"preset": "demo", "split": "val", "method": method, "q": q, "q_pixels": pixels, "flip": True}
+            expected |= {"grid": 2 if method == "multicrop" else 0, "resample": "bilinear", "precision": "fp32"}
+            assert expected.items() <= about.items()
+            assert {"commit", "version", "dataset"} <= about.keys()
+            values = np.array(table["posterior"].to_pylist())
+            for row in (0, 7, 17):
+                image = views.rescale(split.image(row), pixels)
+                np.testing.assert_allclose(values[row], by_hand(model, image, method, grid=2), atol=1e-5)
+            line = frame.set_index(["method", "Q"]).loc[method, str(q)]
+            best = values.argmax(1)
+            assert line.top1_error == pytest.approx(100 * np.mean(best != split.labels))
+            assert line.images == 18
+    assert frame.Q.tolist() == ["224", "256", "224,256"] * 2
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.json", "lock", "posteriors", "weights.safetensors"]
+    assert len(list((run.path / "posteriors").iterdir())) == 4  # no part is left
+
+
+def test_without_qs_the_papers_are_taken(run: RunFolder, dataset: Dataset, tmp_path: Path) -> None:
+    names = [f"val-dense-q{q}.parquet" for q in (224, 256, 288)]
+    evaluate(run, dataset, Protocol(), MACHINE)
+    assert sorted(p.name for p in (run.path / "posteriors").iterdir()) == names
+    jittered = make_run(tmp_path / "runs" / "A-256-512", scale="256:512")
+    evaluate(jittered, dataset, Protocol(), MACHINE)
+    found = sorted(p.name for p in (jittered.path / "posteriors").iterdir())
+    assert found == [f"val-dense-q{q}.parquet" for q in (256, 384, 512)]
+
+
+def test_what_is_up_to_date_is_not_computed_again(
+    run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = evaluate(run, dataset, BOTH, MACHINE)
+    calls = count_calls(monkeypatch)
+    second = evaluate(run, dataset, BOTH, MACHINE)
+    assert not calls
+    assert first.equals(second)
+    evaluate(run, dataset, Protocol(("dense",), qs=(224, 288)), MACHINE)
+    assert calls == [("dense", 18)]  # Q = 288 alone
+    captured = capfd.readouterr()
+    assert captured.out == ""
+
+
+def test_a_killed_evaluation_goes_on_with_the_missing_parts(
+    run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "PART_IMAGES", 5)  # 18 images: 5 5 5 3
+    evaluate(run, dataset, BOTH, MACHINE)
+    files = {path.name: path for path in (run.path / "posteriors").iterdir()}
+    expected = {name: pq.read_table(path) for name, path in files.items()}
+    for path in files.values():
+        path.unlink()
+
+    class KilledError(BaseException):
+        pass
+
+    calls = count_calls(monkeypatch)
+    counted = Evaluator.posteriors
+
+    def kill(self: Evaluator, images: list[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:
+        if len(calls) == 6:
+            raise KilledError
+        return counted(self, images, method, flip, grid)
+
+    monkeypatch.setattr(Evaluator, "posteriors", kill)
+    with pytest.raises(KilledError):
+        evaluate(run, dataset, BOTH, MACHINE)
+    assert not list((run.path / "posteriors").glob("*.parquet"))  # parts only
+    parts = list((run.path / "posteriors").rglob("*.parquet"))
+    assert len(parts) == 6
+    parts[0].write_bytes(b"damaged")
+    monkeypatch.setattr(Evaluator, "posteriors", counted)
+    calls.clear()
+    evaluate(run, dataset, BOTH, MACHINE)
+    assert sum(count for _, count in calls) == 4 * 18 - 5 * 5  # five whole parts were kept
+    for name, table in expected.items():
+        assert pq.read_table(files[name]).equals(table)
+    assert not (run.path / "posteriors" / "parts").exists()
+
+
+def test_posteriors_of_other_weights_are_computed_again_and_said(
+    run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    protocol = Protocol(qs=(224,))
+    evaluate(run, dataset, protocol, MACHINE)
+    path = run.path / "posteriors" / "val-dense-q224.parquet"
+    before = pq.read_table(path)
+    make_run(run.path, seed=1)
+    capfd.readouterr()
+    evaluate(run, dataset, protocol, MACHINE)
+    assert "val-dense-q224.parquet is stale (other weights) and is computed again" in capfd.readouterr().err
+    after = pq.read_table(path)
+    assert posteriors.read_origin(path).weights == run.weights_hash()
+    assert np.abs(np.array(before["posterior"].to_pylist()) - after["posterior"].to_pylist()).max() > 0.01
+    evaluate(run, dataset, Protocol(qs=(224,), flip=False), MACHINE)
+    assert "stale (other flips)" in capfd.readouterr().err
+
+
+def test_parts_of_other_weights_are_not_mixed_in(
+    run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "PART_IMAGES", 6)
+    protocol = Protocol(qs=(224,))
+    monkeypatch.setattr(stage.shutil, "rmtree", lambda path: None)  # as if killed before the parts were removed
+    evaluate(run, dataset, protocol, MACHINE)
+    path = run.path / "posteriors" / "val-dense-q224.parquet"
+    path.unlink()
+    monkeypatch.undo()
+    monkeypatch.setattr(stage, "PART_IMAGES", 6)
+    make_run(run.path, seed=1)
+    calls = count_calls(monkeypatch)
+    evaluate(run, dataset, protocol, MACHINE)
+    assert calls == [("dense", 6)] * 3
+    fresh = make_run(run.path.parent / "fresh", seed=1)
+    evaluate(fresh, dataset, protocol, MACHINE)
+    values = pq.read_table(fresh.path / "posteriors" / path.name)["posterior"]
+    assert pq.read_table(path)["posterior"].combine_chunks().equals(values.combine_chunks())
+
+
+def test_threads_change_nothing(run: RunFolder, dataset: Dataset, tmp_path: Path) -> None:
+    protocol = Protocol(qs=(256,))
+    evaluate(run, dataset, protocol, MACHINE)
+    other = make_run(tmp_path / "other" / "A-256")
+    evaluate(other, dataset, protocol, Machine(torch.device("cpu"), "fp32", workers=3))
+    name = "posteriors/val-dense-q256.parquet"
+    assert pq.read_table(run.path / name).equals(pq.read_table(other.path / name))
+
+
+# Bad input
+
+
+def test_bad_input_is_said_in_a_line(run: RunFolder, dataset: Dataset, tmp_path: Path) -> None:
+    def message(run: RunFolder, protocol: Protocol = BOTH) -> str:
+        with pytest.raises(InputError) as error:
+            evaluate(run, dataset, protocol, MACHINE)
+        assert "\n" not in str(error.value)
+        assert not (run.path / "posteriors").exists()
+        return str(error.value)
+
+    unfinished = make_run(tmp_path / "runs" / "B-256", net="B")
+    unfinished.weights_path.unlink()
+    assert "B-256 is not finished; resume it with 'vggrepro train'" in message(unfinished)
+    seven = make_run(tmp_path / "runs" / "seven", classes=7)
+    assert f"seven was trained for 7 classes, {dataset.folder} has 6; name the run's data set" in message(seven)
+    assert "has no split 'test' (there: train, val)" in message(run, Protocol(split="test"))
+    with lock(run.path, "vggrepro train A"):
+        assert "is being written by vggrepro train A" in message(run)
+    wrong = make_run(tmp_path / "runs" / "wrong", net="A")
+    write_json(wrong.config_path, {**wrong.config(), "net": "D"})
+    assert "weights.safetensors: its tensors are not this net's" in message(wrong)
+    write_json(wrong.config_path, {"net": "A", "scale": "256"})
+    assert "config.json: lacks crop, width, classes, mean_rgb, input_scale" in message(wrong)
+
+
+def test_a_damaged_posterior_file_is_named(run: RunFolder, dataset: Dataset) -> None:
+    evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)
+    path = run.path / "posteriors" / "val-dense-q224.parquet"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match=r"val-dense-q224\.parquet: damaged .*delete it and evaluate again"):
+        evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)

@@ -1,0 +1,333 @@
+"""The nets of Table 1 against torchvision, timm, formulas written out, and plain convolutions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn import functional as F
+
+from vggrepro import keyed, paper
+from vggrepro.errors import InputError
+from vggrepro.net import VGG, initialise, local_response_norm, to_input
+
+PUBLIC = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
+COUNTS = {
+    "A": 132_863_336,
+    "A-LRN": 132_863_336,
+    "B": 133_047_848,
+    "C": 133_638_952,
+    "D": 138_357_544,
+    "E": 143_667_240,
+}
+
+
+def on_meta(net: str, classes: int = 1000, crop: int = 224, width: float = 1.0) -> VGG:
+    with torch.device("meta"):
+        return VGG(net, classes, crop, width)
+
+
+def random_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
+    """Uniform weights that keep the signal's size from layer to layer, so that a wrong layer shows."""
+    generator = torch.Generator().manual_seed(seed)
+    result = {}
+    for name, shape in shapes.items():
+        bound = math.sqrt(6 / math.prod(shape[1:])) if len(shape) > 1 else 0.1
+        result[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return result
+
+
+def small(net: str, classes: int = 7, crop: int = 64, width: float = 1 / 16, seed: int = 0) -> VGG:
+    """A narrow net in float64 with random weights."""
+    model = VGG(net, classes, crop, width)
+    model.load_state_dict(random_weights({name: tuple(p.shape) for name, p in model.named_parameters()}, seed))
+    return model.double().eval()
+
+
+def pictures(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# The public implementations
+
+
+@pytest.fixture(scope="module")
+def fc_weights() -> dict[str, Tensor]:
+    """The FC layers at full size (0.5 GB), made once: they have the same shapes in all nets."""
+    return random_weights({name: shape for name, shape in paper.shapes("A", 1000).items() if name.startswith("fc")})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", PUBLIC)
+def test_full_size_nets_equal_torchvision_and_timm(net: str, fc_weights: dict[str, Tensor]) -> None:
+    convolutions = {name: shape for name, shape in paper.shapes(net, 1000).items() if name.startswith("conv")}
+    ours = random_weights(convolutions) | fc_weights  # one copy of the weights serves three nets
+    model = on_meta(net)
+    model.load_state_dict(ours, assign=True)
+    with torch.device("meta"):
+        vision = torchvision.models.get_model(PUBLIC[net], weights=None, init_weights=False)
+        image_models = timm.create_model(PUBLIC[net], pretrained=False)
+
+    def mapped(public: torch.nn.Module, fc: tuple[str, str, str]) -> dict[str, Tensor]:
+        """Our weights under another implementation's names: its convolutions are numbered in order."""
+        shapes = {name: tensor.shape for name, tensor in public.state_dict().items()}
+        places = [name for name in shapes if name.startswith("features.")]
+        names = dict(zip(places, convolutions, strict=True))
+        for layer, place in zip(("fc6", "fc7", "fc8"), fc, strict=True):
+            names |= {f"{place}.{kind}": f"{layer}.{kind}" for kind in ("weight", "bias")}
+        return {place: ours[name].view(shapes[place]) for place, name in names.items()}
+
+    vision.load_state_dict(mapped(vision, ("classifier.0", "classifier.3", "classifier.6")), assign=True)
+    image_models.load_state_dict(mapped(image_models, ("pre_logits.fc1", "pre_logits.fc2", "head.fc")), assign=True)
+    crop = pictures(1, 3, 224, 224).float()
+    with torch.inference_mode():
+        scores = model.eval()(crop)
+        for public in (vision.eval(), image_models.eval()):
+            torch.testing.assert_close(public(crop), scores, rtol=0, atol=1e-5 * float(scores.abs().max()))
+        if net == "D":  # timm's head averages fc7 over positions: dense evaluation
+            whole = pictures(1, 3, 256, 300).float()
+            scores = model.dense_scores(whole)
+            torch.testing.assert_close(image_models(whole), scores, rtol=0, atol=1e-5 * float(scores.abs().max()))
+    assert scores.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("net", paper.NETS)
+def test_modules_have_the_parameters_of_table_2(net: str) -> None:
+    model = on_meta(net)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if net in COUNTS:
+        assert count == COUNTS[net]
+    assert count == paper.parameter_count(net)
+    narrow = VGG(net, 10, crop=56, width=1 / 8)
+    assert sum(parameter.numel() for parameter in narrow.parameters()) == paper.parameter_count(net, 10, 56, 1 / 8)
+    assert {name: tuple(p.shape) for name, p in narrow.named_parameters()} == paper.shapes(net, 10, 56, 1 / 8)
+
+
+def test_deeper_nets_have_the_weight_layers_their_name_says() -> None:
+    layers = {net: len([n for n in paper.shapes(net, 1000) if n.endswith(".weight")]) for net in paper.NETS}
+    assert layers == {"A": 11, "A-LRN": 11, "B": 13, "B-5x5": 8, "C": 16, "D": 16, "E": 19}
+
+
+# Convolutions, pooling, LRN
+
+
+@pytest.mark.parametrize("net", paper.NETS)
+def test_maps_shrink_by_two_per_block_and_round_down(net: str) -> None:
+    model = small(net)
+    with torch.inference_mode():
+        for height, width in ((64, 64), (63, 95), (127, 32), (32, 257)):
+            maps = model.features(pictures(2, 3, height, width))
+            assert maps.shape == (2, 32, height // 32, width // 32)  # five floors in a row are one floor by 32
+
+
+def test_only_the_one_by_one_layers_of_c_have_no_padding() -> None:
+    sizes = {
+        name: (m.kernel_size, m.padding) for name, m in small("C").named_modules() if isinstance(m, torch.nn.Conv2d)
+    }
+    assert {name for name, size in sizes.items() if size == ((1, 1), (0, 0))} == {"conv3_3", "conv4_3", "conv5_3"}
+    assert all(size == ((3, 3), (1, 1)) for name, size in sizes.items() if not name.endswith("_3"))
+
+
+def krizhevsky(a: np.ndarray) -> np.ndarray:
+    """b_i = a_i / (2 + 1e-4 * sum of a_j^2 over j = i-2 … i+2 that exist)^0.75; channels are the second axis."""
+    b = np.empty_like(a)
+    for i in range(a.shape[1]):
+        total = (a[:, max(0, i - 2) : i + 3] ** 2).sum(axis=1)
+        b[:, i] = a[:, i] / (2 + 1e-4 * total) ** 0.75
+    return b
+
+
+def test_lrn_is_krizhevskys_formula_after_the_first_layer() -> None:
+    model = small("A-LRN", width=1 / 8)
+    x = 100 * pictures(1, 3, 64, 96)  # inputs as large as the paper's, so that the sum counts
+    with torch.inference_mode():
+        first = torch.relu(model.conv1_1(x))
+        rest = torch.from_numpy(krizhevsky(first.numpy()))
+        assert ((2**-0.75 * first - rest).abs().max() / rest.abs().max()) > 0.1  # as k alone would give
+        rest = F.max_pool2d(rest, 2)
+        for block in (("conv2_1",), ("conv3_1", "conv3_2"), ("conv4_1", "conv4_2"), ("conv5_1", "conv5_2")):
+            for name in block:
+                rest = torch.relu(model.get_submodule(name)(rest))
+            rest = F.max_pool2d(rest, 2)
+        torch.testing.assert_close(model.features(x), rest, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 64])
+def test_lrn_and_its_gradient_for_few_and_many_channels(channels: int) -> None:
+    x = (100 * pictures(2, channels, 5, 6)).requires_grad_()
+    ours = local_response_norm(x)
+    torch.testing.assert_close(ours.detach(), torch.from_numpy(krizhevsky(x.detach().numpy())))
+    public = F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2)  # torch divides alpha by n
+    upstream = pictures(2, channels, 5, 6, seed=2)
+    gradients = [torch.autograd.grad(y, x, upstream)[0] for y in (ours, public)]
+    torch.testing.assert_close(*gradients)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = local_response_norm(x.detach().bfloat16()).double()
+    torch.testing.assert_close(rough, ours.detach(), rtol=0.02, atol=0.01)
+
+
+# Dense evaluation
+
+
+def plain_dense(model: VGG, x: Tensor) -> Tensor:
+    """Sect. 3.2 to the letter: FC layers as k x k and 1 x 1 convolutions, then the mean of the score map."""
+    side = model.map_side
+    maps = model.features(x)
+    weight = model.fc6.weight.view(model.fc6.out_features, -1, side, side)
+    maps = torch.relu(F.conv2d(maps, weight, model.fc6.bias))
+    maps = torch.relu(F.conv2d(maps, model.fc7.weight[:, :, None, None], model.fc7.bias))
+    maps = F.conv2d(maps, model.fc8.weight[:, :, None, None], model.fc8.bias)
+    return maps.mean((2, 3))
+
+
+@pytest.mark.parametrize(("net", "crop"), [("A-LRN", 64), ("C", 96), ("D", 32), ("B-5x5", 64)])
+def test_dense_scores_equal_plain_convolutions(net: str, crop: int) -> None:
+    model = small(net, crop=crop)
+    sizes = [(crop, crop), (crop + 31, crop + 33), (101, 157), (crop, 8 * crop), (8 * crop + 5, crop)]
+    with torch.inference_mode():
+        for height, width in sizes:
+            x = pictures(2, 3, height, width)
+            torch.testing.assert_close(model.dense_scores(x), plain_dense(model, x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("net", ["A", "C", "E"])
+def test_dense_scores_of_a_crop_are_the_crops_scores(net: str) -> None:
+    model = small(net, crop=70)  # 70 // 32 = 2: the crop's border has no say in the map
+    x = pictures(3, 3, 70, 70)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.dense_scores(x), model(x), rtol=1e-10, atol=1e-10)
+
+
+def test_dense_scores_are_the_mean_over_a_sliding_window_of_crops() -> None:
+    """Padding makes the two differ; with kernels that only see their centre it has no effect, and they agree."""
+    model = small("D", crop=64)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 4:
+            centre = torch.zeros_like(parameter)
+            centre[:, :, 1, 1] = parameter.detach()[:, :, 1, 1] * 3
+            model.get_parameter(name).data = centre
+    x = pictures(2, 3, 64 + 3 * 32, 64 + 32)
+    with torch.inference_mode():
+        crops = [model(x[:, :, top : top + 64, left : left + 64]) for top in range(0, 97, 32) for left in (0, 32)]
+        assert len(crops) == 8
+        torch.testing.assert_close(model.dense_scores(x), torch.stack(crops).mean(0), rtol=1e-9, atol=1e-9)
+        assert (crops[0] - crops[1]).abs().max() > 1e-3
+
+
+def test_too_small_an_image_for_fc6_is_bad_input() -> None:
+    model = small("A", crop=96)
+    with pytest.raises(InputError, match="an image of 200x95 pixels leaves no 3x3 map for fc6; use a larger Q"):
+        model.dense_scores(pictures(1, 3, 95, 200))
+
+
+def test_a_crop_that_five_poolings_reduce_to_nothing() -> None:
+    with pytest.raises(InputError, match="crop 31: five poolings need a crop of at least 32 pixels"):
+        VGG("A", 10, crop=31)
+    with pytest.raises(InputError, match="unknown net 'F'"):
+        VGG("F", 10)
+
+
+# Dropout
+
+
+def test_dropout_keeps_the_expected_share_and_scales_it() -> None:
+    model = VGG("A", 7, 64, 1 / 8)
+    keys = keyed.key(0, keyed.DROPOUT, torch.arange(200))
+    for rate in (0.2, 0.5):
+        masks = model.dropout_masks(rate, keys)
+        assert masks is not None
+        for mask in masks:
+            assert mask.shape == (200, 512)
+            assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
+            assert (mask == 0).double().mean() == pytest.approx(rate, abs=0.01)  # 6 standard deviations
+        assert not torch.equal(*masks)
+        assert len({tuple(row.tolist()) for row in masks[0]}) == 200
+    assert model.dropout_masks(0, keys) is None
+
+
+def test_dropout_masks_are_the_same_in_any_micro_batches() -> None:
+    model = VGG("A", 7, 64, 1 / 8)
+    keys = keyed.key(3, keyed.DROPOUT, torch.arange(10))
+    whole = model.dropout_masks(0.5, keys)
+    parts = [model.dropout_masks(0.5, part) for part in keys.split([1, 6, 3])]
+    assert whole is not None
+    for place in range(2):
+        assert torch.equal(whole[place], torch.cat([part[place] for part in parts if part]))
+
+
+def test_masks_multiply_the_rectified_fc_layers() -> None:
+    model = small("A")
+    x = pictures(4, 3, 64, 64)
+    masks = model.dropout_masks(0.5, keyed.key(torch.arange(4)))
+    assert masks is not None
+    first, second = (mask.double() for mask in masks)
+    with torch.inference_mode():
+        hidden = torch.relu(model.fc6(model.features(x).flatten(1))) * first
+        hidden = torch.relu(model.fc7(hidden)) * second
+        torch.testing.assert_close(model(x, (first, second)), model.fc8(hidden))
+        ones = torch.ones_like(first)
+        torch.testing.assert_close(model(x, (ones, ones)), model(x))
+
+
+# Initialisation
+
+
+@pytest.mark.parametrize("how", ["random", "glorot", "he"])
+def test_initial_weights_have_their_variance_and_zero_biases(how: str) -> None:
+    model = VGG("C", 200, 64, 1 / 4)
+    initialise(model, how, seed=1, std=0.02)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            assert not parameter.any()
+            continue
+        area = math.prod(parameter.shape[2:])
+        outgoing, incoming = parameter.shape[0] * area, parameter.shape[1] * area
+        expected = {"random": 0.02, "glorot": (2 / (incoming + outgoing)) ** 0.5, "he": (2 / incoming) ** 0.5}[how]
+        values = parameter.detach().double()
+        deviations = 5 / math.sqrt(2 * values.numel())  # five standard errors of an estimated deviation
+        assert values.std().item() == pytest.approx(expected, rel=deviations), name
+        assert abs(values.mean().item()) < 5 * expected / math.sqrt(values.numel()), name
+        assert len(values.flatten(1).sum(1).unique()) == len(values), name  # no row is drawn twice
+
+
+def test_a_layers_initial_weights_hang_on_its_name_and_seed_only() -> None:
+    nets = {net: VGG(net, 7, 64, 1 / 8) for net in ("A", "D")}
+    for model in nets.values():
+        initialise(model, "he", seed=5)
+    for layer in paper.COPIED_FROM_A:
+        assert torch.equal(nets["A"].get_parameter(f"{layer}.weight"), nets["D"].get_parameter(f"{layer}.weight"))
+    again = VGG("A", 7, 64, 1 / 8)
+    initialise(again, "he", seed=6)
+    assert not torch.equal(again.conv1_1.weight, nets["A"].conv1_1.weight)
+    pairs = itertools.combinations([nets["D"].get_parameter(f"conv4_{n}.weight")[:, :32] for n in (1, 2, 3)], 2)
+    assert not any(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_last_layer_can_start_smaller_and_it_alone() -> None:
+    plain, smaller = VGG("A", 7, 64, 1 / 32), VGG("A", 7, 64, 1 / 32)
+    initialise(plain, "he", seed=0)
+    initialise(smaller, "he", seed=0, fc8=0.1)
+    for name, parameter in plain.named_parameters():
+        factor = 0.1 if name == "fc8.weight" else 1
+        torch.testing.assert_close(smaller.get_parameter(name), factor * parameter, msg=name)
+
+
+def test_an_unknown_initialisation_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="unknown initialisation 'zero'; choose one of random, glorot, he"):
+        initialise(VGG("A", 7, 64, 1 / 64), "zero", 0)
+
+
+def test_input_is_the_scaled_difference_from_the_mean() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
+    mean = np.array([120.5, 110.25, 100.0])
+    x = to_input(torch.from_numpy(pixels), torch.tensor(mean, dtype=torch.float32), 0.5)
+    np.testing.assert_allclose(x.numpy(), ((pixels - mean) * 0.5).transpose(0, 3, 1, 2))
+    own = torch.tensor([[10.0, 20.0, 30.0], [1.0, 2.0, 3.0]])  # a mean of its own for each image
+    shifted = to_input(torch.from_numpy(pixels), own[:, None, None, :], 1.0)
+    np.testing.assert_allclose(shifted[1, 2].numpy(), pixels[1, :, :, 2] - 3.0)

@@ -1,0 +1,274 @@
+"""Preparing: what lands in the data set folder, against sums over all pixels; interruptions; bad input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import CLASSES
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from vggrepro import prepare as stage
+from vggrepro.dataset import Dataset, Split, load
+from vggrepro.errors import InputError
+from vggrepro.files import lock
+from vggrepro.prepare import prepare, principal_axes
+from vggrepro.sources import Example, FolderSource
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hash of each file of a data set; the lock's file is no part of it."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != "lock"}
+
+
+@pytest.fixture
+def own(photos: Path, tmp_path: Path) -> Path:
+    """A copy of `photos` to spoil."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
+
+
+def test_the_folder_is_the_contract(dataset: Dataset, photos: Path) -> None:
+    about = json.loads((dataset.folder / "dataset.json").read_text())
+    assert about["classes"] == list(CLASSES)
+    assert about["counts"] == {"train": 30, "val": 18}
+    assert about["preset"] == "demo"
+    assert len(about["mean_rgb"]) == 3
+    assert np.array(about["rgb_eigenvectors"]).shape == (3, 3)
+    assert len(about["rgb_eigenvalues"]) == 3
+    assert len(about["fingerprint"]) == 64
+    assert sorted(contents(dataset.folder)) == ["dataset.json", "train-00000.arrow", "val-00000.arrow"]
+    table = pa.ipc.open_file(pa.memory_map(str(dataset.folder / "val-00000.arrow"))).read_all()
+    assert table.schema.names == ["key", "label", "image", "width", "height"]
+    for row in table.to_pylist():
+        file = photos / "val" / row["key"]
+        assert row["image"] == file.read_bytes()  # the original bytes
+        assert Image.open(file).size == (row["width"], row["height"])
+        assert CLASSES[row["label"]] == file.parent.name
+
+
+def test_colours_are_those_of_all_training_pixels_each_image_alike(dataset: Dataset, photos: Path) -> None:
+    pixels, shares = [], []
+    for file in sorted((photos / "train").rglob("*.jpg")):
+        own = np.asarray(Image.open(file), dtype=np.float64).reshape(-1, 3)
+        pixels.append(own)
+        shares.append(np.full(len(own), 1 / len(own)))
+    all_pixels, weight = np.concatenate(pixels), np.concatenate(shares) / 30
+    mean = np.average(all_pixels, axis=0, weights=weight)
+    covariance = np.cov(all_pixels.T, aweights=weight, ddof=0)
+    np.testing.assert_allclose(dataset.mean_rgb, mean, rtol=1e-10)
+    vectors, values = np.array(dataset.rgb_eigenvectors), np.array(dataset.rgb_eigenvalues)
+    np.testing.assert_allclose(vectors.T @ np.diag(values) @ vectors, covariance, atol=1e-6)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-12)
+    assert values[0] > values[1] > values[2] > 0
+
+
+@given(arrays.arrays(np.float64, (20, 3), elements=st.floats(0, 255)))
+def test_principal_axes_rebuild_any_covariance(samples: np.ndarray) -> None:
+    covariance = np.cov(samples.T, ddof=0)
+    values, vectors = principal_axes(covariance)
+    np.testing.assert_allclose((vectors.T * values) @ vectors, covariance, atol=1e-7)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-9)
+    assert values[0] >= values[1] >= values[2]
+    assert all(vector[np.abs(vector).argmax()] > 0 for vector in vectors)
+
+
+# Interruptions
+
+
+class Interrupted(FolderSource):
+    """A source that fails before its n-th example of `split`."""
+
+    def __init__(self, folder: Path, split: str, before: int) -> None:
+        super().__init__(folder)
+        self.where = split, before
+
+    def examples(self, split: str, start: int) -> Iterator[Example]:
+        for number, example in enumerate(super().examples(split, start), start):
+            if (split, number) == self.where:
+                raise KeyboardInterrupt
+            yield example
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("split", "before"), [("train", 0), ("train", 7), ("train", 29), ("val", 0), ("val", 17)])
+def test_an_interrupted_preparation_ends_in_the_same_files(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, before: int, workers: int
+) -> None:
+    monkeypatch.setattr(stage, "SHARD_EXAMPLES", 7)
+    monkeypatch.setattr(stage, "BATCH_ROWS", 3)
+    prepare(FolderSource(photos), tmp_path / "whole", "demo", workers=workers)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Interrupted(photos, split, before), tmp_path / "data", "demo", workers=workers)
+    with pytest.raises(InputError, match="its preparation was interrupted; run the same 'vggrepro prepare' again"):
+        load(tmp_path / "data")
+    assert not list((tmp_path / "data").glob("*.tmp"))
+    prepare(FolderSource(photos), tmp_path / "data", "demo", workers=workers)
+    assert contents(tmp_path / "data") == contents(tmp_path / "whole")
+    assert len(contents(tmp_path / "data")) == 1 + 5 + 3
+
+
+def test_finished_shards_are_not_read_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "SHARD_EXAMPLES", 7)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Interrupted(photos, "train", 16), tmp_path / "data", "demo", workers=0)
+    starts = []
+
+    class Watched(FolderSource):
+        def examples(self, split: str, start: int) -> Iterator[Example]:
+            starts.append((split, start))
+            return super().examples(split, start)
+
+    prepare(Watched(photos), tmp_path / "data", "demo", workers=0)
+    assert starts == [("train", 14), ("val", 0)]
+
+
+def test_workers_change_nothing(photos: Path, tmp_path: Path) -> None:
+    for workers in (0, 1, 4):
+        prepare(FolderSource(photos), tmp_path / str(workers), "demo", workers=workers)
+    assert contents(tmp_path / "0") == contents(tmp_path / "1") == contents(tmp_path / "4")
+
+
+def test_a_second_call_finds_everything_done(photos: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(dataset.folder)
+    monkeypatch.setattr(FolderSource, "examples", lambda *_: pytest.fail("read again"))
+    assert prepare(FolderSource(photos), dataset.folder, "demo") == dataset
+    assert contents(dataset.folder) == before
+
+
+def test_the_fingerprint_is_of_the_content(own: Path, dataset: Dataset, tmp_path: Path) -> None:
+    same = prepare(FolderSource(own), tmp_path / "same", "paper", workers=0)
+    assert same.fingerprint == dataset.fingerprint  # another place and preset, the same images
+    (own / "train" / "ant" / "0.jpg").rename(own / "train" / "bee" / "ant0.jpg")
+    moved = prepare(FolderSource(own), tmp_path / "moved", "demo", workers=0)
+    assert moved.fingerprint != dataset.fingerprint
+
+
+# Bad input
+
+
+def refused(folder: Path, to: Path, **options: bool) -> str:
+    with pytest.raises(InputError) as error:
+        prepare(FolderSource(folder), to, "demo", workers=0, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_corrupt_image_is_named_and_can_be_mended(own: Path, tmp_path: Path, dataset: Dataset) -> None:
+    file = own / "val" / "cat" / "1.jpg"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-200])
+    text = refused(own, tmp_path / "to")
+    assert f"prepare: {file} is no readable image (image file is truncated" in text
+    assert text.endswith("mend or remove it, or leave such images out with --skip-bad")
+    assert not list((tmp_path / "to").glob("val*"))  # no half-written shard
+    file.write_bytes(whole)
+    assert prepare(FolderSource(own), tmp_path / "to", "demo").fingerprint == dataset.fingerprint
+
+
+def test_skip_bad_counts_and_lists_what_it_leaves_out(
+    own: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad = {own / "train" / "ant" / "0.jpg": b"", own / "val" / "cat" / "1.jpg": b"hello"}
+    for file, data in bad.items():
+        file.write_bytes(data)
+    made = prepare(FolderSource(own), tmp_path / "to", "demo", skip_bad=True)
+    assert made.counts == {"train": 29, "val": 17}
+    about = json.loads((tmp_path / "to" / "dataset.json").read_text())
+    listed = [f"{own}/train/ant/0.jpg (empty)", f"{own}/val/cat/1.jpg (not an image)"]
+    assert about["bad"] == listed
+    said = capfd.readouterr().err
+    assert "left out 2 unreadable images" in said
+    assert all(line in said for line in listed)
+    assert "cat/1.jpg" not in Split(made, "val").keys(0, 17)
+    for file in bad:
+        file.unlink()
+    without = prepare(FolderSource(own), tmp_path / "without", "demo")
+    assert (without.mean_rgb, without.fingerprint) == (made.mean_rgb, made.fingerprint)
+
+
+def test_a_class_whose_images_are_all_unreadable(own: Path, tmp_path: Path) -> None:
+    for file in (own / "val" / "dog").iterdir():
+        file.write_bytes(b"bad")
+    text = refused(own, tmp_path / "to", skip_bad=True)
+    assert text == "prepare: val has no readable image of class 'dog'; add one or remove the class"
+
+
+def test_a_shard_of_unreadable_images_alone(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "SHARD_EXAMPLES", 2)
+    for number in (0, 1):
+        (own / "train" / "ant" / f"{number}.jpg").write_bytes(b"bad")
+    made = prepare(FolderSource(own), tmp_path / "to", "demo", skip_bad=True)
+    split = Split(made, "train")
+    assert split.keys(0, 4) == ["ant/2.jpg", "ant/3.jpg", "ant/4.jpg", "bee/0.jpg"]
+    assert len(split) == 28
+
+
+def test_another_data_set_in_the_folder_is_left_alone(own: Path, photos: Path, dataset: Dataset) -> None:
+    before = contents(dataset.folder)
+    text = refused(own, dataset.folder)
+    assert f"{dataset.folder} already holds data set 'photos' (class folders {photos}, preset demo" in text
+    assert text.endswith("differs in source); choose another folder with --to, or remove it")
+    with pytest.raises(InputError, match="differs in preset"):
+        prepare(FolderSource(photos), dataset.folder, "paper")
+    assert contents(dataset.folder) == before
+
+
+def test_anothers_unfinished_preparation_is_left_alone(
+    own: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SHARD_EXAMPLES", 7)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Interrupted(photos, "train", 16), tmp_path / "to", "demo", workers=0)
+    text = refused(own, tmp_path / "to")
+    assert f"{tmp_path / 'to'} holds an unfinished preparation of class folders {photos}" in text
+
+
+def test_foreign_arrow_files_are_left_alone(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "mine.arrow").write_bytes(b"precious")
+    assert "holds Arrow files that are no data set of ours; choose another folder" in refused(own, tmp_path / "to")
+    assert (tmp_path / "to" / "mine.arrow").read_bytes() == b"precious"
+
+
+def test_an_empty_class_leaves_no_trace_of_a_preparation(own: Path, tmp_path: Path) -> None:
+    for file in (own / "val" / "dog").iterdir():
+        file.unlink()
+    assert f"class folder {own / 'val' / 'dog'} holds no image" in refused(own, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+    with pytest.raises(InputError, match="no data set in"):  # not "its preparation was interrupted"
+        load(tmp_path / "to")
+
+
+def test_too_few_classes_for_a_top5_error(own: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        shutil.rmtree(own / split / "fox")
+    text = refused(own, tmp_path / "to")
+    assert "5 classes leave no top-5 error" in text
+    assert "add classes (6 or more), or accept tables without it with --no-top5" in text
+    assert not (tmp_path / "to").exists()
+    assert len(prepare(FolderSource(own), tmp_path / "to", "demo", allow_few_classes=True).classes) == 5
+    for name in CLASSES[1:5]:
+        for split in ("train", "val"):
+            shutil.rmtree(own / split / name)
+    with pytest.raises(InputError, match="a single class cannot be classified"):
+        prepare(FolderSource(own), tmp_path / "one", "demo", allow_few_classes=True)
+
+
+def test_an_unknown_preset_is_refused_at_once(own: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown preset 'full'"):
+        prepare(FolderSource(own), tmp_path / "to", "full")
+    assert not (tmp_path / "to").exists()
+
+
+def test_two_writers_on_one_folder(own: Path, tmp_path: Path) -> None:
+    with lock(tmp_path / "to", "vggrepro prepare"):
+        assert "is being written by vggrepro prepare (process" in refused(own, tmp_path / "to")

@@ -1,0 +1,68 @@
+"""Test views against slices by hand and torchvision's resizing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as vision
+
+from vggrepro import views
+
+
+def noise(width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(width + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_grid_offsets_by_hand() -> None:
+    assert views.grid_offsets(256, 224, 5) == [0, 8, 16, 24, 32]
+    assert views.grid_offsets(341, 224, 5) == [0, 29, 59, 88, 117]  # 0, 29.25, 58.5, 87.75, 117
+    assert views.grid_offsets(224, 224, 5) == [0] * 5
+    assert views.grid_offsets(226, 224, 5) == [0, 1, 1, 2, 2]
+    assert views.grid_offsets(257, 224, 1) == [16]
+
+
+@pytest.mark.parametrize("grid", [2, 3, 5, 7])
+def test_grids_reach_both_borders_in_even_steps(grid: int) -> None:
+    for length in range(56, 200):
+        offsets = views.grid_offsets(length, 56, grid)
+        assert len(offsets) == grid
+        assert (offsets[0], offsets[-1]) == (0, length - 56)
+        steps = np.diff(offsets)
+        assert steps.max() - steps.min() <= 1
+        assert all(abs(a + b - (length - 56)) <= 1 for a, b in zip(offsets, offsets[::-1], strict=True))
+
+
+def test_crops_are_slices_an_images_together() -> None:
+    images = torch.from_numpy(np.stack([noise(80, 64), noise(80, 64)[::-1]]))
+    crops = views.crops(images, 56, 5)
+    assert crops.shape == (50, 56, 56, 3)
+    for image in range(2):
+        for row, top in enumerate((0, 2, 4, 6, 8)):
+            for column, left in enumerate((0, 6, 12, 18, 24)):
+                expected = images[image, top : top + 56, left : left + 56]
+                assert torch.equal(crops[25 * image + 5 * row + column], expected)
+
+
+def test_one_crop_of_a_crop_sized_image_is_the_image() -> None:
+    images = torch.from_numpy(noise(56, 56)[None])
+    assert torch.equal(views.crops(images, 56, 1), images)
+    assert torch.equal(views.crops(images, 56, 5), images.expand(25, -1, -1, -1))
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (120, 480), (333, 47), (64, 64), (65, 64)])
+def test_rescale_is_torchvisions_resize(width: int, height: int) -> None:
+    for shorter in (56, 64, 72, 128):
+        expected = np.asarray(vision.resize(Image.fromarray(noise(width, height)), shorter, antialias=True))
+        np.testing.assert_array_equal(views.rescale(noise(width, height), shorter), expected)
+
+
+def test_an_image_of_the_target_size_is_left_alone() -> None:
+    pixels = noise(97, 64)
+    assert views.rescale(pixels, 64) is pixels
+
+
+def test_bicubic_is_bicubic() -> None:
+    expected = Image.fromarray(noise(90, 100)).resize((64, 71), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(views.rescale(noise(90, 100), 64, "bicubic"), np.asarray(expected))

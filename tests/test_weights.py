@@ -1,0 +1,90 @@
+"""Weight files: what goes in comes out, and wrong files are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vggrepro import paper, weights
+from vggrepro.errors import InputError
+from vggrepro.net import VGG, initialise
+
+
+def net(kind: str = "A", classes: int = 7, seed: int = 0) -> VGG:
+    model = VGG(kind, classes, 64, 1 / 32)
+    initialise(model, "he", seed)
+    return model
+
+
+def tensors(model: VGG) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters())
+
+
+def test_weights_and_state_survive_whatever_the_memory_format(tmp_path: Path) -> None:
+    model = net().to(memory_format=torch.channels_last)
+    state = {"step": 3, "history": [{"loss": 0.1 + 0.2}], "none": None}
+    weights.save(tmp_path / "w.safetensors", tensors(model), state)
+    loaded, was = weights.load(tmp_path / "w.safetensors")
+    assert was == state
+    other = net(seed=1)
+    weights.into(other, loaded, "w.safetensors")
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, other.get_parameter(name)), name
+    public = load_file(tmp_path / "w.safetensors")  # any other program reads the same under Caffe's names
+    assert torch.equal(public["conv1_1.weight"], model.conv1_1.weight)
+    assert public["fc6.weight"].shape == (128, 16 * 2 * 2)
+    assert list(public) == sorted(paper.shapes("A", 7, 64, 1 / 32))
+
+
+def test_saving_replaces_the_old_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    weights.save(path, {"a": torch.zeros(3)}, {})
+    weights.save(path, {"a": torch.ones(3)}, {})
+    assert weights.load(path)[0]["a"].tolist() == [1, 1, 1]
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_file_from_elsewhere_has_no_state(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
+    assert weights.load(tmp_path / "w.safetensors")[1] == {}
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(InputError, match=r"w\.safetensors does not exist"):
+        weights.load(path)
+    weights.save(path, {"a": torch.zeros(1000)}, {})
+    whole = path.read_bytes()
+    for content in (b"", b"no weights at all", whole[:50], whole[:-100]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"w\.safetensors: damaged .*remove it to start again"):
+            weights.load(path)
+
+
+def test_weights_of_another_net_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"runs/B: its tensors are not this net's \('conv1_2.bias' is on one side only\)"
+    ):
+        weights.into(net("A"), tensors(net("B")), "runs/B")
+    with pytest.raises(InputError, match=r"x: fc8.weight has shape \(9, 128\), this net's is \(7, 128\)"):
+        weights.into(net("A"), tensors(net("A", classes=9)), "x")
+
+
+def test_deeper_nets_take_seven_layers_of_a() -> None:
+    a, d = net("A"), net("D", seed=1)
+    before = {name: parameter.clone() for name, parameter in d.named_parameters()}
+    copied, fresh = weights.copy_layers(d, tensors(a), paper.COPIED_FROM_A)
+    assert copied == ["conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8"]
+    assert fresh == ["conv1_2", "conv2_2", "conv3_3", *(f"conv{b}_{n}" for b in (4, 5) for n in (1, 2, 3))]
+    for name, parameter in d.named_parameters():
+        expected = a.get_parameter(name) if name.rpartition(".")[0] in copied else before[name]
+        assert torch.equal(parameter, expected), name
+
+
+def test_layers_of_another_shape_stay_fresh() -> None:
+    copied, fresh = weights.copy_layers(net("A", classes=9), tensors(net("A")), None)
+    assert fresh == ["fc8"]
+    assert "fc7" in copied
