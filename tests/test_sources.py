@@ -181,6 +181,15 @@ def test_a_test_split_beside_a_validation_split_is_left_alone(tmp_path: Path) ->
     assert source.count("test") == 0
 
 
+def test_splits_by_folder(tmp_path: Path) -> None:
+    """`train/0000.parquet`, as the Hub converts data sets."""
+    rows = [({"bytes": b"x", "path": f"{i}.jpg"}, i % 6) for i in range(12)]
+    for split in ("train", "validation"):
+        write_parquet(tmp_path / "hub" / split / "0000.parquet", rows)
+    source = open_source(str(tmp_path / "hub"))
+    assert (source.count("train"), source.count("val")) == (12, 12)
+
+
 @pytest.mark.parametrize("order", ["image first", "label first"])
 @pytest.mark.parametrize(("image", "label"), [("image", "label"), ("img", "fine_label"), ("image", "labels")])
 def test_columns_by_other_names_and_in_any_order(tmp_path: Path, image: str, label: str, order: str) -> None:

@@ -84,7 +84,8 @@ def training_crop(
 def centre_crop(pixels: np.ndarray, shorter: int, crop: int, resample: str = "bilinear") -> np.ndarray:
     """The central crop of an image rescaled to `shorter` real pixels: uint8 (H, W, 3) -> (crop, crop, 3)."""
     new_width, new_height = rescaled_size(pixels.shape[1], pixels.shape[0], shorter)
-    return cut(pixels, shorter, crop, (new_width - crop) // 2, (new_height - crop) // 2, resample)
+    left, top = round((new_width - crop) / 2), round((new_height - crop) / 2)  # as torchvision's CenterCrop
+    return cut(pixels, shorter, crop, left, top, resample)
 
 
 def colour_basis(eigenvectors: np.ndarray, eigenvalues: np.ndarray, std: float) -> np.ndarray:

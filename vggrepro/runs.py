@@ -80,7 +80,10 @@ class RunFolder:
         """One record an epoch, oldest first; empty if none was finished."""
         if not self.metrics_path.is_file():
             return []
-        return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+        try:
+            return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise InputError(f"{self.metrics_path}: damaged ({error}); train the run again with --retrain") from None
 
 
 def folder(runs: Path, name: str) -> RunFolder:

@@ -64,7 +64,8 @@ def open_source(text: str, seed: int = 0) -> Source:
         raise InputError(f"prepare: '{text}' does not exist; give 'demo' or a folder ({LAYOUTS})")
     if not folder.is_dir():
         raise InputError(f"prepare: '{text}' is a file; give the folder that holds it ({LAYOUTS})")
-    if any((folder / name).is_dir() for name in TRAIN_NAMES):
+    training = [folder / name for name in TRAIN_NAMES if (folder / name).is_dir()]
+    if training and not any(training[0].glob("*.parquet")):
         return FolderSource(folder)
     if any(folder.rglob("*.parquet")):
         return ParquetSource(folder)
@@ -157,7 +158,7 @@ class FolderSource:
 class ParquetSource:
     """Hugging Face parquet files: `image: struct{bytes, path}`, `label: int`, class names in the footer.
 
-    A file's split is the first word of its name (`train-00000-of-00003.parquet`). Without a validation split,
+    A file's split is the first word of its name (`train-00000-of-00003.parquet`) or its folder's name. Without a validation split,
     `test` serves as one.
     """
 
@@ -188,6 +189,8 @@ class ParquetSource:
         by_word: dict[str, list[Path]] = {}
         for path in sorted(self.folder.rglob("*.parquet")):
             word = path.name.removesuffix(".parquet").split("-")[0].split(".")[0].lower()
+            if (parent := path.parent.name.lower()) in (*TRAIN_NAMES, *VAL_NAMES, "test"):
+                word = parent  # train/0000.parquet
             by_word.setdefault(word, []).append(path)
         splits = {
             "train": next((by_word[name] for name in TRAIN_NAMES if name in by_word), []),

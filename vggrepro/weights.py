@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> No
     """Writes tensors and a JSON-able `state` atomically."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(ready, temporary, metadata={"state": json.dumps(state)})
+        try:
+            save_file(ready, temporary, metadata={"state": json.dumps(state)})
+        except SafetensorError as error:
+            if not (number := re.search(r"\(os error (\d+)\)", str(error))):
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None  # a full disk
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
