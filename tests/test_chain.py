@@ -61,7 +61,7 @@ def test_deeper_nets_start_from_a(dataset: Dataset, tmp_path: Path, capsys: pyte
             assert same or not copied, name
     talk = capsys.readouterr().err
     assert (
-        "D-256: 1 epochs at most from A-256: copied conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; "
+        "D-256: at most 1 epoch from A-256: copied conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; "
         "fresh conv1_2, conv2_2, conv3_3, conv4_1" in talk
     )
 

@@ -150,9 +150,63 @@ def test_run_of_another_configuration(vggrepro: Call, dataset: Dataset) -> None:
 
 
 def test_q_without_a_map(vggrepro: Call, dataset: Dataset) -> None:
-    refused(vggrepro("evaluate", "--q", "200"), "--q 200", "leaves no map", "224")
-    refused(vggrepro("evaluate", "--q", "many"), "--q 'many'", "256,384,512")
     refused(vggrepro("evaluate"), "no finished run in runs")
+    assert vggrepro("train", "A", *FAST)[0] == 0
+    refused(vggrepro("evaluate", "--q", "200"), "--q 200", "leaves no map", "224")
+    refused(vggrepro("evaluate", "--q", "224:1000000000:1"), "--q 4097", "4096 or less")
+    refused(vggrepro("evaluate", "--q", "many"), "--q 'many'", "256,384,512")
+    assert not Path("runs/A-256/posteriors").exists()
+
+
+def test_slips_on_the_command_line(vggrepro: Call, dataset: Dataset) -> None:
+    refused(vggrepro("train", "A", "--epochs", "0"), "--epochs", "see --help")
+    refused(vggrepro("trian", "A"), "trian")
+    refused(vggrepro("train"), "net", "see --help")
+    refused(vggrepro("prepare", "demo", "--to", ""), "an argument is empty")
+    refused(vggrepro("fuse", "--runs", "nowhere"), "no run in nowhere")
+    refused(vggrepro("report", "--runs", "nowhere"), "no run in nowhere")
+    refused(vggrepro("train", "A", "--set", "batch=31"), "batch = 31", "training images (30)")
+    refused(vggrepro("train", "A", "--device", "gpu"), "choose auto, cpu, cuda")
+    assert not Path("tables").exists()
+    assert not Path("runs/A-256/config.json").exists()
+
+
+def test_a_run_cannot_start_from_itself(vggrepro: Call, dataset: Dataset) -> None:
+    assert vggrepro("train", "a", *FAST)[0] == 0
+    before = Path("runs/A-256/weights.safetensors").read_bytes()
+    refused(vggrepro("train", "A", *FAST, "--init", "A-256", "--retrain"), "A-256 cannot start from itself")
+    assert Path("runs/A-256/weights.safetensors").read_bytes() == before
+
+
+def test_parents_are_not_trained_for_a_target_that_is_refused(vggrepro: Call, dataset: Dataset) -> None:
+    assert vggrepro("train", "B", *FAST, "--init", "he")[0] == 0
+    refused(vggrepro("train", "B", *FAST), "B-256 is a run of another configuration: it started from he, now it would")
+    assert not Path("runs/A-256").exists()
+
+
+def test_retrained_parents_are_said(vggrepro: Call, dataset: Dataset) -> None:
+    assert vggrepro("train", "B", *FAST)[0] == 0
+    assert vggrepro("train", "A", *FAST, "--seed", "1", "--retrain")[0] == 0
+    code, _, err = vggrepro("train", "B", *FAST, "--scale", "384")
+    assert code == 0
+    assert "note: B-256 started from an earlier A-256, which was trained again since" in err
+    assert vggrepro("evaluate", "B-256", "--q", "256")[0] == 0
+    assert "B-256 started from an earlier A-256, which was trained again since." in vggrepro("report")[1]
+
+
+def test_reproduce_refuses_other_options_than_before(vggrepro: Call, dataset: Dataset) -> None:
+    assert vggrepro("train", "A", *FAST)[0] == 0
+    result = vggrepro("reproduce", *FAST, "--seed", "1")
+    refused(result, "A-256 is a run of another configuration: seed is 0 there, now 1")
+
+
+def test_evaluate_wants_the_classes_that_a_run_was_trained_for(vggrepro: Call, dataset: Dataset, photos: Path) -> None:
+    assert vggrepro("train", "A", *FAST)[0] == 0
+    shutil.copytree(photos, "source")
+    for split in ("train", "val"):
+        (Path("source") / split / "ant").rename(Path("source") / split / "zebu")
+    assert vggrepro("prepare", "source", "--to", "other", "--preset", "demo")[0] == 0
+    refused(vggrepro("evaluate", "--data", "other"), "trained for other classes or another order", "--data")
 
 
 def test_second_writer(vggrepro: Call, dataset: Dataset) -> None:

@@ -193,7 +193,8 @@ def test_files_hold_what_the_contract_says(run: RunFolder, dataset: Dataset) -> 
     model = plain_model(run)
     for method in BOTH.methods:
         for q, pixels in ((224, 64), (256, 73)):  # 256 * 64 / 224 = 73.14
-            file = run.path / "posteriors" / f"val-{method}-q{q}.parquet"
+            variant = "-grid2" if method == "multicrop" else ""  # not the paper's 5x5: a file of its own
+            file = run.path / "posteriors" / f"val-{method}{variant}-q{q}.parquet"
             table = pq.read_table(file)
             assert table.schema.names == ["key", "label", "posterior"]
             assert table.schema.types[:2] == [pa.string(), pa.int32()]
@@ -296,8 +297,12 @@ def test_posteriors_of_other_weights_are_computed_again_and_said(
     after = pq.read_table(path)
     assert posteriors.read_origin(path).weights == run.weights_hash()
     assert np.abs(np.array(before["posterior"].to_pylist()) - after["posterior"].to_pylist()).max() > 0.01
-    evaluate(run, dataset, Protocol(qs=(224,), flip=False), MACHINE)
-    assert "stale (other flips)" in capfd.readouterr().err
+    kept = path.read_bytes()
+    evaluate(run, dataset, Protocol(("multicrop", "dense"), (224,), flip=False, grid=2), MACHINE)
+    assert "stale" not in capfd.readouterr().err  # a variant has a file of its own
+    assert path.read_bytes() == kept
+    names = {p.name for p in path.parent.iterdir()}
+    assert names == {path.name, "val-dense-noflip-q224.parquet", "val-multicrop-grid2-noflip-q224.parquet"}
 
 
 def test_parts_of_other_weights_are_not_mixed_in(
@@ -351,14 +356,17 @@ def test_bad_input_is_said_in_a_line(run: RunFolder, dataset: Dataset, tmp_path:
         assert "is being written by vggrepro train A" in message(run)
     wrong = make_run(tmp_path / "runs" / "wrong", net="A")
     write_json(wrong.config_path, {**wrong.config(), "net": "D"})
-    assert "weights.safetensors: its tensors are not this net's" in message(wrong)
+    assert "weights.safetensors: its tensors are not those of its config.json's net" in message(wrong)
     write_json(wrong.config_path, {"net": "A", "scale": "256"})
     assert "config.json: lacks crop, width, classes, mean_rgb, input_scale" in message(wrong)
 
 
-def test_a_damaged_posterior_file_is_named(run: RunFolder, dataset: Dataset) -> None:
+def test_a_damaged_posterior_file_is_computed_again(
+    run: RunFolder, dataset: Dataset, capfd: pytest.CaptureFixture[str]
+) -> None:
     evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)
     path = run.path / "posteriors" / "val-dense-q224.parquet"
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(InputError, match=r"val-dense-q224\.parquet: damaged .*delete it and evaluate again"):
-        evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)
+    evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)
+    assert "val-dense-q224.parquet is stale (damaged) and is computed again" in capfd.readouterr().err
+    assert posteriors.read_origin(path).run == "A-256"

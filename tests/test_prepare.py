@@ -168,7 +168,7 @@ def test_a_corrupt_image_is_named_and_can_be_mended(own: Path, tmp_path: Path, d
     file.write_bytes(whole[:-200])
     text = refused(own, tmp_path / "to")
     assert f"prepare: {file} is no readable image (image file is truncated" in text
-    assert text.endswith("mend or remove it, or leave such images out with --skip-bad")
+    assert text.endswith("mend or remove it, or leave all such images out with --skip-bad")
     assert not list((tmp_path / "to").glob("val*"))  # no half-written shard
     file.write_bytes(whole)
     assert prepare(FolderSource(own), tmp_path / "to", "demo").fingerprint == dataset.fingerprint
@@ -235,7 +235,7 @@ def test_anothers_unfinished_preparation_is_left_alone(
 def test_foreign_arrow_files_are_left_alone(own: Path, tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "mine.arrow").write_bytes(b"precious")
-    assert "holds Arrow files that are no data set of ours; choose another folder" in refused(own, tmp_path / "to")
+    assert "is not empty (it has mine.arrow); choose another folder" in refused(own, tmp_path / "to")
     assert (tmp_path / "to" / "mine.arrow").read_bytes() == b"precious"
 
 

@@ -22,7 +22,10 @@ def test_the_paper_preset_is_the_paper() -> None:
 @pytest.mark.parametrize("preset", recipe.PRESETS)
 def test_presets_load_and_survive_a_round_trip(preset: str) -> None:
     loaded = recipe.load(preset)
-    assert recipe.load(preset, loaded.as_dict()) == loaded
+    values = {name: value for name, value in loaded.as_dict().items() if name != "preset"}
+    assert recipe.load(preset, values) == loaded
+    with pytest.raises(InputError, match="the preset is the data set's"):
+        recipe.load(preset, {"preset": "paper"})
 
 
 def test_overrides_are_toml_values_or_bare_words() -> None:
@@ -47,13 +50,15 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
         ("demo", {"batch": True}, "--set batch=True: expected a whole number"),
         ("demo", {"dropout": "much"}, "--set dropout=much: expected a number"),
         ("demo", {"drop_by": 0.5}, "--set drop_by=0.5: expected a list of numbers"),
-        ("demo", {"batch": 0}, "batch = 0 must be above 0"),
-        ("demo", {"weight_decay": -1.0}, "weight_decay = -1.0 must not be negative"),
+        ("demo", {"batch": 0}, "batch = 0 must be a number above 0"),
+        ("demo", {"weight_decay": -1.0}, "weight_decay = -1.0 must be a number 0 or more"),
         ("demo", {"crop": 31}, "crop = 31; five poolings need at least 32 pixels"),
-        ("demo", {"dropout": 1.0}, "dropout = 1.0 must be at least 0 and below 1"),
+        ("demo", {"dropout": 1.0}, "dropout = 1.0 must be below 1"),
         ("demo", {"initialisation": "zero"}, "initialisation 'zero'; choose random, glorot, he"),
         ("demo", {"resample": "lanczos"}, "resample 'lanczos'; choose bilinear, bicubic"),
-        ("demo", {"drop_by": [0.2, 0.4, 0.6, 0.8]}, "at most one share of the epochs"),
+        ("demo", {"drop_by": [0.2, 0.4, 0.6, 0.8]}, "at most one for each drop"),
+        ("demo", {"drop_by": [0.8, 0.2]}, "rising shares"),
+        ("demo", {"momentum": float("nan")}, "momentum = nan must be a number 0 or more"),
     ],
 )
 def test_bad_recipes_are_named(preset: str, overrides: dict[str, Any], message: str) -> None:

@@ -252,7 +252,7 @@ def test_parquet_files_that_are_wrong(tmp_path: Path) -> None:
     at = folder("e", good, image="picture")
     assert "train.parquet: no column 'image' of struct{bytes, path}; it has ['picture', 'label']" in message(at)
     at = folder("f", good, label="target")
-    assert "train.parquet: no integer column 'label'; it has ['image', 'target']" in message(at)
+    assert "train.parquet: no column 'label', 'labels' or 'fine_label'; it has ['image', 'target']" in message(at)
     at = folder("g", good)
     (at / "val.parquet").write_bytes((at / "val.parquet").read_bytes()[:-9])
     assert f"{at / 'val.parquet'}: damaged parquet file" in message(at)

@@ -197,12 +197,13 @@ def test_missing_rows_are_dashes_with_the_commands(tmp_path: Path) -> None:
     assert table.frame["top1_val_error"].isna().all()
     said = {net: notes_of(table, table.frame[table.frame["net"] == net].iloc[-1]) for net in "ABC"}
     assert said["A"] == [
-        "Not run: `vggrepro train A --scale 256 --runs elsewhere`, `vggrepro evaluate A-256 --dense --runs elsewhere`."
+        "Not run: `vggrepro train A --scale 256 --runs elsewhere`, "
+        "then `vggrepro evaluate A-256 --dense --runs elsewhere`."
     ]
     assert said["B"] == ["Not run: `vggrepro evaluate B-256 --dense --runs elsewhere`."]
     assert said["C"] == [  # one training command for the chain, one footnote for three rows
         "Not run: `vggrepro train C --scale 256:512 --runs elsewhere`, "
-        "`vggrepro evaluate C-256 C-384 C-256-512 --dense --runs elsewhere`."
+        "then `vggrepro evaluate C-256 C-384 C-256-512 --dense --runs elsewhere`."
     ]
     assert table.frame["note"].nunique() == 6
 
@@ -263,7 +264,7 @@ def test_posteriors_of_a_run_in_training_are_refused(tmp_path: Path) -> None:
     folder.weights_path.rename(folder.checkpoint_path)
     table = tables.table3(Shelf(tmp_path, dataset_of()))
     assert "(earlier weights, while the run is being trained again)" in table.notes[0]
-    assert "`vggrepro train A --scale 256`, `vggrepro evaluate A-256 --dense`" in table.notes[0]
+    assert "`vggrepro train A --scale 256`, then `vggrepro evaluate A-256 --dense`" in table.notes[0]
 
 
 def test_a_run_in_the_wrong_folder_is_refused(tmp_path: Path) -> None:

@@ -60,16 +60,19 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"no weights at all", whole[:50], whole[:-100]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"w\.safetensors: damaged .*remove it to start again"):
+        with pytest.raises(InputError, match=r"w\.safetensors: damaged .*restore it, or train the run again"):
             weights.load(path)
 
 
 def test_weights_of_another_net_are_refused() -> None:
     with pytest.raises(
-        InputError, match=r"runs/B: its tensors are not this net's \('conv1_2.bias' is on one side only\)"
+        InputError,
+        match=r"runs/B: its tensors are not those of its config.json's net \('conv1_2.bias' is on one side only\)",
     ):
         weights.into(net("A"), tensors(net("B")), "runs/B")
-    with pytest.raises(InputError, match=r"x: fc8.weight has shape \(9, 128\), this net's is \(7, 128\)"):
+    with pytest.raises(
+        InputError, match=r"x: fc8.weight has shape \(9, 128\), the net of its config.json has \(7, 128\)"
+    ):
         weights.into(net("A"), tensors(net("A", classes=9)), "x")
 
 

@@ -14,14 +14,14 @@ from vggrepro.errors import InputError
 from vggrepro.files import lock, write_json
 from vggrepro.net import VGG, initialise
 from vggrepro.paper import Run
-from vggrepro.progress import say
 from vggrepro.provenance import commit
 from vggrepro.recipe import Recipe
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine, Plan, Stopped, Training
+from vggrepro.train import Machine, Plan, Stopped, Training, say_once
 
-# Values of a config that say how or when a run was made, not which run it is.
-NOT_IDENTITY = ("device", "versions")
+# Values of a config that a run must share with its own continuation, and with a run that starts from it.
+STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "width", "classes", "input_scale")
+IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "recipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,102 +36,112 @@ class Request:
     retrain: bool = False  # train the target again even if it is finished
 
 
-def train_chain(target: Run, request: Request, start: str | None = None) -> None:
+def train_chain(target: Run, request: Request, start: str | None = None, *, quiet: bool = False) -> None:
     """Trains `target` and, first, whatever it starts from that is not finished.
+
+    Every run's configuration is checked before any work begins.
 
     Args:
         target: the run wanted.
         request: recipe, data and machine.
         start: overrides what the target starts from: an initialisation or the name of a finished run.
+        quiet: says nothing of a target that is finished already.
 
     Raises:
         InputError: a run folder of another configuration, an unfinished start, a locked run.
         Stopped: a signal asked to stop; progress is saved.
     """
     chain = paper.chain(target) if start is None else [target]
-    states = []
+    folders = {run: RunFolder(request.runs / run.name) for run in chain}
+    starts = {run: start if run == target else None for run in chain}
     for run in chain:
-        done = RunFolder(request.runs / run.name).finished and not (request.retrain and run == target)
-        states.append(f"{run.name} ({'done' if done else 'to train'})")
-    if hardware.rank() == 0:
-        say(f"plan: {' → '.join(states)}")
-    for run in chain:
-        _train(run, request, start if run == target else None, is_target=run == target)
+        _check(folders[run], _config(run, request, starts[run]), request, is_target=run == target)
+    if folders[target].finished and not request.retrain:
+        if not quiet:
+            say_once(f"{target.name} is finished already; --retrain trains it again")
+        return
+    todo = [run for run in chain if run == target or not folders[run].finished]
+    states = [f"{run.name} ({'to train' if run in todo else _length(folders[run])})" for run in chain]
+    say_once(f"plan: {' → '.join(states)}")
+    for run in todo:
+        _train(run, request, starts[run], anew=request.retrain and run == target)
 
 
-def _train(run: Run, request: Request, start: str | None, is_target: bool) -> None:
+def _length(folder: RunFolder) -> str:
+    count = len(folder.metrics())
+    return f"done, {count} epoch{'s' if count != 1 else ''}"
+
+
+def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
+    """Trains one run, from its checkpoint if it has one; `anew` drops what another configuration left."""
     folder = RunFolder(request.runs / run.name)
-    parent = _parent(run, request, start)
-    config = _config(run, request, start, parent)
-    retrain = request.retrain and is_target
     with hardware.first_process(lock(folder.path, f"vggrepro train {run.name}")):
-        if folder.config_path.is_file() and not retrain:
-            _check_same(folder, config, is_target)
-        if folder.finished and not retrain:
-            if is_target and hardware.rank() == 0:
-                say(f"{run.name} is finished already; --retrain trains it again")
-            return
+        parent = _parent(run, request, start)
+        if parent is not None and not parent.finished:
+            raise InputError(f"{parent.name} is not finished; finish it before training {run.name} from it")
+        config = _config(run, request, start)
+        model = VGG(run.net, len(request.dataset.classes), request.recipe.crop, request.recipe.width)
+        epochs, rate = config["epochs"], config["learning_rate"]
+        plan = Plan(run, request.recipe, rate, epochs, request.seed)
+        training = Training(plan, model, request.dataset, folder, request.machine)
+        changed = folder.config_path.is_file() and _difference(folder.config(), config, IDENTITY) is not None
         hardware.barrier()  # all processes have looked before the first one writes
         if hardware.rank() == 0:
-            if retrain:
+            if anew and (folder.finished or changed):
                 _remove_results(folder)
             write_json(folder.config_path, config)
         hardware.barrier()
-        _fit(run, request, config, folder, parent)
+        _fit(training, request, config, folder, parent)
 
 
-def _fit(run: Run, request: Request, config: dict[str, Any], folder: RunFolder, parent: RunFolder | None) -> None:
-    """Trains the run from its checkpoint or its start, and leaves the finished weights."""
-    dataset, recipe = request.dataset, request.recipe
-    model = VGG(run.net, len(dataset.classes), recipe.crop, recipe.width)
-    scale, epochs, rate = run.scale, config["epochs"], config["learning_rate"]
-    plan = Plan(run.name, scale, recipe, rate, epochs, request.seed, run.fc_only)
-    training = Training(plan, model, dataset, folder, request.machine)
+def _fit(
+    training: Training, request: Request, config: dict[str, Any], folder: RunFolder, parent: RunFolder | None
+) -> None:
+    """Trains from the checkpoint or the start, and leaves the finished weights."""
+    name, state = folder.name, training.progress
     if training.resume():
         state = training.progress
-        if hardware.rank() == 0:
-            say(f"{run.name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
+        say_once(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
     else:
-        text = _start_weights(model, run, config, parent, request)
-        if hardware.rank() == 0:
-            say(f"{run.name}: {text}")
-            training.save()  # so that a kill at any later moment resumes and does not begin anew
+        say_once(f"{name}: {_start_weights(training, config, parent, request)}")
+        training.save()  # so that a kill at any later moment resumes and does not begin anew
     try:
         training.run()
     except Stopped:
-        if hardware.rank() == 0:
-            state = training.progress
-            say(
-                f"{run.name}: stopped and saved at epoch {len(state.history) + 1}, step {state.step}; "
-                "run the same command to resume"
-            )
+        state = training.progress
+        where = f"epoch {len(state.history) + 1}, step {state.step}"
+        say_once(f"{name}: stopped and saved at {where}; run the same command to resume")
         raise
     if hardware.rank() == 0:
-        weights.save(folder.weights_path, model.state_dict(), {"run": run.name})
+        weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
         folder.checkpoint_path.unlink(missing_ok=True)
         folder.progress_path.unlink(missing_ok=True)
     hardware.barrier()
+    say_once(f"{name}: finished, {training.summary()}; next: vggrepro evaluate {name}")
+    if stop := training.agreed_stop():  # it came during the last validation
+        raise Stopped(stop)
 
 
 def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
-    """The finished run that `run` starts from, None for random weights."""
-    if start in paper.INITIALISERS:
+    """The run that `run` starts from, finished or not; None for random weights.
+
+    Raises:
+        InputError: no such run, the run itself, or one whose weights do not fit.
+    """
+    if start in paper.INITIALISERS or (start is None and run.parent is None):
         return None
     if start is not None:
         parent = runs.folder(request.runs, start)
-    elif run.parent is None:
-        return None
     else:
+        assert run.parent is not None
         parent = RunFolder(request.runs / run.parent.name)
-    if not parent.finished:
-        raise InputError(f"{parent.name} is not finished; finish it before training {run.name} from it")
-    config = parent.config()
-    structure = {
-        "classes": len(request.dataset.classes),
-        "crop": request.recipe.crop,
-        "width": request.recipe.width,
-    }
-    for name, value in structure.items():
+    if parent.path.resolve() == (request.runs / run.name).resolve():
+        raise InputError(f"{run.name} cannot start from itself; name another run or an initialisation")
+    if not parent.config_path.is_file():
+        return parent
+    config, recipe = parent.config(), request.recipe
+    structure = {"classes": len(request.dataset.classes), "crop": recipe.crop, "width": recipe.width}
+    for name, value in (structure | {"input_scale": recipe.input_scale}).items():
         if config[name] != value:
             raise InputError(
                 f"{run.name} would start from {parent.path}, which has {name} {config[name]}, not {value}; "
@@ -140,19 +150,20 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
     return parent
 
 
-def _config(run: Run, request: Request, start: str | None, parent: RunFolder | None) -> dict[str, Any]:
-    """Every resolved value of a run, as config.json holds it."""
+def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
+    """Every resolved value of a run, as config.json holds it; its start's weights are None while unfinished."""
     recipe, dataset = request.recipe, request.dataset
+    parent = _parent(run, request, start)
     origin: dict[str, Any]
     if parent is None:
         how = start if start in paper.INITIALISERS else recipe.initialisation
         origin = {"initialisation": how}
         epochs, rate = recipe.epochs, recipe.learning_rate
     else:
-        origin = {"run": parent.name, "weights": parent.weights_hash()}
-        same_net = parent.config()["net"] == run.net
-        epochs = recipe.rescale_epochs if same_net else recipe.deeper_epochs
-        rate = recipe.rescale_rate if same_net else recipe.learning_rate
+        origin = {"run": parent.name, "weights": parent.weights_hash() if parent.finished else None}
+        epochs, rate = recipe.deeper_epochs, recipe.learning_rate
+        if (parent.config()["net"] == run.net) if parent.config_path.is_file() else run.is_rescaling:
+            epochs, rate = recipe.rescale_epochs, recipe.rescale_rate
     return {
         "net": run.net,
         "scale": str(run.scale),
@@ -160,6 +171,7 @@ def _config(run: Run, request: Request, start: str | None, parent: RunFolder | N
         "crop": recipe.crop,
         "width": recipe.width,
         "classes": len(dataset.classes),
+        "class_names": list(dataset.classes),
         "mean_rgb": list(dataset.mean_rgb),
         "input_scale": recipe.input_scale,
         "start": origin,
@@ -180,41 +192,61 @@ def _config(run: Run, request: Request, start: str | None, parent: RunFolder | N
     }
 
 
-def _check_same(folder: RunFolder, config: dict[str, Any], is_target: bool) -> None:
+def _check(folder: RunFolder, config: dict[str, Any], request: Request, is_target: bool) -> None:
     """Refuses to resume, extend or start from a run of another configuration.
 
     A finished run that is only started from may have been trained with other options, on the same data.
+
+    Raises:
+        InputError: the first value that differs is named.
     """
+    if not folder.config_path.is_file() or (is_target and request.retrain):
+        return
     was = folder.config()
-    was.pop("origin", None)
-    names = [name for name in config if name not in NOT_IDENTITY]
-    if folder.finished and not is_target:
-        names = ["net", "scale", "fc_only", "crop", "width", "classes", "dataset", "input_scale"]
-    for name in names:
-        if was.get(name) == config[name]:
-            continue
-        old, new = was.get(name), config[name]
-        if isinstance(old, dict) and isinstance(new, dict):
-            key = next(key for key in [*new, *old] if old.get(key) != new.get(key))
-            name, old, new = f"{name}.{key}", old.get(key), new.get(key)
+    only_start = folder.finished and not is_target
+    difference = _difference(was, config, STRUCTURE if only_start else IDENTITY)
+    if difference:
         remedy = "give --runs another folder, the same options as before"
         remedy += ", or --retrain" if is_target else ""
-        raise InputError(f"{folder.path} is a run of another configuration: {name} is {old} there, now {new}; {remedy}")
+        raise InputError(f"{folder.path} is a run of another configuration: {difference}; {remedy}")
+    old, new = (values["start"].get("weights") for values in (was, config))
+    if only_start and old and new and old != new:
+        say_once(f"note: {folder.name} started from an earlier {was['start']['run']}, which was trained again since")
 
 
-def _start_weights(model: VGG, run: Run, config: dict[str, Any], parent: RunFolder | None, request: Request) -> str:
+def _difference(was: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first of `names` whose values differ, in words; a start that is not finished yet fits any weights."""
+    for name in names:
+        old, new = was.get(name), now[name]
+        if name == "start" and isinstance(old, dict):
+            before, after = (value.get("run") or value.get("initialisation") for value in (old, new))
+            if before != after:
+                return f"it started from {before}, now it would from {after}"
+            if new.get("weights") and old.get("weights") != new["weights"]:
+                return f"its start {before} was trained again since"
+        elif isinstance(old, dict) and isinstance(new, dict):
+            keys = [key for key in [*new, *old] if old.get(key) != new.get(key)]
+            if keys:
+                return f"{name}.{keys[0]} is {old.get(keys[0])} there, now {new.get(keys[0])}"
+        elif old != new:
+            return f"{name} is {old} there, now {new}"
+    return None
+
+
+def _start_weights(training: Training, config: dict[str, Any], parent: RunFolder | None, request: Request) -> str:
     """Fills the net as its config says and describes it in a line."""
-    recipe = request.recipe
+    recipe, model = request.recipe, training.model
     how = config["start"].get("initialisation", recipe.initialisation)
     initialise(model, how, request.seed, recipe.initial_std, recipe.initial_fc8)
+    epochs = f"at most {config['epochs']} epoch{'s' if config['epochs'] != 1 else ''}"
     if parent is None:
-        return f"{config['epochs']} epochs at most from random weights ({how})"
+        return f"{epochs} from random weights ({how})"
     tensors, _ = weights.load(parent.weights_path)
-    same_net = parent.config()["net"] == run.net
+    same_net = parent.config()["net"] == config["net"]
     copied, fresh = weights.copy_layers(model, tensors, None if same_net else paper.COPIED_FROM_A)
-    text = f"{config['epochs']} epochs at most from {parent.name}: "
+    text = f"{epochs} from {parent.name}: "
     text += "all layers copied" if not fresh else f"copied {', '.join(copied)}; fresh {', '.join(fresh)} ({how})"
-    return text + ("; only the FC layers are trained" if run.fc_only else "")
+    return text + ("; only the FC layers are trained" if config["fc_only"] else "")
 
 
 def _remove_results(folder: RunFolder) -> None:

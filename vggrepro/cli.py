@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -23,8 +24,8 @@ from vggrepro.errors import InputError
 from vggrepro.paper import Run, Scale
 
 if TYPE_CHECKING:
-    from vggrepro.chain import Request
     from vggrepro.dataset import Dataset
+    from vggrepro.recipe import Recipe
     from vggrepro.runs import RunFolder
     from vggrepro.train import Machine
 
@@ -113,7 +114,11 @@ def prepare(
     workers: Workers = WORKERS,
     seed: Seed = 0,
 ) -> None:
-    """Turn images into a data set folder (default: the generated demo)."""
+    """Turn images into a data set folder.
+
+    SOURCE is demo (generated, the default), a folder with train/ and val/ class folders, or one of Hugging Face
+    parquet files.
+    """
     from vggrepro.prepare import prepare as run_prepare
     from vggrepro.sources import open_source
 
@@ -142,11 +147,14 @@ def train(
     retrain: Retrain = False,
     seed: Seed = 0,
 ) -> None:
-    """Train NET at a scale and, first, what it starts from (A-256, then S = 256, then 384)."""
+    """Train NET at a scale, first what it starts from.
+
+    The chain is A-256, NET-256, NET-384, NET-256-512; what is finished is skipped.
+    """
     target = Run(paper.check_net(net), Scale.parse(scale))
+    dataset, recipe = _resolve(data, _overrides(set_, epochs, width))
     machine = _machine(device, precision, workers, micro_batch, checkpoint_minutes)
-    request = _request(data, runs, machine, _overrides(set_, epochs, width), seed, retrain)
-    _train(target, request, init)
+    _train(target, dataset, recipe, runs, machine, seed, retrain, init)
 
 
 @app.command("finetune-scale")
@@ -168,23 +176,24 @@ def finetune_scale(
     retrain: Retrain = False,
     seed: Seed = 0,
 ) -> None:
-    """Continue a trained run of NET at another scale, with a tenth of the learning rate."""
+    """Continue NET at another training scale.
+
+    Starts from the paper's run (trained first if it is missing) or from --from, at the recipe's rescale_rate.
+    """
     from vggrepro.runs import folder
 
     target = Run(paper.check_net(net), Scale.parse(scale), fc_only=layers is Layers.fc)
     if from_ is not None:
         parent = folder(runs, from_)
-        if parent.config()["net"] != net:
-            raise InputError(f"--from {from_} is a run of net {parent.config()['net']}, not {net}")
-        if parent.name == target.name:
-            raise InputError(f"--from {from_} is the run to be trained; give another --scale")
+        if parent.config()["net"] != target.net:
+            raise InputError(f"--from {from_} is a run of net {parent.config()['net']}, not {target.net}")
     elif not target.is_rescaling:
         raise InputError(
             f"{target.name} continues no run of {net}; train it with 'vggrepro train {net} --scale {scale}'"
         )
+    dataset, recipe = _resolve(data, _overrides(set_, epochs, width))
     machine = _machine(device, precision, workers, micro_batch, checkpoint_minutes)
-    request = _request(data, runs, machine, _overrides(set_, epochs, width), seed, retrain)
-    _train(target, request, from_)
+    _train(target, dataset, recipe, runs, machine, seed, retrain, from_)
 
 
 @app.command()
@@ -202,17 +211,25 @@ def evaluate(
     precision: Precision = "auto",
     workers: Workers = WORKERS,
 ) -> None:
-    """Compute runs' posteriors over a split: dense (default), multi-crop, at each Q, both flips."""
+    """Compute the posteriors of runs, print errors.
+
+    Dense (the default), multi-crop or both, at each Q. Posteriors without flips or with another grid go to files of
+    their own, which no table uses.
+    """
     import pandas as pd
 
-    from vggrepro import evaluate as stage
-    from vggrepro import hardware
     from vggrepro.dataset import load
 
-    qs = stage.parse_qs(q) if q else None
-    protocol = stage.Protocol(_methods(dense, multicrop) or ("dense",), qs, flip, grid, split.value)
-    machine = _machine(device, precision, workers)
     dataset, chosen = load(data), _runs(runs, names)
+    if unfinished := [run.name for run in chosen if not run.finished]:
+        raise InputError(f"{unfinished[0]} is not finished; resume it with 'vggrepro train', see 'vggrepro status'")
+    from vggrepro import evaluate as stage
+    from vggrepro import hardware
+
+    qs = stage.parse_qs(q) if q is not None else None
+    methods = _methods(dense, multicrop) or ("dense",)
+    protocol = stage.Protocol(methods, qs, flip, grid, split.value, exact_precision=precision != "auto")
+    machine = _machine(device, precision, workers)
     hardware.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
     if hardware.rank() == 0 and len(results):
@@ -228,12 +245,17 @@ def fuse(
     runs: Runs = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
 ) -> None:
-    """Average posteriors: of the runs named, or for every row of Tables 3-7, written to tables/<data set>/."""
+    """Average posteriors, write Tables 3-7.
+
+    With runs: prints the error of each and of their averaged posteriors. Without: writes every row of Tables 3-7 to
+    tables/<data set>/.
+    """
     from vggrepro import tables as stage
     from vggrepro.dataset import load
     from vggrepro.report import write
 
     dataset = load(data)
+    _any_run(runs)
     if names:
         _print_table(stage.fuse_runs(_runs(runs, names), _methods(dense, multicrop) or ("dense",), "val"))
         return
@@ -248,15 +270,18 @@ def report(
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Print Tables 1-7, ours beside the paper's: vggrepro report > tables.md."""
+    """Print Tables 1-7 beside the paper's numbers."""
     print(_report(data, runs, format_), end="")
 
 
 @app.command()
 def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
-    """Show every run of the paper's chain: state, epoch, errors, rate and time left."""
+    """Show how far each run is."""
+    from vggrepro.progress import say
     from vggrepro.runs import status_table
 
+    if not runs.is_dir():
+        say(f"no folder {runs} yet")
     _print_table(status_table(runs))
 
 
@@ -265,7 +290,9 @@ def reproduce(
     preset: Annotated[
         str | None, typer.Option("--preset", help="demo, quarter or paper (default: the data set's; demo if none).")
     ] = None,
-    source: Annotated[str, typer.Option("--source", help="What to prepare where --data is not there yet.")] = "demo",
+    source: Annotated[
+        str | None, typer.Option("--source", help="What to prepare if --data is not there (default: demo).")
+    ] = None,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
@@ -279,7 +306,10 @@ def reproduce(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     seed: Seed = 0,
 ) -> None:
-    """Run the whole pipeline: prepare, train all nets, evaluate, fuse, and print the tables. Resumable."""
+    """Run the whole pipeline, print the tables.
+
+    Prepares, trains all nets of Tables 3-6, evaluates and fuses; what is done is skipped.
+    """
     from vggrepro import hardware
     from vggrepro.reproduce import reproduce as run_all
 
@@ -287,7 +317,7 @@ def reproduce(
     hardware.join_processes(machine.device)
     overrides = _overrides(set_, epochs, width)
     with _stop_exit():
-        run_all(source, preset, data, runs, tables, machine, overrides, seed)
+        run_all(source, preset, data, runs, tables, machine, overrides, seed, _options(data, runs))
     if hardware.rank() == 0:
         print(_report(data, runs, Format.md), end="")
 
@@ -317,22 +347,34 @@ def _machine(
     return Machine(chosen, hardware.precision(precision, chosen), workers, micro_batch, 60 * checkpoint_minutes)
 
 
-def _request(data: Path, runs: Path, machine: Machine, overrides: dict[str, Any], seed: int, retrain: bool) -> Request:
+def _resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
+    """The data set and its preset's recipe with the user's values; needs no torch, so that slips show at once."""
     from vggrepro import recipe
-    from vggrepro.chain import Request
     from vggrepro.dataset import load
 
     dataset = load(data)
-    return Request(recipe.load(dataset.preset, overrides), dataset, runs, machine, seed, retrain)
+    return dataset, recipe.load(dataset.preset, overrides)
 
 
-def _train(target: Run, request: Request, start: str | None) -> None:
+def _train(
+    target: Run,
+    dataset: Dataset,
+    recipe: Recipe,
+    runs: Path,
+    machine: Machine,
+    seed: int,
+    retrain: bool,
+    start: str | None,
+) -> None:
     from vggrepro import hardware
-    from vggrepro.chain import train_chain
+    from vggrepro.chain import Request, train_chain
 
-    hardware.join_processes(request.machine.device)
+    hardware.join_processes(machine.device)
     with _stop_exit():
-        train_chain(target, request, start)
+        train_chain(target, Request(recipe, dataset, runs, machine, seed, retrain), start)
+
+
+_stopped: list[int] = []  # a training that was stopped has said so itself
 
 
 @contextmanager
@@ -343,6 +385,7 @@ def _stop_exit() -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
+        _stopped.append(stopped.signal)
         raise typer.Exit(128 + stopped.signal) from None
 
 
@@ -359,17 +402,26 @@ def _runs(runs: Path, names: list[str] | None) -> list[RunFolder]:
     from vggrepro.runs import finished, folder
 
     if names:
-        return [folder(runs, name) for name in names]
+        return [folder(runs, name) for name in dict.fromkeys(names)]
     found = finished(runs)
     if not found:
         raise InputError(f"no finished run in {runs}; train one with 'vggrepro train A', see 'vggrepro status'")
     return found
 
 
+def _any_run(runs: Path) -> None:
+    """Refuses a folder without runs, which is most likely a slip."""
+    from vggrepro.runs import existing
+
+    if not existing(runs):
+        raise InputError(f"no run in {runs}; give --runs the folder of your runs, or train one: 'vggrepro train A'")
+
+
 def _options(data: Path, runs: Path) -> str:
     """Options to add to commands that notes recommend."""
-    options = "" if data == DEFAULT_DATA else f" --data {data}"
-    return options + ("" if runs == DEFAULT_RUNS else f" --runs {runs}")
+    words = [] if data == DEFAULT_DATA else ["--data", str(data)]
+    words += [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
+    return shlex.join(words)
 
 
 def _report(data: Path, runs: Path, format_: Format) -> str:
@@ -378,6 +430,7 @@ def _report(data: Path, runs: Path, format_: Format) -> str:
     from vggrepro.tables import tables
 
     dataset: Dataset = load(data)
+    _any_run(runs)
     made = tables(runs, dataset, range(1, 8), _options(data, runs))
     return stage.markdown(made, dataset) if format_ is Format.md else stage.csv_text(made)
 
@@ -385,7 +438,7 @@ def _report(data: Path, runs: Path, format_: Format) -> str:
 def _print_table(frame: Any) -> None:
     """A small table on stdout, readable and easy to cut."""
     frame = frame.map(lambda value: math.nan if value is None else value)
-    print(frame.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.2f}"))
+    print(frame.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}"))
 
 
 PLAIN_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
@@ -396,14 +449,17 @@ def main() -> None:
 
     A stop by a signal ends with 128 + its number, as a shell expects; anything unexpected keeps its traceback.
     """
+    if "" in sys.argv[1:]:
+        _leave("an argument is empty (perhaps an unset shell variable); give it a value")
+    code: Any = 0
     try:
-        app()
+        code = app(standalone_mode=False)
+        if code == 128 + signal.SIGINT and not _stopped:
+            _leave("interrupted; run the same command again, finished work is kept", code)
     except InputError as error:
         _leave(str(error))
-    except SystemExit as error:
-        if error.code == 128 + signal.SIGINT and not error.__context__:
-            _leave("interrupted; run the same command again, finished work is kept", error.code)
-        raise
+    except KeyboardInterrupt:
+        _leave("interrupted; run the same command again, finished work is kept", 128 + signal.SIGINT)
     except OSError as error:
         if error.errno not in PLAIN_ERRNOS:
             raise
@@ -412,9 +468,22 @@ def main() -> None:
         else:
             advice = "give a folder that can be written, or change its permissions"
         _leave(f"{error.filename or 'writing'}: {error.strerror}; {advice}")
+    except Exception as error:
+        if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
+            raise  # a bug: keeps its traceback
+        if "NoArgs" in type(error).__name__:
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        _leave(error.format_message() + " (see --help)")  # a wrong option or argument
+    finally:
+        if "torch" in sys.modules:
+            from vggrepro import hardware
+
+            hardware.leave_processes()
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _leave(message: str, code: int = 2) -> None:
+def _leave(message: str, code: int = 2) -> NoReturn:
     line = " ".join(message.split())
     print(f"vggrepro: {line}", file=sys.stderr)
     sys.exit(code)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,8 @@ def load(folder: Path) -> Dataset:
         InputError: none there, unfinished or damaged.
     """
     path = folder / DATASET_JSON
+    if folder.is_file():
+        raise InputError(f"--data {folder} is a file; give the folder that 'vggrepro prepare' wrote")
     if not path.is_file():
         if (folder / "prepare.json").is_file():
             raise InputError(f"{folder}: its preparation was interrupted; run the same 'vggrepro prepare' again")
@@ -67,15 +70,21 @@ def load(folder: Path) -> Dataset:
             str(values["name"]),
             tuple(values["classes"]),
             {split: int(count) for split, count in values["counts"].items()},
-            tuple(values["mean_rgb"]),
-            tuple(tuple(vector) for vector in values["rgb_eigenvectors"]),
-            tuple(values["rgb_eigenvalues"]),
+            _three(values["mean_rgb"]),
+            tuple(_three(vector) for vector in values["rgb_eigenvectors"]),
+            _three(values["rgb_eigenvalues"]),
             str(values["preset"]),
             str(values["fingerprint"]),
             str(values.get("subset", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: lacks or garbles {error}; prepare the data set again") from None
+
+
+def _three(values: Any) -> tuple[float, ...]:
+    """Three numbers, for R, G, B."""
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 class Split:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -31,9 +32,8 @@ from vggrepro.provenance import commit
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine
 
-PART_IMAGES = 512  # a kill costs at most so many images' work
+PART_IMAGES = 256  # a kill costs at most so many images' work
 FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
-METHODS = ("dense", "multicrop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,23 @@ class Protocol:
     flip: bool = True
     grid: int = paper.GRID
     split: str = "val"
+    exact_precision: bool = False  # posteriors of another precision are computed again
+
+    def variant(self, method: str) -> str:
+        """What file names add where the protocol is not the paper's."""
+        grid = f"-grid{self.grid}" if method == "multicrop" and self.grid != paper.GRID else ""
+        return grid + ("" if self.flip else "-noflip")
+
+    def path(self, run: RunFolder, method: str, q: int) -> Path:
+        """The run's posterior file of a method at Q."""
+        return posteriors.file_path(run.path, self.split, method, q, self.variant(method))
 
     def __post_init__(self) -> None:
         if self.grid < 1:
             raise InputError(f"--grid {self.grid}: give 1 or more crops a side")
         for q in self.qs or ():
+            if q > paper.MAX_SCALE:
+                raise InputError(f"--q {q}: larger than any image here needs; give {paper.MAX_SCALE} or less")
             if q < paper.CROP:
                 raise InputError(
                     f"--q {q}: a shorter side below {paper.CROP} leaves no map for the FC layers (Q is in the "
@@ -66,7 +78,7 @@ def parse_qs(text: str) -> tuple[int, ...]:
     try:
         if ":" in text:
             first, last, step = (int(part) for part in text.split(":"))
-            values = tuple(range(first, last + 1, step))
+            values = tuple(range(first, min(last, paper.MAX_SCALE + 1) + 1, step))
         else:
             values = tuple(int(part) for part in text.split(","))
         if not values:
@@ -154,11 +166,25 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
             f"{run.name} was trained for {config['classes']} classes, {dataset.folder} has {len(dataset.classes)}; "
             "name the run's data set with --data"
         )
+    if (names := config.get("class_names")) is not None and names != list(dataset.classes):
+        raise InputError(
+            f"{run.name} was trained for other classes or another order of them than {dataset.folder} has; name the "
+            "run's data set with --data"
+        )
+    if (
+        hardware.rank() == 0
+        and config.get("dataset", {}).get("fingerprint", dataset.fingerprint) != dataset.fingerprint
+    ):
+        say(f"note: {run.name} was trained on another data set than {dataset.folder}")
     scale = Scale.parse(str(config["scale"]))
     qs = protocol.qs or scale.test_scales
-    wanted = {(m, q): _origin(run, config, dataset, protocol, machine, m, q) for q in qs for m in protocol.methods}
+    keys = [(method, q) for q in qs for method in protocol.methods]
+    weights_hash = run.weights_hash()
+    wanted = {key: _origin(run, config, weights_hash, dataset, protocol, machine, *key) for key in keys}
     with hardware.first_process(lock(run.path, f"vggrepro evaluate {run.name}")):
-        missing = [key for key in wanted if not _fresh(run, wanted[key])]
+        missing = [
+            key for key in wanted if not _fresh(protocol.path(run, *key), run, wanted[key], protocol.exact_precision)
+        ]
         if missing:
             _compute(run, dataset, protocol, machine, {key: wanted[key] for key in missing})
         elif hardware.rank() == 0:
@@ -168,11 +194,18 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
 
 
 def _origin(
-    run: RunFolder, config: dict[str, Any], dataset: Dataset, protocol: Protocol, machine: Machine, method: str, q: int
+    run: RunFolder,
+    config: dict[str, Any],
+    weights_hash: str,
+    dataset: Dataset,
+    protocol: Protocol,
+    machine: Machine,
+    method: str,
+    q: int,
 ) -> Origin:
     return Origin(
         run=run.name,
-        weights=run.weights_hash(),
+        weights=weights_hash,
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
         preset=dataset.preset,
@@ -190,12 +223,17 @@ def _origin(
     )
 
 
-def _fresh(run: RunFolder, origin: Origin) -> bool:
+def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) -> bool:
     """Whether the final file is there and stands for `origin`; says why if it does not."""
-    path = posteriors.file_path(run.path, origin.split, origin.method, origin.q)
     if not path.is_file():
         return False
-    reason = posteriors.read_origin(path).stale(origin)
+    try:
+        was = posteriors.read_origin(path)
+        reason = was.stale(origin)
+        if exact_precision and was.precision != origin.precision:
+            reason = reason or f"{was.precision}, not {origin.precision}"
+    except InputError:
+        reason = "damaged"
     if reason and hardware.rank() == 0:
         say(f"evaluate {run.name}: {path.name} is stale ({reason}) and is computed again")
     return reason is None
@@ -208,32 +246,29 @@ def _compute(
     split = Split(dataset, protocol.split)
     evaluator = Evaluator(run, machine)
     bounds = [(start, min(start + PART_IMAGES, len(split))) for start in range(0, len(split), PART_IMAGES)]
-    folders = {key: _parts_folder(run, origin) for key, origin in tasks.items()}
-    todo = [
-        (number, [key for key in tasks if not _part_done(folders[key], number, tasks[key])])
-        for number in range(len(bounds))
+    folders = {key: run.path / "posteriors" / "parts" / protocol.path(run, *key).stem for key in tasks}
+    todo = {
+        number: [key for key in tasks if not _part_done(folders[key], number, tasks[key], stop - start)]
+        for number, (start, stop) in enumerate(bounds)
         if number % hardware.world() == hardware.rank()
-    ]
-    total = sum(bounds[number][1] - bounds[number][0] for number, _ in todo)
-    done = sum(bounds[number][1] - bounds[number][0] for number, keys in todo if not keys)
-    with Track(f"evaluate {run.name} ({', '.join(protocol.methods)})", total, done=done) as track:
-        for number, keys in todo:
-            if keys:
-                start, stop = bounds[number]
-                images = list(ordered(split.image, range(start, stop), machine.workers, 4 * machine.workers + 1))
-                for q, batch in _rescaled(images, evaluator, sorted({q for _, q in keys}), machine.workers):
-                    for method in (m for m, other in keys if other == q):
-                        values = evaluator.posteriors(batch, method, protocol.flip, protocol.grid)
-                        part = Batch(split.keys(start, stop), split.labels[start:stop], values)
-                        path = _part_path(folders[method, q], number)
-                        posteriors.write(path, [part], evaluator.classes, tasks[method, q])
+    }
+    total = sum((bounds[number][1] - bounds[number][0]) * len(tasks) for number in todo)
+    left = sum((bounds[number][1] - bounds[number][0]) * len(keys) for number, keys in todo.items())
+    label = f"evaluate {run.name} ({', '.join(protocol.methods)})"
+    with Track(label, total, "views", done=total - left) as track:
+        for number, keys in todo.items():
+            start, stop = bounds[number]
+            images = _rescaled(split, range(start, stop), evaluator, sorted({q for _, q in keys}), machine.workers)
+            for method, q in keys:
+                values = evaluator.posteriors(images[q], method, protocol.flip, protocol.grid)
+                part = Batch(split.keys(start, stop), split.labels[start:stop], values)
+                posteriors.write(_part_path(folders[method, q], number), [part], evaluator.classes, tasks[method, q])
                 track.advance(stop - start)
     hardware.barrier()
     if hardware.rank() == 0:
         for key, origin in tasks.items():
             paths = [_part_path(folders[key], number) for number in range(len(bounds))]
-            final = posteriors.file_path(run.path, origin.split, origin.method, origin.q)
-            posteriors.write(final, _chained(paths), evaluator.classes, origin)
+            posteriors.write(protocol.path(run, *key), _chained(paths), evaluator.classes, origin)
             shutil.rmtree(folders[key])
         parts = run.path / "posteriors" / "parts"
         if parts.is_dir() and not any(parts.iterdir()):
@@ -241,34 +276,32 @@ def _compute(
 
 
 def _rescaled(
-    images: list[np.ndarray], evaluator: Evaluator, qs: list[int], workers: int
-) -> Iterator[tuple[int, list[np.ndarray]]]:
-    for q in qs:
-        shorter = real_pixels(q, evaluator.crop)
+    split: Split, images: range, evaluator: Evaluator, qs: list[int], workers: int
+) -> dict[int, list[np.ndarray]]:
+    """The images at each Q; a decoded original is dropped at once, so that large photographs do not pile up."""
 
-        def rescale(image: np.ndarray, shorter: int = shorter) -> np.ndarray:
-            return views.rescale(image, shorter, evaluator.resample)
+    def load(image: int) -> list[np.ndarray]:
+        pixels = split.image(image)
+        return [views.rescale(pixels, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs]
 
-        yield q, list(ordered(rescale, images, workers, 4 * workers + 1))
-
-
-def _parts_folder(run: RunFolder, origin: Origin) -> Path:
-    name = posteriors.file_path(run.path, origin.split, origin.method, origin.q).stem
-    return run.path / "posteriors" / "parts" / name
+    columns = list(ordered(load, images, workers, 4 * workers + 1)) if qs else []
+    return {q: [scales[place] for scales in columns] for place, q in enumerate(qs)}
 
 
 def _part_path(folder: Path, number: int) -> Path:
     return folder / f"{number:05}.parquet"
 
 
-def _part_done(folder: Path, number: int, origin: Origin) -> bool:
-    """Whether a part of exactly this origin was written before; other parts are overwritten."""
+def _part_done(folder: Path, number: int, origin: Origin, images: int) -> bool:
+    """Whether a part of exactly this origin and size was written before; other parts are overwritten."""
     path = _part_path(folder, number)
     if not path.is_file():
         return False
     try:
         was = posteriors.read_origin(path)
     except InputError:
+        return False
+    if pq.read_metadata(path).num_rows != images:
         return False
     return dataclasses.replace(was, commit="", version="") == dataclasses.replace(origin, commit="", version="")
 
@@ -284,7 +317,7 @@ def errors(run: RunFolder, qs: Sequence[int], protocol: Protocol) -> pd.DataFram
     if protocol.split == "test":
         return pd.DataFrame(rows)
     for method in protocol.methods:
-        paths = {str(q): [posteriors.file_path(run.path, protocol.split, method, q)] for q in qs}
+        paths = {str(q): [protocol.path(run, method, q)] for q in qs}
         if len(qs) > 1:
             paths[",".join(map(str, qs))] = [path for part in paths.values() for path in part]
         for label, files in paths.items():

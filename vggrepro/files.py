@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -73,10 +74,18 @@ def lock(folder: Path, purpose: str) -> Iterator[None]:
     """Makes this process the folder's only writer; the lock goes with the process, even by SIGKILL.
 
     Raises:
-        InputError: another process holds it (its host, process id and purpose are named).
+        InputError: another process holds it (its host, process id and purpose are named), or the folder cannot be
+            made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+", encoding="utf-8") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_file = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(f"{folder} cannot be written ({reason}); give a folder that can be written") from None
+    with lock_file as file:
         for attempt in range(3, -1, -1):  # `locked_by` may hold it for an instant
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,11 @@ def device(text: str = "auto") -> torch.device:
         InputError: no such device here.
     """
     if text == "auto":
-        text = f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cuda":
+        text = f"cuda:{local_rank()}"
+    if text.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {text}: choose auto, cpu, cuda, cuda:1 or mps")
     try:
         chosen = torch.device(text)
         torch.empty(0, device=chosen)

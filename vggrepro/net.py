@@ -6,7 +6,6 @@ Tensors: images (N, 3, H, W), RGB, (0-255 minus the training set's mean) times t
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +74,12 @@ class VGG(nn.Module):
         x = F.relu(self.fc7(x), inplace=masks is None)
         if masks is not None:
             x = x * masks[1]
-        return cast(Tensor, self.fc8(x))
+        return self._scores(x)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        """fc8 in fp32 at any precision: bf16 scores would tie and round the soft-max."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.to(self.fc8.weight.dtype), self.fc8.weight, self.fc8.bias)
 
     def dense_scores(self, images: Tensor) -> Tensor:
         """Dense evaluation (Sect. 3.2): class scores averaged over all positions of the score map.
@@ -94,7 +98,7 @@ class VGG(nn.Module):
         windows = F.unfold(x, side).transpose(1, 2)  # (N, positions, C * side * side), channel first as in fc6
         x = F.relu(self.fc6(windows), inplace=True)
         x = F.relu(self.fc7(x), inplace=True)
-        return cast(Tensor, self.fc8(x.mean(1)))
+        return self._scores(x.to(self.fc8.weight.dtype).mean(1))
 
     def dropout_masks(self, rate: float, keys: Tensor) -> tuple[Tensor, Tensor] | None:
         """Masks of fc6 and fc7, 0 or 1/(1-rate), one keyed row an image: (N,) int64 -> two of (N, FC)."""

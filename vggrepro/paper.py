@@ -16,6 +16,7 @@ from vggrepro.errors import InputError
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
 INITIALISERS = ("random", "glorot", "he")  # N(0, std^2), its footnote, and He et al. 2015 (Sect. 3.1)
+MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
 
 # Table 1, a column a net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.
@@ -58,9 +59,8 @@ def blocks(net: str) -> list[list[Conv | str]]:
     Raises:
         InputError: no such net.
     """
-    check_net(net)
     result: list[list[Conv | str]] = []
-    for number, block in enumerate(NETS[net], 1):
+    for number, block in enumerate(NETS[check_net(net)], 1):
         layers: list[Conv | str] = []
         place = 0
         for item in block:
@@ -75,10 +75,11 @@ def blocks(net: str) -> list[list[Conv | str]]:
 
 
 def check_net(net: str) -> str:
-    """`net` itself if Table 1 has it, else InputError."""
-    if net not in NETS:
-        raise InputError(f"unknown net '{net}'; choose one of {', '.join(NETS)}")
-    return net
+    """Table 1's spelling of `net`, in capitals or not; InputError if it has no such net."""
+    spellings = {name.casefold(): name for name in NETS}
+    if net.casefold() in spellings:
+        return spellings[net.casefold()]
+    raise InputError(f"unknown net '{net}'; choose one of {', '.join(NETS)}")
 
 
 def scaled(channels: int, width: float) -> int:
@@ -134,17 +135,19 @@ class Scale:
 
     @classmethod
     def parse(cls, text: str) -> Scale:
-        """`256` or `256:512` (also the paper's `[256;512]`).
+        """`256` or `256:512` (also the paper's `[256;512]` and the run names' `256-512`).
 
         Raises:
             InputError: not a scale, MIN > MAX, or smaller than the 224-pixel crop.
         """
-        parts = text.strip("[] ").replace(";", ":").split(":")
+        parts = text.strip("[] ").replace(";", ":").replace("-", ":").split(":")
         if len(parts) > 2 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
             raise InputError(f"--scale '{text}' is not a scale; give S such as 256, or MIN:MAX such as 256:512")
         low, high = int(parts[0]), int(parts[-1])
         if low > high:
             raise InputError(f"--scale {text}: MIN {low} is larger than MAX {high}; give MIN:MAX such as 256:512")
+        if high > MAX_SCALE:
+            raise InputError(f"--scale {text}: S = {high} is too large; give {MAX_SCALE} or less")
         if low < CROP:
             raise InputError(
                 f"--scale {text}: S = {low} is below the crop of {CROP} (scales are in the paper's pixels); "
@@ -213,6 +216,13 @@ class Run:
         if self.scale != S256:
             return Run(self.net, S256)
         return None if self.net in ("A", "B-5x5") else Run("A", S256)
+
+    @property
+    def command(self) -> str:
+        """What trains it on the command line."""
+        if self.fc_only:
+            return f"vggrepro finetune-scale {self.net} --scale {self.scale} --layers fc"
+        return f"vggrepro train {self.net} --scale {self.scale}"
 
     @property
     def is_rescaling(self) -> bool:

@@ -75,9 +75,12 @@ class Score:
     top5: float | None
 
 
-def file_path(run_folder: Path, split: str, method: str, q: int) -> Path:
-    """Where a run keeps the posteriors of a split by a method at Q (paper pixels)."""
-    return run_folder / "posteriors" / f"{split}-{method}-q{q}.parquet"
+def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = "") -> Path:
+    """Where a run keeps the posteriors of a split by a method at Q (paper pixels).
+
+    A `variant` of the paper's protocol, such as `-noflip` or `-grid3`, has a file of its own, which no table uses.
+    """
+    return run_folder / "posteriors" / f"{split}-{method}{variant}-q{q}.parquet"
 
 
 def _schema(classes: int, origin: Origin) -> pa.Schema:
@@ -85,7 +88,7 @@ def _schema(classes: int, origin: Origin) -> pa.Schema:
         [
             pa.field("key", pa.string(), nullable=False),
             pa.field("label", pa.int32(), nullable=False),
-            pa.field("posterior", pa.list_(pa.field("item", pa.float32(), nullable=False), classes), nullable=False),
+            pa.field("posterior", pa.list_(pa.float32(), classes), nullable=False),
         ],
         metadata={METADATA_KEY: json.dumps(dataclasses.asdict(origin), sort_keys=True).encode()},
     )

@@ -69,19 +69,25 @@ def prepare(
         )
     if len(source.classes) < 2:
         raise InputError("prepare: a single class cannot be classified; give at least two")
-    plan = {"source": source.description, "preset": preset, "classes": list(source.classes)}
+    plan: dict[str, Any] = {"source": source.description, "preset": preset, "classes": list(source.classes)}
+    splits = [split for split in ("train", "val", "test") if source.count(split)]  # refuses an empty class
+    plan["contents"] = source.contents()
     if done := _already(folder, plan):
         return done
-    splits = [split for split in ("train", "val", "test") if source.count(split)]  # refuses an empty class
     total = sum(source.count(split) for split in splits)
     with lock(folder, "vggrepro prepare"):
         state = _resume(folder, plan)
         finished = sum(shard["examples"] for shard in state["shards"].values())
         if finished:
             say(f"prepare: resuming, {finished:,} of {total:,} images are done")
-        with Track(f"prepare {source.name}", total, done=finished) as track:
-            for split in splits:
-                _write_split(source, split, folder, state, track, skip_bad, workers)
+        try:
+            with Track(f"prepare {source.name}", total, done=finished) as track:
+                for split in splits:
+                    _write_split(source, split, folder, state, track, skip_bad, workers)
+        except InputError:
+            if not state["shards"]:
+                (folder / STATE_JSON).unlink()  # nothing was written yet: leave nothing behind
+            raise
         return _finish(source, folder, state, splits)
 
 
@@ -90,13 +96,17 @@ def _already(folder: Path, plan: dict[str, Any]) -> Dataset | None:
     if not (folder / DATASET_JSON).is_file():
         return None
     dataset = load(folder)
-    was = read_json(folder / DATASET_JSON).get("plan", {})
+    values = read_json(folder / DATASET_JSON)
+    was = values.get("plan", {})
     if was == plan:
+        if values.get("bad"):
+            say(f"prepare: {len(values['bad'])} unreadable images were left out (listed in {folder / DATASET_JSON})")
         return dataset
-    differs = ", ".join(name for name in plan if was.get(name) != plan[name])
+    differs = [name for name in plan if was.get(name) != plan[name]]
+    why = "its files have changed since" if differs == ["contents"] else f"differs in {', '.join(differs)}"
     raise InputError(
         f"{folder} already holds data set '{dataset.name}' ({was.get('source', '?')}, preset {dataset.preset}; "
-        f"differs in {differs}); choose another folder with --to, or remove it"
+        f"{why}); choose another folder with --to, or remove it"
     )
 
 
@@ -106,13 +116,18 @@ def _resume(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         state = read_json(path)
         if state.get("plan") == plan:
             return state
-        if state.get("shards"):
+        if state.get("plan") == plan | {"contents": state.get("plan", {}).get("contents")}:
+            say("prepare: the source's files have changed since the interruption; starting again")
+            for name in state["shards"]:
+                (folder / name).unlink(missing_ok=True)
+        elif state.get("shards"):
             was = state.get("plan", {}).get("source", "?")
             raise InputError(
-                f"{folder} holds an unfinished preparation of {was}; choose another folder with --to, or remove it"
+                f"{folder} holds an unfinished preparation of {was} (other files or options); choose another folder "
+                "with --to, or remove it"
             )
-    elif any(folder.glob("*.arrow")):
-        raise InputError(f"{folder} holds Arrow files that are no data set of ours; choose another folder with --to")
+    elif other := [entry.name for entry in folder.iterdir() if entry.name != "lock"]:
+        raise InputError(f"{folder} is not empty (it has {other[0]}); choose another folder with --to")
     state = {"plan": plan, "shards": {}}
     write_json(path, state)
     return state
@@ -138,8 +153,11 @@ def _measure(example: Example) -> Measured:
     except BadImage as error:
         return Measured(example, bad=str(error))
     height, width, _ = image.shape
-    pixels = image.reshape(-1, 3).astype(np.float64)  # sums of integers are exact in float64 in any order
-    return Measured(example, width, height, pixels.sum(0) / len(pixels), pixels.T @ pixels / len(pixels))
+    total, products = np.zeros(3), np.zeros((3, 3))
+    for start in range(0, height, 64):  # a few rows at a time: large photographs need no large copies
+        pixels = image[start : start + 64].reshape(-1, 3).astype(np.float64)
+        total, products = total + pixels.sum(0), products + pixels.T @ pixels  # integers: exact in float64
+    return Measured(example, width, height, total / (width * height), products / (width * height))
 
 
 def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track: Track) -> dict[str, Any]:
@@ -157,7 +175,7 @@ def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track
                 if not skip_bad:
                     raise InputError(
                         f"prepare: {item.example.place} is no readable image ({item.bad}); mend or remove it, or "
-                        "leave such images out with --skip-bad"
+                        "leave all such images out with --skip-bad"
                     )
                 bad.append(f"{item.example.place} ({item.bad})")
                 continue

@@ -67,8 +67,9 @@ class Recipe:
             raise InputError(f"recipe: initialisation '{self.initialisation}'; choose {', '.join(INITIALISERS)}")
         if self.resample not in RESAMPLERS:
             raise InputError(f"recipe: resample '{self.resample}'; choose {', '.join(RESAMPLERS)}")
-        if len(self.drop_by) > self.drops or not all(0 < share <= 1 for share in self.drop_by):
-            raise InputError("recipe: drop_by needs at most one share of the epochs in (0, 1] for each drop")
+        shares = self.drop_by
+        if len(shares) > self.drops or list(shares) != sorted(shares) or not all(0 < share <= 1 for share in shares):
+            raise InputError("recipe: drop_by needs rising shares of the epochs in (0, 1], at most one for each drop")
 
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "drop_by": list(self.drop_by)}
@@ -84,6 +85,8 @@ def load(preset: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
         raise InputError(f"unknown preset '{preset}'; choose one of {', '.join(PRESETS)}")
     text = Path(__file__).with_name("presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
     values = {name: value for section in tomllib.loads(text).values() for name, value in section.items()}
+    if "preset" in (overrides or {}):
+        raise InputError("--set preset=…: the preset is the data set's; prepare the data with another --preset")
     values |= {"preset": preset, **(overrides or {})}
     known = {field.name: field.type for field in dataclasses.fields(Recipe)}
     for name in values:
@@ -151,9 +154,10 @@ def learning_rate(
             best, waited = error, 0
         else:
             waited += 1
-        due = dropped < len(drop_by) and epoch >= round(drop_by[dropped] * epochs)
-        if waited >= patience or due:
+        if waited >= patience:
             if dropped == drops:
                 return base * 0.1**dropped, True
+            dropped, waited = dropped + 1, 0
+        while dropped < len(drop_by) and epoch >= round(drop_by[dropped] * epochs):
             dropped, waited = dropped + 1, 0
     return base * 0.1**dropped, len(errors) >= epochs

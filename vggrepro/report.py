@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vggrepro import paper
+from vggrepro.errors import InputError
 from vggrepro.files import write_text
 from vggrepro.shelf import SPLIT
 from vggrepro.tables import Table, letter
@@ -200,7 +201,13 @@ def csv_text(tables: Sequence[Table]) -> str:
 
 
 def write(tables: Sequence[Table], dataset: Dataset, folder: Path) -> list[Path]:
-    """Writes `table3.csv` … (raw floats, explained notes) and `tables.md` atomically; returns their paths."""
+    """Writes `table3.csv` … (raw floats, explained notes) and `tables.md` atomically; returns their paths.
+
+    Raises:
+        InputError: the folder is that of the paper's own numbers.
+    """
+    if folder.resolve() == paper.tables_folder().resolve():
+        raise InputError(f"{folder} holds the paper's numbers; rename the data set or give --tables another folder")
     paths = []
     for table in tables:
         paths.append(folder / f"table{table.number}.csv")

@@ -31,7 +31,7 @@ def needed_views() -> dict[paper.Run, dict[str, list[int]]]:
 
 
 def reproduce(
-    source: str,
+    source: str | None,
     preset: str | None,
     data: Path,
     runs: Path,
@@ -39,6 +39,7 @@ def reproduce(
     machine: Machine,
     overrides: dict[str, Any],
     seed: int,
+    options: str,
 ) -> None:
     """Does what is not yet done of Tables 3-6 and writes `<tables_folder>/<data set>/`.
 
@@ -48,26 +49,29 @@ def reproduce(
     dataset = _dataset(source, preset, data, machine.workers, seed)
     request = Request(recipe.load(dataset.preset, overrides), dataset, runs, machine, seed)
     views = needed_views()
-    for run in views:
-        if not RunFolder(runs / run.name).finished:
-            train_chain(run, request)
+    for run in views:  # also the finished ones: they must be of this configuration
+        train_chain(run, request, quiet=True)
     for run, by_method in views.items():
         qs = {tuple(sorted(qs)) for qs in by_method.values()}
         for q in sorted(qs):
             methods = tuple(method for method, wanted in by_method.items() if tuple(sorted(wanted)) == q)
             evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
     if hardware.rank() == 0:
-        write(tables(runs, dataset, range(3, 8)), dataset, tables_folder / dataset.name)
+        write(tables(runs, dataset, range(3, 8), options), dataset, tables_folder / dataset.name)
 
 
-def _dataset(source: str, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:
-    if not (data / DATASET_JSON).is_file():
-        if hardware.rank() == 0:
-            prepare(
-                open_source(source, seed), data, preset or ("demo" if source == "demo" else "paper"), workers=workers
-            )
-        hardware.barrier()
-    dataset = load(data)
-    if preset is not None and dataset.preset != preset:
-        raise InputError(f"{data} was prepared with preset {dataset.preset}, not {preset}; give another --data folder")
-    return dataset
+def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:
+    """The data set in `data`, prepared if it is not there; a source that is named must be the one it was made of."""
+    there = (data / DATASET_JSON).is_file()
+    if there and preset is not None and load(data).preset != preset:
+        raise InputError(
+            f"{data} was prepared with preset {load(data).preset}, not {preset}; give another --data folder"
+        )
+    if hardware.rank() == 0:
+        if source is None and (not there or load(data).name == "demo"):
+            source = "demo"
+        if source is not None:
+            chosen = preset or (load(data).preset if there else "demo" if source == "demo" else "paper")
+            prepare(open_source(source, seed), data, chosen, workers=workers)
+    hardware.barrier()
+    return load(data)

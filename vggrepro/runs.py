@@ -70,7 +70,15 @@ class RunFolder:
         needed = ("net", "scale", "crop", "width", "classes", "mean_rgb", "input_scale")
         missing = [name for name in needed if name not in config]
         if missing:
-            raise InputError(f"{self.config_path}: lacks {', '.join(missing)}")
+            raise InputError(f"{self.config_path}: lacks {', '.join(missing)}; restore the file or remove its folder")
+        try:
+            for name in ("crop", "width", "classes", "input_scale"):
+                config[name] + 0.0
+            _ = [value + 0.0 for value in config["mean_rgb"]]
+        except TypeError:
+            raise InputError(
+                f"{self.config_path}: {name} is no number; restore the file or remove its folder"
+            ) from None
         return config
 
     def weights_hash(self) -> str:
@@ -96,7 +104,9 @@ def folder(runs: Path, name: str) -> RunFolder:
         if (path / "config.json").is_file():
             return RunFolder(path)
     known = ", ".join(run.name for run in existing(runs)) or "none"
-    raise InputError(f"no run '{name}' in {runs} (there: {known}); train it with 'vggrepro train NET --scale S'")
+    commands = {run.name: run.command for run in paper.all_runs()}
+    command = commands.get(name, "vggrepro train NET --scale S")
+    raise InputError(f"no run '{name}' in {runs} (there: {known}); train it with '{command}'")
 
 
 def existing(runs: Path) -> list[RunFolder]:
@@ -119,8 +129,8 @@ class Status:
     state: str  # finished, training, interrupted or not started
     epoch: str
     learning_rate: float | None
-    top1: float | None
-    top5: float | None
+    top1_error: float | None  # per cent, centre crop, after the last epoch
+    top5_error: float | None
     images_per_second: float | None
     seconds_left: float | None
     note: str
@@ -130,6 +140,10 @@ def status(run: RunFolder) -> Status:
     """How far a run is, from its files alone."""
     if not run.config_path.is_file():
         return Status(run.name, "not started", "", None, None, None, None, None, "")
+    try:
+        run.config()
+    except InputError as error:
+        return Status(run.name, "damaged", "", None, None, None, None, None, str(error))
     progress = read_json(run.progress_path) if run.progress_path.is_file() else {}
     metrics = run.metrics()
     last = metrics[-1] if metrics else {}

@@ -116,11 +116,13 @@ class Shelf:
         return self._scores[key]
 
     def geometry(self) -> tuple[int, float]:
-        """(crop, width) of most runs; of the data set's preset if there are none."""
+        """(crop, width) of most runs on this data set; of its preset if there are none."""
         if self._geometry is None:
             known = {run.name for run in paper.all_runs()}
             configs = [run.config() for run in existing(self.runs) if run.name in known]
             preset = recipe.load(self.dataset.preset)
+            mine = self.dataset.fingerprint
+            configs = [c for c in configs if c.get("dataset", {}).get("fingerprint", mine) == mine]
             shapes = [(int(config["crop"]), float(config["width"])) for config in configs]
             self._geometry = Counter(shapes or [(preset.crop, preset.width)]).most_common(1)[0][0]
         return self._geometry
@@ -168,7 +170,7 @@ def training_commands(missing: Iterable[Run], finished: Iterable[Run] = ()) -> l
     missing = list(dict.fromkeys(missing))
     tuned = [run for run in missing if run.fc_only]
     plain = [run for run in missing if not run.fc_only]
-    for run in tuned:  # `finetune-scale` wants its start finished
+    for run in tuned:  # the plain way to its start
         if run.parent and run.parent not in {*done, *plain}:
             plain.append(run.parent)
     on_the_way = {ancestor for run in plain for ancestor in paper.chain(run)[:-1]}
@@ -223,11 +225,29 @@ def _run_conditions(shelf: Shelf, run: Run) -> list[str]:
     data = config.get("dataset", {})
     if data.get("fingerprint", shelf.dataset.fingerprint) != shelf.dataset.fingerprint:
         result.append(f"Trained on another data set ({data.get('name', 'unnamed')}).")
+    result += _recipe_conditions(run, config)
+    weights = (config.get("start") or {}).get("weights")
+    parent = shelf.facts(run.parent).weights if run.parent else None
+    if weights and parent and weights != parent and run.parent:
+        result.append(f"{run.name} started from an earlier {run.parent.name}, which was trained again since.")
     start = Path((config.get("start") or {}).get("run", "random weights")).name
     expected = run.parent.name if run.parent else "random weights"
     if start != expected:
         result.append(f"{run.name} started from {start} (the paper: {expected}).")
     return result + _epochs(shelf, run, start)
+
+
+def _recipe_conditions(run: Run, config: dict[str, Any]) -> list[str]:
+    """Values of the run's recipe that are not its preset's, beyond those that are shown elsewhere."""
+    used = config.get("recipe", {})
+    if used.get("preset") not in recipe.PRESETS:
+        return []
+    preset = recipe.load(used["preset"]).as_dict()
+    shown = ("crop", "width", "epochs", "deeper_epochs", "rescale_epochs")
+    other = [
+        f"{name} {used[name]}" for name in preset if name not in shown and used.get(name, preset[name]) != preset[name]
+    ]
+    return [f"{run.name}: {', '.join(other)} (not the preset's)."] if other else []
 
 
 def _epochs(shelf: Shelf, run: Run, start: str) -> list[str]:

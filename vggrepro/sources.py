@@ -6,8 +6,9 @@ turn comes, so memory does not grow with the number of images, and a split can b
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,9 @@ class Source(Protocol):
     name: str  # of the data set, as in tables/<name>/
     description: str  # identifies the source when a preparation is resumed
     classes: tuple[str, ...]
+
+    def contents(self) -> str:
+        """Hash of its files' names and sizes, by which a changed source is told from the same."""
 
     def count(self, split: str) -> int:
         """Number of examples of split "train", "val" or "test" (0: no such split)."""
@@ -85,6 +89,9 @@ class DemoSource:
         self.classes = demo.CLASSES
         self.description = f"demo, seed {seed}"
 
+    def contents(self) -> str:
+        return _digest((split, count) for split, count in self.counts.items())
+
     def count(self, split: str) -> int:
         return self.counts.get(split, 0)
 
@@ -121,7 +128,7 @@ class FolderSource:
 
     def _class_names(self, split: str) -> list[str]:
         folder = self._split_folder(split)
-        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder else []
+        return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".") if folder else []
 
     @cached_property
     def _files(self) -> dict[str, list[tuple[Path, int]]]:
@@ -141,6 +148,9 @@ class FolderSource:
             result[split] = files
         return result
 
+    def contents(self) -> str:
+        return _digest((str(p.relative_to(self.folder)), p.stat().st_size) for f in self._files.values() for p, _ in f)
+
     def count(self, split: str) -> int:
         return len(self._files.get(split, ()))
 
@@ -158,8 +168,8 @@ class FolderSource:
 class ParquetSource:
     """Hugging Face parquet files: `image: struct{bytes, path}`, `label: int`, class names in the footer.
 
-    A file's split is the first word of its name (`train-00000-of-00003.parquet`) or its folder's name. Without a validation split,
-    `test` serves as one.
+    A file's split is the first word of its name (`train-00000-of-00003.parquet`) or its folder's name
+    (`train/0000.parquet`). Without a validation split, `test` serves as one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -218,8 +228,10 @@ class ParquetSource:
         if image is None or not _is_image(schema.field(image).type):
             raise InputError(f"prepare: {path}: no column 'image' of struct{{bytes, path}}; it has {schema.names}")
         label = next((name for name in ("label", "labels", "fine_label") if name in schema.names), None)
-        if label is None or not pa.types.is_integer(schema.field(label).type):
-            raise InputError(f"prepare: {path}: no integer column 'label'; it has {schema.names}")
+        if label is None:
+            raise InputError(f"prepare: {path}: no column 'label', 'labels' or 'fine_label'; it has {schema.names}")
+        if not pa.types.is_integer(kind := schema.field(label).type):
+            raise InputError(f"prepare: {path}: column '{label}' is {kind}; integer class numbers are needed")
         try:
             info: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
             names = info.get("info", {}).get("features", {}).get(label, {}).get("names")
@@ -265,6 +277,9 @@ class ParquetSource:
             result[split] = paths.null_count == 0 and len(pc.unique(paths)) == len(paths)
         return result
 
+    def contents(self) -> str:
+        return _digest((str(p.relative_to(self.folder)), p.stat().st_size) for f in self.files.values() for p in f)
+
     def count(self, split: str) -> int:
         return sum(pq.read_metadata(path).num_rows for path in self.files.get(split, ()))
 
@@ -296,6 +311,11 @@ def _column(path: Path, name: str) -> pa.ChunkedArray:
     """One column of a parquet file; of a nested name such as `image.path`, the struct with that field alone."""
     with pq.ParquetFile(path) as file:
         return file.read(columns=[name]).column(0)
+
+
+def _digest(files: Iterable[tuple[str, int]]) -> str:
+    """Hash of (name, size) pairs in any order."""
+    return hashlib.sha256(json.dumps(sorted(files)).encode()).hexdigest()
 
 
 def _is_image(kind: pa.DataType) -> bool:

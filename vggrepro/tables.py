@@ -117,7 +117,7 @@ class Footnotes:
         commands = training_commands([run for run in runs if run not in finished], finished)
         commands += evaluating_commands(views)
         options = f" {self.shelf.options}" if self.shelf.options else ""
-        return ", ".join(f"`vggrepro {command}{options}`" for command in commands)
+        return ", then ".join(f"`vggrepro {command}{options}`" for command in commands)
 
     def settle(self, filled: Sequence[int], rows: int) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
         """Letters of each row, the lettered notes, and the remarks (what every filled row would carry)."""

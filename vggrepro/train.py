@@ -27,7 +27,7 @@ from vggrepro.errors import InputError
 from vggrepro.files import write_json, write_text
 from vggrepro.images import ordered
 from vggrepro.net import VGG, to_input
-from vggrepro.paper import Scale, real_pixels
+from vggrepro.paper import Run, real_pixels
 from vggrepro.posteriors import TOP_K, ranks
 from vggrepro.progress import Track, say
 from vggrepro.recipe import Recipe, learning_rate
@@ -62,13 +62,11 @@ class Machine:
 class Plan:
     """What to train: a run's recipe resolved for its place in the chain."""
 
-    name: str
-    scale: Scale
+    run: Run
     recipe: Recipe
     learning_rate: float
     epochs: int
     seed: int
-    fc_only: bool
 
 
 @dataclass(slots=True)
@@ -92,7 +90,12 @@ class Training:
         self.classes = len(dataset.classes)
         self.train_split = Split(dataset, "train", cache=True)
         self.val_split = Split(dataset, "val")
-        self.batch = min(self.recipe.batch, len(self.train_split))
+        self.batch = self.recipe.batch
+        if not hardware.world() <= self.batch <= len(self.train_split):
+            raise InputError(
+                f"recipe: batch = {self.batch} must be at least the number of processes ({hardware.world()}) and at "
+                f"most that of training images ({len(self.train_split):,})"
+            )
         self.steps = len(self.train_split) // self.batch  # the few images left over differ in each epoch
         self.share = self._share()
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
@@ -114,7 +117,7 @@ class Training:
         recipe = self.recipe
         groups: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, parameter in self.model.named_parameters():
-            if self.plan.fc_only and not name.startswith("fc"):
+            if self.plan.run.fc_only and not name.startswith("fc"):
                 parameter.requires_grad_(False)
             else:
                 groups[name.endswith(".bias")].append(parameter)
@@ -198,9 +201,10 @@ class Training:
         loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=self.machine.device)
         began, seconds_before = time.monotonic(), state.seconds
         spoke = saved = began
+        talk = f"epoch {epoch + 1}/{self.plan.epochs} {self.summary()}"
         total, before = self.plan.epochs * self.steps, epoch * self.steps + state.step
         unit_done = before * self.batch
-        with Track(f"train {self.plan.name}", total * self.batch, done=unit_done) as track:
+        with Track(f"train {self.plan.run.name}", total * self.batch, done=unit_done) as track:
             batches = self._batches(order, epoch, state.step)
             while state.step < self.steps:
                 asked = time.monotonic()
@@ -210,16 +214,19 @@ class Training:
                 state.step += 1
                 now = time.monotonic()
                 state.seconds = seconds_before + now - began
-                track.advance(self.batch, f"epoch {epoch + 1}/{self.plan.epochs} {self._summary()}")
+                track.advance(self.batch, talk)
                 if now - spoke > PROGRESS_SECONDS:
                     spoke = now
+                    loss = float(loss_sum) / (state.step * self.batch)  # waits for the device: not at each step
+                    talk = f"epoch {epoch + 1}/{self.plan.epochs} loss {loss:.3f} {self.summary()}"
                     self._write_progress(epoch + state.step / self.steps, rate, track.rate, track.seconds_left)
-                stop = self._agreed_stop()
+                stop = self.agreed_stop()
                 if stop or now - saved > self.machine.checkpoint_seconds:
                     saved = now
                     state.loss_sum = self._finite(loss_sum, epoch)
                     self.save()
                 if stop:
+                    self._write_progress(epoch + state.step / self.steps, rate, track.rate, track.seconds_left)
                     raise Stopped(stop)
         loss = self._finite(loss_sum, epoch) / (self.steps * self.batch)
         seconds = max(state.seconds, 1e-9)
@@ -230,15 +237,16 @@ class Training:
         if hardware.rank() == 0:
             lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
             write_text(self.folder.metrics_path, lines)
-            self._write_progress(epoch + 1, rate, speed, None)
+            self._write_progress(epoch + 1, rate, speed, track.seconds_left)
         self.save()
         say_once(
-            f"{self.plan.name} epoch {epoch + 1}/{self.plan.epochs}: rate {rate:.2g}, loss {loss:.3f}, "
-            f"{self._summary()}, {speed:,.0f} images/s, waiting for data {100 * waited:.0f} %"
+            f"{self.plan.run.name} epoch {epoch + 1}/{self.plan.epochs}: rate {rate:.2g}, loss {loss:.3f}, "
+            f"{self.summary()}, {speed:,.0f} images/s, waiting for data {100 * waited:.0f} %"
         )
         self._warn_at_chance(loss)
 
-    def _summary(self) -> str:
+    def summary(self) -> str:
+        """The last epoch's validation errors in words; empty before the first."""
         if not self.progress.history:
             return ""
         last = self.progress.history[-1]
@@ -253,7 +261,7 @@ class Training:
             drawn = augment.draws(self.plan.seed, epoch, rows)
             crops = [
                 augment.training_crop(
-                    self.train_split.image(image), self.plan.scale, self.recipe.crop, place, self.recipe.resample
+                    self.train_split.image(image), self.plan.run.scale, self.recipe.crop, place, self.recipe.resample
                 )
                 for image, place in zip(rows.tolist(), drawn.place, strict=True)
             ]
@@ -289,9 +297,6 @@ class Training:
             torch.autograd.backward(loss / self.batch)
             total += loss.detach()
         if hardware.world() > 1:
-            for parameter in parameters:
-                if parameter.grad is None:  # this process's share of the batch is empty
-                    parameter.grad = torch.zeros_like(parameter)
             hardware.sum_over_processes([*(p.grad for p in parameters if p.grad is not None), total])
         if recipe.clip_norm:
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -323,7 +328,7 @@ class Training:
             yield from self._val_crops
             return
         recipe = self.recipe
-        shorter, crop = real_pixels(self.plan.scale.middle, recipe.crop), recipe.crop
+        shorter, crop = real_pixels(self.plan.run.scale.middle, recipe.crop), recipe.crop
         many = max(1, FORWARD_PIXELS // crop**2)
         keep: list[Tensor] | None = [] if 3 * len(images) * crop**2 <= CACHE_BYTES else None
 
@@ -350,21 +355,25 @@ class Training:
     def _finite(self, loss_sum: Tensor, epoch: int) -> float:
         value = float(loss_sum)
         if not math.isfinite(value):
+            name = "rescale_rate" if self.plan.run.is_rescaling else "learning_rate"
             raise InputError(
-                f"{self.plan.name}: the loss is no longer finite in epoch {epoch + 1}; the checkpoint before it is "
-                f"kept; try a lower rate, such as --set learning_rate={self.plan.learning_rate / 3:.2g} --retrain"
+                f"{self.plan.run.name}: the loss is no longer finite in epoch {epoch + 1}; the checkpoint before it is "
+                f"kept. Try a lower rate: {self.plan.run.command} --retrain --set {name}="
+                f"{self.plan.learning_rate / 3:.2g}"
             )
         return value
 
     def _warn_at_chance(self, loss: float) -> None:
         if len(self.progress.history) == CHANCE_EPOCHS and loss > math.log(self.classes) - CHANCE_MARGIN:
+            recipe, chance = self.recipe, math.log(self.classes)
             say_once(
-                f"warning: {self.plan.name} is still at chance after {CHANCE_EPOCHS} epochs (loss {loss:.3f}, chance "
-                f"{math.log(self.classes):.3f}); it may not start. Try --set initialisation=he, less dropout "
-                "(--set dropout=0.2) or a smaller batch"
+                f"warning: {self.plan.run.name} is still at chance after {CHANCE_EPOCHS} epochs (loss {loss:.3f}, "
+                f"chance {chance:.3f}); it may not start. Try another learning_rate (now {recipe.learning_rate:g}), "
+                f"less dropout (now {recipe.dropout:g}), a smaller batch (now {self.batch}) or initialisation=he (now "
+                f"{recipe.initialisation}), each with --set"
             )
 
-    def _agreed_stop(self) -> int:
+    def agreed_stop(self) -> int:
         """The signal by which any process was asked to stop, or 0; all processes leave at the same step."""
         if hardware.world() == 1:
             return self.stop_signal

@@ -44,7 +44,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except (SafetensorError, ValueError, OSError) as error:
-        raise InputError(f"{path}: damaged ({error}); remove it to start again from what came before") from None
+        raise InputError(f"{path}: damaged ({error}); restore it, or train the run again with --retrain") from None
     return tensors, state
 
 
@@ -57,12 +57,16 @@ def into(model: VGG, tensors: dict[str, Tensor], place: str) -> None:
     own = dict(model.named_parameters())
     if own.keys() != tensors.keys():
         wrong = sorted(own.keys() ^ tensors.keys())[0]
-        raise InputError(f"{place}: its tensors are not this net's ('{wrong}' is on one side only)")
+        raise InputError(
+            f"{place}: its tensors are not those of its config.json's net ('{wrong}' is on one side only); restore the "
+            "file that was changed, or train again with --retrain"
+        )
     with torch.no_grad():
         for name, parameter in own.items():
             if parameter.shape != tensors[name].shape:
                 raise InputError(
-                    f"{place}: {name} has shape {tuple(tensors[name].shape)}, this net's is {tuple(parameter.shape)}"
+                    f"{place}: {name} has shape {tuple(tensors[name].shape)}, the net of its config.json has "
+                    f"{tuple(parameter.shape)}; restore the file that was changed, or train again with --retrain"
                 )
             parameter.copy_(tensors[name])
 

@@ -1,0 +1,57 @@
+"""What every benchmark needs: medians of alternating timings, and a result file that says where it comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vggrepro import __version__
+from vggrepro.provenance import commit
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def processor() -> str:
+    """The CPU's name as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def machine() -> dict[str, Any]:
+    """Machine, versions and commit, for a result file."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    cpu = {"cpu": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
+    versions = {"vggrepro": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {**cpu, **versions, "commit": commit(), "date": time.strftime("%Y-%m-%d")}
+
+
+def alternate(functions: dict[str, Callable[[], Any]], rounds: int, repeat: int = 1) -> dict[str, float]:
+    """Median seconds of each function, called turn by turn so that all see the same machine; one round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(rounds + 1):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            for _ in range(repeat):
+                function()
+            if turn:
+                seconds[name].append((time.perf_counter() - began) / repeat)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def write(name: str, results: Any) -> None:
+    """Prints the results and stores them as results/<name>.json."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"machine": machine(), "results": results}, indent=2)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
