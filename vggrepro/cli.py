@@ -438,7 +438,8 @@ def _report(data: Path, runs: Path, format_: Format) -> str:
 def _print_table(frame: Any) -> None:
     """A small table on stdout, readable and easy to cut."""
     frame = frame.map(lambda value: math.nan if value is None else value)
-    print(frame.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}"))
+    rates = {"learning_rate": "{:g}".format} if "learning_rate" in frame else None
+    print(frame.to_string(index=False, na_rep="–", float_format="{:.2f}".format, formatters=rates))
 
 
 PLAIN_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}

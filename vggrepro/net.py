@@ -31,10 +31,10 @@ class VGG(nn.Module):
 
     def __init__(self, net: str, classes: int, crop: int = paper.CROP, width: float = 1.0) -> None:
         super().__init__()
-        if crop < 32:
-            raise InputError(f"crop {crop}: five poolings need a crop of at least 32 pixels")
+        if crop < paper.STRIDE:
+            raise InputError(f"crop {crop}: five poolings need a crop of at least {paper.STRIDE} pixels")
         self.blocks = paper.blocks(net)
-        self.map_side = crop // 32
+        self.map_side = crop // paper.STRIDE
         shapes = paper.shapes(net, classes, crop, width)
         for name, shape in shapes.items():
             if not name.endswith(".weight"):

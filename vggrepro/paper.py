@@ -17,6 +17,7 @@ CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
 INITIALISERS = ("random", "glorot", "he")  # N(0, std^2), its footnote, and He et al. 2015 (Sect. 3.1)
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
+STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
 GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
 
 # Table 1, a column a net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.
@@ -102,7 +103,7 @@ def shapes(net: str, classes: int, crop: int = CROP, width: float = 1.0) -> dict
                 result[f"{layer.name}.bias"] = (out,)
                 incoming = out
     fc = scaled(FC_WIDTH, width)
-    incoming *= (crop // 32) ** 2
+    incoming *= (crop // STRIDE) ** 2
     for name, out in (("fc6", fc), ("fc7", fc), ("fc8", classes)):
         result[f"{name}.weight"] = (out, incoming)
         result[f"{name}.bias"] = (out,)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vggrepro.errors import InputError
-from vggrepro.paper import INITIALISERS
+from vggrepro.paper import INITIALISERS, STRIDE
 
 PRESETS = ("paper", "quarter", "demo")
 RESAMPLERS = ("bilinear", "bicubic")
@@ -57,8 +57,8 @@ class Recipe:
             if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
                 bound = "above 0" if name in positive else "0 or more"
                 raise InputError(f"recipe: {name} = {value} must be a number {bound}")
-        if self.crop < 32:
-            raise InputError(f"recipe: crop = {self.crop}; five poolings need at least 32 pixels")
+        if self.crop < STRIDE:
+            raise InputError(f"recipe: crop = {self.crop}; five poolings need at least {STRIDE} pixels")
         if self.dropout >= 1:
             raise InputError(f"recipe: dropout = {self.dropout} must be below 1")
         if self.momentum >= 1:

@@ -77,6 +77,10 @@ def reductions(tables: Sequence[Table], dataset: Dataset) -> list[str]:
     for crop, width in dict.fromkeys((table.crop, table.width) for table in tables):
         if crop != paper.CROP:
             pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
+            if crop % paper.STRIDE:
+                pixels += (
+                    f"; {crop} is no multiple of {paper.STRIDE}, so dense evaluation meets positions that no crop had"
+                )
             result.append(f"crop {crop} (the paper: {paper.CROP}; {pixels})")
         if width != 1:
             result.append(f"width {width:g} (the paper: 1)")
