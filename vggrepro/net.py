@@ -113,7 +113,7 @@ def local_response_norm(x: Tensor) -> Tensor:
     """Krizhevsky's LRN with Sect. 2.1's parameters: x / (k + alpha * sum over n channels of x²)^0.75.
 
     (N, C, H, W) -> the same. The sum is not divided by n, as torch's is. It runs over neighbouring channels, that
-    is a 1x1 convolution with a band of ones: several times as fast on a CPU as torch's own, forward and backward.
+    is a 1x1 convolution with a band of ones: 1.5 to 3 times as fast on a CPU as torch's own, forward and backward.
     """
     channels, reach = x.shape[1], int(paper.LRN["n"]) // 2
     band = torch.ones(channels, channels, dtype=x.dtype, device=x.device).triu(-reach).tril(reach)
