@@ -15,6 +15,16 @@ from vggrepro.sources import FolderSource
 ROOT = Path(__file__).parent.parent
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")  # one more than top-5 needs
 
+# Weights and biases at crop 224, width 1, 1000 classes (Table 2 rounds them to millions).
+PARAMETERS = {
+    "A": 132_863_336,
+    "A-LRN": 132_863_336,
+    "B": 133_047_848,
+    "C": 133_638_952,
+    "D": 138_357_544,
+    "E": 143_667_240,
+}
+
 
 def photo(label: int, seed: int, width: int, height: int) -> np.ndarray:
     """A colourful picture, uint8 (H, W, 3): gradients in the class's colour under some noise."""

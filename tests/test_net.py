@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from conftest import PARAMETERS
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,14 +19,6 @@ from vggrepro.errors import InputError
 from vggrepro.net import VGG, initialise, local_response_norm, to_input
 
 PUBLIC = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
-COUNTS = {
-    "A": 132_863_336,
-    "A-LRN": 132_863_336,
-    "B": 133_047_848,
-    "C": 133_638_952,
-    "D": 138_357_544,
-    "E": 143_667_240,
-}
 
 
 def on_meta(net: str, classes: int = 1000, crop: int = 224, width: float = 1.0) -> VGG:
@@ -101,8 +94,8 @@ def test_full_size_nets_equal_torchvision_and_timm(net: str, fc_weights: dict[st
 def test_modules_have_the_parameters_of_table_2(net: str) -> None:
     model = on_meta(net)
     count = sum(parameter.numel() for parameter in model.parameters())
-    if net in COUNTS:
-        assert count == COUNTS[net]
+    if net in PARAMETERS:
+        assert count == PARAMETERS[net]
     assert count == paper.parameter_count(net)
     narrow = VGG(net, 10, crop=56, width=1 / 8)
     assert sum(parameter.numel() for parameter in narrow.parameters()) == paper.parameter_count(net, 10, 56, 1 / 8)

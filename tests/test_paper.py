@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+from conftest import PARAMETERS
 
 from vggrepro import paper
 from vggrepro.errors import InputError
@@ -14,17 +15,8 @@ from vggrepro.paper import JITTER, S256, S384, Run, Scale
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "paper"
 
-COUNTS = {
-    "A": 132_863_336,
-    "A-LRN": 132_863_336,
-    "B": 133_047_848,
-    "C": 133_638_952,
-    "D": 138_357_544,
-    "E": 143_667_240,
-}
 
-
-@pytest.mark.parametrize(("net", "count"), COUNTS.items())
+@pytest.mark.parametrize(("net", "count"), PARAMETERS.items())
 def test_parameter_counts_are_exact_and_round_to_table_2(net: str, count: int) -> None:
     assert paper.parameter_count(net) == count
     printed = {row["net"]: int(row["parameters_millions"]) for row in paper.published(2)}

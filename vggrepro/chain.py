@@ -14,10 +14,11 @@ from vggrepro.errors import InputError
 from vggrepro.files import lock, write_json
 from vggrepro.net import VGG, initialise
 from vggrepro.paper import Run
+from vggrepro.progress import say
 from vggrepro.provenance import commit
 from vggrepro.recipe import Recipe
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine, Plan, Stopped, Training, say_once
+from vggrepro.train import Machine, Plan, Stopped, Training
 
 # Values of a config that a run must share with its own continuation, and with a run that starts from it.
 STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "width", "classes", "input_scale")
@@ -58,11 +59,11 @@ def train_chain(target: Run, request: Request, start: str | None = None, *, quie
         _check(folders[run], _config(run, request, starts[run]), request, is_target=run == target)
     if folders[target].finished and not request.retrain:
         if not quiet:
-            say_once(f"{target.name} is finished already; --retrain trains it again")
+            say(f"{target.name} is finished already; --retrain trains it again")
         return
     todo = [run for run in chain if run == target or not folders[run].finished]
     states = [f"{run.name} ({'to train' if run in todo else _length(folders[run])})" for run in chain]
-    say_once(f"plan: {' → '.join(states)}")
+    say(f"plan: {' → '.join(states)}")
     for run in todo:
         _train(run, request, starts[run], anew=request.retrain and run == target)
 
@@ -101,23 +102,23 @@ def _fit(
     name, state = folder.name, training.progress
     if training.resume():
         state = training.progress
-        say_once(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
+        say(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
     else:
-        say_once(f"{name}: {_start_weights(training, config, parent, request)}")
+        say(f"{name}: {_start_weights(training, config, parent, request)}")
         training.save()  # so that a kill at any later moment resumes and does not begin anew
     try:
         training.run()
     except Stopped:
         state = training.progress
         where = f"epoch {len(state.history) + 1}, step {state.step}"
-        say_once(f"{name}: stopped and saved at {where}; run the same command to resume")
+        say(f"{name}: stopped and saved at {where}; run the same command to resume")
         raise
     if hardware.rank() == 0:
         weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
         folder.checkpoint_path.unlink(missing_ok=True)
         folder.progress_path.unlink(missing_ok=True)
     hardware.barrier()
-    say_once(f"{name}: finished, {training.summary()}; next: vggrepro evaluate {name}")
+    say(f"{name}: finished, {training.summary()}; next: vggrepro evaluate {name}")
     if stop := training.agreed_stop():  # it came during the last validation
         raise Stopped(stop)
 
@@ -211,7 +212,7 @@ def _check(folder: RunFolder, config: dict[str, Any], request: Request, is_targe
         raise InputError(f"{folder.path} is a run of another configuration: {difference}; {remedy}")
     old, new = (values["start"].get("weights") for values in (was, config))
     if only_start and old and new and old != new:
-        say_once(f"note: {folder.name} started from an earlier {was['start']['run']}, which was trained again since")
+        say(f"note: {folder.name} started from an earlier {was['start']['run']}, which was trained again since")
 
 
 def _difference(was: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> str | None:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,6 +19,30 @@ import typer
 
 from vggrepro import __version__, paper
 from vggrepro.errors import InputError
+from vggrepro.options import (
+    DEFAULT_DATA,
+    DEFAULT_RUNS,
+    WORKERS,
+    CheckpointMinutes,
+    Data,
+    Dense,
+    Device,
+    Epochs,
+    Format,
+    Init,
+    Layers,
+    MicroBatch,
+    Multicrop,
+    Precision,
+    Retrain,
+    Runs,
+    Seed,
+    Set,
+    SplitName,
+    TablesFolder,
+    Width,
+    Workers,
+)
 from vggrepro.paper import Run, Scale
 
 if TYPE_CHECKING:
@@ -38,50 +60,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-DEFAULT_DATA, DEFAULT_RUNS = Path("data"), Path("runs")
-
-
-class Layers(StrEnum):
-    """Which layers finetune-scale trains."""
-
-    all = "all"
-    fc = "fc"
-
-
-class SplitName(StrEnum):
-    """Which split evaluate runs over."""
-
-    val = "val"
-    test = "test"
-
-
-class Format(StrEnum):
-    """How report writes the tables."""
-
-    md = "md"
-    csv = "csv"
-
-
-Data = Annotated[Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Data set folder that prepare wrote.")]
-Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
-TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if native.")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of every random choice.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a value of the recipe; repeatable.")
-]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs of each run trained now.")]
-Width = Annotated[float | None, typer.Option("--width", help="Multiply channels and FC units; 1 is the paper.")]
-Init = Annotated[str | None, typer.Option("--init", help="Start from random, glorot, he or a finished run.")]
-MicroBatch = Annotated[int, typer.Option("--micro-batch", min=0, help="Images at a time on a device; 0: all.")]
-CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0.0, help="Between two checkpoints.")]
-Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again although it is finished.")]
-Dense = Annotated[bool, typer.Option("--dense", help="The net as convolutions over the whole image.")]
-Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
-WORKERS = min(8, os.cpu_count() or 2)
 
 
 def _version(wanted: bool) -> None:
@@ -221,8 +199,8 @@ def evaluate(
     from vggrepro.dataset import load
 
     dataset, chosen = load(data), _runs(runs, names)
-    if unfinished := [run.name for run in chosen if not run.finished]:
-        raise InputError(f"{unfinished[0]} is not finished; resume it with 'vggrepro train', see 'vggrepro status'")
+    for run in chosen:  # all of them before the first is computed
+        run.require_finished()
     from vggrepro import evaluate as stage
     from vggrepro import hardware
 

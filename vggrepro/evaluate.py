@@ -158,8 +158,7 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
     Raises:
         InputError: unfinished run, another number of classes, no such split, a Q too small.
     """
-    if not run.finished:
-        raise InputError(f"{run.name} is not finished; resume it with 'vggrepro train', see 'vggrepro status'")
+    run.require_finished()
     config = run.config()
     if int(config["classes"]) != len(dataset.classes):
         raise InputError(
@@ -171,10 +170,7 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
             f"{run.name} was trained for other classes or another order of them than {dataset.folder} has; name the "
             "run's data set with --data"
         )
-    if (
-        hardware.rank() == 0
-        and config.get("dataset", {}).get("fingerprint", dataset.fingerprint) != dataset.fingerprint
-    ):
+    if config.get("dataset", {}).get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
         say(f"note: {run.name} was trained on another data set than {dataset.folder}")
     scale = Scale.parse(str(config["scale"]))
     qs = protocol.qs or scale.test_scales
@@ -187,7 +183,7 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
         ]
         if missing:
             _compute(run, dataset, protocol, machine, {key: wanted[key] for key in missing})
-        elif hardware.rank() == 0:
+        else:
             say(f"evaluate {run.name}: {', '.join(protocol.methods)} at Q = {', '.join(map(str, qs))} is up to date")
         hardware.barrier()
     return errors(run, qs, protocol)
@@ -234,7 +230,7 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
             reason = reason or f"{was.precision}, not {origin.precision}"
     except InputError:
         reason = "damaged"
-    if reason and hardware.rank() == 0:
+    if reason:
         say(f"evaluate {run.name}: {path.name} is stale ({reason}) and is computed again")
     return reason is None
 

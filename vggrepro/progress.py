@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from types import TracebackType
 
@@ -13,9 +14,15 @@ PLAIN_SECONDS = 20.0  # between two plain lines
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def silent() -> bool:
+    """Whether this is one of torchrun's further processes: only the first talks."""
+    return os.environ.get("RANK", "0") != "0"
+
+
 def say(message: str) -> None:
-    """One line of talk on stderr; passes above a running bar."""
-    console.print(message, markup=False)
+    """One line of talk on stderr, from the first process only; passes above a running bar."""
+    if not silent():
+        console.print(message, markup=False)
 
 
 def duration(seconds: float) -> str:
@@ -46,7 +53,7 @@ class Track:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Track:
-        if console.is_terminal:
+        if console.is_terminal and not silent():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=console, transient=True)
             self._bar.start()

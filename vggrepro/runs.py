@@ -58,6 +58,11 @@ class RunFolder:
     def finished(self) -> bool:
         return self.weights_path.is_file()
 
+    def require_finished(self) -> None:
+        """InputError unless the run is finished."""
+        if not self.finished:
+            raise InputError(f"{self.name} is not finished; resume it with 'vggrepro train', see 'vggrepro status'")
+
     def config(self) -> dict[str, Any]:
         """config.json.
 

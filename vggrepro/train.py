@@ -239,7 +239,7 @@ class Training:
             write_text(self.folder.metrics_path, lines)
             self._write_progress(epoch + 1, rate, speed, track.seconds_left)
         self.save()
-        say_once(
+        say(
             f"{self.plan.run.name} epoch {epoch + 1}/{self.plan.epochs}: rate {rate:.2g}, loss {loss:.3f}, "
             f"{self.summary()}, {speed:,.0f} images/s, waiting for data {100 * waited:.0f} %"
         )
@@ -366,7 +366,7 @@ class Training:
     def _warn_at_chance(self, loss: float) -> None:
         if len(self.progress.history) == CHANCE_EPOCHS and loss > math.log(self.classes) - CHANCE_MARGIN:
             recipe, chance = self.recipe, math.log(self.classes)
-            say_once(
+            say(
                 f"warning: {self.plan.run.name} is still at chance after {CHANCE_EPOCHS} epochs (loss {loss:.3f}, "
                 f"chance {chance:.3f}); it may not start. Try another learning_rate (now {recipe.learning_rate:g}), "
                 f"less dropout (now {recipe.dropout:g}), a smaller batch (now {self.batch}) or initialisation=he (now "
@@ -396,9 +396,3 @@ class Training:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def say_once(message: str) -> None:
-    """A line from the first process only."""
-    if hardware.rank() == 0:
-        say(message)
