@@ -11,11 +11,14 @@ Every image is keyed by (seed, split, index), so any of them can be made alone a
 
 import io
 import math
+from collections.abc import Iterator
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from vggrepro.sources.base import Example, Source, digest
 
 Points = NDArray[np.complex128]
 """Vertices of a polygon as x + iy, y downwards; an object fills about the unit disc |z| <= 1."""
@@ -186,3 +189,26 @@ def example(seed: int, split: str, index: int) -> tuple[str, bytes, int]:
     jpeg = io.BytesIO()
     image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
     return f"{split}-{index:05d}-{CLASSES[label]}.jpg", jpeg.getvalue(), label
+
+
+class DemoSource(Source):
+    """The generated data set of `vggrepro prepare demo`."""
+
+    name = "demo"
+    classes = CLASSES
+
+    def __init__(self, seed: int, train: int = 4800, val: int = 560) -> None:
+        self.seed = seed
+        self.counts = {"train": train, "val": val}
+        self.description = f"demo, seed {seed}"
+
+    def contents(self) -> str:
+        return digest(self.counts.items())
+
+    def count(self, split: str) -> int:
+        return self.counts.get(split, 0)
+
+    def examples(self, split: str, start: int) -> Iterator[Example]:
+        for index in range(start, self.count(split)):
+            key, data, label = example(self.seed, split, index)
+            yield Example(key, data, label, f"demo image {key}")

@@ -1,0 +1,67 @@
+"""What every source of images provides to `prepare`, and what sources share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("validation", "valid", "val")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An image as the source holds it: unique key in its split, original bytes, class index, where it is."""
+
+    key: str
+    data: bytes
+    label: int  # -1: not known (test images)
+    place: str  # file, or file and row: for messages
+
+
+class Source(ABC):
+    """A class list and, for each split, a sequence of examples.
+
+    Sources know file layouts and nothing else; `prepare` decodes, measures and stores. An example is read when its
+    turn comes, so memory does not grow with the images, and a split can be entered at any position.
+    """
+
+    name: str  # of the data set, as in tables/<name>/
+    description: str  # identifies the source when a preparation is resumed
+    classes: tuple[str, ...]
+    words: tuple[str, ...] = ()  # a readable name for each class, where the source has one beside its own name
+    devkit_ids: tuple[int, ...] = ()  # each class's number in ILSVRC submissions, where it has one
+    subset: str = ""  # why this is only a part of the data set that its name says
+
+    @abstractmethod
+    def contents(self) -> str:
+        """Hash of its files' names and sizes, by which a changed source is told from the same."""
+
+    @abstractmethod
+    def count(self, split: str) -> int:
+        """Number of examples of split "train", "val" or "test" (0: no such split)."""
+
+    @abstractmethod
+    def examples(self, split: str, start: int) -> Iterator[Example]:
+        """The split's examples from position `start` on, always in the same order."""
+
+    def checksums(self) -> list[tuple[Path, str]]:
+        """The downloaded files whose MD5 sums are published, with these sums."""
+        return []
+
+
+def digest(files: Iterable[tuple[str, int]]) -> str:
+    """Hash of (name, size) pairs in any order."""
+    return hashlib.sha256(json.dumps(sorted(files)).encode()).hexdigest()
+
+
+def some(names: list[str], most: int = 5) -> str:
+    """The first few names, for messages."""
+    if not names:
+        return "none"
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
