@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
 TRAIN_NAMES = ("train", "training")
@@ -31,12 +32,19 @@ class Source(ABC):
     turn comes, so memory does not grow with the images, and a split can be entered at any position.
     """
 
+    layout: ClassVar[str] = ""  # for the list of known layouts
+
     name: str  # of the data set, as in tables/<name>/
     description: str  # identifies the source when a preparation is resumed
     classes: tuple[str, ...]
     words: tuple[str, ...] = ()  # a readable name for each class, where the source has one beside its own name
     devkit_ids: tuple[int, ...] = ()  # each class's number in ILSVRC submissions, where it has one
     subset: str = ""  # why this is only a part of the data set that its name says
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        """Whether a folder has this layout, told from its names alone."""
+        return False
 
     @abstractmethod
     def contents(self) -> str:

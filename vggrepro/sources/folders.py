@@ -13,6 +13,13 @@ from vggrepro.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Exampl
 class FolderSource(Source):
     """`train/<class>/*` and `val/<class>/*` image files; classes are the folder names, sorted."""
 
+    layout = "a folder with train/<class>/ and val/<class>/ image folders"
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        training = next((folder / name for name in TRAIN_NAMES if (folder / name).is_dir()), None)
+        return training is not None and not any(e.suffix in {".parquet", ".tar"} for e in training.iterdir())
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.name = self.folder.name

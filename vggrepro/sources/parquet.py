@@ -23,6 +23,12 @@ class ParquetSource(Source):
     (`train/0000.parquet`). Without a validation split, `test` serves as one.
     """
 
+    layout = "a folder of Hugging Face parquet files (train-*.parquet, validation-*.parquet)"
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any(folder.rglob("*.parquet"))
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.name = self.folder.name
