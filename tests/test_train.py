@@ -61,8 +61,8 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path) -> None:
     order = keyed.permutation(3, 0, dataset.counts["train"])
     split = Split(dataset, "train")
     velocity = {name: torch.zeros_like(p) for name, p in plain.named_parameters()}
-    for step, batch in zip(range(3), training._batches(order, 0, 0), strict=False):
-        training._step(0.01, 0, *batch)
+    for step, batch in zip(range(3), training.loader.batches(0), strict=False):
+        training._step(0.01, 0, batch)
         loss = torch.zeros(())
         for row in range(8):
             image = int(order[step * 8 + row])

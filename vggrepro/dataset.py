@@ -45,6 +45,9 @@ class Dataset:
     preset: str
     fingerprint: str  # SHA-256 over classes, keys, labels and image bytes
     subset: str = ""  # why this is only a part of the data set that its name says
+    words: tuple[str, ...] = ()  # what people call each class; the class's own name where nothing better is known
+    devkit_ids: tuple[int, ...] = ()  # each class's number in ILSVRC submissions; empty for other data
+    store_side: int = 0  # training images are kept as copies of at most this shorter side (pixels); 0: as they were
 
 
 def load(folder: Path) -> Dataset:
@@ -76,6 +79,9 @@ def load(folder: Path) -> Dataset:
             str(values["preset"]),
             str(values["fingerprint"]),
             str(values.get("subset", "")),
+            tuple(values.get("words") or values["classes"]),
+            tuple(values.get("devkit_ids", ())),
+            int(values.get("store_side", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: lacks or garbles {error}; prepare the data set again") from None
@@ -118,9 +124,9 @@ class Split:
                 f"{dataset.counts[name]}; prepare the data set again"
             )
         self.labels = np.concatenate([c.to_numpy() for c in self._columns["label"]])
-        widths = np.concatenate([c.to_numpy() for c in self._columns["width"]])
-        heights = np.concatenate([c.to_numpy() for c in self._columns["height"]])
-        pixels = int((widths.astype(np.int64) * heights).sum())
+        self.widths = np.concatenate([c.to_numpy() for c in self._columns["width"]])
+        self.heights = np.concatenate([c.to_numpy() for c in self._columns["height"]])
+        pixels = int((self.widths.astype(np.int64) * self.heights).sum())
         self._cache: list[np.ndarray | None] | None = None
         if cache and 3 * pixels <= CACHE_BYTES:
             self._cache = [None] * count

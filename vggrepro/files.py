@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import socket
@@ -67,6 +68,25 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Hashed(io.FileIO):
+    """A new file that takes the SHA-256 of what is written to it, from first byte to last."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "wb")
+        self._digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        view = memoryview(data).cast("B")
+        written = 0
+        while written < len(view):  # a raw file may take less than all at once
+            written += super().write(view[written:])
+        return written
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 @contextmanager

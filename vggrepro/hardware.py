@@ -88,6 +88,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def share(count: int) -> range:
+    """This process's part of `count` things in a row."""
+    return range(count * rank() // world(), count * (rank() + 1) // world())
+
+
 def join_processes(chosen: torch.device) -> None:
     """Joins torchrun's other processes, if it started this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():

@@ -49,6 +49,19 @@ def decode(data: bytes | memoryview) -> np.ndarray:
         raise BadImage(str(error) or type(error).__name__) from None
 
 
+def kind(data: bytes | memoryview) -> str:
+    """An image's format and colour mode, such as "JPEG RGB", "JPEG CMYK" or "PNG RGBA"; reads its header only.
+
+    Raises:
+        BadImage: not an image.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return f"{image.format} {image.mode}"
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadImage(str(error)) from None
+
+
 def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:
     """`map(function, items)` with `workers` threads that run at most `ahead` items in front of the reader.
 

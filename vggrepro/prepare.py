@@ -7,28 +7,34 @@ Each shard covers a fixed stretch of the source, is renamed into place when comp
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from vggrepro import recipe
 from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, load
 from vggrepro.errors import InputError
-from vggrepro.files import atomic, lock, read_json, write_json
-from vggrepro.images import BadImage, decode, ordered
+from vggrepro.files import Hashed, atomic, lock, read_json, write_json
+from vggrepro.images import BadImage, decode, kind, ordered
 from vggrepro.posteriors import TOP_K
 from vggrepro.progress import Track, say
 from vggrepro.sources import Example, Source
+from vggrepro.views import rescale
 
 STATE_JSON = "prepare.json"
 SHARD_EXAMPLES = 2000  # of the source in a shard: a kill costs at most that much work
 BATCH_ROWS = 250
+STORED_QUALITY = 95  # JPEG, of the smaller copies that --store-side keeps; colour at full resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class Measured:
     height: int = 0
     mean: np.ndarray | None = None  # (3,) float64, RGB 0-255
     moment: np.ndarray | None = None  # (3, 3) float64, mean of outer products
+    sha256: str = ""  # of the bytes to be stored
+    kind: str = ""  # format and colour mode, such as "JPEG RGB"
     bad: str = ""
 
 
@@ -50,12 +58,18 @@ def prepare(
     *,
     skip_bad: bool = False,
     allow_few_classes: bool = False,
+    store_side: int = 0,
     workers: int = 2,
 ) -> Dataset:
     """Writes `source` to `folder` as a data set and returns it; does nothing if that was done before.
 
     The mean RGB and the RGB covariance are those of the training split, each image counting equally, since each
     gives one crop an epoch whatever its size.
+
+    Args:
+        store_side: keep training images whose shorter side is longer than this as JPEG copies of this shorter side
+            (pixels), which load faster; 0 keeps the original bytes. Other splits always keep theirs, since they are
+            looked at in several sizes.
 
     Raises:
         InputError: the folder holds another data set, a corrupt image (unless `skip_bad`), too few classes for a
@@ -70,6 +84,8 @@ def prepare(
     if len(source.classes) < 2:
         raise InputError("prepare: a single class cannot be classified; give at least two")
     plan: dict[str, Any] = {"source": source.description, "preset": preset, "classes": list(source.classes)}
+    if store_side:
+        plan["store_side"] = store_side
     splits = [split for split in ("train", "val", "test") if source.count(split)]  # refuses an empty class
     plan["contents"] = source.contents()
     if done := _already(folder, plan):
@@ -83,7 +99,7 @@ def prepare(
         try:
             with Track(f"prepare {source.name}", total, done=finished) as track:
                 for split in splits:
-                    _write_split(source, split, folder, state, track, skip_bad, workers)
+                    _write_split(source, split, folder, state, track, skip_bad, store_side, workers)
         except InputError:
             if not state["shards"]:
                 (folder / STATE_JSON).unlink()  # nothing was written yet: leave nothing behind
@@ -134,30 +150,57 @@ def _resume(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_split(
-    source: Source, split: str, folder: Path, state: dict[str, Any], track: Track, skip_bad: bool, workers: int
+    source: Source,
+    split: str,
+    folder: Path,
+    state: dict[str, Any],
+    track: Track,
+    skip_bad: bool,
+    store_side: int,
+    workers: int,
 ) -> None:
     """Writes the split's missing shards, one after another."""
     count = source.count(split)
     names = [f"{split}-{number:05}.arrow" for number in range(-(-count // SHARD_EXAMPLES))]
     first = next((number for number, name in enumerate(names) if name not in state["shards"]), len(names))
     examples = source.examples(split, first * SHARD_EXAMPLES)
-    measured = ordered(_measure, examples, workers, 16 * max(1, workers))
+    measure = partial(_measure, store_side=store_side if split == "train" else 0)
+    measured = ordered(measure, examples, workers, 16 * max(1, workers))
     for name in names[first:]:
         state["shards"][name] = _write_shard(folder / name, islice(measured, SHARD_EXAMPLES), skip_bad, track)
         write_json(folder / STATE_JSON, state)
 
 
-def _measure(example: Example) -> Measured:
+def _measure(example: Example, store_side: int) -> Measured:
+    """Decodes an image; the example in the result holds the bytes to be stored."""
     try:
-        image = decode(example.data)
+        image, what = decode(example.data), kind(example.data)
     except BadImage as error:
         return Measured(example, bad=str(error))
+    mean, moment = colour_moments(image)
+    if 0 < store_side < min(image.shape[:2]):
+        image = rescale(image, store_side)
+        example = replace(example, data=_jpeg(image))
     height, width, _ = image.shape
-    total, products = np.zeros(3), np.zeros((3, 3))
-    for start in range(0, height, 64):  # a few rows at a time: large photographs need no large copies
-        pixels = image[start : start + 64].reshape(-1, 3).astype(np.float64)
-        total, products = total + pixels.sum(0), products + pixels.T @ pixels  # integers: exact in float64
-    return Measured(example, width, height, total / (width * height), products / (width * height))
+    return Measured(example, width, height, mean, moment, hashlib.sha256(example.data).hexdigest(), what)
+
+
+def colour_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (3,) and mean outer product (3, 3) of an image's pixels, uint8 (H, W, 3), exact in float64."""
+    pixels = image.reshape(-1, 3)
+    products = np.zeros((4, 4))
+    for start in range(0, len(pixels), 16384):  # a few at a time: they stay in the processor's cache
+        part = pixels[start : start + 16384]
+        planes = np.ones((4, len(part)))  # the row of ones: one product holds the sums as well
+        planes[:3] = part.T
+        products += planes @ planes.T
+    return products[:3, 3] / len(pixels), products[:3, :3] / len(pixels)
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=STORED_QUALITY, subsampling=0)
+    return file.getvalue()
 
 
 def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track: Track) -> dict[str, Any]:
@@ -165,9 +208,10 @@ def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track
     digest = hashlib.sha256()
     mean, moment = np.zeros(3), np.zeros((3, 3))
     bad: list[str] = []
+    kinds: Counter[str] = Counter()
     rows = seen = 0
     batch: list[Measured] = []
-    with atomic(path) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
+    with atomic(path) as temporary, Hashed(temporary) as file, pa.ipc.new_file(file, SCHEMA) as writer:
         for item in examples:
             seen += 1
             track.advance(1)
@@ -181,17 +225,24 @@ def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track
                 continue
             assert item.mean is not None and item.moment is not None
             rows, mean, moment = rows + 1, mean + item.mean, moment + item.moment
-            example = item.example
-            record = [example.key, example.label, hashlib.sha256(example.data).hexdigest()]
-            digest.update(json.dumps(record).encode())
+            kinds[item.kind] += 1
+            digest.update(json.dumps([item.example.key, item.example.label, item.sha256]).encode())
             batch.append(item)
             if len(batch) == BATCH_ROWS:
                 writer.write_batch(_record_batch(batch))
                 batch = []
         if batch:
             writer.write_batch(_record_batch(batch))
-    sums = {"mean": mean.tolist(), "moment": moment.tolist()}
-    return {"examples": seen, "rows": rows, "bad": bad, "digest": digest.hexdigest(), **sums}
+    return {
+        "examples": seen,
+        "rows": rows,
+        "bad": bad,
+        "kinds": dict(sorted(kinds.items())),
+        "digest": digest.hexdigest(),
+        "sha256": file.hexdigest(),
+        "mean": mean.tolist(),
+        "moment": moment.tolist(),
+    }
 
 
 def _record_batch(items: list[Measured]) -> pa.RecordBatch:
@@ -211,27 +262,37 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
     counts = {s: sum(r["rows"] for name, r in shards.items() if name.startswith(f"{s}-")) for s in splits}
     bad = [line for record in shards.values() for line in record["bad"]]
     for split in ("train", "val"):
-        _check_classes(folder, split, source.classes)
+        if not counts[split]:
+            raise InputError(f"prepare: {split} has no readable image; the paper's method needs some")
+        if not source.subset:
+            _check_classes(folder, split, source.classes)
     train = [record for name, record in shards.items() if name.startswith("train-")]
     mean = np.sum([record["mean"] for record in train], axis=0) / counts["train"]
     moment = np.sum([record["moment"] for record in train], axis=0) / counts["train"]
     values, vectors = principal_axes(moment - np.outer(mean, mean))
     content = json.dumps([list(source.classes), [record["digest"] for record in shards.values()]])
-    write_json(
-        folder / DATASET_JSON,
-        {
-            "name": source.name,
-            "preset": state["plan"]["preset"],
-            "classes": list(source.classes),
-            "counts": counts,
-            "mean_rgb": mean.tolist(),
-            "rgb_eigenvectors": vectors.tolist(),
-            "rgb_eigenvalues": values.tolist(),
-            "fingerprint": hashlib.sha256(content.encode()).hexdigest(),
-            "bad": bad,
-            "plan": state["plan"],
-        },
-    )
+    kinds: dict[str, Counter[str]] = {split: Counter() for split in splits}
+    for name, record in shards.items():
+        kinds[name.split("-")[0]].update(record["kinds"])
+    about: dict[str, Any] = {
+        "name": source.name,
+        "preset": state["plan"]["preset"],
+        "classes": list(source.classes),
+        "counts": counts,
+        "mean_rgb": mean.tolist(),
+        "rgb_eigenvectors": vectors.tolist(),
+        "rgb_eigenvalues": values.tolist(),
+        "fingerprint": hashlib.sha256(content.encode()).hexdigest(),
+        "subset": source.subset,
+        "words": list(source.words),
+        "devkit_ids": list(source.devkit_ids),
+        "store_side": state["plan"].get("store_side", 0),
+        "kinds": {split: dict(sorted(found.items())) for split, found in kinds.items()},
+        "bad": bad,
+        "shards": {name: {"rows": record["rows"], "sha256": record["sha256"]} for name, record in shards.items()},
+        "plan": state["plan"],
+    }
+    write_json(folder / DATASET_JSON, about)
     (folder / STATE_JSON).unlink()
     if bad:
         say(f"prepare: left out {len(bad)} unreadable images (listed in {folder / DATASET_JSON}):")

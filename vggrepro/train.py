@@ -16,18 +16,17 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro import augment, hardware, keyed, weights
-from vggrepro.dataset import CACHE_BYTES, Dataset, Split
+from vggrepro import hardware, weights
+from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import write_json, write_text
-from vggrepro.images import ordered
+from vggrepro.loader import Batch, Loader
 from vggrepro.net import VGG, to_input
-from vggrepro.paper import Run, real_pixels
+from vggrepro.paper import Run
 from vggrepro.posteriors import TOP_K, ranks
 from vggrepro.progress import Track, say
 from vggrepro.recipe import Recipe, learning_rate
@@ -36,7 +35,6 @@ from vggrepro.runs import RunFolder
 PROGRESS_SECONDS = 5.0  # between two writings of progress.json
 CHANCE_EPOCHS = 2  # after so many epochs a loss within CHANCE_MARGIN of log K is reported
 CHANCE_MARGIN = 0.01
-FORWARD_PIXELS = 4 << 20  # pixels in a validation batch
 
 
 class Stopped(Exception):
@@ -88,29 +86,27 @@ class Training:
         self.recipe = plan.recipe
         self.model = model.to(machine.device).to(memory_format=torch.channels_last)
         self.classes = len(dataset.classes)
-        self.train_split = Split(dataset, "train", cache=True)
-        self.val_split = Split(dataset, "val")
         self.batch = self.recipe.batch
-        if not hardware.world() <= self.batch <= len(self.train_split):
+        if not hardware.world() <= self.batch <= dataset.counts["train"]:
             raise InputError(
                 f"recipe: batch = {self.batch} must be at least the number of processes ({hardware.world()}) and at "
-                f"most that of training images ({len(self.train_split):,})"
+                f"most that of training images ({dataset.counts['train']:,})"
             )
-        self.steps = len(self.train_split) // self.batch  # the few images left over differ in each epoch
-        self.share = self._share()
-        self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
-        self.basis = augment.colour_basis(
-            np.array(dataset.rgb_eigenvectors), np.array(dataset.rgb_eigenvalues), self.recipe.colour_std
+        self.loader = Loader(
+            dataset,
+            self.recipe,
+            plan.run.scale,
+            plan.seed,
+            machine.device,
+            machine.workers,
+            hardware.share(self.batch),
+            hardware.share(dataset.counts["val"]),
         )
+        self.steps = self.loader.steps
+        self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
         self.progress = Progress()
         self.stop_signal = 0  # which signal asked to stop
-        self._val_crops: list[Tensor] | None = None
-
-    def _share(self) -> slice:
-        """This process's rows of each global batch."""
-        rank, world = hardware.rank(), hardware.world()
-        return slice(self.batch * rank // world, self.batch * (rank + 1) // world)
 
     def _optimiser(self) -> torch.optim.SGD:
         """SGD whose biases have their own rate and decay; frozen layers (FC-only fine-tuning) are left out."""
@@ -197,7 +193,6 @@ class Training:
     def _epoch(self, rate: float) -> None:
         """One epoch from `progress.step` on: steps, validation, a line of metrics, a checkpoint."""
         state, epoch = self.progress, len(self.progress.history)
-        order = keyed.permutation(self.plan.seed, epoch, len(self.train_split))
         loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=self.machine.device)
         began, seconds_before = time.monotonic(), state.seconds
         spoke = saved = began
@@ -205,12 +200,12 @@ class Training:
         total, before = self.plan.epochs * self.steps, epoch * self.steps + state.step
         unit_done = before * self.batch
         with Track(f"train {self.plan.run.name}", total * self.batch, done=unit_done) as track:
-            batches = self._batches(order, epoch, state.step)
+            batches = self.loader.batches(epoch, state.step)
             while state.step < self.steps:
                 asked = time.monotonic()
-                crops, shift, labels, keys = next(batches)
+                batch = next(batches)
                 state.waited += time.monotonic() - asked
-                loss_sum += self._step(rate, epoch, crops, shift, labels, keys)
+                loss_sum += self._step(rate, epoch, batch)
                 state.step += 1
                 now = time.monotonic()
                 state.seconds = seconds_before + now - began
@@ -253,29 +248,7 @@ class Training:
         top5 = "" if last["top5_error"] is None else f" top-5 {last['top5_error']:.1f}"
         return f"validation error top-1 {last['top1_error']:.1f}{top5} %"
 
-    def _batches(self, order: Tensor, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """This process's share of each batch from step `start`: crops, colour shifts, labels, dropout keys."""
-
-        def load(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            rows = order[step * self.batch : (step + 1) * self.batch][self.share]
-            drawn = augment.draws(self.plan.seed, epoch, rows)
-            crops = [
-                augment.training_crop(
-                    self.train_split.image(image), self.plan.run.scale, self.recipe.crop, place, self.recipe.resample
-                )
-                for image, place in zip(rows.tolist(), drawn.place, strict=True)
-            ]
-            pixels = np.stack([c[:, ::-1] if flip else c for c, flip in zip(crops, drawn.flip, strict=True)])
-            shift = torch.from_numpy((drawn.colour @ self.basis).astype(np.float32))
-            place_in_batch = torch.arange(self.batch)[self.share]
-            keys = keyed.key(self.plan.seed, keyed.DROPOUT, epoch, step, place_in_batch)
-            labels = torch.from_numpy(self.train_split.labels[rows.numpy()]).long()
-            return torch.from_numpy(pixels), shift, labels, keys
-
-        workers = self.machine.workers
-        return ordered(load, range(start, self.steps), workers, workers + 2)
-
-    def _step(self, rate: float, epoch: int, crops: Tensor, shift: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+    def _step(self, rate: float, epoch: int, batch: Batch) -> Tensor:
         """Forward, backward and update for one global batch; gives the loss summed over its images."""
         device, recipe = self.machine.device, self.recipe
         done = epoch * self.steps + self.progress.step
@@ -286,14 +259,16 @@ class Training:
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.optimiser.zero_grad(set_to_none=hardware.world() == 1)
         total = torch.zeros((), dtype=torch.float64, device=device)
-        many = self.machine.micro_batch or max(1, len(labels))
-        for piece in (slice(start, start + many) for start in range(0, len(labels), many)):
-            pixels = crops[piece].to(device, non_blocking=True)
-            mean = self.mean - shift[piece, None, None, :].to(device)
-            masks = self.model.dropout_masks(recipe.dropout, keys[piece].to(device))
+        count = len(batch.labels)
+        many = self.machine.micro_batch or max(1, count)
+        for piece in (slice(start, start + many) for start in range(0, count, many)):
+            pixels = batch.crops[piece].to(device, non_blocking=True)
+            pixels = torch.where(batch.flip[piece, None, None, None].to(device), pixels.flip(2), pixels)
+            mean = self.mean - batch.shift[piece, None, None, :].to(device)
+            masks = self.model.dropout_masks(recipe.dropout, batch.keys[piece].to(device))
             with hardware.autocast(self.machine.precision, device):
                 scores = self.model(to_input(pixels, mean, recipe.input_scale), masks)
-            loss = F.cross_entropy(scores.float(), labels[piece].to(device), reduction="sum")
+            loss = F.cross_entropy(scores.float(), batch.labels[piece].to(device), reduction="sum")
             torch.autograd.backward(loss / self.batch)
             total += loss.detach()
         if hardware.world() > 1:
@@ -305,14 +280,10 @@ class Training:
 
     def _validate(self) -> dict[str, float | None]:
         """Top-1 and top-5 error (%) on the centre crops of the validation set at Q = S (or its middle)."""
-        count, machine = len(self.val_split), self.machine
-        mine = range(count * hardware.rank() // hardware.world(), count * (hardware.rank() + 1) // hardware.world())
+        count, machine = len(self.loader.val), self.machine
         wrong = torch.zeros(2, dtype=torch.float64, device=machine.device)
-        start = mine.start
         with torch.inference_mode():
-            for pixels in self._validation_crops(mine):
-                labels = self.val_split.labels[start : start + len(pixels)]
-                start += len(pixels)
+            for pixels, labels in self.loader.validation():
                 x = to_input(pixels.to(machine.device), self.mean, self.recipe.input_scale)
                 with hardware.autocast(machine.precision, machine.device):
                     scores = self.model(x)
@@ -321,28 +292,6 @@ class Training:
         hardware.sum_over_processes([wrong])
         top1, top5 = (100 * wrong / count).tolist()
         return {"top1_error": top1, "top5_error": top5 if self.classes > TOP_K else None}
-
-    def _validation_crops(self, images: range) -> Iterator[Tensor]:
-        """uint8 (n, crop, crop, 3) batches; kept from one epoch to the next when they are small."""
-        if self._val_crops is not None:
-            yield from self._val_crops
-            return
-        recipe = self.recipe
-        shorter, crop = real_pixels(self.plan.run.scale.middle, recipe.crop), recipe.crop
-        many = max(1, FORWARD_PIXELS // crop**2)
-        keep: list[Tensor] | None = [] if 3 * len(images) * crop**2 <= CACHE_BYTES else None
-
-        def load(start: int) -> Tensor:
-            part = images[start : start + many]
-            return torch.from_numpy(
-                np.stack([augment.centre_crop(self.val_split.image(i), shorter, crop, recipe.resample) for i in part])
-            )
-
-        for pixels in ordered(load, range(0, len(images), many), self.machine.workers, self.machine.workers + 1):
-            if keep is not None:
-                keep.append(pixels)
-            yield pixels
-        self._val_crops = keep
 
     # Talk and signals
 

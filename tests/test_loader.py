@@ -1,0 +1,131 @@
+"""The loader: one stream of crops however the work is spread; small data on a device gives the same crops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, photo
+from PIL import Image
+from torch import Tensor
+
+from vggrepro import augment, recipe
+from vggrepro.dataset import Dataset, Split
+from vggrepro.errors import InputError
+from vggrepro.loader import Batch, Loader, check_stored
+from vggrepro.paper import Scale
+from vggrepro.prepare import prepare
+from vggrepro.resident import Resident, fits
+from vggrepro.sources import FolderSource
+
+CPU = torch.device("cpu")
+JITTER = Scale(256, 512)
+RECIPE = recipe.load("demo", {"crop": 32, "batch": 8})
+
+
+def loader(dataset: Dataset, workers: int = 0, share: range | None = None, validation: range | None = None) -> Loader:
+    return Loader(dataset, RECIPE, JITTER, 3, CPU, workers, share, validation)
+
+
+def together(batches: list[Batch]) -> list[Tensor]:
+    return [torch.cat([getattr(b, name) for b in batches]) for name in ("crops", "flip", "shift", "labels", "keys")]
+
+
+def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_change_nothing(dataset: Dataset, workers: int) -> None:
+    for epoch in (0, 1):
+        expected = together(list(loader(dataset).batches(epoch)))
+        assert equal(together(list(loader(dataset, workers).batches(epoch))), expected)
+        assert len(expected[3]) == 24  # three batches of 8 out of 30 images
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_together_see_the_batches_of_one(dataset: Dataset, ranks: int) -> None:
+    shares = [range(8 * rank // ranks, 8 * (rank + 1) // ranks) for rank in range(ranks)]
+    parts = [list(loader(dataset, 1, share).batches(2)) for share in shares]
+    for step, batch in enumerate(loader(dataset).batches(2)):
+        assert equal(together([part[step] for part in parts]), together([batch]))
+    halves = [loader(dataset, 1, None, range(0, 7)), loader(dataset, 0, None, range(7, 18))]
+    seen = [pair for half in halves for pair in half.validation()]
+    (crops, labels), = loader(dataset).validation()  # fmt: skip
+    assert torch.equal(torch.cat([pair[0] for pair in seen]), crops)
+    assert np.concatenate([pair[1] for pair in seen]).tolist() == labels.tolist()
+
+
+def test_an_epoch_can_be_entered_at_any_step(dataset: Dataset) -> None:
+    whole = list(loader(dataset, 2).batches(1))
+    for start in range(4):
+        rest = list(loader(dataset, 2).batches(1, start))
+        assert len(rest) == 3 - start
+        assert all(equal(together([a]), together([b])) for a, b in zip(rest, whole[start:], strict=True))
+
+
+def test_each_epoch_draws_anew_and_shows_each_image_once(dataset: Dataset) -> None:
+    first, second = (together(list(loader(dataset).batches(epoch))) for epoch in (0, 1))
+    assert not torch.equal(first[0], second[0])
+    labels = Split(dataset, "train").labels
+    assert torch.bincount(first[3], minlength=6).le(torch.from_numpy(np.bincount(labels))).all()
+
+
+def test_validation_crops_are_cut_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = loader(dataset)
+    before = [crops for crops, _ in own.validation()]
+    monkeypatch.setattr(augment, "centre_crop", lambda *_: pytest.fail("cut again"))
+    assert all(torch.equal(a, b) for a, (b, _) in zip(before, own.validation(), strict=True))
+
+
+def test_small_copies_are_not_enlarged(photos: Path, tmp_path: Path) -> None:
+    """Photographs of shorter sides 50 to 80 kept at 64: enough for S = 256 at crop 56, not for 384."""
+    made = prepare(FolderSource(photos), tmp_path / "data", "quarter", store_side=64, workers=0)
+    check_stored(made, Scale(256, 256), 56)
+    check_stored(replace(made, store_side=0), JITTER, 56)
+    with pytest.raises(InputError, match="of shorter side 64, scale 256:512 needs 128; prepare the data again"):
+        Loader(made, recipe.load("quarter"), JITTER, 0, CPU, 0)
+
+
+# Resident data
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("scale", "crop"), [("256", 56), ("384", 56), ("256:512", 56), ("256:512", 32)])
+def test_resident_crops_are_the_same_up_to_rounding(dataset: Dataset, scale: str, crop: int, resample: str) -> None:
+    split = Split(dataset, "train")
+    assert fits(split)
+    resident, images, parsed = Resident(split, CPU), torch.arange(len(split)), Scale.parse(scale)
+    for epoch in range(3):
+        drawn = augment.draws(1, epoch, images)
+        crops = resident.crops(images, parsed, crop, torch.from_numpy(drawn.place), resample).numpy()
+        expected = np.stack(
+            [augment.training_crop(split.image(i), parsed, crop, drawn.place[i], resample) for i in images.tolist()]
+        )
+        difference = np.abs(crops.astype(int) - expected)
+        assert difference.max() <= (2 if resample == "bilinear" else 8)
+        assert difference.mean() < 0.2
+
+
+def test_images_of_the_right_size_are_only_cut(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for label, name in enumerate(CLASSES):
+            (tmp_path / "in" / split / name).mkdir(parents=True)
+            Image.fromarray(photo(label, label, 64, 64)).save(tmp_path / "in" / split / name / "0.png")
+    made = prepare(FolderSource(tmp_path / "in"), tmp_path / "data", "quarter", workers=0)
+    split = Split(made, "train")
+    place = torch.tensor([[0.0, 0.999, 0.0]]).double().expand(6, 3)
+    crops = Resident(split, CPU).crops(torch.arange(6), Scale(256, 256), 56, place)
+    for index in range(6):
+        assert np.array_equal(crops[index].numpy(), split.image(index)[:56, 8:])
+
+
+def test_the_loader_takes_resident_crops(dataset: Dataset) -> None:
+    own, plain = loader(dataset, 2), loader(dataset)
+    own.resident = Resident(own.train, CPU)
+    for a, b in zip(own.batches(0), plain.batches(0), strict=True):
+        assert equal(together([a])[1:], together([b])[1:])
+        assert (a.crops.int() - b.crops.int()).abs().max() <= 2

@@ -1,0 +1,149 @@
+"""Training and validation crops, batch after batch, the same for any number of workers and processes.
+
+Crops are cut where the images are decoded: in threads, straight from the memory-mapped shards, so that nothing is
+pickled and only crops travel; small data lies decoded in the memory of a GPU and is cut there. Pixels stay uint8 until
+the net's input is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vggrepro import augment, keyed
+from vggrepro.dataset import CACHE_BYTES, Dataset, Split
+from vggrepro.errors import InputError
+from vggrepro.images import ordered
+from vggrepro.paper import Scale, real_pixels
+from vggrepro.recipe import Recipe
+from vggrepro.resident import Resident, fits
+
+VALIDATION_PIXELS = 4 << 20  # in a batch of validation crops
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A process's share of a global batch: n images."""
+
+    crops: Tensor  # uint8 (n, crop, crop, 3), not yet mirrored; on the host, or on the device for resident data
+    flip: Tensor  # bool (n,)
+    shift: Tensor  # float32 (n, 3), RGB 0-255
+    labels: Tensor  # int64 (n,)
+    keys: Tensor  # int64 (n,), of the dropout masks
+
+
+def check_stored(dataset: Dataset, scale: Scale, crop: int) -> None:
+    """Refuses a training scale that the data set's smaller copies do not reach.
+
+    Raises:
+        InputError: the copies of `--store-side` have fewer pixels than S asks for.
+    """
+    needed = real_pixels(scale.high, crop)
+    if 0 < dataset.store_side < needed:
+        raise InputError(
+            f"{dataset.folder} keeps training images of shorter side {dataset.store_side}, scale {scale} needs "
+            f"{needed}; prepare the data again, with --store-side {needed} or without it"
+        )
+
+
+class Loader:
+    """The crops of one run: `batches` of the training split, `validation` of the other.
+
+    Args:
+        dataset: the prepared data.
+        recipe: crop, batch, resampling and colour shift.
+        scale: S.
+        seed: of all draws.
+        device: where small data is kept when it is a GPU.
+        workers: threads that decode and cut; 0 is the caller's own.
+        share: this process's rows of each global batch; all by default.
+        validation: this process's images of the validation split; all by default.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        scale: Scale,
+        seed: int,
+        device: torch.device,
+        workers: int,
+        share: range | None = None,
+        validation: range | None = None,
+    ) -> None:
+        check_stored(dataset, scale, recipe.crop)
+        self.recipe, self.scale, self.seed, self.workers = recipe, scale, seed, workers
+        self.train, self.val = Split(dataset, "train", cache=True), Split(dataset, "val")
+        self.device = device
+        share = range(recipe.batch) if share is None else share
+        self.rows_in_batch = torch.arange(share.start, share.stop)
+        self.steps = len(self.train) // recipe.batch  # the few images left over differ in each epoch
+        self.basis = augment.colour_basis(
+            np.array(dataset.rgb_eigenvectors), np.array(dataset.rgb_eigenvalues), recipe.colour_std
+        )
+        self.resident = Resident(self.train, device) if device.type == "cuda" and fits(self.train) else None
+        self._validation = range(len(self.val)) if validation is None else validation
+        self._validation_crops: list[Tensor] | None = None
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from step `start` on."""
+        order = keyed.permutation(self.seed, epoch, len(self.train))
+
+        def load(step: int) -> Batch:
+            images = order[step * self.recipe.batch + self.rows_in_batch]
+            return self._batch(images, epoch, step)
+
+        workers = 0 if self.resident else self.workers
+        return ordered(load, range(start, self.steps), workers, workers + 2)
+
+    def _batch(self, images: Tensor, epoch: int, step: int) -> Batch:
+        """The crops of `images` (n,), positions in the split, as drawn for them in this epoch."""
+        drawn = augment.draws(self.seed, epoch, images)
+        crop, resample = self.recipe.crop, self.recipe.resample
+        if self.resident:
+            place = torch.from_numpy(drawn.place).to(self.device, non_blocking=True)
+            crops = self.resident.crops(images.to(self.device), self.scale, crop, place, resample)
+        else:
+            pixels = np.empty((len(images), crop, crop, 3), np.uint8)
+            for row, (image, place) in enumerate(zip(images.tolist(), drawn.place, strict=True)):
+                pixels[row] = augment.training_crop(self.train.image(image), self.scale, crop, place, resample)
+            crops = torch.from_numpy(pixels)
+        return Batch(
+            crops,
+            torch.from_numpy(drawn.flip),
+            torch.from_numpy((drawn.colour @ self.basis).astype(np.float32)),
+            torch.from_numpy(self.train.labels[images.numpy()]).long(),
+            keyed.key(self.seed, keyed.DROPOUT, epoch, step, self.rows_in_batch),
+        )
+
+    def validation(self) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Centre crops at Q = S (or its middle), uint8 (n, crop, crop, 3), and labels (n,), this process's share.
+
+        The crops are kept from one epoch to the next when they are small.
+        """
+        start = self._validation.start
+        for crops in self._validation_crops or self._cut_validation():
+            yield crops, self.val.labels[start : start + len(crops)]
+            start += len(crops)
+
+    def _cut_validation(self) -> Iterator[Tensor]:
+        recipe, images = self.recipe, self._validation
+        shorter, crop = real_pixels(self.scale.middle, recipe.crop), recipe.crop
+        many = max(1, VALIDATION_PIXELS // crop**2)
+        keep: list[Tensor] | None = [] if 3 * len(images) * crop**2 <= CACHE_BYTES else None
+
+        def load(start: int) -> Tensor:
+            part = images[start : start + many]
+            return torch.from_numpy(
+                np.stack([augment.centre_crop(self.val.image(i), shorter, crop, recipe.resample) for i in part])
+            )
+
+        for pixels in ordered(load, range(0, len(images), many), self.workers, self.workers + 1):
+            if keep is not None:
+                keep.append(pixels)
+            yield pixels
+        self._validation_crops = keep
