@@ -21,8 +21,9 @@ from vggrepro import prepare as stage
 from vggrepro.dataset import Dataset, Split, load
 from vggrepro.errors import InputError
 from vggrepro.files import lock
-from vggrepro.prepare import prepare, principal_axes
+from vggrepro.prepare import check_downloads, colour_moments, prepare, principal_axes
 from vggrepro.sources import Example, FolderSource
+from vggrepro.views import rescale
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -272,3 +273,50 @@ def test_an_unknown_preset_is_refused_at_once(own: Path, tmp_path: Path) -> None
 def test_two_writers_on_one_folder(own: Path, tmp_path: Path) -> None:
     with lock(tmp_path / "to", "vggrepro prepare"):
         assert "is being written by vggrepro prepare (process" in refused(own, tmp_path / "to")
+
+
+# Options
+
+
+def test_smaller_copies_of_training_images(photos: Path, tmp_path: Path, dataset: Dataset) -> None:
+    """Photographs of shorter sides 50, 67, 72 and 80 kept at 70: the larger ones become copies, the others stay."""
+    made = prepare(FolderSource(photos), tmp_path / "small", "demo", store_side=70, workers=2)
+    assert made.store_side == 70
+    assert made.fingerprint != dataset.fingerprint
+    assert made.mean_rgb == dataset.mean_rgb  # of the original pixels
+    own, original = Split(made, "train"), Split(dataset, "train")
+    copied = 0
+    for index in range(30):
+        before, after = original.image(index), own.image(index)
+        assert (own.widths[index], own.heights[index]) == after.shape[1::-1]
+        if min(before.shape[:2]) <= 70:
+            assert own.image_bytes(index) == original.image_bytes(index)
+            continue
+        copied += 1
+        assert min(after.shape[:2]) == 70
+        assert np.abs(after.astype(int) - rescale(before, 70)).mean() < 3
+    assert copied == 15
+    assert all(Split(made, "val").image_bytes(i) == Split(dataset, "val").image_bytes(i) for i in range(18))
+    with pytest.raises(InputError, match="differs in store_side"):
+        prepare(FolderSource(photos), made.folder, "demo", workers=0)
+
+
+def test_published_checksums(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source, file = FolderSource(photos), photos / "val" / "ant" / "0.jpg"
+    with pytest.raises(InputError, match=r"no published checksums for class folders .*; leave --verify out"):
+        check_downloads(source)
+    whole = hashlib.md5(file.read_bytes()).hexdigest()
+    source.checksums = lambda: [(file, whole)]  # type: ignore[method-assign]
+    check_downloads(source)
+    assert "0.jpg: the official files" in capfd.readouterr().err
+    source.checksums = lambda: [(file, "0" * 32)]  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=f"0.jpg has MD5 {whole}, the official file {'0' * 32}; download it again"):
+        check_downloads(source)
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 4000), st.just(3))))
+def test_colour_moments_are_exact(image: np.ndarray) -> None:
+    mean, moment = colour_moments(image)
+    pixels = image.reshape(-1, 3).astype(np.int64)
+    np.testing.assert_allclose(mean, pixels.sum(0) / len(pixels), rtol=1e-15)
+    np.testing.assert_allclose(moment, pixels.T @ pixels / len(pixels), rtol=1e-15)

@@ -107,6 +107,29 @@ def prepare(
         return _finish(source, folder, state, splits)
 
 
+def check_downloads(source: Source) -> None:
+    """Compares downloaded files with their published MD5 sums.
+
+    Raises:
+        InputError: one differs, or none is published for this source.
+    """
+    known = source.checksums()
+    if not known:
+        raise InputError(f"prepare --verify: no published checksums for {source.description}; leave --verify out")
+    for path, expected in known:
+        with Track(f"verify {path.name}", path.stat().st_size >> 20, "MB") as track, path.open("rb") as file:
+            digest = hashlib.md5(usedforsecurity=False)
+            while part := file.read(8 << 20):
+                digest.update(part)
+                track.advance(len(part) >> 20)
+        if digest.hexdigest() != expected:
+            raise InputError(
+                f"prepare --verify: {path} has MD5 {digest.hexdigest()}, the official file {expected}; download it "
+                "again, or leave --verify out if it is a part on purpose"
+            )
+    say(f"prepare: {', '.join(path.name for path, _ in known)}: the official files")
+
+
 def _already(folder: Path, plan: dict[str, Any]) -> Dataset | None:
     """The finished data set of the same plan, None if there is none, InputError if another is there."""
     if not (folder / DATASET_JSON).is_file():
@@ -118,7 +141,7 @@ def _already(folder: Path, plan: dict[str, Any]) -> Dataset | None:
         if values.get("bad"):
             say(f"prepare: {len(values['bad'])} unreadable images were left out (listed in {folder / DATASET_JSON})")
         return dataset
-    differs = [name for name in plan if was.get(name) != plan[name]]
+    differs = [name for name in {**plan, **was} if was.get(name) != plan.get(name)]
     why = "its files have changed since" if differs == ["contents"] else f"differs in {', '.join(differs)}"
     raise InputError(
         f"{folder} already holds data set '{dataset.name}' ({was.get('source', '?')}, preset {dataset.preset}; "
@@ -284,7 +307,7 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
         "rgb_eigenvalues": values.tolist(),
         "fingerprint": hashlib.sha256(content.encode()).hexdigest(),
         "subset": source.subset,
-        "words": list(source.words),
+        "words": [word or name for word, name in zip(source.words or source.classes, source.classes, strict=True)],
         "devkit_ids": list(source.devkit_ids),
         "store_side": state["plan"].get("store_side", 0),
         "kinds": {split: dict(sorted(found.items())) for split, found in kinds.items()},

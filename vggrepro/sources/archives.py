@@ -92,10 +92,15 @@ def _scan(file: IO[bytes] | _Window, path: Path, base: int, place: str) -> Membe
         end = file.seek(0, os.SEEK_END)
     except tarfile.TarError as error:
         raise InputError(f"prepare: {place}: damaged or no uncompressed tar ({error}); download it again") from None
-    if offsets and offsets[-1] + sizes[-1] > base + end:
+    # A block of zeros follows the last member; without it the tar was cut at a header, which tarfile lets pass.
+    if offsets and offsets[-1] - base + _whole_blocks(sizes[-1]) + tarfile.BLOCKSIZE > end:
         last = names[-1].decode("utf-8", "backslashreplace")
-        raise InputError(f"prepare: {place}: cut off in member '{last}'; download it again")
+        raise InputError(f"prepare: {place}: cut off in or after member '{last}'; download it again")
     return Members(path, np.array(names, dtype=np.bytes_), np.array(offsets, np.int64), np.array(sizes, np.int64))
+
+
+def _whole_blocks(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 class _Window:

@@ -1,0 +1,96 @@
+"""What a data set holds: counts and sizes against the photographs, checksums against a flipped byte, the sheet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggrepro import survey
+from vggrepro.dataset import Dataset
+from vggrepro.errors import InputError
+from vggrepro.prepare import prepare
+from vggrepro.sources import FolderSource
+
+
+def test_counts_and_sizes(dataset: Dataset) -> None:
+    table = survey.splits_table(dataset).set_index("split")
+    assert table["images"].to_dict() == {"train": 30, "val": 18}
+    assert table["classes"].to_list() == [6, 6]
+    assert table.loc["train", "a class"] == "5–5–5"
+    assert table.loc["train", "shorter side"] == "50–69.5–80"
+    assert table.loc["val", "long:short"] == "1–1.64–3"
+
+
+def test_notes_name_formats_and_what_was_left_out(photos: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(photos, tmp_path / "photos"))
+    Image.open(own / "train" / "ant" / "0.jpg").save(own / "train" / "ant" / "0.png")
+    Image.open(own / "train" / "ant" / "1.jpg").convert("L").save(own / "train" / "ant" / "1.jpg")
+    Image.open(own / "val" / "ant" / "1.jpg").convert("CMYK").save(own / "val" / "ant" / "1.jpg")
+    (own / "val" / "bee" / "0.jpg").write_bytes(b"no image")
+    lines = survey.notes(prepare(FolderSource(own), tmp_path / "data", "demo", skip_bad=True, workers=0))
+    assert lines[0] == f"{tmp_path / 'data'}: photos, 6 classes, preset demo"
+    assert "images: the original files' bytes" in lines
+    assert "train formats: 1 JPEG L, 29 JPEG RGB, 1 PNG RGB" in lines
+    assert "val formats: 1 JPEG CMYK, 16 JPEG RGB" in lines
+    assert lines[-2:] == ["left out as unreadable: 1", f"  {own}/val/bee/0.jpg (not an image)"]
+    small = prepare(FolderSource(photos), tmp_path / "small", "quarter", store_side=64, workers=0)
+    assert "training images: copies of shorter side 64" in survey.notes(small)
+
+
+def test_the_official_oddities_are_counted(dataset: Dataset) -> None:
+    """22 CMYK images and one PNG are among ImageNet's training images."""
+    path = dataset.folder / "dataset.json"
+    about = json.loads(path.read_text())
+    about["kinds"] = {"train": {"JPEG CMYK": 20, "JPEG RGB": 7, "PNG RGBA": 1}, "val": {"JPEG CMYK": 1}}
+    path.write_text(json.dumps(about))
+    lines = survey.notes(replace(dataset, name="imagenet"))
+    assert "train differs from the official files: 20 JPEG CMYK (official: 22)" in lines
+    assert not any(line.startswith("val differs") for line in lines)
+    assert not any("differs" in line for line in survey.notes(dataset))
+
+
+@pytest.mark.parametrize("place", [0.01, 0.5, 0.99])
+def test_a_flipped_byte_is_found(dataset: Dataset, place: float) -> None:
+    assert survey.verify(dataset, workers=2) == 2
+    shard = dataset.folder / "val-00000.arrow"
+    data = bytearray(shard.read_bytes())
+    data[int(place * len(data))] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(
+        InputError, match=r"val-00000\.arrow is not as 'prepare' wrote it .* prepare the data set again"
+    ):
+        survey.verify(dataset, workers=0)
+    shard.unlink()
+    with pytest.raises(InputError, match=r"val-00000\.arrow is missing"):
+        survey.verify(dataset, workers=0)
+
+
+def test_a_data_set_without_checksums_says_so(dataset: Dataset) -> None:
+    path = dataset.folder / "dataset.json"
+    about = json.loads(path.read_text())
+    del about["shards"]
+    path.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="holds no checksums; prepare the data set again"):
+        survey.verify(dataset, workers=0)
+
+
+def test_the_sheet_shows_images_of_each_class(dataset: Dataset, tmp_path: Path) -> None:
+    survey.sheet(
+        replace(dataset, words=("an exceedingly long name of a small insect", *dataset.words[1:])), tmp_path / "s"
+    )
+    with Image.open(tmp_path / "s") as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image)
+    side = survey.THUMBNAIL + 2
+    assert pixels.shape == (6 * side, survey.CAPTION + 5 * side, 3)
+    for row in range(6):
+        assert (pixels[row * side : (row + 1) * side, : survey.CAPTION] < 128).any()  # a caption
+        for column in range(5):
+            thumbnail = pixels[row * side :, survey.CAPTION + column * side :][: survey.THUMBNAIL, : survey.THUMBNAIL]
+            assert thumbnail.std() > 5

@@ -1,0 +1,299 @@
+"""WebDataset: tars named by split, in which an image and its label are neighbours of the same name.
+
+A member's name up to its first dot tells the sample, the rest the part: `n01440764_10026.jpg`, `n01440764_10026.cls`.
+The tars are read in place; what stays in memory is an image's name, offset, size and label, in arrays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from vggrepro.errors import InputError
+from vggrepro.progress import Track
+from vggrepro.sources.archives import Members, members
+from vggrepro.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example, Source, digest, some
+
+SPLITS = {"train": TRAIN_NAMES, "val": VAL_NAMES, "test": ("test", "testing")}
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+NAME_LISTS = ("classes.txt", "classnames.txt", "labels.txt")
+LONGEST_LABEL = 1 << 20  # bytes of a .cls or .json member: more is something else
+
+_MEMBER = re.compile(r"(?P<stem>(?:.*/)?[^./]+)\.(?P<part>[^/]+)", re.DOTALL)
+_META = re.compile(r"(?:.*/)?__[^/]*__(?:[./].*)?", re.DOTALL)  # WebDataset's own notes, such as `__shard__.json`
+_WNID = re.compile(rb"(?:.*/)?(n\d{8})_")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The samples of one tar."""
+
+    images: Members
+    labels: np.ndarray  # (n,) int32, -1: none
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class WebDatasetSource(Source):
+    """WebDataset tars: an image (`.jpg`, `.png` …) and its class number (`.cls`, or "label" in `.json`) a sample.
+
+    A tar's split is a word of its name (`train-0000.tar`, `imagenet1k-validation-00.tar`) or its folder's name.
+    Without a validation split, `test` serves as one; beside one, test images need no label. Classes are named by
+    `classes.txt` (a name a line) or `classes.tsv` (label, wnid, words) in the folder, by the wnids with which all
+    training keys start, or by their numbers.
+    """
+
+    layout = "a folder of WebDataset tars (train-0000.tar …, val-0000.tar …)"
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any(_split_of(path, folder) for path in _tars(folder))
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.name = self.folder.name
+        self.description = f"WebDataset tars {self.folder}"
+        files = self._find_files()
+        listed = self._listed_names()
+        with Track(f"index {self.name}", sum(map(len, files.values())), "tars") as track:
+            self.shards: dict[str, list[Shard]] = {split: [] for split in files}
+            for split, path in ((split, path) for split, paths in files.items() for path in paths):
+                self.shards[split].append(_index(path, labelled=split != "test"))
+                track.advance(1)
+        self._check_labels(len(listed[0]) if listed else None)
+        self.classes, self.words = self._class_names(listed)
+        self._check_classes()
+        self._distinct = {split: _distinct(shards) for split, shards in self.shards.items()}
+
+    def _find_files(self) -> dict[str, list[Path]]:
+        splits: dict[str, list[Path]] = {split: [] for split in SPLITS}
+        tars = _tars(self.folder)
+        for path in tars:
+            if split := _split_of(path, self.folder):
+                if path.name.endswith(COMPRESSED):
+                    raise InputError(f"prepare: {path} is compressed, which leaves no random access; gunzip it first")
+                splits[split].append(path)
+        if not splits["val"]:
+            splits["val"], splits["test"] = splits["test"], []
+        for split, names in (("train", TRAIN_NAMES), ("val", (*VAL_NAMES, "test"))):
+            if not splits[split]:
+                raise InputError(
+                    f"prepare: {self.folder}: no {' or '.join(names)} tars among {some([p.name for p in tars])}; "
+                    "names contain their split, such as train-0000.tar"
+                )
+        return {split: paths for split, paths in splits.items() if paths}
+
+    def _listed_names(self) -> tuple[list[str], list[str]] | None:
+        """Class names and words (maybe none) from a file in the folder, in the order of labels."""
+        for path in (self.folder / name for name in NAME_LISTS):
+            if path.is_file():
+                return _lines(path), []
+        if not (path := self.folder / "classes.tsv").is_file():
+            return None
+        rows = [line.split("\t") for line in _lines(path)]
+        if not rows[0][0].isdecimal():  # a heading
+            del rows[0]
+        for label, row in enumerate(rows):
+            if len(row) < 2 or row[0] != str(label):
+                raise InputError(f"prepare: {path}: {some(row)!r} should be label {label}, wnid, words, tab-separated")
+        words = [row[2] if len(row) > 2 else row[1] for row in rows]
+        return [row[1] for row in rows], words
+
+    def _check_labels(self, classes: int | None) -> None:
+        """Refuses labels outside the `classes` that are listed or, without a list, gaps in those of train."""
+        for split in ("train", "val"):
+            if not self.count(split):
+                raise InputError(f"prepare: {self.folder}: its {split} tars hold no sample; download them again")
+        if classes is None:
+            present = np.unique(_labels(self.shards["train"]))
+            present = present[present >= 0]  # a negative one is reported below
+            gaps = np.flatnonzero(present != np.arange(len(present)))
+            if len(gaps):
+                raise InputError(
+                    f"prepare: {self.folder}: train has no image of label {gaps[0]} but some of {present[-1]}; "
+                    "number the classes from 0 without gaps, or list them all in classes.txt"
+                )
+            classes = len(present)
+        for split, shards in self.shards.items():
+            for shard in shards:
+                low = -1 if split == "test" else 0
+                wrong = np.flatnonzero((shard.labels < low) | (shard.labels >= classes))
+                if len(wrong):
+                    raise InputError(
+                        f"prepare: {shard.images.path}: label {shard.labels[wrong[0]]} of "
+                        f"{shard.images.name(wrong[0])!r} is outside the {classes} classes; mend or remove the sample"
+                    )
+
+    def _class_names(self, listed: tuple[list[str], list[str]] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        wnids = _wnids(self.shards["train"])
+        if listed:
+            names, words = listed
+        else:
+            names, words = [str(label) for label in np.unique(_labels(self.shards["train"]))], []
+        if wnids and not any(_WNID.fullmatch(f"{name}_".encode()) for name in names):
+            names, words = [wnids.get(label, name) for label, name in enumerate(names)], names if listed else []
+        for split, found in (("train", wnids), ("val", _wnids(self.shards["val"]))):
+            for label, wnid in sorted(found.items() if wnids else ()):
+                if names[label] != wnid:
+                    raise InputError(
+                        f"prepare: {self.folder}: label {label} is {wnid} in the names of {split}, but class "
+                        f"{names[label]}; write the tars again with one numbering"
+                    )
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise InputError(f"prepare: {self.folder}: class names that come twice: {some(twice)}; make them distinct")
+        return tuple(names), tuple(words)
+
+    def _check_classes(self) -> None:
+        for split in ("train", "val"):
+            count = np.bincount(_labels(self.shards[split]), minlength=len(self.classes))
+            empty = [name for label, name in enumerate(self.classes) if not count[label]]
+            if empty:
+                raise InputError(f"prepare: {self.folder}: {split} has no image of class {some(empty)}; add one")
+
+    def contents(self) -> str:
+        paths = [shard.images.path for shards in self.shards.values() for shard in shards]
+        return digest((str(path.relative_to(self.folder)), path.stat().st_size) for path in paths)
+
+    def count(self, split: str) -> int:
+        return sum(map(len, self.shards.get(split, ())))
+
+    def examples(self, split: str, start: int) -> Iterator[Example]:
+        for shard in self.shards[split]:
+            path = shard.images.path
+            prefix = "" if self._distinct[split] else f"{path.relative_to(self.folder).as_posix()}/"
+            if start < len(shard):
+                with path.open("rb") as file:
+                    for row in range(start, len(shard)):
+                        name = shard.images.name(row)
+                        key = prefix + name.removeprefix("./")
+                        data = shard.images.read(file, row)
+                        yield Example(key, data, int(shard.labels[row]), f"{path} member {name!r}")
+            start = max(0, start - len(shard))
+
+
+def _tars(folder: Path) -> list[Path]:
+    """Tars in a folder and its folders; no deeper, where a million images may lie."""
+    found = chain(folder.glob("*.t*"), folder.glob("*/*.t*"))
+    return sorted(path for path in found if path.name.endswith((".tar", *COMPRESSED)))
+
+
+def _split_of(path: Path, folder: Path) -> str:
+    """The split that a tar's folder or a word of its name says, "" if none."""
+    words = [path.parent.name] if path.parent != folder else []
+    if not path.name.startswith("ILSVRC2012_"):  # the official tars are no WebDataset
+        words += re.split(r"[-_.]", path.name)
+    return next((split for word in words for split, names in SPLITS.items() if word.lower() in names), "")
+
+
+def _index(path: Path, labelled: bool) -> Shard:
+    """Where a tar's images are, and their labels, which `labelled` demands."""
+    held = members(path)
+    rows: list[int] = []
+    labels: list[int] = []
+    with path.open("rb") as file:
+        for stem, parts in _samples(held):
+            images = [row for part, row in parts.items() if f".{part}" in IMAGE_SUFFIXES]
+            if len(images) != 1:
+                raise InputError(
+                    f"prepare: {path}: sample {stem!r} has {len(images) or 'no'} images among its parts "
+                    f"{some(sorted(parts))}; give it one (names are parted at their first dot)"
+                )
+            label = _label(held, file, stem, parts)
+            if label is None and labelled:
+                raise InputError(
+                    f"prepare: {path}: sample {stem!r} has no label; add {stem}.cls with the class number, or "
+                    f"{stem}.json with a 'label'"
+                )
+            rows.append(images[0])
+            labels.append(-1 if label is None else label)
+    shard = Shard(held.select(np.array(rows, dtype=np.int64)), np.array(labels, dtype=np.int32))
+    if not _distinct([shard]):
+        names, counts = np.unique(shard.images.names, return_counts=True)
+        raise _twice(path, bytes(names[counts > 1][0]).decode("utf-8", "backslashreplace"))
+    return shard
+
+
+def _samples(held: Members) -> Iterator[tuple[str, dict[str, int]]]:
+    """Neighbours of one stem: the stem, and the row of each part, such as `jpg`, `cls`."""
+    current, parts = "", dict[str, int]()
+    for row in range(len(held)):
+        name = held.name(row)
+        match = _MEMBER.fullmatch(name)
+        if match is None or _META.fullmatch(name):
+            continue
+        stem, part = match["stem"], match["part"].lower()
+        if stem != current:
+            if parts:
+                yield current, parts
+            current, parts = stem, {}
+        if part in parts:
+            raise _twice(held.path, name)
+        parts[part] = row
+    if parts:
+        yield current, parts
+
+
+def _twice(path: Path, name: str) -> InputError:
+    return InputError(f"prepare: {path}: member {name!r} is there twice; give each sample a name of its own")
+
+
+def _label(held: Members, file: IO[bytes], stem: str, parts: dict[str, int]) -> int | None:
+    """The class number of a sample, None if it has none."""
+    row = parts.get("cls", parts.get("json"))
+    if row is None:
+        return None
+    data = held.read(file, row) if held.sizes[row] <= LONGEST_LABEL else b""
+    if "cls" in parts:
+        text = data.decode("latin-1").strip()
+    else:
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            raise InputError(f"prepare: {held.path}: {held.name(row)!r} is no JSON; write the tar again") from None
+        if not isinstance(value, dict) or value.get("label") is None:
+            return None
+        text = str(value["label"])
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise InputError(f"prepare: {held.path}: label {text[:40]!r} of sample {stem!r} is no class number")
+    return int(text)
+
+
+def _labels(shards: list[Shard]) -> np.ndarray:
+    return np.concatenate([shard.labels for shard in shards])
+
+
+def _distinct(shards: list[Shard]) -> bool:
+    names = np.concatenate([shard.images.names for shard in shards])
+    return len(np.unique(names)) == len(names)
+
+
+def _wnids(shards: list[Shard]) -> dict[int, str]:
+    """Each label's wnid where all names start with one and the two correspond one to one, else nothing."""
+    found: dict[int, bytes] = {}
+    for shard in shards:
+        for name, label in zip(shard.images.names, shard.labels.tolist(), strict=True):
+            match = _WNID.match(name)
+            if match is None or found.setdefault(label, match[1]) != match[1]:
+                return {}
+    return {label: wnid.decode() for label, wnid in found.items()} if len({*found.values()}) == len(found) else {}
+
+
+def _lines(path: Path) -> list[str]:
+    """A text file's lines, none of them empty."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"prepare: {path} cannot be read ({error}); mend or remove it") from None
+    if not lines or "" in lines:
+        line = lines.index("") + 1 if lines else 1
+        raise InputError(f"prepare: {path}: line {line} is empty; give a class a line, in the order of labels")
+    return lines

@@ -1,0 +1,145 @@
+"""What a prepared data set holds: counts, class balance, sizes, formats; its checksums; a sheet of samples."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from vggrepro.augment import centre_crop
+from vggrepro.dataset import DATASET_JSON, Dataset, Split
+from vggrepro.errors import InputError
+from vggrepro.files import atomic, read_json
+from vggrepro.images import ordered
+from vggrepro.progress import Track
+
+READ_BYTES = 8 << 20
+SHEET_CLASSES, SHEET_IMAGES, THUMBNAIL, CAPTION = 12, 8, 112, 168  # rows, columns, pixels
+# Oddities of the official files, by format and colour mode; one of the training images is a PNG under a JPEG's name.
+KNOWN_KINDS = {"train": {"JPEG CMYK": 22, "PNG": 1}, "val": {"JPEG CMYK": 1}}
+
+
+def splits_table(dataset: Dataset) -> pd.DataFrame:
+    """A row a split: images, classes that have any, images a class, shorter side and aspect ratio, gigabytes."""
+    rows = []
+    for name in [name for name, count in dataset.counts.items() if count]:
+        split = Split(dataset, name)
+        shorter, longer = np.minimum(split.widths, split.heights), np.maximum(split.widths, split.heights)
+        known = split.labels[split.labels >= 0]
+        balance = np.bincount(known, minlength=len(dataset.classes))
+        size = sum(path.stat().st_size for path in dataset.folder.glob(f"{name}-*.arrow"))
+        rows.append(
+            {
+                "split": name,
+                "images": len(split),
+                "classes": int((balance > 0).sum()),
+                "a class": _spread(balance[balance > 0]) if len(known) else "unlabelled",
+                "shorter side": _spread(shorter),
+                "long:short": _spread(longer / shorter),
+                "GB": round(size / 1e9, 3),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _spread(values: np.ndarray) -> str:
+    """`least–median–greatest`."""
+    numbers = (values.min(), np.median(values), values.max())
+    return "–".join(f"{number:,.2f}".rstrip("0").rstrip(".") for number in numbers)
+
+
+def notes(dataset: Dataset) -> list[str]:
+    """Lines about the data set as a whole: storage, formats, what was left out, how it compares to the official one."""
+    about = read_json(dataset.folder / DATASET_JSON)
+    lines = [f"{dataset.folder}: {dataset.name}, {len(dataset.classes)} classes, preset {dataset.preset}"]
+    if dataset.subset:
+        lines.append(f"a subset: {dataset.subset}")
+    side = dataset.store_side
+    lines.append(f"training images: copies of shorter side {side}" if side else "images: the original files' bytes")
+    kinds: dict[str, dict[str, int]] = about.get("kinds", {})
+    for split, found in kinds.items():
+        lines.append(f"{split} formats: " + ", ".join(f"{count:,} {kind}" for kind, count in found.items()))
+    if dataset.name == "imagenet" and not dataset.subset:
+        lines += [line for split, found in kinds.items() if (line := _against_official(split, found))]
+    bad: list[str] = about.get("bad", [])
+    lines.append(f"left out as unreadable: {len(bad)}")
+    lines += [f"  {line}" for line in bad]
+    return lines
+
+
+def _against_official(split: str, found: dict[str, int]) -> str:
+    def count(kind: str) -> int:
+        return sum(number for name, number in found.items() if name.startswith(kind))
+
+    differ = [
+        f"{count(kind)} {kind} (official: {number})"
+        for kind, number in KNOWN_KINDS.get(split, {}).items()
+        if count(kind) != number
+    ]
+    return f"{split} differs from the official files: {', '.join(differ)}" if differ else ""
+
+
+def verify(dataset: Dataset, workers: int) -> int:
+    """Reads every shard and compares it with the SHA-256 that `prepare` took; gives the number of shards.
+
+    Raises:
+        InputError: a shard is missing or differs, or the data set has no checksums.
+    """
+    recorded: dict[str, dict[str, Any]] = read_json(dataset.folder / DATASET_JSON).get("shards", {})
+    if not recorded:
+        raise InputError(f"{dataset.folder / DATASET_JSON} holds no checksums; prepare the data set again to have them")
+    paths = [dataset.folder / name for name in recorded]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path} is missing; prepare the data set again")
+    with Track("verify", sum(path.stat().st_size for path in paths) >> 20, "MB") as track:
+        for path, found in zip(paths, ordered(_sha256, paths, workers, workers), strict=True):
+            if found != recorded[path.name]["sha256"]:
+                raise InputError(
+                    f"{path} is not as 'prepare' wrote it (its SHA-256 differs from the recorded one): damaged or "
+                    "changed; prepare the data set again"
+                )
+            track.advance(path.stat().st_size >> 20)
+    return len(paths)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while part := file.read(READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def sheet(dataset: Dataset, path: Path) -> None:
+    """Writes sample images of up to twelve classes, evenly spaced in the class list, a class a row, as a PNG."""
+    split = Split(dataset, "train")
+    present = np.unique(split.labels)
+    chosen = present[np.linspace(0, len(present) - 1, min(SHEET_CLASSES, len(present))).round().astype(int)]
+    side = THUMBNAIL + 2
+    columns = min(SHEET_IMAGES, int(np.bincount(split.labels).max()))
+    canvas = Image.new("RGB", (CAPTION + columns * side, len(chosen) * side), "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, label in enumerate(chosen.tolist()):
+        rows = np.flatnonzero(split.labels == label)
+        picked = rows[np.linspace(0, len(rows) - 1, min(SHEET_IMAGES, len(rows))).round().astype(int)]
+        name, words = dataset.classes[label], dataset.words[label].split(",")[0]
+        count = f"{len(rows):,} image{'s' if len(rows) != 1 else ''}"
+        caption = [f"{label}: {name}", *([words] if words != name else []), count]
+        fitted = [line if draw.textlength(line) < CAPTION - 8 else _shortened(line, draw) for line in caption]
+        draw.multiline_text((4, row * side + THUMBNAIL // 2 - 18), "\n".join(fitted), fill="black")
+        for column, index in enumerate(picked.tolist()):
+            pixels = centre_crop(split.image(index), THUMBNAIL, THUMBNAIL)
+            canvas.paste(Image.fromarray(pixels), (CAPTION + column * side, row * side))
+    with atomic(path) as temporary:
+        canvas.save(temporary, "PNG")
+
+
+def _shortened(line: str, draw: ImageDraw.ImageDraw) -> str:
+    length = math.floor(len(line) * (CAPTION - 16) / draw.textlength(line))
+    return line[:length] + "…"
