@@ -31,6 +31,19 @@ def difference(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b).max())
 
 
+def cut(pixels: np.ndarray, shorter: int, side: int, left: int, top: int, resample: str = "bilinear") -> np.ndarray:
+    """The crop at (left, top) after rescaling the shorter side."""
+    height, width, _ = pixels.shape
+    new_width, new_height = augment.rescaled_size(width, height, shorter)
+    window = augment.Window((width / new_width, height / new_height), left, top, side)
+    return augment.cut(Image.fromarray(pixels), window, resample)
+
+
+def training_crop(pixels: np.ndarray, scale: Scale, crop: int, place: np.ndarray) -> np.ndarray:
+    height, width, _ = pixels.shape
+    return augment.cut(Image.fromarray(pixels), augment.training_window(width, height, scale, crop, place))
+
+
 def test_rescaled_size_is_torchvisions() -> None:
     rng = np.random.default_rng(0)
     for width, height in [*SIZES, *rng.integers(1, 3000, (300, 2)).tolist()]:
@@ -47,7 +60,7 @@ def test_cut_is_a_crop_of_the_resized_image(width: int, height: int, resample: s
         whole = resized(pixels, shorter, resample)
         rows, columns = whole.shape[:2]
         for left, top in ((0, 0), (columns - 64, rows - 64), ((columns - 64) // 2, (rows - 64) // 3)):
-            crop = augment.cut(pixels, shorter, 64, left, top, resample)
+            crop = cut(pixels, shorter, 64, left, top, resample)
             assert crop.dtype == np.uint8
             # Pillow rounds after each of its two passes, whose order it chooses, and holds the window in float32
             assert difference(crop, whole[top : top + 64, left : left + 64]) <= 2
@@ -55,7 +68,7 @@ def test_cut_is_a_crop_of_the_resized_image(width: int, height: int, resample: s
 
 def test_cut_of_an_image_of_the_target_size_does_not_touch_its_pixels() -> None:
     pixels = noise(90, 64)
-    np.testing.assert_array_equal(augment.cut(pixels, 64, 64, 13, 0), pixels[:, 13:77])
+    np.testing.assert_array_equal(cut(pixels, 64, 64, 13, 0), pixels[:, 13:77])
 
 
 @pytest.mark.parametrize("shorter", [224, 257, 384, 512])
@@ -65,7 +78,7 @@ def test_every_window_lies_inside_images_of_any_size(shorter: int) -> None:
         pixels = np.zeros((height, width, 3), np.uint8)
         new_width, new_height = augment.rescaled_size(width, height, shorter)
         if max(new_width, new_height) < 5000:
-            assert augment.cut(pixels, shorter, 224, new_width - 224, new_height - 224).shape == (224, 224, 3)
+            assert cut(pixels, shorter, 224, new_width - 224, new_height - 224).shape == (224, 224, 3)
 
 
 def position(pixels: np.ndarray, crop: np.ndarray) -> tuple[int, int]:
@@ -78,34 +91,27 @@ def test_training_crops_reach_both_borders_and_every_place_is_as_likely() -> Non
     y, x = np.mgrid[0:64, 0:70]
     pixels = np.stack([x, y, x], 2).astype(np.uint8)  # at S = 224 of a 64 crop: no resizing
     drawn = augment.draws(0, 0, torch.arange(4000))
-    places = [position(pixels, augment.training_crop(pixels, Scale(224, 224), 64, place)) for place in drawn.place]
+    places = [position(pixels, training_crop(pixels, Scale(224, 224), 64, place)) for place in drawn.place]
     lefts = np.bincount([left for left, _ in places], minlength=7)
     assert {top for _, top in places} == {0}
     assert len(lefts) == 7
     assert ((lefts - 4000 / 7) ** 2 / (4000 / 7)).sum() < 22.5  # chi-square, 6 degrees: one in a thousand
-    last = augment.training_crop(pixels, Scale(224, 224), 64, np.array([0, 1 - 2**-24, 1 - 2**-24]))
+    last = training_crop(pixels, Scale(224, 224), 64, np.array([0, 1 - 2**-24, 1 - 2**-24]))
     assert position(pixels, last) == (6, 0)
 
 
-def test_jitter_draws_every_size_between_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-
-    def record(pixels: np.ndarray, shorter: int, *rest: object) -> np.ndarray:
-        seen.append(shorter)
-        return pixels
-
-    monkeypatch.setattr(augment, "cut", record)
+def test_jitter_draws_every_size_between_its_ends() -> None:
     drawn = augment.draws(0, 0, torch.arange(3000)).place
-    for place in drawn:
-        augment.training_crop(noise(80, 70), JITTER, 56, place)  # [64; 128] real pixels
+
+    def shorter(scale: Scale, crop: int, place: np.ndarray) -> int:
+        return round(70 / augment.training_window(80, 70, scale, crop, place).ratio[1])
+
+    seen = [shorter(JITTER, 56, place) for place in drawn]  # [64; 128] real pixels
     counts = np.bincount(seen)
     assert (min(seen), max(seen), np.count_nonzero(counts)) == (64, 128, 65)
     expected = 3000 / 65
     assert ((counts[64:] - expected) ** 2 / expected).sum() < 64 + 4 * np.sqrt(2 * 64)
-    seen.clear()
-    for place in drawn[:50]:
-        augment.training_crop(noise(80, 70), S256, 224, place)
-    assert set(seen) == {256}
+    assert {shorter(S256, 224, place) for place in drawn[:50]} == {256}
 
 
 def test_scale_and_place_are_drawn_apart() -> None:
@@ -119,7 +125,8 @@ def test_centre_crop_is_torchvisions() -> None:
         pixels = noise(width, height)
         whole = Image.fromarray(resized(pixels, 72, "bilinear"))
         expected = np.asarray(vision.center_crop(whole, [56, 56]))
-        assert difference(augment.centre_crop(pixels, 72, 56), expected) <= 2
+        crop = augment.cut(Image.fromarray(pixels), augment.centre_window(width, height, 72, 56))
+        assert difference(crop, expected) <= 2
 
 
 def test_draws_belong_to_seed_epoch_and_image_alone() -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggrepro.images import BadImage, decode, ordered
+from vggrepro import images
+from vggrepro.images import BadImage, ordered
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest takes back the module's own filter
 
@@ -29,6 +30,12 @@ def file(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def decode(data: bytes | memoryview) -> np.ndarray:
+    image = images.decode(data)
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
 def test_rgb_images_keep_their_pixels() -> None:
@@ -117,6 +124,17 @@ PNG = file(Image.fromarray(smooth()), "PNG")
 def test_bad_images_say_why(data: bytes, message: str) -> None:
     with pytest.raises(BadImage, match=message):
         decode(data)
+
+
+def test_the_kind_of_an_image_is_read_from_its_header() -> None:
+    image = Image.fromarray(smooth())
+    assert images.kind(JPEG) == "JPEG RGB"
+    assert images.kind(JPEG[:-20]) == "JPEG RGB"
+    assert images.kind(file(image.convert("CMYK"), "JPEG")) == "JPEG CMYK"
+    assert images.kind(file(image.convert("L"), "JPEG")) == "JPEG L"
+    assert images.kind(memoryview(file(image.convert("RGBA"), "PNG"))) == "PNG RGBA"
+    with pytest.raises(BadImage):
+        images.kind(b"no image")
 
 
 def test_any_damage_is_a_bad_image_or_an_image() -> None:

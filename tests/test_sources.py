@@ -15,6 +15,7 @@ import pytest
 from conftest import CLASSES, photo
 from PIL import Image
 
+from vggrepro import synsets
 from vggrepro.errors import InputError
 from vggrepro.images import decode
 from vggrepro.sources import FolderSource, ParquetSource, Source, open_source
@@ -43,7 +44,8 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "file.tar").write_bytes(b"")
     assert "is a file; give the folder that holds it" in message(tmp_path / "file.tar")
     text = message(tmp_path)
-    assert "has no known layout; known layouts: 'demo'; a folder with train/<class>/ and val/<class>/" in text
+    assert "has no known layout; known layouts: 'demo'; ILSVRC-2012 as downloaded (ILSVRC2012_img_train.tar" in text
+    assert "; a folder with train/<class>/ and val/<class>/ image folders; " in text
     assert "Hugging Face parquet" in text
 
 
@@ -73,16 +75,65 @@ def test_other_names_of_the_validation_folder(photos: Path, tmp_path: Path, name
     assert everything(source, "val") == everything(open_source(str(photos)), "val")
 
 
-def test_only_image_files_count_whatever_their_case_and_depth(photos: Path, tmp_path: Path) -> None:
+def test_only_image_files_count_whatever_their_case_and_depth(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(photos, tmp_path / "p")
     ant = tmp_path / "p" / "train" / "ant"
     (ant / "notes.txt").write_text("not an image")
     (ant / "Thumbs.db").write_bytes(b"x")
+    (ant / "._1.jpg").write_bytes(b"macOS")
+    (ant / ".DS_Store").write_bytes(b"macOS")
     (ant / "images").mkdir()
     (ant / "0.jpg").rename(ant / "images" / "X.JPEG")
     (tmp_path / "p" / "train" / "labels.csv").write_text("beside the classes")
     keys = [key for key, _, label in everything(open_source(str(tmp_path / "p")), "train") if label == 0]
     assert keys == ["ant/1.jpg", "ant/2.jpg", "ant/3.jpg", "ant/4.jpg", "ant/images/X.JPEG"]
+    assert capsys.readouterr().err == ("prepare: left out 2 files that are no images by their suffix: 1 .db, 1 .txt\n")
+
+
+def test_a_test_folder_with_classes_or_without(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    test = folder / "test"
+    shutil.copytree(photos / "val" / "bee", test)
+    shutil.copytree(photos / "val" / "cat", test / "more")
+    keys = [*(f"{n}.jpg" for n in range(3)), *(f"more/{n}.jpg" for n in range(3))]
+    assert [(key, label) for key, _, label in everything(open_source(str(folder)), "test")] == [(k, -1) for k in keys]
+    (test / "more").rename(test / "cat")
+    assert f"{test} holds class folders but also 0.jpg; give all test images a class folder" in message(folder)
+    (test / "gnu").mkdir()
+    assert "holds class folders but also gnu" in message(folder)
+    (test / "gnu").rmdir()
+    for path in test.glob("*.jpg"):
+        path.unlink()
+    keys = [f"cat/{n}.jpg" for n in range(3)]
+    assert [(key, label) for key, _, label in everything(open_source(str(folder)), "test")] == [(k, 2) for k in keys]
+    shutil.rmtree(test / "cat")
+    assert open_source(str(folder)).count("test") == 0
+
+
+def test_classes_that_are_wnids_have_words(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    assert open_source(str(folder)).words == ()
+    for split in ("train", "val"):
+        (folder / split / "ant").rename(folder / split / "n01440764")
+    source = open_source(str(folder))
+    assert isinstance(source, FolderSource)
+    assert source.words == (*CLASSES[1:], "tench, Tinca tinca")
+
+
+def test_contents_tell_changed_folders(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    seen = {open_source(str(folder)).contents(), open_source(str(photos)).contents()}
+    assert len(seen) == 1
+    image = folder / "train" / "bee" / "2.jpg"
+    image.write_bytes(image.read_bytes() + b"x")
+    seen.add(open_source(str(folder)).contents())
+    image.rename(image.with_name("9.jpg"))
+    seen.add(open_source(str(folder)).contents())
+    shutil.copy(photos / "train" / "bee" / "2.jpg", folder / "train" / "bee")
+    seen.add(open_source(str(folder)).contents())
+    assert len(seen) == 4
 
 
 def test_folders_that_are_wrong(photos: Path, tmp_path: Path) -> None:
@@ -173,12 +224,101 @@ def test_parquet_files_of_a_split_are_read_one_after_another(tmp_path: Path, val
     assert place.endswith("train-00001-of-00002.parquet row 4")
 
 
-def test_a_test_split_beside_a_validation_split_is_left_alone(tmp_path: Path) -> None:
-    for name in ("train", "validation", "test"):
+@pytest.mark.parametrize("labels", ["known", "-1", "null"])
+def test_a_test_split_beside_a_validation_split(tmp_path: Path, labels: str) -> None:
+    for name in ("train", "validation"):
         write_parquet(tmp_path / f"{name}.parquet", some_rows(6, name), list(CLASSES))
+    rows = [(image, {"known": n, "-1": -1, "null": None}[labels]) for image, n in some_rows(4, "test")]
+    write_parquet(tmp_path / "test.parquet", rows, list(CLASSES))
     source = open_source(str(tmp_path))
     assert everything(source, "val")[0][0] == "validation0.jpg"
-    assert source.count("test") == 0
+    expected = [0, 1, 2, 3] if labels == "known" else [-1] * 4
+    assert [(key, label) for key, _, label in everything(source, "test")] == [
+        (f"test{n}.jpg", label) for n, label in enumerate(expected)
+    ]
+    write_parquet(tmp_path / "test.parquet", [(rows[0][0], 3), (rows[1][0], -1)], list(CLASSES))
+    assert f"{tmp_path}: label -1 of test is outside the 6 classes" in message(tmp_path)
+
+
+WNIDS = ("n01440764", "n01443537", "n02119789", "n03888257", "n04557648", "n15075141")
+
+
+def imagenet_rows(split: str, wnids: tuple[str, ...] = WNIDS) -> list[tuple[dict[str, Any], int]]:
+    """Rows with paths as in ILSVRC/imagenet-1k."""
+    kinds = {"train": "{0}_{1}_{0}.JPEG", "old train": "{0}_{1}.JPEG", "val": "ILSVRC2012_val_{1:08}_{0}.JPEG"}
+    return [({"bytes": b"x", "path": kinds[split].format(wnid, 1 + n)}, n) for n, wnid in enumerate(wnids)]
+
+
+@pytest.mark.parametrize("train", ["train", "old train"])
+def test_imagenet_from_the_hub_has_wnids_for_classes(tmp_path: Path, train: str) -> None:
+    names = ["tench", "goldfish", "kit fox", "parachute", "water bottle", "toilet tissue"]
+    write_parquet(tmp_path / "train-0.parquet", imagenet_rows(train), names, group=2)
+    write_parquet(tmp_path / "validation-0.parquet", imagenet_rows("val"), names)
+    unknown = {"bytes": b"x", "path": "ILSVRC2012_test_00000001.JPEG"}
+    write_parquet(tmp_path / "test-0.parquet", [(unknown, -1)], names)
+    source = open_source(str(tmp_path))
+    assert (source.classes, source.words) == (WNIDS, tuple(names))
+    assert (source.devkit_ids, source.subset) == ((), "")  # not all 1000 classes
+    assert everything(source, "val")[0] == ("ILSVRC2012_val_00000001_n01440764.JPEG", b"x", 0)
+    assert everything(source, "test") == [("ILSVRC2012_test_00000001.JPEG", b"x", -1)]
+
+
+def test_wnids_in_paths_count_only_if_they_go_with_the_labels_one_to_one(tmp_path: Path) -> None:
+    for name, other in (
+        ("another in val", imagenet_rows("val", (*WNIDS[:5], WNIDS[0]))),
+        ("two labels", [*imagenet_rows("val"), ({"bytes": b"x", "path": f"{WNIDS[0]}_9.JPEG"}, 1)]),
+        ("none", [*imagenet_rows("val"), ({"bytes": b"x", "path": "cat.jpg"}, 2)]),
+        ("null", [*imagenet_rows("val"), ({"bytes": b"x", "path": None}, 2)]),
+    ):
+        write_parquet(tmp_path / name / "train.parquet", imagenet_rows("train"), list(CLASSES))
+        labels = {label for _, label in other}
+        rows = other + [row for row in imagenet_rows("val") if row[1] not in labels]
+        write_parquet(tmp_path / name / "val.parquet", rows, list(CLASSES))
+        source = open_source(str(tmp_path / name))
+        assert (source.classes, source.words) == (CLASSES, ()), name
+
+
+@pytest.mark.parametrize("order", ["wnids", "devkit ids"])
+def test_all_of_imagenet_shows_its_order_by_the_first_images(tmp_path: Path, order: str) -> None:
+    """50,000 validation images without pixels; by devkit ids, the first image has label 489."""
+    known = list(synsets.table().values())
+    if order == "devkit ids":
+        known.sort(key=lambda synset: synset.id)
+    label = {synset.wnid: n for n, synset in enumerate(known)}
+    wnids = list(synsets.table())
+    truth = [wnids[synsets.FIRST_IMAGES.get(n, n % 1000)] for n in range(1, 50_001)]
+    rows = [({"bytes": b"", "path": f"ILSVRC2012_val_{n:08}_{w}.JPEG"}, label[w]) for n, w in enumerate(truth, 1)]
+    names = [synset.words for synset in known]
+    write_parquet(tmp_path / "validation.parquet", rows[:30_000], names, group=50_000)
+    write_parquet(tmp_path / "validation-2.parquet", rows[30_000:], names, group=50_000)
+    write_parquet(tmp_path / "train.parquet", [({"bytes": b"", "path": f"{w}_1.JPEG"}, label[w]) for w in wnids], names)
+    if order == "devkit ids":
+        assert "ILSVRC2012_val_00000001 has class index 489, not 65" in message(tmp_path)
+        return
+    source = open_source(str(tmp_path))
+    assert source.classes == tuple(wnids)
+    assert source.devkit_ids[:2] == (449, 450)
+    assert source.name == "imagenet"
+    assert source.subset == "1,000 of 1,281,167 training and 50,000 of 50,000 validation images"
+
+
+def test_names_from_a_table_beside_the_parquet_files(tmp_path: Path) -> None:
+    rows = [({"bytes": b"x", "path": f"{i}.jpg"}, i % 6) for i in range(12)]
+    for split in ("train", "validation"):
+        write_parquet(tmp_path / f"{split}.parquet", rows)
+    table = tmp_path / "classes.tsv"
+    table.write_text("".join(f"{n}\t{wnid}\t{'' if n == 2 else f'word {n}'}\n" for n, wnid in enumerate(WNIDS)))
+    source = open_source(str(tmp_path))
+    assert source.classes == WNIDS
+    assert source.words == ("word 0", "word 1", "n02119789", "word 3", "word 4", "word 5")
+    table.write_text("label\twnid\twords\n" + table.read_text())
+    assert open_source(str(tmp_path)).classes == WNIDS
+    for split in ("train", "validation"):
+        write_parquet(tmp_path / f"{split}.parquet", rows, list(reversed(WNIDS)))
+    assert f"{table} lists other classes than the parquet files have" in message(tmp_path)
+    for wrong in ("", "0\ttench\n", "1\tn01440764\ttench\n", "x\n"):
+        table.write_text(wrong)
+        assert f"{table}: no lines of label, wnid, words for labels 0, 1, 2" in message(tmp_path)
 
 
 def test_splits_by_folder(tmp_path: Path) -> None:
@@ -242,11 +382,11 @@ def test_parquet_files_that_are_wrong(tmp_path: Path) -> None:
 
     good = some_rows(6)
     at = folder("a", [*good, (good[0][0], 6)])
-    assert f"{at}: label 6 is outside the 6 classes" in message(at)
+    assert f"{at}: label 6 of train is outside the 6 classes" in message(at)
     at = folder("b", [*good, (good[0][0], -1)])
-    assert f"{at}: label -1 is outside the 6 classes" in message(at)
+    assert f"{at}: label -1 of train is outside the 6 classes" in message(at)
     at = folder("c", [*good, (good[0][0], None)])
-    assert f"{at}: 1 rows have no label" in message(at)
+    assert f"{at}: 1 rows of train have no label" in message(at)
     at = folder("d", good, good[:4])
     assert f"{at}: val has no image of class eel, fox" in message(at)
     at = folder("e", good, image="picture")
@@ -279,10 +419,11 @@ def test_tiny_imagenet(shared_data: Path) -> None:
     listed = [line.split("\t") for line in (folder / "classes.tsv").read_text().splitlines()]
     assert [int(line[0]) for line in listed] == list(range(100))
     assert source.classes == tuple(line[1] for line in listed)
+    assert source.words == tuple(line[2] for line in listed)
     assert (source.count("train"), source.count("val")) == (35_000, 5_000)
     first = next(source.examples("train", 0))
     assert (first.key, first.label) == ("n03937543_31.JPEG", source.classes.index("n03937543"))
-    assert decode(first.data).shape == (64, 64, 3)
+    assert decode(first.data).size == (64, 64)
     for start in (11_665, 11_666, 34_999):  # the last and first rows of files
         example = next(source.examples("train", start))
         assert example.key.startswith(source.classes[example.label])

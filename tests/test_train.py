@@ -67,7 +67,8 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path) -> None:
         for row in range(8):
             image = int(order[step * 8 + row])
             drawn = augment.draws(3, 0, torch.tensor([image]))
-            crop = augment.training_crop(split.image(image), scale, 32, drawn.place[0])
+            window = augment.training_window(*split.image(image).size, scale, 32, drawn.place[0])
+            crop = augment.cut(split.image(image), window)
             crop = crop[:, ::-1] if drawn.flip[0] else crop
             shift = sum(
                 0.1 * drawn.colour[0, i] * dataset.rgb_eigenvalues[i] / 255 * np.array(dataset.rgb_eigenvectors[i])

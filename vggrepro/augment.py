@@ -44,48 +44,52 @@ def draws(seed: int, epoch: int, images: Tensor) -> Draws:
     return Draws(numbers[:, :3], numbers[:, 3] < 0.5, colour)
 
 
-def cut(pixels: np.ndarray, shorter: int, crop: int, left: int, top: int, resample: str = "bilinear") -> np.ndarray:
-    """Rescales an image's shorter side to `shorter` and cuts a crop at (left, top), all in real pixels.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A square crop of a rescaled image, in real pixels; the whole rescaled image is never made."""
 
-    Only the crop's window is resampled; the pixels are those of rescaling all of it, up to rounding (2 of 255).
-    uint8 (H, W, 3) -> uint8 (crop, crop, 3).
-    """
-    height, width, _ = pixels.shape
-    new_width, new_height = rescaled_size(width, height, shorter)
-    if (new_width, new_height) == (width, height):
-        return pixels[top : top + crop, left : left + crop]
-    x, y = width / new_width, height / new_height
-    box = (left * x, top * y, (left + crop) * x, (top + crop) * y)
-    return np.asarray(Image.fromarray(pixels).resize((crop, crop), RESAMPLING[resample], box=box))
+    ratio: tuple[float, float]  # original pixels for one rescaled pixel, across and down
+    left: int
+    top: int
+    side: int
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom edge on the original image."""
+        (x, y), right, bottom = self.ratio, self.left + self.side, self.top + self.side
+        return self.left * x, self.top * y, right * x, bottom * y
 
 
-def training_crop(
-    pixels: np.ndarray, scale: Scale, crop: int, drawn: np.ndarray, resample: str = "bilinear"
-) -> np.ndarray:
+def training_window(width: int, height: int, scale: Scale, crop: int, drawn: np.ndarray) -> Window:
     """A random crop of an image rescaled to S; a jittered S is drawn uniformly from its integers.
 
     Args:
-        pixels: RGB uint8 (H, W, 3).
+        width, height: of the original image.
         scale: S in paper pixels.
         crop: side in real pixels.
         drawn: (3,) for S, left and top, each in [0, 1).
-
-    Returns:
-        uint8 (crop, crop, 3).
     """
     low, high = real_pixels(scale.low, crop), real_pixels(scale.high, crop)
     shorter = max(crop, low + int(drawn[0] * (high - low + 1)))
-    new_width, new_height = rescaled_size(pixels.shape[1], pixels.shape[0], shorter)
+    new_width, new_height = rescaled_size(width, height, shorter)
     left = int(drawn[1] * (new_width - crop + 1))
     top = int(drawn[2] * (new_height - crop + 1))
-    return cut(pixels, shorter, crop, left, top, resample)
+    return Window((width / new_width, height / new_height), left, top, crop)
 
 
-def centre_crop(pixels: np.ndarray, shorter: int, crop: int, resample: str = "bilinear") -> np.ndarray:
-    """The central crop of an image rescaled to `shorter` real pixels: uint8 (H, W, 3) -> (crop, crop, 3)."""
-    new_width, new_height = rescaled_size(pixels.shape[1], pixels.shape[0], shorter)
-    left, top = round((new_width - crop) / 2), round((new_height - crop) / 2)  # as torchvision's CenterCrop
-    return cut(pixels, shorter, crop, left, top, resample)
+def centre_window(width: int, height: int, shorter: int, crop: int) -> Window:
+    """The central crop of an image rescaled to `shorter` real pixels, as torchvision's CenterCrop."""
+    new_width, new_height = rescaled_size(width, height, shorter)
+    left, top = round((new_width - crop) / 2), round((new_height - crop) / 2)
+    return Window((width / new_width, height / new_height), left, top, crop)
+
+
+def cut(image: Image.Image, window: Window, resample: str = "bilinear") -> np.ndarray:
+    """The window's pixels, antialiased: uint8 (side, side, 3).
+
+    Only the window is resampled; its pixels are those of rescaling all of the image, up to rounding (2 of 255).
+    """
+    return np.asarray(image.resize((window.side, window.side), RESAMPLING[resample], box=window.box))
 
 
 def colour_basis(eigenvectors: np.ndarray, eigenvalues: np.ndarray, std: float) -> np.ndarray:

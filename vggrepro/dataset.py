@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from vggrepro.errors import InputError
 from vggrepro.files import read_json
@@ -127,7 +128,7 @@ class Split:
         self.widths = np.concatenate([c.to_numpy() for c in self._columns["width"]])
         self.heights = np.concatenate([c.to_numpy() for c in self._columns["height"]])
         pixels = int((self.widths.astype(np.int64) * self.heights).sum())
-        self._cache: list[np.ndarray | None] | None = None
+        self._cache: list[Image.Image | None] | None = None
         if cache and 3 * pixels <= CACHE_BYTES:
             self._cache = [None] * count
 
@@ -149,8 +150,8 @@ class Split:
         """The original image file, without a copy."""
         return memoryview(self._at("image", index).as_buffer())
 
-    def image(self, index: int) -> np.ndarray:
-        """Decoded RGB: uint8 (H, W, 3), read-only.
+    def image(self, index: int) -> Image.Image:
+        """The decoded RGB image, not to be written to.
 
         Raises:
             InputError: the stored bytes do not decode, which `prepare` had checked: a damaged shard.
@@ -158,12 +159,12 @@ class Split:
         if self._cache is not None and (kept := self._cache[index]) is not None:
             return kept
         try:
-            pixels = decode(self.image_bytes(index))
+            image = decode(self.image_bytes(index))
         except BadImage as error:
             raise InputError(
                 f"{self.folder}: image '{self.key(index)}' ({self.name} row {index}) does not decode ({error}); "
                 "the shard is damaged, prepare the data set again"
             ) from None
         if self._cache is not None:
-            self._cache[index] = pixels
-        return pixels
+            self._cache[index] = image
+        return image

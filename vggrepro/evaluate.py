@@ -277,8 +277,8 @@ def _rescaled(
     """The images at each Q; a decoded original is dropped at once, so that large photographs do not pile up."""
 
     def load(image: int) -> list[np.ndarray]:
-        pixels = split.image(image)
-        return [views.rescale(pixels, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs]
+        decoded = split.image(image)
+        return [views.rescale(decoded, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs]
 
     columns = list(ordered(load, images, workers, 4 * workers + 1)) if qs else []
     return {q: [scales[place] for scales in columns] for place, q in enumerate(qs)}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vggrepro import augment, keyed
+from vggrepro.augment import Window
 from vggrepro.dataset import CACHE_BYTES, Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.images import ordered
@@ -110,7 +111,10 @@ class Loader:
         else:
             pixels = np.empty((len(images), crop, crop, 3), np.uint8)
             for row, (image, place) in enumerate(zip(images.tolist(), drawn.place, strict=True)):
-                pixels[row] = augment.training_crop(self.train.image(image), self.scale, crop, place, resample)
+                window = augment.training_window(
+                    int(self.train.widths[image]), int(self.train.heights[image]), self.scale, crop, place
+                )
+                pixels[row] = self._cut(image, window)
             crops = torch.from_numpy(pixels)
         return Batch(
             crops,
@@ -119,6 +123,9 @@ class Loader:
             torch.from_numpy(self.train.labels[images.numpy()]).long(),
             keyed.key(self.seed, keyed.DROPOUT, epoch, step, self.rows_in_batch),
         )
+
+    def _cut(self, image: int, window: Window) -> np.ndarray:
+        return augment.cut(self.train.image(image), window, self.recipe.resample)
 
     def validation(self) -> Iterator[tuple[Tensor, np.ndarray]]:
         """Centre crops at Q = S (or its middle), uint8 (n, crop, crop, 3), and labels (n,), this process's share.
@@ -137,10 +144,10 @@ class Loader:
         keep: list[Tensor] | None = [] if 3 * len(images) * crop**2 <= CACHE_BYTES else None
 
         def load(start: int) -> Tensor:
-            part = images[start : start + many]
-            return torch.from_numpy(
-                np.stack([augment.centre_crop(self.val.image(i), shorter, crop, recipe.resample) for i in part])
-            )
+            decoded = [self.val.image(index) for index in images[start : start + many]]
+            windows = [augment.centre_window(*image.size, shorter, crop) for image in decoded]
+            cuts = [augment.cut(*pair, recipe.resample) for pair in zip(decoded, windows, strict=True)]
+            return torch.from_numpy(np.stack(cuts))
 
         for pixels in ordered(load, range(0, len(images), many), self.workers, self.workers + 1):
             if keep is not None:

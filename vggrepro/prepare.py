@@ -197,15 +197,14 @@ def _write_split(
 def _measure(example: Example, store_side: int) -> Measured:
     """Decodes an image; the example in the result holds the bytes to be stored."""
     try:
-        image, what = decode(example.data), kind(example.data)
+        decoded, what = decode(example.data), kind(example.data)
     except BadImage as error:
         return Measured(example, bad=str(error))
-    mean, moment = colour_moments(image)
-    if 0 < store_side < min(image.shape[:2]):
-        image = rescale(image, store_side)
-        example = replace(example, data=_jpeg(image))
-    height, width, _ = image.shape
-    return Measured(example, width, height, mean, moment, hashlib.sha256(example.data).hexdigest(), what)
+    mean, moment = colour_moments(np.asarray(decoded))
+    if 0 < store_side < min(decoded.size):
+        decoded = Image.fromarray(rescale(decoded, store_side))
+        example = replace(example, data=_jpeg(decoded))
+    return Measured(example, *decoded.size, mean, moment, hashlib.sha256(example.data).hexdigest(), what)
 
 
 def colour_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,9 +219,9 @@ def colour_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return products[:3, 3] / len(pixels), products[:3, :3] / len(pixels)
 
 
-def _jpeg(image: np.ndarray) -> bytes:
+def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=STORED_QUALITY, subsampling=0)
+    image.save(file, "JPEG", quality=STORED_QUALITY, subsampling=0)
     return file.getvalue()
 
 

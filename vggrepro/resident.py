@@ -1,6 +1,6 @@
 """Small data on the device: a split's decoded images in its memory, training crops cut there a batch at a time.
 
-The crops are those of `augment.training_crop`, pixel for pixel up to the rounding of near ties, without a copy from
+The crops are those of `augment.training_window`, pixel for pixel up to the rounding of near ties, without a copy from
 the host or a worker for each.
 """
 

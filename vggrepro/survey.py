@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from vggrepro.augment import centre_crop
+from vggrepro.augment import centre_window, cut
 from vggrepro.dataset import DATASET_JSON, Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.files import atomic, read_json
@@ -134,7 +134,8 @@ def sheet(dataset: Dataset, path: Path) -> None:
         fitted = [line if draw.textlength(line) < CAPTION - 8 else _shortened(line, draw) for line in caption]
         draw.multiline_text((4, row * side + THUMBNAIL // 2 - 18), "\n".join(fitted), fill="black")
         for column, index in enumerate(picked.tolist()):
-            pixels = centre_crop(split.image(index), THUMBNAIL, THUMBNAIL)
+            image = split.image(index)
+            pixels = cut(image, centre_window(*image.size, THUMBNAIL, THUMBNAIL))
             canvas.paste(Image.fromarray(pixels), (CAPTION + column * side, row * side))
     with atomic(path) as temporary:
         canvas.save(temporary, "PNG")

@@ -10,13 +10,10 @@ from torch import Tensor
 from vggrepro.augment import RESAMPLING, rescaled_size
 
 
-def rescale(pixels: np.ndarray, shorter: int, resample: str = "bilinear") -> np.ndarray:
-    """Isotropic, antialiased rescaling: uint8 (H, W, 3) so that the shorter side has `shorter` real pixels."""
-    height, width, _ = pixels.shape
-    size = rescaled_size(width, height, shorter)
-    if size == (width, height):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, RESAMPLING[resample]))
+def rescale(image: Image.Image, shorter: int, resample: str = "bilinear") -> np.ndarray:
+    """Isotropic, antialiased rescaling so that the shorter side has `shorter` real pixels: uint8 (H, W, 3)."""
+    size = rescaled_size(*image.size, shorter)
+    return np.asarray(image if size == image.size else image.resize(size, RESAMPLING[resample]))
 
 
 def grid_offsets(length: int, crop: int, grid: int) -> list[int]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from vggrepro import synsets
 from vggrepro.errors import InputError
-from vggrepro.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example, Source, digest, some
+from vggrepro.progress import say
+from vggrepro.sources.base import IMAGE_SUFFIXES, Example, Source, digest, some
+from vggrepro.sources.listing import Images, Part, image_files, split_folder
 
 
 class FolderSource(Source):
-    """`train/<class>/*` and `val/<class>/*` image files; classes are the folder names, sorted."""
+    """`train/<class>/*` and `val/<class>/*` image files; classes are the folder names, sorted.
+
+    Images in `test/<class>/` are a test split, those in `test/` one without labels.
+    """
 
     layout = "a folder with train/<class>/ and val/<class>/ image folders"
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        training = next((folder / name for name in TRAIN_NAMES if (folder / name).is_dir()), None)
+        training = split_folder(folder, "train")
         return training is not None and not any(e.suffix in {".parquet", ".tar"} for e in training.iterdir())
 
     def __init__(self, folder: Path) -> None:
@@ -35,45 +42,55 @@ class FolderSource(Source):
             what = f"only in train: {some(only_train)}; only in val: {some(only_val)}"
             raise InputError(f"prepare: {folder}: train and val hold different classes ({what})")
         self.classes = tuple(names)
-
-    def _split_folder(self, split: str) -> Path | None:
-        names = {"train": TRAIN_NAMES, "val": VAL_NAMES, "test": ("test",)}[split]
-        return next((self.folder / name for name in names if (self.folder / name).is_dir()), None)
+        if any(words := synsets.words(names)):
+            self.words = tuple(word or name for word, name in zip(words, names, strict=True))
 
     def _class_names(self, split: str) -> list[str]:
-        folder = self._split_folder(split)
+        folder = split_folder(self.folder, split)
         return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".") if folder else []
 
     @cached_property
-    def _files(self) -> dict[str, list[tuple[Path, int]]]:
-        result: dict[str, list[tuple[Path, int]]] = {}
-        for split in ("train", "val"):
-            folder = self._split_folder(split)
-            assert folder is not None
-            files: list[tuple[Path, int]] = []
-            for label, name in enumerate(self.classes):
-                found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-                if not found:
-                    raise InputError(
-                        f"prepare: class folder {folder / name} holds no image "
-                        f"({', '.join(sorted(IMAGE_SUFFIXES))}); fill it, or remove the class from train and val"
-                    )
-                files.extend((path, label) for path in found)
-            result[split] = files
+    def _images(self) -> dict[str, Images]:
+        skipped = Counter[str]()
+        result = {split: Images(self._labelled(split, self.classes, skipped)) for split in ("train", "val")}
+        if (folder := split_folder(self.folder, "test")) is not None:
+            result["test"] = Images(self._test(folder, skipped))
+        if skipped:
+            kinds = some([f"{count:,} {suffix}" for suffix, count in skipped.most_common()])
+            say(f"prepare: left out {skipped.total():,} files that are no images by their suffix: {kinds}")
         return result
 
+    def _labelled(self, split: str, names: tuple[str, ...], skipped: Counter[str]) -> Iterator[Part]:
+        root = split_folder(self.folder, split)
+        assert root is not None
+        for name in names:
+            files = image_files(root / name, skipped)
+            if not len(files) and split != "test":
+                raise InputError(
+                    f"prepare: class folder {root / name} holds no image "
+                    f"({', '.join(sorted(IMAGE_SUFFIXES))}); fill it, or remove the class from train and val"
+                )
+            yield Part.of(files, self.classes.index(name), f"{name}/")
+
+    def _test(self, folder: Path, skipped: Counter[str]) -> Iterator[Part]:
+        found = self._class_names("test")
+        if not set(found) & set(self.classes):
+            yield Part.of(image_files(folder, skipped), -1)
+            return
+        loose = image_files(folder, deep=False)
+        if len(loose) or not set(found) <= set(self.classes):
+            odd = sorted(set(found) - set(self.classes)) or [loose.path(0).name]
+            raise InputError(
+                f"prepare: {folder} holds class folders but also {some(odd)}; give all test images a class folder of "
+                "train, or none"
+            )
+        yield from self._labelled("test", tuple(found), skipped)
+
     def contents(self) -> str:
-        return digest((str(p.relative_to(self.folder)), p.stat().st_size) for f in self._files.values() for p, _ in f)
+        return digest((f"{split}/{name}", n) for split, images in self._images.items() for name, n in images.digests())
 
     def count(self, split: str) -> int:
-        return len(self._files.get(split, ()))
+        return len(self._images.get(split, ()))
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
-        root = self._split_folder(split)
-        assert root is not None
-        for path, label in self._files[split][start:]:
-            try:
-                data = path.read_bytes()
-            except OSError as error:  # such as a link to nowhere
-                raise InputError(f"prepare: {path} cannot be read ({error.strerror}); mend or remove it") from None
-            yield Example(path.relative_to(root).as_posix(), data, label, str(path))
+        return self._images[split].examples(start)

@@ -8,19 +8,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pandas.util import hash_array
 
+from vggrepro import synsets
 from vggrepro.errors import InputError
 from vggrepro.sources.base import TRAIN_NAMES, VAL_NAMES, Example, Source, digest, some
+
+# `n01440764_10026.JPEG`; at the end: `n01440764_10026_n01440764.JPEG`, `ILSVRC2012_val_00000001_n01751748.JPEG`
+_WNID = r"(?:^|[/_])(?P<wnid>n[0-9]{8})(?:_[0-9]+)?\.[A-Za-z]+$"
 
 
 class ParquetSource(Source):
     """Hugging Face parquet files: `image: struct{bytes, path}`, `label: int`, class names in the footer.
 
     A file's split is the first word of its name (`train-00000-of-00003.parquet`) or its folder's name
-    (`train/0000.parquet`). Without a validation split, `test` serves as one.
+    (`train/0000.parquet`). Without a validation split, `test` serves as one; beside one, its labels may all be
+    missing (-1). Where the images' paths carry wnids that go with the labels one to one, as in ILSVRC/imagenet-1k,
+    these are the classes, and the names in the footer are for people.
     """
 
     layout = "a folder of Hugging Face parquet files (train-*.parquet, validation-*.parquet)"
@@ -41,16 +49,20 @@ class ParquetSource(Source):
                 raise InputError(f"prepare: {path}: columns '{image}', '{label}' differ from the first file's")
             if others != names:
                 raise InputError(f"prepare: {path}: its class names differ from {self.files['train'][0].name}'s")
-        found = self._label_range()
         if names is None:
-            names = [str(label) for label in range(found[1] + 1)]
-        if found[0] < 0 or found[1] >= len(names):
-            raise InputError(
-                f"prepare: {self.folder}: label {found[0] if found[0] < 0 else found[1]} is outside the "
-                f"{len(names)} classes"
-            )
-        self.classes = tuple(names)
+            names = [str(n) for n in range(1 + max(self._label_bounds(split)[1] for split in ("train", "val")))]
+            self._set_classes(names, [])
+        else:
+            self._set_classes(names, names)
+        for split in self.files:
+            low, high = self._label_bounds(split)
+            if (low < 0 or high >= len(names)) and not (split == "test" and low == high == -1):
+                raise InputError(
+                    f"prepare: {self.folder}: label {low if low < 0 else high} of {split} is outside the "
+                    f"{len(names)} classes"
+                )
         self._check_classes()
+        self._check_imagenet()
 
     def _find_files(self) -> dict[str, list[Path]]:
         by_word: dict[str, list[Path]] = {}
@@ -72,8 +84,7 @@ class ParquetSource(Source):
                     f"prepare: {self.folder}: no {' or '.join(names)} parquet files among "
                     f"{some(sorted(by_word))}; names start with their split, such as train-00000-of-00001.parquet"
                 )
-        del splits["test"]  # unlabelled test images enter with the evaluation of the test split
-        return splits
+        return {split: files for split, files in splits.items() if files}
 
     def _columns(self, path: Path) -> tuple[str, str, list[str] | None]:
         """Names of the image and label columns, and the class names if the footer has them."""
@@ -96,49 +107,120 @@ class ParquetSource(Source):
             names = None
         return image, label, names
 
-    def _label_range(self) -> tuple[int, int]:
-        low, high = 0, 0
-        for values in self._labels.values():
-            bounds = pc.min_max(values).as_py()
-            low, high = min(low, bounds["min"] or 0), max(high, bounds["max"] or 0)
-            if values.null_count:
-                raise InputError(f"prepare: {self.folder}: {values.null_count} rows have no label")
-        return low, high
+    def _set_classes(self, names: list[str], words: list[str]) -> None:
+        """Sets the classes: wnids where they can be known, else `names`; `words` are what people call them."""
+        if all(synsets.WNID.fullmatch(name) for name in names):
+            wnids, words = names, []
+        else:
+            wnids = self._wnids(len(names))
+        if listed := self._listed(path := self.folder / "classes.tsv"):
+            if len(listed) != len(names) or (wnids and wnids != [wnid for wnid, _ in listed]):
+                raise InputError(f"prepare: {path} lists other classes than the parquet files have; mend or remove it")
+            wnids, words = [wnid for wnid, _ in listed], [text for _, text in listed]
+        self.classes = tuple(wnids or names)
+        known = words if wnids and words else synsets.words(self.classes)
+        self.words = tuple(word or name for word, name in zip(known, self.classes, strict=True)) if any(known) else ()
+        self.devkit_ids = synsets.devkit_ids(self.classes)
+
+    def _listed(self, path: Path) -> list[tuple[str, str]]:
+        """The wnid and words of each label from `classes.tsv` (label, wnid, words), if there is one."""
+        if not path.is_file():
+            return []
+        try:
+            rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            if rows and not rows[0][0].isdecimal():
+                del rows[0]  # a heading
+            result = [(wnid, words) for _, wnid, words in rows]
+            numbers = [row[0] for row in rows]
+        except (OSError, ValueError):
+            numbers, result = [], []
+        if not result or numbers != [str(label) for label in range(len(result))]:
+            raise InputError(
+                f"prepare: {path}: no lines of label, wnid, words for labels 0, 1, 2, …; mend or remove it"
+            )
+        return result
+
+    def _wnids(self, count: int) -> list[str]:
+        """Each label's wnid, if all training and validation images carry one and the two correspond one to one."""
+        found: dict[int, str] = {}
+        for split in ("train", "val"):
+            for path in self.files[split]:
+                wnids = pc.struct_field(pc.extract_regex(self._paths(path), _WNID), "wnid")
+                table = pa.table({"label": _column(path, self.label), "wnid": wnids})
+                for pair in table.group_by(["label", "wnid"]).aggregate([]).to_pylist():
+                    if pair["wnid"] is None or found.setdefault(pair["label"], pair["wnid"]) != pair["wnid"]:
+                        return []
+        one_to_one = sorted(found) == list(range(count)) and len(set(found.values())) == count
+        return [found[label] for label in range(count)] if one_to_one else []
+
+    def _check_imagenet(self) -> None:
+        """The whole validation set of ImageNet shows by its first images whether labels are in order of wnids."""
+        if len(self.classes) != len(synsets.table()) or self.count("val") != synsets.VAL_IMAGES:
+            return
+        first: dict[int, int] = {}
+        for path in self.files["val"]:
+            paths = self._paths(path)
+            mask = pc.match_substring_regex(paths, "ILSVRC2012_val_0000000[1-4][._]")
+            labels = _column(path, self.label).filter(mask).to_pylist()
+            for name, label in zip(paths.filter(mask).to_pylist(), labels, strict=True):
+                if (number := synsets.val_number(name.rpartition("/")[2])) is not None:
+                    first[number] = label
+        synsets.check_first_images(first, str(self.folder))
+        if first.keys() == synsets.FIRST_IMAGES.keys() and self.classes == tuple(synsets.table()):
+            self.name, self.subset = "imagenet", synsets.subset(self.count("train"), self.count("val"))
+
+    def _label_bounds(self, split: str) -> tuple[int, int]:
+        values = self._labels[split]
+        if values.null_count:
+            raise InputError(f"prepare: {self.folder}: {values.null_count} rows of {split} have no label")
+        bounds = pc.min_max(values).as_py()
+        return bounds["min"] or 0, bounds["max"] or 0
 
     def _check_classes(self) -> None:
-        for split, values in self._labels.items():
-            present = set(pc.unique(values).to_pylist())
+        for split in ("train", "val"):
+            present = set(pc.unique(self._labels[split]).to_pylist())
             empty = [name for label, name in enumerate(self.classes) if label not in present]
             if empty:
                 raise InputError(f"prepare: {self.folder}: {split} has no image of class {some(empty)}")
 
+    def _paths(self, path: Path) -> pa.ChunkedArray:
+        column = _column(path, f"{self.image}.path")
+        chunks = [pc.struct_field(chunk, "path").cast(pa.string()) for chunk in column.chunks]
+        return pa.chunked_array(chunks, pa.string())
+
     @cached_property
     def _labels(self) -> dict[str, pa.ChunkedArray]:
-        return {
+        labels = {
             split: pa.chunked_array([chunk for path in files for chunk in _column(path, self.label).chunks])
             for split, files in self.files.items()
         }
+        if "test" in labels:
+            labels["test"] = labels["test"].cast(pa.int64()).fill_null(-1)
+        return labels
 
     @cached_property
     def _named(self) -> dict[str, bool]:
         """Whether the images of a split carry distinct paths, which then are their keys."""
-        result = {}
-        for split, files in self.files.items():
-            paths = pa.chunked_array(
-                [
-                    pc.struct_field(chunk, "path").cast(pa.string())
-                    for path in files
-                    for chunk in _column(path, f"{self.image}.path").chunks
-                ]
-            )
-            result[split] = paths.null_count == 0 and len(pc.unique(paths)) == len(paths)
-        return result
+        return {split: self._distinct(files) for split, files in self.files.items()}
+
+    def _distinct(self, files: list[Path]) -> bool:
+        """Whether all paths are there and differ, told by hashes: of a million paths, these take 10 MB."""
+        hashes = [np.empty(0, np.uint64)]
+        for path in files:
+            for chunk in self._paths(path).chunks:
+                if chunk.null_count:
+                    return False
+                for start in range(0, len(chunk), 10_000):
+                    names = chunk.slice(start, 10_000).to_numpy(zero_copy_only=False)
+                    hashes.append(hash_array(names, categorize=False))
+        joined = np.concatenate(hashes)
+        return len(np.unique(joined)) == len(joined)
 
     def contents(self) -> str:
         return digest((str(p.relative_to(self.folder)), p.stat().st_size) for f in self.files.values() for p in f)
 
     def count(self, split: str) -> int:
-        return sum(pq.read_metadata(path).num_rows for path in self.files.get(split, ()))
+        return len(self._labels.get(split, ()))
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
         for path in self.files[split]:
@@ -157,11 +239,11 @@ class ParquetSource(Source):
                                 yield self._example(path, split, row, image.as_py(), label.as_py())
                             row += 1
 
-    def _example(self, path: Path, split: str, row: int, image: dict[str, Any] | None, label: int) -> Example:
+    def _example(self, path: Path, split: str, row: int, image: dict[str, Any] | None, label: int | None) -> Example:
         place = f"{path} row {row}"
         data = (image or {}).get("bytes") or b""  # an empty image is reported like any corrupt one
         key = image["path"] if image and self._named[split] else f"{path.relative_to(self.folder).as_posix()}#{row}"
-        return Example(key, data, label, place)
+        return Example(key, data, -1 if label is None else label, place)
 
 
 def _column(path: Path, name: str) -> pa.ChunkedArray:
