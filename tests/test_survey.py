@@ -40,7 +40,8 @@ def test_notes_name_formats_and_what_was_left_out(photos: Path, tmp_path: Path) 
     assert "val formats: 1 JPEG CMYK, 16 JPEG RGB" in lines
     assert lines[-2:] == ["left out as unreadable: 1", f"  {own}/val/bee/0.jpg (not an image)"]
     small = prepare(FolderSource(photos), tmp_path / "small", "quarter", store_side=64, workers=0)
-    assert "training images: copies of shorter side 64" in survey.notes(small)
+    line = "training images: of shorter side 64 at most, larger ones as copies (JPEG quality 95, colour 4:2:0)"
+    assert line in survey.notes(small)
 
 
 def test_the_official_oddities_are_counted(dataset: Dataset) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vggrepro import keyed
 from vggrepro.paper import Scale, real_pixels
 
+SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # half-width of a filter, in the larger of original and rescaled pixels
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

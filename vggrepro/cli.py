@@ -5,15 +5,9 @@ torch and pandas are imported by the commands that need them, so that `--help` i
 
 from __future__ import annotations
 
-import errno
 import math
-import shlex
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +19,7 @@ from vggrepro.options import (
     WORKERS,
     CheckpointMinutes,
     Data,
+    DecodeOption,
     Dense,
     Device,
     Epochs,
@@ -42,13 +37,20 @@ from vggrepro.options import (
     TablesFolder,
     Width,
     Workers,
+    as_options,
+    machine_of,
+    methods_of,
+    recipe_values,
+    require_runs,
+    resolve,
+    runs_of,
 )
 from vggrepro.paper import Run, Scale
+from vggrepro.shell import leave_with, stop_exit
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
     from vggrepro.recipe import Recipe
-    from vggrepro.runs import RunFolder
     from vggrepro.train import Machine
 
 app = typer.Typer(
@@ -162,6 +164,7 @@ def train(
     epochs: Epochs = None,
     width: Width = None,
     set_: Set = None,
+    decode: DecodeOption = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = WORKERS,
@@ -175,8 +178,8 @@ def train(
     The chain is A-256, NET-256, NET-384, NET-256-512; what is finished is skipped.
     """
     target = Run(paper.check_net(net), Scale.parse(scale))
-    dataset, recipe = _resolve(data, _overrides(set_, epochs, width))
-    machine = _machine(device, precision, workers, micro_batch, checkpoint_minutes)
+    dataset, recipe = resolve(data, recipe_values(set_, epochs, width, decode))
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes)
     _train(target, dataset, recipe, runs, machine, seed, retrain, init)
 
 
@@ -191,6 +194,7 @@ def finetune_scale(
     epochs: Epochs = None,
     width: Width = None,
     set_: Set = None,
+    decode: DecodeOption = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = WORKERS,
@@ -214,8 +218,8 @@ def finetune_scale(
         raise InputError(
             f"{target.name} continues no run of {net}; train it with 'vggrepro train {net} --scale {scale}'"
         )
-    dataset, recipe = _resolve(data, _overrides(set_, epochs, width))
-    machine = _machine(device, precision, workers, micro_batch, checkpoint_minutes)
+    dataset, recipe = resolve(data, recipe_values(set_, epochs, width, decode))
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes)
     _train(target, dataset, recipe, runs, machine, seed, retrain, from_)
 
 
@@ -243,16 +247,16 @@ def evaluate(
 
     from vggrepro.dataset import load
 
-    dataset, chosen = load(data), _runs(runs, names)
+    dataset, chosen = load(data), runs_of(runs, names)
     for run in chosen:  # all of them before the first is computed
         run.require_finished()
     from vggrepro import evaluate as stage
     from vggrepro import hardware
 
     qs = stage.parse_qs(q) if q is not None else None
-    methods = _methods(dense, multicrop) or ("dense",)
+    methods = methods_of(dense, multicrop) or ("dense",)
     protocol = stage.Protocol(methods, qs, flip, grid, split.value, exact_precision=precision != "auto")
-    machine = _machine(device, precision, workers)
+    machine = machine_of(device, precision, workers)
     hardware.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
     if hardware.rank() == 0 and len(results):
@@ -278,11 +282,11 @@ def fuse(
     from vggrepro.report import write
 
     dataset = load(data)
-    _any_run(runs)
+    require_runs(runs)
     if names:
-        _print_table(stage.fuse_runs(_runs(runs, names), _methods(dense, multicrop) or ("dense",), "val"))
+        _print_table(stage.fuse_runs(runs_of(runs, names), methods_of(dense, multicrop) or ("dense",), "val"))
         return
-    made = stage.tables(runs, dataset, range(3, 8), _options(data, runs))
+    made = stage.tables(runs, dataset, range(3, 8), as_options(data, runs))
     for path in write(made, dataset, tables / dataset.name):
         print(path)
 
@@ -322,6 +326,7 @@ def reproduce(
     epochs: Epochs = None,
     width: Width = None,
     set_: Set = None,
+    decode: DecodeOption = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = WORKERS,
@@ -336,47 +341,16 @@ def reproduce(
     from vggrepro import hardware
     from vggrepro.reproduce import reproduce as run_all
 
-    machine = _machine(device, precision, workers, micro_batch, checkpoint_minutes)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes)
     hardware.join_processes(machine.device)
-    overrides = _overrides(set_, epochs, width)
-    with _stop_exit():
-        run_all(source, preset, data, runs, tables, machine, overrides, seed, _options(data, runs))
+    values = recipe_values(set_, epochs, width, decode)
+    with stop_exit():
+        run_all(source, preset, data, runs, tables, machine, values, seed, as_options(data, runs))
     if hardware.rank() == 0:
         print(_report(data, runs, Format.md), end="")
 
 
 # What commands share
-
-
-def _overrides(set_: list[str] | None, epochs: int | None, width: float | None) -> dict[str, Any]:
-    """Recipe values from options; --epochs stands for the three kinds of run."""
-    from vggrepro.recipe import parse_overrides
-
-    overrides: dict[str, Any] = {}
-    if epochs is not None:
-        overrides |= {"epochs": epochs, "deeper_epochs": epochs, "rescale_epochs": epochs}
-    if width is not None:
-        overrides["width"] = width
-    return overrides | parse_overrides(set_ or [])
-
-
-def _machine(
-    device: str, precision: str, workers: int, micro_batch: int = 0, checkpoint_minutes: float = 10.0
-) -> Machine:
-    from vggrepro import hardware
-    from vggrepro.train import Machine
-
-    chosen = hardware.device(device)
-    return Machine(chosen, hardware.precision(precision, chosen), workers, micro_batch, 60 * checkpoint_minutes)
-
-
-def _resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
-    """The data set and its preset's recipe with the user's values; needs no torch, so that slips show at once."""
-    from vggrepro import recipe
-    from vggrepro.dataset import load
-
-    dataset = load(data)
-    return dataset, recipe.load(dataset.preset, overrides)
 
 
 def _train(
@@ -393,58 +367,8 @@ def _train(
     from vggrepro.chain import Request, train_chain
 
     hardware.join_processes(machine.device)
-    with _stop_exit():
+    with stop_exit():
         train_chain(target, Request(recipe, dataset, runs, machine, seed, retrain), start)
-
-
-_stopped: list[int] = []  # a training that was stopped has said so itself
-
-
-@contextmanager
-def _stop_exit() -> Iterator[None]:
-    """A training stopped by a signal, which has said how to resume, ends with 128 + the signal's number."""
-    from vggrepro.train import Stopped
-
-    try:
-        yield
-    except Stopped as stopped:
-        _stopped.append(stopped.signal)
-        raise typer.Exit(128 + stopped.signal) from None
-
-
-def _methods(dense: bool, multicrop: bool) -> tuple[str, ...]:
-    return tuple(name for name, wanted in (("dense", dense), ("multicrop", multicrop)) if wanted)
-
-
-def _runs(runs: Path, names: list[str] | None) -> list[RunFolder]:
-    """The runs named, or all finished ones.
-
-    Raises:
-        InputError: an unknown name, or nothing finished.
-    """
-    from vggrepro.runs import finished, folder
-
-    if names:
-        return [folder(runs, name) for name in dict.fromkeys(names)]
-    found = finished(runs)
-    if not found:
-        raise InputError(f"no finished run in {runs}; train one with 'vggrepro train A', see 'vggrepro status'")
-    return found
-
-
-def _any_run(runs: Path) -> None:
-    """Refuses a folder without runs, which is most likely a slip."""
-    from vggrepro.runs import existing
-
-    if not existing(runs):
-        raise InputError(f"no run in {runs}; give --runs the folder of your runs, or train one: 'vggrepro train A'")
-
-
-def _options(data: Path, runs: Path) -> str:
-    """Options to add to commands that notes recommend."""
-    words = [] if data == DEFAULT_DATA else ["--data", str(data)]
-    words += [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
-    return shlex.join(words)
 
 
 def _report(data: Path, runs: Path, format_: Format) -> str:
@@ -453,8 +377,8 @@ def _report(data: Path, runs: Path, format_: Format) -> str:
     from vggrepro.tables import tables
 
     dataset: Dataset = load(data)
-    _any_run(runs)
-    made = tables(runs, dataset, range(1, 8), _options(data, runs))
+    require_runs(runs)
+    made = tables(runs, dataset, range(1, 8), as_options(data, runs))
     return stage.markdown(made, dataset) if format_ is Format.md else stage.csv_text(made)
 
 
@@ -465,49 +389,6 @@ def _print_table(frame: Any) -> None:
     print(frame.to_string(index=False, na_rep="–", float_format="{:.2f}".format, formatters=rates))
 
 
-PLAIN_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
-
-
 def main() -> None:
-    """Entry point: InputError and the operating system's refusals become one line and exit code 2.
-
-    A stop by a signal ends with 128 + its number, as a shell expects; anything unexpected keeps its traceback.
-    """
-    if "" in sys.argv[1:]:
-        _leave("an argument is empty (perhaps an unset shell variable); give it a value")
-    code: Any = 0
-    try:
-        code = app(standalone_mode=False)
-        if code == 128 + signal.SIGINT and not _stopped:
-            _leave("interrupted; run the same command again, finished work is kept", code)
-    except InputError as error:
-        _leave(str(error))
-    except KeyboardInterrupt:
-        _leave("interrupted; run the same command again, finished work is kept", 128 + signal.SIGINT)
-    except OSError as error:
-        if error.errno not in PLAIN_ERRNOS:
-            raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "free space and run the same command again: finished work is kept"
-        else:
-            advice = "give a folder that can be written, or change its permissions"
-        _leave(f"{error.filename or 'writing'}: {error.strerror}; {advice}")
-    except Exception as error:
-        if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
-            raise  # a bug: keeps its traceback
-        if "NoArgs" in type(error).__name__:
-            error.show()  # type: ignore[attr-defined]
-            sys.exit(2)
-        _leave(error.format_message() + " (see --help)")  # a wrong option or argument
-    finally:
-        if "torch" in sys.modules:
-            from vggrepro import hardware
-
-            hardware.leave_processes()
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _leave(message: str, code: int = 2) -> NoReturn:
-    line = " ".join(message.split())
-    print(f"vggrepro: {line}", file=sys.stderr)
-    sys.exit(code)
+    """Entry point of `vggrepro` and `python -m vggrepro`."""
+    leave_with(app)

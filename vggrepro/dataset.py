@@ -132,6 +132,11 @@ class Split:
         if cache and 3 * pixels <= CACHE_BYTES:
             self._cache = [None] * count
 
+    @property
+    def cached(self) -> bool:
+        """Whether decoded images are kept."""
+        return self._cache is not None
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import augment, keyed
+from vggrepro import augment, keyed, region
 from vggrepro.augment import Window
 from vggrepro.dataset import CACHE_BYTES, Dataset, Split
 from vggrepro.errors import InputError
@@ -35,6 +35,15 @@ class Batch:
     shift: Tensor  # float32 (n, 3), RGB 0-255
     labels: Tensor  # int64 (n,)
     keys: Tensor  # int64 (n,), of the dropout masks
+
+
+def mirror(crops: Tensor, flip: Tensor) -> Tensor:
+    """Mirrors the crops, (n, H, W, 3), where `flip` (n,) is true; may change them in place."""
+    if crops.device.type == "cpu":  # a quick copy for one image; a GPU would have to tell which
+        for row in flip.nonzero().flatten().tolist():
+            crops[row] = crops[row].flip(1)
+        return crops
+    return torch.where(flip[:, None, None, None], crops.flip(2), crops)
 
 
 def check_stored(dataset: Dataset, scale: Scale, crop: int) -> None:
@@ -77,6 +86,8 @@ class Loader:
         validation: range | None = None,
     ) -> None:
         check_stored(dataset, scale, recipe.crop)
+        if recipe.decode == "region":
+            region.require()
         self.recipe, self.scale, self.seed, self.workers = recipe, scale, seed, workers
         self.train, self.val = Split(dataset, "train", cache=True), Split(dataset, "val")
         self.device = device
@@ -125,6 +136,11 @@ class Loader:
         )
 
     def _cut(self, image: int, window: Window) -> np.ndarray:
+        if self.recipe.decode == "region" and not self.train.cached:
+            width, height = int(self.train.widths[image]), int(self.train.heights[image])
+            pixels = region.cut(self.train.image_bytes(image), width, height, window, self.recipe.resample)
+            if pixels is not None:
+                return pixels
         return augment.cut(self.train.image(image), window, self.recipe.resample)
 
     def validation(self) -> Iterator[tuple[Tensor, np.ndarray]]:

@@ -1,13 +1,22 @@
-"""The options that several commands share, declared once."""
+"""The options that several commands share, declared once, and what they stand for."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vggrepro.errors import InputError
+
+if TYPE_CHECKING:
+    from vggrepro.dataset import Dataset
+    from vggrepro.recipe import Recipe
+    from vggrepro.runs import RunFolder
+    from vggrepro.train import Machine
 
 DEFAULT_DATA, DEFAULT_RUNS = Path("data"), Path("runs")
 
@@ -24,6 +33,13 @@ class SplitName(StrEnum):
 
     val = "val"
     test = "test"
+
+
+class Decode(StrEnum):
+    """What training decodes of an image."""
+
+    pillow = "pillow"
+    region = "region"
 
 
 class Format(StrEnum):
@@ -45,6 +61,10 @@ Set = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs of each run trained now.")]
 Width = Annotated[float | None, typer.Option("--width", help="Multiply channels and FC units; 1 is the paper.")]
+DecodeOption = Annotated[
+    Decode | None,
+    typer.Option("--decode", help="region: decode only what a training crop shows; needs pip install vggrepro[fast]."),
+]
 Init = Annotated[str | None, typer.Option("--init", help="Start from random, glorot, he or a finished run.")]
 MicroBatch = Annotated[int, typer.Option("--micro-batch", min=0, help="Images at a time on a device; 0: all.")]
 CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0.0, help="Between two checkpoints.")]
@@ -52,3 +72,78 @@ Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again althou
 Dense = Annotated[bool, typer.Option("--dense", help="The net as convolutions over the whole image.")]
 Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
 WORKERS = min(8, os.cpu_count() or 2)
+
+
+# What they stand for
+
+
+def recipe_values(
+    set_: list[str] | None, epochs: int | None, width: float | None, decode: Decode | None
+) -> dict[str, Any]:
+    """Recipe values from options; --epochs stands for the three kinds of run."""
+    from vggrepro.recipe import parse_overrides
+
+    values: dict[str, Any] = {}
+    if epochs is not None:
+        values |= {"epochs": epochs, "deeper_epochs": epochs, "rescale_epochs": epochs}
+    if width is not None:
+        values["width"] = width
+    if decode is not None:
+        values["decode"] = decode.value
+    return values | parse_overrides(set_ or [])
+
+
+def machine_of(
+    device: str, precision: str, workers: int, micro_batch: int = 0, checkpoint_minutes: float = 10.0
+) -> Machine:
+    """How to compute, with what `auto` stands for here."""
+    from vggrepro import hardware
+    from vggrepro.train import Machine
+
+    chosen = hardware.device(device)
+    return Machine(chosen, hardware.precision(precision, chosen), workers, micro_batch, 60 * checkpoint_minutes)
+
+
+def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
+    """The data set and its preset's recipe with the user's values; needs no torch, so that slips show at once."""
+    from vggrepro import recipe
+    from vggrepro.dataset import load
+
+    dataset = load(data)
+    return dataset, recipe.load(dataset.preset, overrides)
+
+
+def methods_of(dense: bool, multicrop: bool) -> tuple[str, ...]:
+    """The methods asked for, if any."""
+    return tuple(name for name, wanted in (("dense", dense), ("multicrop", multicrop)) if wanted)
+
+
+def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
+    """The runs named, or all finished ones.
+
+    Raises:
+        InputError: an unknown name, or nothing finished.
+    """
+    from vggrepro.runs import finished, folder
+
+    if names:
+        return [folder(runs, name) for name in dict.fromkeys(names)]
+    found = finished(runs)
+    if not found:
+        raise InputError(f"no finished run in {runs}; train one with 'vggrepro train A', see 'vggrepro status'")
+    return found
+
+
+def require_runs(runs: Path) -> None:
+    """Refuses a folder without runs, which is most likely a slip."""
+    from vggrepro.runs import existing
+
+    if not existing(runs):
+        raise InputError(f"no run in {runs}; give --runs the folder of your runs, or train one: 'vggrepro train A'")
+
+
+def as_options(data: Path, runs: Path) -> str:
+    """Options to add to commands that notes recommend."""
+    words = [] if data == DEFAULT_DATA else ["--data", str(data)]
+    words += [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
+    return shlex.join(words)

@@ -34,7 +34,7 @@ from vggrepro.views import rescale
 STATE_JSON = "prepare.json"
 SHARD_EXAMPLES = 2000  # of the source in a shard: a kill costs at most that much work
 BATCH_ROWS = 250
-STORED_QUALITY = 95  # JPEG, of the smaller copies that --store-side keeps; colour at full resolution
+STORED = {"quality": 95, "subsampling": "4:2:0"}  # JPEG, of the smaller copies that --store-side keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ def colour_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=STORED_QUALITY, subsampling=0)
+    image.save(file, "JPEG", **STORED)
     return file.getvalue()
 
 
@@ -309,6 +309,7 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
         "words": [word or name for word, name in zip(source.words or source.classes, source.classes, strict=True)],
         "devkit_ids": list(source.devkit_ids),
         "store_side": state["plan"].get("store_side", 0),
+        "stored_as": STORED if state["plan"].get("store_side") else "original files",
         "kinds": {split: dict(sorted(found.items())) for split, found in kinds.items()},
         "bad": bad,
         "shards": {name: {"rows": record["rows"], "sha256": record["sha256"]} for name, record in shards.items()},

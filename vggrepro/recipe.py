@@ -15,6 +15,7 @@ from vggrepro.paper import INITIALISERS, STRIDE
 
 PRESETS = ("paper", "quarter", "demo")
 RESAMPLERS = ("bilinear", "bicubic")
+DECODERS = ("pillow", "region")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Recipe:
     input_scale: float  # the net's input is (RGB 0-255 - mean) * input_scale
     colour_std: float  # of the RGB shift's three draws
     resample: str  # bilinear or bicubic
+    decode: str  # pillow, or region: only what a crop shows is decoded, faster and with slightly other pixels
     warmup_steps: int  # the learning rate rises linearly over so many first steps
     clip_norm: float  # largest norm of the gradient; 0 is no limit
     epochs: int  # at most, from random weights
@@ -67,6 +69,8 @@ class Recipe:
             raise InputError(f"recipe: initialisation '{self.initialisation}'; choose {', '.join(INITIALISERS)}")
         if self.resample not in RESAMPLERS:
             raise InputError(f"recipe: resample '{self.resample}'; choose {', '.join(RESAMPLERS)}")
+        if self.decode not in DECODERS:
+            raise InputError(f"recipe: decode '{self.decode}'; choose {', '.join(DECODERS)}")
         shares = self.drop_by
         if len(shares) > self.drops or list(shares) != sorted(shares) or not all(0 < share <= 1 for share in shares):
             raise InputError("recipe: drop_by needs rising shares of the epochs in (0, 1], at most one for each drop")

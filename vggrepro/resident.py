@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vggrepro.augment import SUPPORT
 from vggrepro.dataset import Split
 from vggrepro.paper import Scale, real_pixels
 
 LIMIT_BYTES = 4 << 30  # of decoded pixels
-
-# Pillow's filters: half-width in output pixels.
-SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 
 
 def fits(split: Split) -> bool:

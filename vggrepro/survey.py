@@ -59,8 +59,12 @@ def notes(dataset: Dataset) -> list[str]:
     lines = [f"{dataset.folder}: {dataset.name}, {len(dataset.classes)} classes, preset {dataset.preset}"]
     if dataset.subset:
         lines.append(f"a subset: {dataset.subset}")
-    side = dataset.store_side
-    lines.append(f"training images: copies of shorter side {side}" if side else "images: the original files' bytes")
+    if side := dataset.store_side:
+        stored = about["stored_as"]
+        how = f"JPEG quality {stored['quality']}, colour {stored['subsampling']}"
+        lines.append(f"training images: of shorter side {side} at most, larger ones as copies ({how})")
+    else:
+        lines.append("images: the original files' bytes")
     kinds: dict[str, dict[str, int]] = about.get("kinds", {})
     for split, found in kinds.items():
         lines.append(f"{split} formats: " + ", ".join(f"{count:,} {kind}" for kind, count in found.items()))

@@ -24,7 +24,7 @@ from vggrepro import hardware, weights
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import write_json, write_text
-from vggrepro.loader import Batch, Loader
+from vggrepro.loader import Batch, Loader, mirror
 from vggrepro.net import VGG, to_input
 from vggrepro.paper import Run
 from vggrepro.posteriors import TOP_K, ranks
@@ -262,8 +262,7 @@ class Training:
         count = len(batch.labels)
         many = self.machine.micro_batch or max(1, count)
         for piece in (slice(start, start + many) for start in range(0, count, many)):
-            pixels = batch.crops[piece].to(device, non_blocking=True)
-            pixels = torch.where(batch.flip[piece, None, None, None].to(device), pixels.flip(2), pixels)
+            pixels = mirror(batch.crops[piece].to(device, non_blocking=True), batch.flip[piece].to(device))
             mean = self.mean - batch.shift[piece, None, None, :].to(device)
             masks = self.model.dropout_masks(recipe.dropout, batch.keys[piece].to(device))
             with hardware.autocast(self.machine.precision, device):
