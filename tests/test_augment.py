@@ -159,3 +159,18 @@ def test_colour_shift_by_hand() -> None:
     second = 255 * (0.1 * -1.0) * (500 / 255**2)
     np.testing.assert_allclose(shift, [0.6 * first, second, 0.8 * first])
     assert not augment.colour_basis(vectors, values, std=0).any()
+
+
+def test_both_readings_of_the_colour_shift_on_imagenets_covariance() -> None:
+    # fb.resnet.torch's constants, on pixels in [0, 1]; columns are R, G, B
+    vectors = np.array([[-0.5675, -0.5808, -0.5836], [0.7192, -0.0045, -0.6948], [0.4009, -0.8140, 0.4203]])
+    values = np.array([0.2175, 0.0188, 0.0045]) * 255**2
+    for scale, along_axes in (("eigenvalue", [5.55, 0.479, 0.115]), ("deviation", [11.89, 3.50, 1.71])):
+        basis = augment.colour_basis(vectors, values, 0.1, scale)
+        np.testing.assert_allclose(np.linalg.norm(basis, axis=1), along_axes, rtol=5e-3)
+    np.testing.assert_allclose(
+        augment.colour_basis(vectors, values, 1.0, "deviation").T
+        @ augment.colour_basis(vectors, values, 1.0, "deviation"),
+        (vectors.T * values) @ vectors,  # the covariance itself: shifts of pixels' own spread
+        rtol=1e-12,
+    )

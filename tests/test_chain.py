@@ -13,9 +13,12 @@ from vggrepro import paper, recipe, runs
 from vggrepro.chain import Request, train_chain
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.files import lock
-from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.evaluator import Evaluator
+from vggrepro.files import lock, write_json
+from vggrepro.paper import JITTER, S256, S384, Run, Scale
+from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
+from vggrepro.sources import FolderSource
 from vggrepro.train import Training
 
 
@@ -88,6 +91,60 @@ def test_init_overrides_the_start(dataset: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("untrained")
+def test_glorot_trains_without_a_and_so_does_what_follows(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_chain(Run("D", S256), request(dataset, tmp_path), "glorot")
+    assert "D-256: at most 1 epoch from random weights (glorot), all layers fresh" in capsys.readouterr().err
+    train_chain(Run("D", JITTER), request(dataset, tmp_path))  # D-256 is there: nobody needs A
+    assert "plan: D-256 (done, 0 epochs) → D-384 (to train) → D-256-512 (to train)" in capsys.readouterr().err
+    assert {run.name for run in runs.finished(tmp_path)} == {"D-256", "D-384", "D-256-512"}
+
+
+@pytest.mark.usefixtures("untrained")
+def test_lrn_is_the_runs_own(dataset: Dataset, tmp_path: Path) -> None:
+    train_chain(Run("A-LRN", S256), request(dataset, tmp_path, lrn="caffe"))
+    run = RunFolder(tmp_path / "A-LRN-256")
+    assert Evaluator(run, CPU).model.lrn == "caffe"
+    with pytest.raises(InputError, match="A-LRN-256 is a run of another configuration: lrn is caffe there, now kriz"):
+        train_chain(Run("A-LRN", S384), request(dataset, tmp_path))
+    with pytest.raises(
+        InputError, match=r"A-LRN-384 would start from .*A-LRN-256, which has lrn caffe, not krizhevsky"
+    ):
+        train_chain(Run("A-LRN", S384), request(dataset, tmp_path), "A-LRN-256")
+    train_chain(Run("D", S256), request(dataset, tmp_path))  # A has no LRN: its recipe's word does not matter
+
+
+@pytest.mark.usefixtures("untrained")
+def test_runs_from_before_a_value_had_its_name_go_on(dataset: Dataset, tmp_path: Path) -> None:
+    train_chain(Run("A-LRN", S256), request(dataset, tmp_path))
+    run = RunFolder(tmp_path / "A-LRN-256")
+    config = run.config()
+    for name in recipe.FORMER:
+        del config["recipe"][name]
+    write_json(run.config_path, config)
+    assert Evaluator(run, CPU).model.lrn == "krizhevsky"
+    train_chain(Run("A-LRN", S256), request(dataset, tmp_path))
+    with pytest.raises(InputError, match=r"another configuration: recipe.momentum_form is torch there, now caffe"):
+        train_chain(Run("A-LRN", S256), request(dataset, tmp_path, momentum_form="caffe"))
+
+
+@pytest.mark.usefixtures("untrained")
+def test_weights_are_hashed_once_a_command(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def count(self: RunFolder) -> str:
+        hashed.append(self.name)
+        return f"{len(hashed)}"
+
+    monkeypatch.setattr(RunFolder, "weights_hash", count)
+    train_chain(Run("D", JITTER), request(dataset, tmp_path))
+    assert hashed == ["A-256", "D-256", "D-384"]
+    train_chain(Run("D", Scale(288, 288)), request(dataset, tmp_path))
+    assert hashed == ["A-256", "D-256", "D-384"]
+
+
+@pytest.mark.usefixtures("untrained")
 def test_another_configuration_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("A", S256), request(dataset, tmp_path))
     with pytest.raises(InputError, match=r"A-256 is a run of another configuration: recipe.dropout is .* now 0.25"):
@@ -133,3 +190,14 @@ def test_unfinished_start_is_refused(dataset: Dataset, tmp_path: Path, monkeypat
     assert runs.status(RunFolder(tmp_path / "A-256")).state == "interrupted"
     with pytest.raises(InputError, match="A-256 is not finished; finish it before training B-384"):
         train_chain(Run("B", S384), request(dataset, tmp_path), "A-256")
+
+
+def test_copies_too_small_for_the_last_run_of_a_chain_are_refused_before_the_first(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Enough for S = 256 at crop 32 (37 pixels), not for 512 (73)."""
+    made = prepare(FolderSource(photos), tmp_path / "data", "demo", store_side=40, workers=0)
+    with pytest.raises(InputError, match=r"of shorter side 40, scale 256:512 needs 73; prepare the data again"):
+        train_chain(Run("B", JITTER), request(made, tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+    train_chain(Run("A", S256), request(made, tmp_path / "runs"))

@@ -84,6 +84,34 @@ def test_the_three_lines_of_the_card(vggrepro: Call, dataset: Dataset) -> None:
     assert out.count("finished") == 4
 
 
+def test_dry_runs_print_a_plan_and_leave_no_trace(vggrepro: Call, dataset: Dataset) -> None:
+    code, out, err = vggrepro("train", "B", "--scale", "384", *FAST, "--dry-run")
+    assert code == 0
+    assert "  epochs           1           option  preset: 7\n" in out
+    assert "  batch            16          preset  ours: 4,800 images" in out
+    assert "\n  B-384  to train  from B-256: all layers\n" in out
+    total = next(line for line in out.splitlines() if line.startswith("  total"))
+    assert total.split()[1] == "48"  # 30 images are one batch of 16, three runs
+    assert "measuring a training step of net B on synthetic images" in err
+    code, out, _ = vggrepro("finetune-scale", "A", "--scale", "256:512", "--layers", "fc", *FAST, "--dry-run")
+    assert code == 0
+    assert "  A-256-512-fc  to train  from A-384: all layers; only the FC layers are trained\n" in out
+    code, out, _ = vggrepro("reproduce", *FAST, "--dry-run")
+    assert code == 0
+    assert out.count("\n  E-256-512 ") == 2
+    assert not Path("runs").exists()
+    assert not Path("tables").exists()
+    refused(vggrepro("train", "A", *FAST, "--set", "batch=31", "--dry-run"), "batch = 31", "training images (30)")
+    refused(vggrepro("reproduce", "--data", "nowhere", "--dry-run"), "no data set in nowhere", "vggrepro prepare")
+
+
+def test_tensorboard_is_an_option(vggrepro: Call, dataset: Dataset) -> None:
+    assert vggrepro("train", "A", *FAST, "--tensorboard")[0] == 0
+    assert list(Path("runs/A-256/tensorboard").iterdir())
+    assert vggrepro("train", "B", *FAST)[0] == 0
+    assert not Path("runs/B-256/tensorboard").exists()
+
+
 def test_no_data_set(vggrepro: Call) -> None:
     for words in (["train", "A"], ["evaluate"], ["fuse"], ["report"]):
         refused(vggrepro(*words), "no data set in data", "vggrepro prepare")

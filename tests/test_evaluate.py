@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from vggrepro import evaluate as stage
+from vggrepro import evaluator as net_at_work
 from vggrepro import posteriors, views, weights
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Evaluator, Protocol, crop_posteriors, dense_posteriors, evaluate, parse_qs
+from vggrepro.evaluate import Protocol, evaluate, parse_qs
+from vggrepro.evaluator import Evaluator, crop_posteriors, dense_posteriors
 from vggrepro.files import lock, sha256, write_json
 from vggrepro.net import VGG, initialise
 from vggrepro.runs import RunFolder
@@ -137,8 +139,45 @@ def test_images_do_not_hang_on_their_batch(run: RunFolder, method: str, monkeypa
     whole = evaluator.posteriors(images(7), method, True, 5)
     alone = np.concatenate([evaluator.posteriors([image], method, True, 5) for image in images(7)])
     np.testing.assert_allclose(whole, alone, atol=1e-6)
-    monkeypatch.setattr(stage, "FORWARD_PIXELS", {"cpu": 1})  # one image a forward pass
-    np.testing.assert_allclose(evaluator.posteriors(images(7), method, True, 5), whole, atol=1e-6)
+    monkeypatch.setattr(net_at_work, "FORWARD_PIXELS", {"cpu": 1})  # one image a forward pass
+    np.testing.assert_allclose(Evaluator(run, MACHINE).posteriors(images(7), method, True, 5), whole, atol=1e-6)
+
+
+def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> None:
+    model, evaluator = plain_model(run), Evaluator(run, MACHINE)
+    for method, count in (("center", 1), ("tencrop", 10), ("googlenet", 36)):
+        flip = Protocol().flips(method)
+        result = evaluator.posteriors(images(), method, flip, 5)
+        for image, posterior in zip(images(), result, strict=True):
+            cut = views.crops(torch.from_numpy(image.copy())[None], CROP, method).numpy()
+            both = [*cut, *(cut[:, :, ::-1] if flip else [])]
+            assert len(both) == count
+            with torch.inference_mode():
+                each = [softmax(model(net_input(crop))[0].double().numpy()) for crop in both]
+            np.testing.assert_allclose(posterior, np.mean(each, axis=0), atol=1e-5)
+
+
+def test_a_pass_that_does_not_fit_the_memory_is_split(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    evaluator, pictures = Evaluator(run, MACHINE), [image[:64, :80] for image in images(11)[1::3]]
+    expected = evaluator.posteriors(pictures, "dense", True, 5)
+    real, sizes = Evaluator.forward, []
+
+    def small(self: Evaluator, batch: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch, *rest)
+
+    monkeypatch.setattr(Evaluator, "forward", small)
+    limit = 1
+    np.testing.assert_allclose(evaluator.posteriors(pictures, "dense", True, 5), expected, atol=1e-6)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    assert "4 images of 64x64 do not fit the memory; going on with 2" in capfd.readouterr().err
+    limit = 0
+    with pytest.raises(InputError, match="an image of 64x64 pixels does not fit the memory of cpu; use a smaller Q"):
+        evaluator.posteriors(pictures, "dense", True, 5)
 
 
 def test_dense_and_multicrop_agree_on_a_crop_sized_image(run: RunFolder) -> None:
@@ -230,6 +269,18 @@ def test_without_qs_the_papers_are_taken(run: RunFolder, dataset: Dataset, tmp_p
     evaluate(jittered, dataset, Protocol(), MACHINE)
     found = sorted(p.name for p in (jittered.path / "posteriors").iterdir())
     assert found == [f"val-dense-q{q}.parquet" for q in (256, 384, 512)]
+
+
+def test_other_papers_protocols_have_their_own_files(run: RunFolder, dataset: Dataset) -> None:
+    frame = evaluate(run, dataset, Protocol(("center", "tencrop", "googlenet"), flip=True), MACHINE)
+    names = sorted(p.name for p in (run.path / "posteriors").iterdir())
+    google = [f"val-googlenet-q{q}.parquet" for q in (256, 288, 320, 352)]
+    assert names == ["val-center-q256.parquet", *google, "val-tencrop-q256.parquet"]
+    origin = posteriors.read_origin(run.path / "posteriors" / "val-center-q256.parquet")
+    assert (origin.flip, origin.grid, origin.method) == (False, 1, "center")
+    assert frame.Q.tolist() == ["256", "256", "256", "288", "320", "352", "256,288,320,352"]
+    evaluate(run, dataset, Protocol(("center",), flip=False), MACHINE)
+    assert sorted(p.name for p in (run.path / "posteriors").iterdir()) == names  # a centre crop is never mirrored
 
 
 def test_what_is_up_to_date_is_not_computed_again(

@@ -15,6 +15,12 @@ from vggrepro import files
 from vggrepro.errors import InputError
 
 
+def test_names_that_are_no_unicode_go_through_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9")
+    files.write_json(tmp_path / "a.json", {"bad": [name]})
+    assert files.read_json(tmp_path / "a.json") == {"bad": [name]}
+
+
 def test_an_error_inside_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     files.write_text(path, "old")

@@ -228,9 +228,28 @@ def test_members_of_tars_are_no_paths_and_only_images_count(tmp_path: Path) -> N
     put(tmp_path, "val.tar", "devkit.tar.gz")
     wnid = WNIDS[0]
     odd = [("readme.txt", b"x"), (f"../../{wnid}_1.JPEG", b"y"), (f"/{wnid}_2.jpg", b"z"), (f"._{wnid}_1.JPEG", b"")]
-    write(tmp_path, [("ILSVRC2012_img_train.tar", tar_bytes([(f"./{wnid}.tar", tar_bytes(odd)), ("x.txt", b"")]))])
+    outer = [(f"./._{wnid}.tar", b"macOS"), (f"./{wnid}.tar", tar_bytes(odd)), ("x.txt", b"")]
+    write(tmp_path, [("ILSVRC2012_img_train.tar", tar_bytes(outer))])
     train = everything(open_source(str(tmp_path)), "train")
     assert train == [(f"{wnid}/{wnid}_1.JPEG", b"y", 0), (f"{wnid}/{wnid}_2.jpg", b"z", 0)]
+
+
+def test_an_image_that_is_twice_in_a_tar(tmp_path: Path) -> None:
+    put(tmp_path, "val.tar", "devkit.tar.gz")
+    wnid = WNIDS[0]
+    write(tmp_path, [("ILSVRC2012_img_train.tar", train_tar({wnid: [*TRAIN[wnid], (f"a/{wnid}_7.JPEG", b"")]}))])
+    assert f"ILSVRC2012_img_train.tar: image '{wnid}_7.JPEG' is there twice" in message(tmp_path)
+
+
+@pytest.mark.parametrize("size", [-1, -1024, 1 << 70])
+def test_a_garbled_size_in_a_tar_ends_in_a_message(tmp_path: Path, size: int) -> None:
+    put(tmp_path, "train.tar", "devkit.tar.gz")
+    data = bytearray(tar_bytes(VAL))
+    data[124:136] = (b"\xff" if size < 0 else b"\x80") + (size & (1 << 88) - 1).to_bytes(11, "big")
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(data)
+    assert "ILSVRC2012_img_val.tar: damaged or no uncompressed tar" in message(tmp_path)
 
 
 def test_more_tars_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

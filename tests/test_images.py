@@ -126,15 +126,16 @@ def test_bad_images_say_why(data: bytes, message: str) -> None:
         decode(data)
 
 
-def test_the_kind_of_an_image_is_read_from_its_header() -> None:
+def test_format_and_colour_mode_are_the_files_own() -> None:
     image = Image.fromarray(smooth())
-    assert images.kind(JPEG) == "JPEG RGB"
-    assert images.kind(JPEG[:-20]) == "JPEG RGB"
-    assert images.kind(file(image.convert("CMYK"), "JPEG")) == "JPEG CMYK"
-    assert images.kind(file(image.convert("L"), "JPEG")) == "JPEG L"
-    assert images.kind(memoryview(file(image.convert("RGBA"), "PNG"))) == "PNG RGBA"
-    with pytest.raises(BadImage):
-        images.kind(b"no image")
+    for mode, form in [("RGB", "JPEG"), ("CMYK", "JPEG"), ("L", "JPEG"), ("RGBA", "PNG"), ("P", "GIF")]:
+        decoded, kind = images.decode_kind(memoryview(file(image.convert(mode), form)))
+        assert (decoded.mode, kind) == ("RGB", f"{form} {mode}")
+
+
+def test_formats_that_run_other_programs_are_no_images() -> None:
+    with pytest.raises(BadImage, match="not an image"):
+        decode(file(Image.fromarray(smooth()), "EPS"))
 
 
 def test_any_damage_is_a_bad_image_or_an_image() -> None:

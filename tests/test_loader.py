@@ -84,8 +84,8 @@ def test_validation_crops_are_cut_once(dataset: Dataset, monkeypatch: pytest.Mon
 def test_small_copies_are_not_enlarged(photos: Path, tmp_path: Path) -> None:
     """Photographs of shorter sides 50 to 80 kept at 64: enough for S = 256 at crop 56, not for 384."""
     made = prepare(FolderSource(photos), tmp_path / "data", "quarter", store_side=64, workers=0)
-    check_stored(made, Scale(256, 256), 56)
-    check_stored(replace(made, store_side=0), JITTER, 56)
+    check_stored(made, [Scale(256, 256)], 56)
+    check_stored(replace(made, store_side=0), [JITTER], 56)
     with pytest.raises(InputError, match="of shorter side 64, scale 256:512 needs 128; prepare the data again"):
         Loader(made, recipe.load("quarter"), JITTER, 0, CPU, 0)
 

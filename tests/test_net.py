@@ -165,6 +165,40 @@ def test_lrn_and_its_gradient_for_few_and_many_channels(channels: int) -> None:
     torch.testing.assert_close(rough, ours.detach(), rtol=0.02, atol=0.01)
 
 
+def test_caffes_lrn_divides_alpha_and_starts_from_one() -> None:
+    x = 100 * pictures(2, 8, 5, 6)
+    torch.testing.assert_close(local_response_norm(x, "caffe"), F.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1))
+    caffe, cited = VGG("A-LRN", 7, 64, 1 / 8, "caffe").double(), small("A-LRN", width=1 / 8)
+    caffe.load_state_dict(cited.state_dict())
+    assert not torch.allclose(caffe(pictures(1, 3, 64, 64)), cited(pictures(1, 3, 64, 64)))
+    with pytest.raises(InputError, match="unknown LRN 'torch'; choose one of krizhevsky, caffe"):
+        VGG("A-LRN", 7, lrn="torch")
+
+
+@pytest.mark.parametrize("net", ["A-LRN", "B-5x5", "D"])
+def test_pooling_before_relu_is_the_same_to_the_bit(net: str) -> None:
+    """Table 1's order, ReLU before pooling, gives the same maps and gradients."""
+    model = small(net).float()
+    x = pictures(2, 3, 64, 64).float()
+
+    def plain(x: Tensor) -> Tensor:
+        for block in model.blocks:
+            for layer in block:
+                x = (
+                    F.relu(model.get_submodule(layer.name)(x))
+                    if isinstance(layer, paper.Conv)
+                    else local_response_norm(x)
+                )
+            x = F.max_pool2d(x, 2)
+        return x
+
+    weights = [p for name, p in model.named_parameters() if name.startswith("conv")]
+    ours, theirs = model.features(x), plain(x)
+    assert torch.equal(ours, theirs)
+    pairs = zip(torch.autograd.grad(ours.sum(), weights), torch.autograd.grad(theirs.sum(), weights), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
 # Dense evaluation
 
 

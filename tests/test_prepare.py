@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from vggrepro import prepare as stage
-from vggrepro.dataset import Dataset, Split, load
+from vggrepro.dataset import Dataset, Split, load, read_shard
 from vggrepro.errors import InputError
 from vggrepro.files import lock
 from vggrepro.prepare import check_downloads, colour_moments, prepare, principal_axes
@@ -130,6 +131,52 @@ def test_finished_shards_are_not_read_again(photos: Path, tmp_path: Path, monkey
 
     prepare(Watched(photos), tmp_path / "data", "demo", workers=0)
     assert starts == [("train", 14), ("val", 0)]
+
+
+def test_shards_that_are_gone_are_written_again(
+    photos: Path, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SHARD_EXAMPLES", 7)
+    prepare(FolderSource(photos), tmp_path / "whole", "demo", workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Interrupted(photos, "train", 22), tmp_path / "data2", "demo", workers=0)
+    (tmp_path / "data2" / "train-00001.arrow").unlink()
+    prepare(FolderSource(photos), tmp_path / "data2", "demo", workers=0)
+    assert contents(tmp_path / "data2") == contents(tmp_path / "whole")
+
+
+def test_a_source_that_shrank_after_a_kill_leaves_no_old_shard(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SHARD_EXAMPLES", 7)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Interrupted(own, "val", 0), tmp_path / "data", "demo", workers=0)
+    shutil.copy(tmp_path / "data" / "train-00004.arrow", tmp_path / "data" / "train-00005.arrow")  # not yet recorded
+    for name in CLASSES:
+        for number in (1, 2, 3):
+            (own / "train" / name / f"{number}.jpg").unlink()
+    made = prepare(FolderSource(own), tmp_path / "data", "demo", workers=0)
+    assert len(Split(made, "train")) == 12
+
+
+@pytest.mark.parametrize("label", [-1, 6])
+def test_a_source_with_a_label_out_of_range_is_refused(photos: Path, tmp_path: Path, label: int) -> None:
+    class Odd(FolderSource):
+        def examples(self, split: str, start: int) -> Iterator[Example]:
+            for example in super().examples(split, start):
+                yield replace(example, label=label) if example.key == "bee/2.jpg" else example
+
+    with pytest.raises(InputError, match=rf"bee/2\.jpg: label {label} is outside the 6 classes"):
+        prepare(Odd(photos), tmp_path / "data", "demo", workers=0)
+
+
+def test_large_images_do_not_add_up_in_memory(
+    photos: Path, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "BATCH_BYTES", 1)
+    made = prepare(FolderSource(photos), tmp_path / "single", "demo", workers=0)
+    assert [len(rows) for rows in read_shard(made.folder / "val-00000.arrow")] == [1] * 18
+    assert made.fingerprint == dataset.fingerprint
 
 
 def test_workers_change_nothing(photos: Path, tmp_path: Path) -> None:

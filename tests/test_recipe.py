@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ def test_the_paper_preset_is_the_paper() -> None:
     assert (paper.learning_rate, paper.rescale_rate) == (0.01, 0.001)
     assert (paper.momentum, paper.weight_decay, paper.dropout, paper.drops) == (0.9, 5e-4, 0.5, 3)
     assert (paper.initialisation, paper.initial_std, paper.input_scale) == ("random", 0.01, 1.0)
+    assert (paper.lrn, paper.momentum_form, paper.bias_rate, paper.bias_decay) == ("krizhevsky", "caffe", 2.0, 0.0)
+    assert (paper.schedule, paper.drop_by, paper.warmup_steps, paper.clip_norm) == ("plateau", (), 0, 0.0)
 
 
 @pytest.mark.parametrize("preset", recipe.PRESETS)
@@ -26,6 +29,31 @@ def test_presets_load_and_survive_a_round_trip(preset: str) -> None:
     assert recipe.load(preset, values) == loaded
     with pytest.raises(InputError, match="the preset is the data set's"):
         recipe.load(preset, {"preset": "paper"})
+
+
+@pytest.mark.parametrize("preset", recipe.PRESETS)
+def test_every_value_has_a_reason_that_names_its_section_or_says_that_it_is_open(preset: str) -> None:
+    reasons = recipe.reasons(preset)
+    assert list(reasons) == [name for name in recipe.load(preset).as_dict() if name != "preset"]
+    if preset == "paper":
+        known = ("Sect. ", "Table 1", "open", "ours", "none in the paper", "as the other layers")
+        assert all(reason.startswith(known) for reason in reasons.values())
+
+
+def test_docs_explain_every_choice_that_is_open() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "recipe.md").read_text(encoding="utf-8")
+    open_ones = {name for name, reason in recipe.reasons("paper").items() if reason.startswith("open")}
+    for name in open_ones | {"initialisation", "initial_std", "lrn", "schedule", "drop_by"}:
+        assert f"`{name}`" in text, name
+    for choices in recipe.CHOICES.values():
+        assert all(f"`{choice}`" in text for choice in choices), choices
+
+
+def test_recipes_of_older_runs_mean_what_they_meant() -> None:
+    assert recipe.recorded({})["lrn"] == "krizhevsky"
+    assert recipe.recorded({"recipe": {"lrn": "caffe", "batch": 3}}) == recipe.FORMER | {"lrn": "caffe", "batch": 3}
+    assert recipe.FORMER["momentum_form"] == "torch"
+    assert recipe.FORMER.keys() <= recipe.load("paper").as_dict().keys()
 
 
 def test_overrides_are_toml_values_or_bare_words() -> None:
@@ -58,6 +86,11 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
         ("demo", {"resample": "lanczos"}, "resample 'lanczos'; choose bilinear, bicubic"),
         ("demo", {"drop_by": [0.2, 0.4, 0.6, 0.8]}, "at most one for each drop"),
         ("demo", {"drop_by": [0.8, 0.2]}, "rising shares"),
+        ("demo", {"lrn": "torch"}, "lrn 'torch'; choose krizhevsky, caffe"),
+        ("demo", {"momentum_form": "nesterov"}, "momentum_form 'nesterov'; choose caffe, torch"),
+        ("demo", {"colour_scale": "none"}, "colour_scale 'none'; choose eigenvalue, deviation"),
+        ("demo", {"schedule": "cosine"}, "schedule 'cosine'; choose plateau, fixed"),
+        ("demo", {"schedule": "fixed"}, "schedule 'fixed' with drops = 3 and 1 shares in drop_by; give one a drop"),
         ("demo", {"momentum": float("nan")}, "momentum = nan must be a number 0 or more"),
     ],
 )
@@ -102,6 +135,20 @@ def test_drops_come_at_the_latest_after_their_share() -> None:
     said = schedule(improving, epochs=10, drops=2, drop_by=(0.5, 0.8))
     assert [rate for rate, _ in said] == pytest.approx([1] * 5 + [0.1] * 3 + [0.01] * 3)
     assert [stop for _, stop in said] == [False] * 10 + [True]  # the epochs are over
+
+
+def test_fixed_drops_ignore_plateaus() -> None:
+    values = {"schedule": "fixed", "drops": 2, "drop_by": [0.5, 0.8], "patience": 1}
+    chosen = recipe.load("paper", values)
+    flat = [50.0] * 10
+    said = [chosen.rate_after(flat[:n], 1.0, 10) for n in range(11)]
+    assert [rate for rate, _ in said] == pytest.approx([1] * 5 + [0.1] * 3 + [0.01] * 3)
+    assert [stop for _, stop in said] == [False] * 10 + [True]
+    plateau = recipe.load("paper", values | {"schedule": "plateau"})
+    assert plateau.rate_after(flat[:3], 1.0, 10) == recipe.learning_rate(
+        flat[:3], 1.0, 10, drops=2, patience=1, drop_by=(0.5, 0.8)
+    )
+    assert plateau.rate_after(flat[:4], 1.0, 10)[1]
 
 
 def test_an_early_plateau_does_not_bring_the_next_share_forward() -> None:

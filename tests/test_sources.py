@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,10 @@ def test_folders_that_are_wrong(photos: Path, tmp_path: Path) -> None:
     folder = changed("c")
     shutil.rmtree(folder / "val")
     assert f"{folder} has no val/<class>/ folders; the paper's errors need a validation set" in message(folder)
+    folder = changed("e")
+    for split in ("train", "val"):
+        (folder / split / "bee").rename(os.fsdecode(bytes(folder / split) + b"/b\xe9e"))
+    assert r"class folder 'b\udce9e' has a name that cannot be shown; rename it" in message(folder)
     folder = tmp_path / "d"
     (folder / "train").mkdir(parents=True)
     assert "train has no class folders; put images in train/<class>/" in message(folder)
@@ -344,6 +349,25 @@ def test_without_names_classes_are_numbers(tmp_path: Path) -> None:
     for name in ("train", "val"):
         write_parquet(tmp_path / f"{name}.parquet", some_rows(6))
     assert open_source(str(tmp_path)).classes == ("0", "1", "2", "3", "4", "5")
+    write_parquet(tmp_path / "train.parquet", [*some_rows(6), (None, 1 << 40)])
+    assert f"label {1 << 40}, but only 7 train images" in message(tmp_path)
+
+
+def test_flipped_bits_in_parquet_are_named(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "train.parquet", some_rows(30), list(CLASSES), group=10)
+    write_parquet(tmp_path / "val.parquet", some_rows(6), list(CLASSES))
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    found = []
+    for _ in range(100):
+        data = np.frombuffer(whole, np.uint8).copy()
+        data[random.integers(len(data))] ^= 1 << random.integers(8)
+        path.write_bytes(data)
+        try:
+            everything(open_source(str(tmp_path)), "train")
+        except InputError as error:
+            found.append(str(error))
+    assert found
+    assert all(line.startswith("prepare: ") for line in found)
 
 
 @pytest.mark.parametrize("paths", ["null", "twice"])

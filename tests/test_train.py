@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +20,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro import augment, keyed, recipe, weights
+from vggrepro import augment, keyed, recipe, runs, weights
 from vggrepro.chain import Request, train_chain
+from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.net import VGG, initialise
 from vggrepro.paper import Run, Scale
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine, Plan, Training
+from vggrepro.watch import Level, Readings
 
 CPU = Machine(torch.device("cpu"), "fp32", workers=0)
 SMALL = {"crop": 32, "width": 1 / 16, "batch": 8, "epochs": 2, "deeper_epochs": 2, "rescale_epochs": 1}
@@ -46,10 +52,15 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[n] - b[n]).abs().max() / b[n].abs().max().clamp_min(1e-12)) for n in a)
 
 
-def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path) -> None:
-    """Three steps against autograd and SGD written out: v = 0.9 v + (g + decay w), w -= rate v."""
+@pytest.mark.parametrize("form", ["caffe", "torch"])
+def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> None:
+    """Steps over a warm-up and a drop of the rate, against autograd and SGD written out.
+
+    caffe: v = 0.9 v + rate (g + decay w), w -= v; torch: v = 0.9 v + (g + decay w), w -= rate v.
+    """
     values = SMALL | {"dropout": 0.4, "epochs": 1, "drop_by": [], "bias_rate": 2.0, "bias_decay": 0.0}
-    values |= {"warmup_steps": 0, "clip_norm": 0.0}
+    values |= {"warmup_steps": 2, "clip_norm": 0.0, "momentum_form": form}
+    set_rates, used_rates = (0.01, 0.01, 0.01, 0.001), (0.005, 0.01, 0.01, 0.001)
     chosen = recipe.load("demo", values)
     model = VGG("A", len(dataset.classes), 32, 1 / 16)
     initialise(model, "he", 0)
@@ -58,15 +69,18 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path) -> None:
     scale = Scale(256, 512)
     plan = Plan(Run("A", scale), chosen, 0.01, 1, seed=3)
     training = Training(plan, model, dataset, RunFolder(tmp_path), CPU)
-    order = keyed.permutation(3, 0, dataset.counts["train"])
+    orders = [keyed.permutation(3, epoch, dataset.counts["train"]) for epoch in (0, 1)]
     split = Split(dataset, "train")
     velocity = {name: torch.zeros_like(p) for name, p in plain.named_parameters()}
-    for step, batch in zip(range(3), training.loader.batches(0), strict=False):
-        training._step(0.01, 0, batch)
+    images = [batch for epoch in (0, 1) for batch in training.loader.batches(epoch)]
+    for step, batch in zip(range(4), images, strict=False):
+        epoch, within = divmod(step, 3)  # of 30 images
+        training.progress.step = within
+        training._step(set_rates[step], epoch, batch)
         loss = torch.zeros(())
         for row in range(8):
-            image = int(order[step * 8 + row])
-            drawn = augment.draws(3, 0, torch.tensor([image]))
+            image = int(orders[epoch][within * 8 + row])
+            drawn = augment.draws(3, epoch, torch.tensor([image]))
             window = augment.training_window(*split.image(image).size, scale, 32, drawn.place[0])
             crop = augment.cut(split.image(image), window)
             crop = crop[:, ::-1] if drawn.flip[0] else crop
@@ -76,15 +90,16 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path) -> None:
             )
             pixels = torch.tensor(crop.astype(np.float64) + shift - dataset.mean_rgb, dtype=torch.float32)
             x = (pixels * chosen.input_scale).permute(2, 0, 1)[None]
-            masks = plain.dropout_masks(0.4, keyed.key(3, keyed.DROPOUT, 0, step, torch.tensor([row])))
+            masks = plain.dropout_masks(0.4, keyed.key(3, keyed.DROPOUT, epoch, within, torch.tensor([row])))
             loss = loss + F.cross_entropy(plain(x, masks), torch.tensor([int(split.labels[image])])) / 8
         gradients = torch.autograd.grad(loss, list(plain.parameters()))
         with torch.no_grad():
             for (name, parameter), gradient in zip(plain.named_parameters(), gradients, strict=True):
                 bias = name.endswith("bias")
                 decayed = gradient + (0 if bias else 5e-4) * parameter
-                velocity[name] = 0.9 * velocity[name] + decayed
-                parameter -= 0.01 * (2 if bias else 1) * velocity[name]
+                rate = used_rates[step] * (2 if bias else 1)
+                velocity[name] = 0.9 * velocity[name] + (rate * decayed if form == "caffe" else decayed)
+                parameter -= velocity[name] if form == "caffe" else rate * velocity[name]
     assert distance(model.state_dict(), plain.state_dict()) < 1e-5
 
 
@@ -106,48 +121,154 @@ def test_seed_matters(dataset: Dataset, tmp_path: Path) -> None:
     assert distance(one, other) > 0.1
 
 
-def test_stops_and_resumes_at_any_step(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run cut short after each third step, again and again, ends in the very weights of an uncut one."""
-    values = {"batch": 4, "epochs": 3}
-    whole = tensors(train(dataset, tmp_path / "whole", **values))
-    step, calls = Training._step, {"count": 0}
+def curve(run: RunFolder) -> list[dict[str, object]]:
+    """metrics.jsonl without what depends on the clock."""
+    times = ("images_per_second", "data_wait", "seconds")
+    return [{name: value for name, value in line.items() if name not in times} for line in run.all_metrics()]
+
+
+@pytest.fixture
+def power_cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Each fourth step fails; the list gets a number for each step tried."""
+    step, calls = Training._step, list[int]()
 
     def cut_short(self: Training, *args: object) -> Tensor:
-        calls["count"] += 1
-        if calls["count"] % 4 == 0:
+        calls.append(len(calls) + 1)
+        if calls[-1] % 4 == 0:
             raise RuntimeError("power cut")
         return step(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Training, "_step", cut_short)
-    machine = replace(CPU, checkpoint_seconds=0.0)
+    return calls
+
+
+def until_finished(dataset: Dataset, runs: Path, machine: Machine, **values: object) -> RunFolder:
+    """A training that is started again after each power cut."""
     for _ in range(40):
         try:
-            run = train(dataset, tmp_path / "cut", machine, **values)
-            break
+            return train(dataset, runs, machine, **values)
         except RuntimeError:
-            assert not (tmp_path / "cut" / "A-256" / "weights.safetensors").exists()
-    else:
-        pytest.fail("never finished")
-    assert calls["count"] >= 21 + 6  # 21 steps and six power cuts
-    assert distance(tensors(run), whole) == 0
+            assert not RunFolder(runs / "A-256").finished
+    pytest.fail("never finished")
+
+
+CUT = {"batch": 4, "epochs": 3, "momentum_form": "caffe", "drops": 1, "drop_by": [0.5], "patience": 9}
+
+
+def test_stops_and_resumes_at_any_step(dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A run cut short after each third step, again and again, ends in the very weights of an uncut one."""
+    whole = train(dataset, tmp_path / "whole", **CUT)
+    calls: list[int] = request.getfixturevalue("power_cuts")
+    run = until_finished(dataset, tmp_path / "cut", replace(CPU, checkpoint_seconds=0.0), **CUT)
+    assert len(calls) >= 21 + 6  # 21 steps and six power cuts
+    assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
     assert [line["epoch"] for line in run.metrics()] == [1, 2, 3]
+    assert curve(run) == curve(whole)
+
+
+def test_damaged_checkpoint_is_refused_and_the_previous_one_leads_to_the_same_end(
+    dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(dataset, tmp_path / "whole", **CUT)
+    request.getfixturevalue("power_cuts")
+    machine, run = replace(CPU, checkpoint_seconds=0.0), RunFolder(tmp_path / "cut" / "A-256")
+    for _ in range(2):  # cut after steps 3 and 6 of 7
+        with pytest.raises(RuntimeError):
+            train(dataset, tmp_path / "cut", machine, **CUT)
+    content = bytearray(run.checkpoint_path.read_bytes())
+    content[len(content) // 2] ^= 1
+    run.checkpoint_path.write_bytes(content)
+    with pytest.raises(
+        InputError,
+        match=r"A-256/checkpoint.safetensors: damaged \(.*hash\); remove it to go on from the previous one "
+        r"\(checkpoint.previous.safetensors: epoch 1, step 5\)$",
+    ):
+        train(dataset, tmp_path / "cut", machine, **CUT)
+    run.checkpoint_path.unlink()
+    capsys.readouterr()
+    until_finished(dataset, tmp_path / "cut", machine, **CUT)
+    assert "A-256: resuming at epoch 1, step 5" in capsys.readouterr().err
+    assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
+    assert curve(run) == curve(whole)
+    assert not list(run.path.glob("checkpoint*"))
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+JITTERED = {"dropout": 0.3, "learning_rate": 0.002, "epochs": 2, "warmup_steps": 2, "momentum_form": "caffe"}
+
+
+def start(dataset: Dataset, runs: Path, launcher: list[str], *options: str, **values: object) -> subprocess.Popen[str]:
+    """A training of A-256-512 by the command line in processes of its own."""
+    words = ["-m", "vggrepro", "train", "A", "--scale", "256:512", "--init", "he", "--precision", "fp32"]
+    words += ["--data", str(dataset.folder), "--runs", str(runs), *options]
+    words += [word for name, value in (SMALL | values).items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    command = [sys.executable, *launcher, *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
 def test_two_processes_are_the_same_run(dataset: Dataset, tmp_path: Path) -> None:
-    """torchrun with two real processes (gloo): within rounding of one process."""
-    options = ["--data", str(dataset.folder), "--precision", "fp32", "--epochs", "1", "--workers", "1"]
-    sets = ["crop=32", "width=0.0625", "batch=8", "learning_rate=0.001", "dropout=0.5"]
-    words = ["-m", "vggrepro", "train", "A", *options, *(w for s in sets for w in ("--set", s))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for runs, prefix in ((tmp_path / "one", []), (tmp_path / "two", launcher)):
-        command = [sys.executable, *prefix, *words, "--runs", str(runs)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-    one, two = (tensors(RunFolder(tmp_path / name / "A-256")) for name in ("one", "two"))
-    assert distance(one, two) < 1e-4
-    metrics = [RunFolder(tmp_path / name / "A-256").metrics()[0] for name in ("one", "two")]
-    assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], rel=1e-5)
+    """torchrun with two real processes (gloo), micro-batches and workers: within rounding of one process."""
+    chosen = recipe.load("demo", SMALL | JITTERED | {"rescale_epochs": 2, "deeper_epochs": 2})
+    train_chain(Run("A", Scale(256, 512)), Request(chosen, dataset, tmp_path / "one", CPU), "he")
+    process = start(dataset, tmp_path / "two", TORCHRUN, "--micro-batch", "2", "--workers", "1", **JITTERED)
+    _, talk = process.communicate(timeout=120)
+    assert process.returncode == 0, talk
+    assert talk.count("finished") == 1  # only the first process talks
+    one, two = (RunFolder(tmp_path / name / "A-256-512") for name in ("one", "two"))
+    assert 0 < distance(tensors(one), tensors(two)) < 1e-5
+    assert [set(line) for line in one.all_metrics()] == [set(line) for line in two.all_metrics()]
+    for line, other in zip(one.all_metrics(), two.all_metrics(), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert line.get("gradient_norm", 0) == pytest.approx(other.get("gradient_norm", 0), rel=1e-4)
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> None:
+    """Until the process says so on stderr."""
+    assert process.stderr
+    said = ""
+    for line in process.stderr:
+        said += line
+        if words in line:
+            return
+    pytest.fail(f"never said '{words}': {said}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_torchrun_passes_signals_on_and_the_run_is_saved(
+    dataset: Dataset, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(dataset, tmp_path, TORCHRUN, epochs=5000, patience=9999, **{"drop_by": []})
+    wait_for(process, "epoch 3/5000")
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert rest.count("run the same command to resume") == 1
+    contents = Checkpoints(RunFolder(tmp_path / "A-256-512")).load()
+    assert contents and len(contents[1]["history"]) >= 3
+
+
+@pytest.mark.slow
+def test_torchrun_goes_on_after_a_killed_process(dataset: Dataset, tmp_path: Path) -> None:
+    """One of two processes is killed; with --max-restarts both start again and end as if nothing had been."""
+    values = JITTERED | {"epochs": 150, "rescale_epochs": 150, "patience": 9999}
+    launcher = [*TORCHRUN, "--max-restarts", "2", "--monitor-interval", "0.1"]
+    runs = [RunFolder(tmp_path / name / "A-256-512") for name in ("whole", "killed")]
+    whole = start(dataset, tmp_path / "whole", TORCHRUN, **values)
+    _, talk = whole.communicate(timeout=120)
+    assert whole.returncode == 0, talk
+    process = start(dataset, tmp_path / "killed", launcher, "--checkpoint-minutes", "0.005", **values)
+    for epoch in (20, 60):
+        wait_for(process, f"epoch {epoch}/150")
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(workers) == 2
+        os.kill(int(workers[epoch == 60]), signal.SIGKILL)
+    _, talk = process.communicate(timeout=120)
+    assert process.returncode == 0, talk
+    assert "resuming at epoch" in talk
+    assert runs[0].weights_path.read_bytes() == runs[1].weights_path.read_bytes()
+    assert curve(runs[0]) == curve(runs[1])
 
 
 def test_fc_only_leaves_convolutions_alone(dataset: Dataset, tmp_path: Path) -> None:
@@ -168,6 +289,42 @@ def test_loss_that_explodes_stops_at_the_last_checkpoint(dataset: Dataset, tmp_p
     assert all(bool(t.isfinite().all()) for t in kept.values())
 
 
+def test_bad_weights_never_replace_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
+    chosen = recipe.load("demo", SMALL)
+    plan = Plan(Run("A", Scale(256, 256)), chosen, 0.01, 1, seed=0)
+    model = VGG("A", len(dataset.classes), 32, 1 / 16)
+    initialise(model, "he", 0)
+    training = Training(plan, model, dataset, RunFolder(tmp_path / "A-256"), CPU)
+    training.save()
+    training.checkpoints.wait()
+    before = training.folder.checkpoint_path.read_bytes()
+    with torch.no_grad():
+        model.fc7.bias[3] = torch.inf
+    with pytest.raises(InputError, match="A-256: the weights are no longer finite in epoch 1; the checkpoint before"):
+        training.save()
+    training.checkpoints.wait()
+    assert training.folder.checkpoint_path.read_bytes() == before
+
+
+def test_an_explosion_is_said_at_once(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_rate = Training._set_rate
+    monkeypatch.setattr(
+        Training, "_set_rate", lambda self, rate, done: set_rate(self, rate * (300 if done == 15 else 1), done)
+    )
+    values: dict[str, Any] = {"batch": 2, "epochs": 2, "learning_rate": 0.005, "warmup_steps": 0, "clip_norm": 0.0}
+    with suppress(InputError):  # it may not come back
+        train(dataset, tmp_path, **values, dropout=0.0, momentum_form="torch")
+    talk = capsys.readouterr().err
+    assert re.search(
+        r"warning: A-256, epoch 2, step \d+: the .* leapt to .*, \d+ times its level.*"
+        r"try clip_norm=.*train A --scale 256 --retrain --set learning_rate=0.0017",
+        talk,
+    )
+    assert talk.count("leapt to") <= 2
+
+
 def test_warns_of_a_run_at_chance(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(dataset, tmp_path, initialisation="random", initial_std=1e-4)
     talk = capsys.readouterr()
@@ -176,14 +333,77 @@ def test_warns_of_a_run_at_chance(dataset: Dataset, tmp_path: Path, capsys: pyte
 
 
 def test_metrics_say_what_happened(dataset: Dataset, tmp_path: Path) -> None:
-    run = train(dataset, tmp_path)
+    run = train(dataset, tmp_path, batch=2, dropout=0.0, warmup_steps=5, learning_rate=0.001, drop_by=[])
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2]
-    for line in lines:
+    epochs = [line for line in lines if "step" not in line]
+    assert [line["epoch"] for line in epochs] == [1, 2]
+    assert run.metrics() == epochs
+    for line in epochs:
         assert 0 <= line["top5_error"] <= line["top1_error"] <= 100
         assert line["images_per_second"] > 0
         assert 0 <= line["data_wait"] <= 1
+    between = [line for line in lines if "step" in line]
+    assert [line["step"] for line in between] == [*range(2, 15, 2), *range(17, 30, 2)]  # 15 steps an epoch
+    assert [line["learning_rate"] for line in between[:3]] == pytest.approx([0.0004, 0.0008, 0.001])
+    for line in between:
+        assert line["loss"] > 0
+        assert line["gradient_norm"] > 0
+    even = sum(line["loss"] for line in between[:7]) * 2  # all of the first epoch's steps but the last
+    assert 0 < 15 * epochs[0]["loss"] - even < 5
     config = run.config()
     assert (config["net"], config["scale"], config["crop"], config["classes"]) == ("A", "256", 32, 6)
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", config["versions"]["torch"])
-    assert not run.checkpoint_path.exists()
+    assert not list(run.path.glob("checkpoint*"))
+
+
+def test_tensorboard_has_the_same_curves_without_doubles(
+    dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    request.getfixturevalue("power_cuts")
+    run = until_finished(dataset, tmp_path, replace(CPU, checkpoint_seconds=0.0, tensorboard=True), **CUT)
+    events = accumulator.EventAccumulator(str(run.tensorboard_path), purge_orphaned_data=True).Reload()
+    for kind, lines in (("epoch", run.metrics()), ("step", [line for line in run.all_metrics() if "step" in line])):
+        for name in ("loss", "learning_rate", "images_per_second"):
+            points = events.Scalars(f"{kind}/{name}")
+            assert [point.step for point in points] == [line.get("step", 7 * line["epoch"]) for line in lines]
+            assert [point.value for point in points] == pytest.approx([line[name] for line in lines], rel=1e-5)
+
+
+def test_tensorboard_that_is_missing_is_said(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"--tensorboard: .*install it with 'pip install vggrepro\[tensorboard\]'"):
+        train(dataset, tmp_path, replace(CPU, tensorboard=True))
+
+
+def test_status_shows_the_last_checkpoint(dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("power_cuts")
+    with pytest.raises(RuntimeError):
+        train(dataset, tmp_path, replace(CPU, checkpoint_seconds=0.0))
+    run = RunFolder(tmp_path / "A-256")
+    an_hour_ago = time.time() - 3600
+    os.utime(run.checkpoint_path, (an_hour_ago, an_hour_ago))
+    row = runs.status_table(tmp_path).set_index("run").loc["A-256"]
+    assert row["state"] == "interrupted"
+    assert row["last_checkpoint"] == "1 h 00 min ago"
+    run.checkpoint_path.unlink()  # the previous one is left
+    assert runs.status_table(tmp_path).set_index("run").loc["A-256", "last_checkpoint"].endswith(" s ago")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_readings_of_a_gpu_come_some_steps_later() -> None:
+    readings = Readings(torch.device("cuda"))
+    for step in range(1, 6):
+        readings.put(step, 0.1 * step, torch.tensor([step, step**2], device="cuda"))
+    assert list(readings.take()) == [(step, 0.1 * step, [step, step**2]) for step in range(1, 6 - readings.lag)]
+    assert [step for step, *_ in readings.take(everything=True)] == [4, 5]
+
+
+def test_level_knows_a_leap_from_a_drift() -> None:
+    level = Level(3.0, floor=1.0)
+    assert not any(level.leaps(0.1 * 1.05**step) for step in range(100))  # up to 13, gently
+    assert level.leaps(10 * level.value)
+    assert not level.leaps(2 * level.value)
+    low = Level(3.0, floor=1.0)
+    assert not any(low.leaps(value) for value in [0.01] * 20 + [0.9])  # far above its level, but low

@@ -36,7 +36,7 @@ def test_grids_reach_both_borders_in_even_steps(grid: int) -> None:
 
 def test_crops_are_slices_an_images_together() -> None:
     images = torch.from_numpy(np.stack([noise(80, 64), noise(80, 64)[::-1]]))
-    crops = views.crops(images, 56, 5)
+    crops = views.crops(images, 56)
     assert crops.shape == (50, 56, 56, 3)
     for image in range(2):
         for row, top in enumerate((0, 2, 4, 6, 8)):
@@ -45,10 +45,47 @@ def test_crops_are_slices_an_images_together() -> None:
                 assert torch.equal(crops[25 * image + 5 * row + column], expected)
 
 
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (97, 701), (64, 64), (256, 300), (57, 80)])
+def test_the_centre_crop_is_torchvisions(width: int, height: int) -> None:
+    pixels = noise(width, height)
+    expected = np.asarray(vision.center_crop(Image.fromarray(pixels), [56, 56]))
+    crop = views.crops(torch.from_numpy(pixels[None]), 56, "center")
+    assert np.array_equal(crop[0], expected)
+    assert np.array_equal(views.crops(torch.from_numpy(pixels[None]), 56, "multicrop", 1)[0], expected)
+
+
+def test_ten_crops_are_torchvisions() -> None:
+    for width, height in ((90, 64), (64, 101)):
+        image = Image.fromarray(noise(width, height))
+        expected = [np.asarray(crop) for crop in vision.five_crop(image, [56, 56])]  # corners, then the centre
+        crops = views.crops(torch.from_numpy(np.array(image)[None]), 56, "tencrop")
+        assert [crop.tolist() for crop in crops.numpy()] == [crop.tolist() for crop in expected]
+        assert len(crops) == views.count("tencrop", 5)
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 80), (80, 121), (80, 80)])
+def test_googlenets_crops_of_three_squares(width: int, height: int) -> None:
+    """Left, centre and right square (or top, centre and bottom): four corners, the centre, and the square resized."""
+    pixels = np.stack([noise(width, height), noise(width, height)[::-1]])
+    crops = views.crops(torch.from_numpy(pixels.copy()), 56, "googlenet").view(2, 18, 56, 56, 3)
+    assert views.count("googlenet", 5) == 18  # 18 x 2 flips x 4 Q = 144
+    middle = (max(width, height) - 80 + 1) // 2
+    for image in range(2):
+        for number, offset in enumerate((0, middle, max(width, height) - 80)):
+            top, left = (0, offset) if width >= height else (offset, 0)
+            square = pixels[image, top : top + 80, left : left + 80]
+            own = crops[image, 6 * number : 6 * number + 6].numpy()
+            corners = [(0, 0), (0, 24), (24, 0), (24, 24), (12, 12)]
+            for crop, (row, column) in zip(own, corners, strict=False):
+                assert np.array_equal(crop, square[row : row + 56, column : column + 56])
+            resized = np.asarray(vision.resize(Image.fromarray(square), [56, 56], antialias=True))
+            assert np.abs(own[5].astype(int) - resized).max() <= 1
+
+
 def test_one_crop_of_a_crop_sized_image_is_the_image() -> None:
     images = torch.from_numpy(noise(56, 56)[None])
-    assert torch.equal(views.crops(images, 56, 1), images)
-    assert torch.equal(views.crops(images, 56, 5), images.expand(25, -1, -1, -1))
+    assert torch.equal(views.crops(images, 56, grid=1), images)
+    assert torch.equal(views.crops(images, 56), images.expand(25, -1, -1, -1))
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (120, 480), (333, 47), (64, 64), (65, 64)])

@@ -64,6 +64,33 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
             weights.load(path)
 
 
+def test_each_damaged_bit_shows(tmp_path: Path) -> None:
+    """Whichever byte of the file changes, be it of the header or of the tensors."""
+    path = tmp_path / "w.safetensors"
+    weights.save(path, {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}, {"step": 3})
+    whole = path.read_bytes()
+    assert weights.load(path, signed=True)[1] == {"step": 3}
+    for place in range(len(whole)):
+        if whole[place : place + 1] == b" ":
+            continue  # between the header's parts, or padding
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(InputError, match="damaged"):
+            weights.load(path, signed=True)
+
+
+def test_equal_contents_are_equal_files(tmp_path: Path) -> None:
+    tensors = {"b": torch.zeros(2), "a": torch.ones(3)}
+    weights.save(tmp_path / "x", tensors, {"run": "A-256"})
+    weights.save(tmp_path / "y", dict(sorted(tensors.items())), {"run": "A-256"})
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+
+
+def test_an_unsigned_file_is_no_checkpoint(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors", metadata={"state": "{}"})
+    with pytest.raises(weights.Damaged, match="damaged .it has no hash"):
+        weights.load(tmp_path / "w.safetensors", signed=True)
+
+
 def test_weights_of_another_net_are_refused() -> None:
     with pytest.raises(
         InputError,

@@ -93,14 +93,20 @@ def cut(image: Image.Image, window: Window, resample: str = "bilinear") -> np.nd
     return np.asarray(image.resize((window.side, window.side), RESAMPLING[resample], box=window.box))
 
 
-def colour_basis(eigenvectors: np.ndarray, eigenvalues: np.ndarray, std: float) -> np.ndarray:
+def colour_basis(
+    eigenvectors: np.ndarray, eigenvalues: np.ndarray, std: float, scale: str = "eigenvalue"
+) -> np.ndarray:
     """Matrix B (3, 3) such that normal draws z (n, 3) shift pixels by z @ B, in RGB 0-255 (Krizhevsky et al. 2012).
 
-    The shift is the sum over i of p_i alpha_i lambda_i with alpha_i = std * z_i. lambda are the eigenvalues of
-    the RGB covariance of pixels in [0, 1], the scale on which the published implementations use that formula.
+    The shift is the sum over i of p_i alpha_i lambda_i with alpha_i = std * z_i. As printed, lambda are eigenvalues
+    of the RGB covariance, whose unit then matters: `eigenvalue` takes that of pixels in [0, 1], as the published
+    implementations that use the formula do. `deviation` takes their square roots, as the authors' own code does.
 
     Args:
         eigenvectors: (3, 3), rows.
         eigenvalues: (3,), on the 0-255 scale.
+        std: of the draws.
+        scale: eigenvalue or deviation.
     """
-    return np.asarray(255 * std * (eigenvalues / 255**2)[:, None] * eigenvectors)
+    sizes = eigenvalues / 255 if scale == "eigenvalue" else np.sqrt(np.maximum(eigenvalues, 0))  # RGB 0-255
+    return np.asarray(std * sizes[:, None] * eigenvectors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ from vggrepro import __version__, hardware, paper, runs, weights
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import lock, write_json
+from vggrepro.loader import check_stored
 from vggrepro.net import VGG, initialise
 from vggrepro.paper import Run
 from vggrepro.progress import say
 from vggrepro.provenance import commit
-from vggrepro.recipe import Recipe
+from vggrepro.recipe import Recipe, recorded
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine, Plan, Stopped, Training
 
 # Values of a config that a run must share with its own continuation, and with a run that starts from it.
-STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "width", "classes", "input_scale")
+STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "width", "classes", "input_scale", "lrn")
 IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "recipe")
 
 
@@ -35,6 +37,48 @@ class Request:
     machine: Machine
     seed: int = 0
     retrain: bool = False  # train the target again even if it is finished
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A run of a chain: what it is or will be trained as, and whether it still has to be."""
+
+    run: Run
+    folder: RunFolder
+    start: str | None  # overrides what it starts from
+    config: dict[str, Any]
+    to_train: bool
+    same_net: bool  # it continues a run of its own net, of which it takes all layers
+
+
+def plan_chain(target: Run, request: Request, start: str | None = None) -> list[Link]:
+    """`target` and what it starts from, in the order of training, each checked against its folder; only reads.
+
+    Nothing is trained beyond the last finished run; what is finished there is still listed.
+
+    Args:
+        target: the run wanted.
+        request: recipe, data and machine.
+        start: overrides what the target starts from: an initialisation or the name of a finished run.
+
+    Raises:
+        InputError: a run folder of another configuration, or data whose stored copies are too small for a scale.
+    """
+    chain = paper.chain(target) if start is None else [target]
+    done = {run for run in chain if RunFolder(request.runs / run.name).finished}
+    if request.retrain:
+        done.discard(target)
+    last = max((place for place, run in enumerate(chain) if run in done), default=-1)
+    links: list[Link] = []
+    for place, run in enumerate(chain):
+        if place < last and run not in done:
+            continue
+        folder, own = RunFolder(request.runs / run.name), start if run == target else None
+        config, parent = _config(run, request, own), _parent(run, request, own)
+        _check(folder, config, request, is_target=run == target)
+        links.append(Link(run, folder, own, config, place > last, parent is not None and _same_net(run, parent)))
+    check_stored(request.dataset, [link.run.scale for link in links if link.to_train], request.recipe.crop)
+    return links
 
 
 def train_chain(target: Run, request: Request, start: str | None = None, *, quiet: bool = False) -> None:
@@ -52,24 +96,25 @@ def train_chain(target: Run, request: Request, start: str | None = None, *, quie
         InputError: a run folder of another configuration, an unfinished start, a locked run.
         Stopped: a signal asked to stop; progress is saved.
     """
-    chain = paper.chain(target) if start is None else [target]
-    folders = {run: RunFolder(request.runs / run.name) for run in chain}
-    starts = {run: start if run == target else None for run in chain}
-    for run in chain:
-        _check(folders[run], _config(run, request, starts[run]), request, is_target=run == target)
-    if folders[target].finished and not request.retrain:
+    links = plan_chain(target, request, start)
+    if not links[-1].to_train:
         if not quiet:
             say(f"{target.name} is finished already; --retrain trains it again")
         return
-    todo = [run for run in chain if run == target or not folders[run].finished]
-    states = [f"{run.name} ({'to train' if run in todo else _length(folders[run])})" for run in chain]
+    states = [f"{link.run.name} ({'to train' if link.to_train else _length(link.folder)})" for link in links]
     say(f"plan: {' → '.join(states)}")
-    for run in todo:
-        _train(run, request, starts[run], anew=request.retrain and run == target)
+    for link in links:
+        if link.to_train:
+            _train(link.run, request, link.start, anew=request.retrain and link.run == target)
+
+
+def epochs_done(folder: RunFolder) -> int:
+    """Epochs that a run has finished."""
+    return len(folder.metrics())
 
 
 def _length(folder: RunFolder) -> str:
-    count = len(folder.metrics())
+    count = epochs_done(folder)
     return f"done, {count} epoch{'s' if count != 1 else ''}"
 
 
@@ -81,9 +126,10 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
         if parent is not None and not parent.finished:
             raise InputError(f"{parent.name} is not finished; finish it before training {run.name} from it")
         config = _config(run, request, start)
-        model = VGG(run.net, len(request.dataset.classes), request.recipe.crop, request.recipe.width)
+        recipe = request.recipe
+        model = VGG(run.net, len(request.dataset.classes), recipe.crop, recipe.width, recipe.lrn)
         epochs, rate = config["epochs"], config["learning_rate"]
-        plan = Plan(run, request.recipe, rate, epochs, request.seed)
+        plan = Plan(run, recipe, rate, epochs, request.seed)
         training = Training(plan, model, request.dataset, folder, request.machine)
         changed = folder.config_path.is_file() and _difference(folder.config(), config, IDENTITY) is not None
         hardware.barrier()  # all processes have looked before the first one writes
@@ -115,8 +161,7 @@ def _fit(
         raise
     if hardware.rank() == 0:
         weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
-        folder.checkpoint_path.unlink(missing_ok=True)
-        folder.progress_path.unlink(missing_ok=True)
+        folder.remove_progress()
     hardware.barrier()
     say(f"{name}: finished, {training.summary()}; next: vggrepro evaluate {name}")
     if stop := training.agreed_stop():  # it came during the last validation
@@ -140,15 +185,22 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
         raise InputError(f"{run.name} cannot start from itself; name another run or an initialisation")
     if not parent.config_path.is_file():
         return parent
-    config, recipe = parent.config(), request.recipe
-    structure = {"classes": len(request.dataset.classes), "crop": recipe.crop, "width": recipe.width}
-    for name, value in (structure | {"input_scale": recipe.input_scale}).items():
+    config, recipe = _complete(parent.config()), request.recipe
+    structure: dict[str, Any] = {"classes": len(request.dataset.classes), "crop": recipe.crop, "width": recipe.width}
+    structure["input_scale"] = recipe.input_scale
+    if config["net"] == run.net and config["lrn"]:
+        structure["lrn"] = recipe.lrn
+    for name, value in structure.items():
         if config[name] != value:
             raise InputError(
                 f"{run.name} would start from {parent.path}, which has {name} {config[name]}, not {value}; "
                 "give --runs another folder"
             )
     return parent
+
+
+def _same_net(run: Run, parent: RunFolder) -> bool:
+    return bool(parent.config()["net"] == run.net) if parent.config_path.is_file() else run.is_rescaling
 
 
 def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
@@ -161,9 +213,9 @@ def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
         origin = {"initialisation": how}
         epochs, rate = recipe.epochs, recipe.learning_rate
     else:
-        origin = {"run": parent.name, "weights": parent.weights_hash() if parent.finished else None}
+        origin = {"run": parent.name, "weights": _weights_hash(parent) if parent.finished else None}
         epochs, rate = recipe.deeper_epochs, recipe.learning_rate
-        if (parent.config()["net"] == run.net) if parent.config_path.is_file() else run.is_rescaling:
+        if _same_net(run, parent):
             epochs, rate = recipe.rescale_epochs, recipe.rescale_rate
     return {
         "net": run.net,
@@ -193,6 +245,24 @@ def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
     }
 
 
+def _weights_hash(folder: RunFolder) -> str:
+    """The finished weights' hash, taken once a command: D's are 550 MB."""
+    there = folder.weights_path.stat()
+    return _hash_of(folder, there.st_ino, there.st_mtime_ns, there.st_size)
+
+
+@cache
+def _hash_of(folder: RunFolder, inode: int, modified: int, size: int) -> str:
+    return folder.weights_hash()
+
+
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with its recipe's values as they were meant, and its net's LRN (None: it has none)."""
+    recipe = recorded(config)
+    has_lrn = any("LRN" in block for block in paper.blocks(config["net"]))
+    return {**config, "recipe": recipe, "lrn": recipe["lrn"] if has_lrn else None}
+
+
 def _check(folder: RunFolder, config: dict[str, Any], request: Request, is_target: bool) -> None:
     """Refuses to resume, extend or start from a run of another configuration.
 
@@ -217,6 +287,7 @@ def _check(folder: RunFolder, config: dict[str, Any], request: Request, is_targe
 
 def _difference(was: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> str | None:
     """The first of `names` whose values differ, in words; a start that is not finished yet fits any weights."""
+    was, now = _complete(was), _complete(now)
     for name in names:
         old, new = was.get(name), now[name]
         if name == "start" and isinstance(old, dict):
@@ -241,7 +312,7 @@ def _start_weights(training: Training, config: dict[str, Any], parent: RunFolder
     initialise(model, how, request.seed, recipe.initial_std, recipe.initial_fc8)
     epochs = f"at most {config['epochs']} epoch{'s' if config['epochs'] != 1 else ''}"
     if parent is None:
-        return f"{epochs} from random weights ({how})"
+        return f"{epochs} from random weights ({how}), all layers fresh"
     tensors, _ = weights.load(parent.weights_path)
     same_net = parent.config()["net"] == config["net"]
     copied, fresh = weights.copy_layers(model, tensors, None if same_net else paper.COPIED_FROM_A)
@@ -252,5 +323,6 @@ def _start_weights(training: Training, config: dict[str, Any], parent: RunFolder
 
 def _remove_results(folder: RunFolder) -> None:
     """Before a run is trained again: its old end goes first, so that a kill cannot leave a mixture."""
-    for path in (folder.weights_path, folder.checkpoint_path, folder.metrics_path, folder.progress_path):
+    for path in (folder.weights_path, folder.metrics_path):
         path.unlink(missing_ok=True)
+    folder.remove_progress()

@@ -17,13 +17,16 @@ from vggrepro.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
+    Center,
     CheckpointMinutes,
     Data,
     DecodeOption,
     Dense,
     Device,
+    DryRun,
     Epochs,
     Format,
+    Googlenet,
     Init,
     Layers,
     MicroBatch,
@@ -34,7 +37,11 @@ from vggrepro.options import (
     Seed,
     Set,
     SplitName,
+    SplitOption,
     TablesFolder,
+    Tencrop,
+    TensorBoard,
+    TestScales,
     Width,
     Workers,
     as_options,
@@ -49,6 +56,7 @@ from vggrepro.paper import Run, Scale
 from vggrepro.shell import leave_with, stop_exit
 
 if TYPE_CHECKING:
+    from vggrepro.chain import Link, Request
     from vggrepro.dataset import Dataset
     from vggrepro.recipe import Recipe
     from vggrepro.train import Machine
@@ -109,9 +117,11 @@ def prepare(
     """
     from vggrepro.prepare import check_downloads
     from vggrepro.prepare import prepare as run_prepare
+    from vggrepro.progress import say
     from vggrepro.sources import open_source
 
     opened = open_source(source, seed, downloads)
+    say(f"prepare: {opened.description}")
     if verify:
         check_downloads(opened)
     preset = preset or ("demo" if source == "demo" else "paper")
@@ -170,6 +180,8 @@ def train(
     workers: Workers = WORKERS,
     micro_batch: MicroBatch = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
     retrain: Retrain = False,
     seed: Seed = 0,
 ) -> None:
@@ -178,9 +190,11 @@ def train(
     The chain is A-256, NET-256, NET-384, NET-256-512; what is finished is skipped.
     """
     target = Run(paper.check_net(net), Scale.parse(scale))
-    dataset, recipe = resolve(data, recipe_values(set_, epochs, width, decode))
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes)
-    _train(target, dataset, recipe, runs, machine, seed, retrain, init)
+    values = recipe_values(set_, epochs, width, decode)
+    dataset, recipe = resolve(data, values)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
+    request = _request(recipe, dataset, runs, machine, seed, retrain)
+    _train(target, request, init, values if dry_run else None)
 
 
 @app.command("finetune-scale")
@@ -200,6 +214,8 @@ def finetune_scale(
     workers: Workers = WORKERS,
     micro_batch: MicroBatch = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
     retrain: Retrain = False,
     seed: Seed = 0,
 ) -> None:
@@ -218,9 +234,11 @@ def finetune_scale(
         raise InputError(
             f"{target.name} continues no run of {net}; train it with 'vggrepro train {net} --scale {scale}'"
         )
-    dataset, recipe = resolve(data, recipe_values(set_, epochs, width, decode))
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes)
-    _train(target, dataset, recipe, runs, machine, seed, retrain, from_)
+    values = recipe_values(set_, epochs, width, decode)
+    dataset, recipe = resolve(data, values)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
+    request = _request(recipe, dataset, runs, machine, seed, retrain)
+    _train(target, request, from_, values if dry_run else None)
 
 
 @app.command()
@@ -228,10 +246,13 @@ def evaluate(
     names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
-    q: Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")] = None,
+    center: Center = False,
+    tencrop: Tencrop = False,
+    googlenet: Googlenet = False,
+    q: TestScales = None,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
     grid: Annotated[int, typer.Option("--grid", help="Multi-crop positions a side.")] = paper.GRID,
-    split: Annotated[SplitName, typer.Option("--split", help="Split to run over.")] = SplitName.val,
+    split: SplitOption = SplitName.val,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
     device: Device = "auto",
@@ -240,8 +261,8 @@ def evaluate(
 ) -> None:
     """Compute the posteriors of runs, print errors.
 
-    Dense (the default), multi-crop or both, at each Q. Posteriors without flips or with another grid go to files of
-    their own, which no table uses.
+    Dense (the default), multi-crop or both, at each Q; other papers' crops for comparison. Posteriors without flips or
+    with another grid go to files of their own, which no table uses.
     """
     import pandas as pd
 
@@ -254,7 +275,7 @@ def evaluate(
     from vggrepro import hardware
 
     qs = stage.parse_qs(q) if q is not None else None
-    methods = methods_of(dense, multicrop) or ("dense",)
+    methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)
     protocol = stage.Protocol(methods, qs, flip, grid, split.value, exact_precision=precision != "auto")
     machine = machine_of(device, precision, workers)
     hardware.join_processes(machine.device)
@@ -268,14 +289,18 @@ def fuse(
     names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: Tables 3-7.")] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
+    split: SplitOption = SplitName.val,
+    submission: Annotated[
+        Path | None, typer.Option("--submission", help="Write the averaged posteriors as ILSVRC's server takes them.")
+    ] = None,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
 ) -> None:
     """Average posteriors, write Tables 3-7.
 
-    With runs: prints the error of each and of their averaged posteriors. Without: writes every row of Tables 3-7 to
-    tables/<data set>/.
+    With runs: prints the error of each and of their averaged posteriors; with --submission, writes the five best
+    devkit ids of each image. Without runs: writes every row of Tables 3-7 to tables/<data set>/.
     """
     from vggrepro import tables as stage
     from vggrepro.dataset import load
@@ -283,8 +308,15 @@ def fuse(
 
     dataset = load(data)
     require_runs(runs)
+    methods = methods_of(dense=dense, multicrop=multicrop)
+    if submission is not None:
+        from vggrepro.submission import submit
+
+        count = submit(runs_of(runs, names), methods, split.value, dataset, submission)
+        print(f"{submission}: {count:,} images")
+        return
     if names:
-        _print_table(stage.fuse_runs(runs_of(runs, names), methods_of(dense, multicrop) or ("dense",), "val"))
+        _print_table(stage.fuse_runs(runs_of(runs, names), methods, split.value))
         return
     made = stage.tables(runs, dataset, range(3, 8), as_options(data, runs))
     for path in write(made, dataset, tables / dataset.name):
@@ -313,6 +345,41 @@ def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
 
 
 @app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    name: Annotated[str, typer.Option("--run", help="A finished run.")],
+    dense: Dense = False,
+    multicrop: Multicrop = False,
+    center: Center = False,
+    q: TestScales = None,
+    heatmap: Annotated[
+        Path | None, typer.Option("--heatmap", help="Overlay the score map of the best class on the image, as a PNG.")
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Classify image files with a run.
+
+    Prints the five best classes with their posteriors, averaged over the Q of each method.
+    """
+    from vggrepro import predict as stage
+    from vggrepro.evaluate import Protocol, parse_qs
+    from vggrepro.runs import folder
+
+    run = folder(runs, name)
+    if heatmap is not None and len(files) != 1:
+        raise InputError(f"--heatmap draws one image, {len(files)} are given")
+    methods = methods_of(dense=dense, multicrop=multicrop, center=center)
+    protocol = Protocol(methods, parse_qs(q) if q is not None else None)
+    machine = machine_of(device, precision, 0)
+    _print_table(stage.predict(run, files, protocol, machine))
+    if heatmap is not None:
+        stage.heatmap(run, files[0], protocol, machine, heatmap)
+        print(f"heatmap: {heatmap}")
+
+
+@app.command()
 def reproduce(
     preset: Annotated[
         str | None, typer.Option("--preset", help="demo, quarter or paper (default: the data set's; demo if none).")
@@ -332,6 +399,8 @@ def reproduce(
     workers: Workers = WORKERS,
     micro_batch: MicroBatch = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
     seed: Seed = 0,
 ) -> None:
     """Run the whole pipeline, print the tables.
@@ -339,11 +408,16 @@ def reproduce(
     Prepares, trains all nets of Tables 3-6, evaluates and fuses; what is done is skipped.
     """
     from vggrepro import hardware
+    from vggrepro.reproduce import plan_all
     from vggrepro.reproduce import reproduce as run_all
 
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes)
-    hardware.join_processes(machine.device)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
     values = recipe_values(set_, epochs, width, decode)
+    if dry_run:
+        dataset, recipe = resolve(data, values)
+        request = _request(recipe, dataset, runs, machine, seed)
+        return _rehearse(plan_all(request), request, values)
+    hardware.join_processes(machine.device)
     with stop_exit():
         run_all(source, preset, data, runs, tables, machine, values, seed, as_options(data, runs))
     if hardware.rank() == 0:
@@ -353,22 +427,30 @@ def reproduce(
 # What commands share
 
 
-def _train(
-    target: Run,
-    dataset: Dataset,
-    recipe: Recipe,
-    runs: Path,
-    machine: Machine,
-    seed: int,
-    retrain: bool,
-    start: str | None,
-) -> None:
-    from vggrepro import hardware
-    from vggrepro.chain import Request, train_chain
+def _request(
+    recipe: Recipe, dataset: Dataset, runs: Path, machine: Machine, seed: int, retrain: bool = False
+) -> Request:
+    from vggrepro.chain import Request
 
-    hardware.join_processes(machine.device)
+    return Request(recipe, dataset, runs, machine, seed, retrain)
+
+
+def _train(target: Run, request: Request, start: str | None, rehearsed: dict[str, Any] | None) -> None:
+    """Trains the chain to `target`, or, given the recipe's values from options, says what that would be."""
+    from vggrepro import hardware
+    from vggrepro.chain import plan_chain, train_chain
+
+    if rehearsed is not None:
+        return _rehearse(plan_chain(target, request, start), request, rehearsed)
+    hardware.join_processes(request.machine.device)
     with stop_exit():
-        train_chain(target, Request(recipe, dataset, runs, machine, seed, retrain), start)
+        train_chain(target, request, start)
+
+
+def _rehearse(links: list[Link], request: Request, values: dict[str, Any]) -> None:
+    from vggrepro.dryrun import rehearse
+
+    print(rehearse(links, request, values))
 
 
 def _report(data: Path, runs: Path, format_: Format) -> str:

@@ -94,6 +94,28 @@ def _three(values: Any) -> tuple[float, ...]:
     return red, green, blue
 
 
+def read_shard(path: Path) -> list[pa.RecordBatch]:
+    """A shard's rows, memory-mapped, so checked that none of them leads out of the file; holds no file open.
+
+    Raises:
+        InputError: it is damaged or cannot be read.
+    """
+    try:
+        with pa.memory_map(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            if not reader.schema.equals(SCHEMA):
+                raise pa.ArrowInvalid(f"its columns are not {', '.join(SCHEMA.names)}")
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate(full=True)
+            if any(column.null_count for column in batch.columns):
+                raise pa.ArrowInvalid("it lacks values")
+    except (pa.ArrowException, OSError) as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"{path}: damaged shard ({what}); prepare the data set again") from None
+    return batches
+
+
 class Split:
     """Random access to a split's images, by position in the data set's order. Safe to share between threads.
 
@@ -108,25 +130,20 @@ class Split:
             present = ", ".join(split for split, count in dataset.counts.items() if count)
             raise InputError(f"{dataset.folder} has no split '{name}' (there: {present})")
         self.folder, self.name = dataset.folder, name
-        self._columns: dict[str, list[pa.Array]] = {field: [] for field in SCHEMA.names}
-        paths = sorted(dataset.folder.glob(f"{name}-*.arrow"))
-        for path in paths:
-            try:
-                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-                for field in SCHEMA.names:
-                    self._columns[field].extend(table[field].chunks)
-            except (pa.ArrowInvalid, OSError, KeyError) as error:
-                raise InputError(f"{path}: damaged shard ({error}); prepare the data set again") from None
-        self._ends = np.cumsum([len(chunk) for chunk in self._columns["label"]])
+        batches = [rows for path in sorted(dataset.folder.glob(f"{name}-*.arrow")) for rows in read_shard(path)]
+        self._keys = [rows["key"] for rows in batches]
+        self._images = [_values(rows["image"]) for rows in batches]
+        self._ends = np.cumsum([len(rows) for rows in batches])
         count = int(self._ends[-1]) if len(self._ends) else 0
         if count != dataset.counts[name]:
             raise InputError(
                 f"{dataset.folder}: {name} shards hold {count} images, dataset.json says "
                 f"{dataset.counts[name]}; prepare the data set again"
             )
-        self.labels = np.concatenate([c.to_numpy() for c in self._columns["label"]])
-        self.widths = np.concatenate([c.to_numpy() for c in self._columns["width"]])
-        self.heights = np.concatenate([c.to_numpy() for c in self._columns["height"]])
+        self.labels, self.widths, self.heights = (
+            np.concatenate([rows[field].to_numpy() for rows in batches]) for field in ("label", "width", "height")
+        )
+        self._check_rows(len(dataset.classes))
         pixels = int((self.widths.astype(np.int64) * self.heights).sum())
         self._cache: list[Image.Image | None] | None = None
         if cache and 3 * pixels <= CACHE_BYTES:
@@ -140,20 +157,34 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def _at(self, field: str, index: int) -> pa.Scalar:
-        chunk = int(np.searchsorted(self._ends, index, side="right"))
-        start = int(self._ends[chunk - 1]) if chunk else 0
-        return self._columns[field][chunk][index - start]
+    def _check_rows(self, classes: int) -> None:
+        """Refuses labels and sizes that `prepare` does not write."""
+        if self.labels.min() < -1 or self.labels.max() >= classes or min(self.widths.min(), self.heights.min()) < 1:
+            raise InputError(
+                f"{self.folder}: {self.name} shards hold labels outside the {classes} classes or images without "
+                "pixels; they are damaged, prepare the data set again"
+            )
+
+    def _at(self, index: int) -> tuple[int, int]:
+        """An image's batch and its row there."""
+        batch = int(np.searchsorted(self._ends, index, side="right"))
+        return batch, index - (int(self._ends[batch - 1]) if batch else 0)
 
     def key(self, index: int) -> str:
-        return str(self._at("key", index).as_py())
+        batch, row = self._at(index)
+        return str(self._keys[batch][row].as_py())
 
     def keys(self, start: int, stop: int) -> list[str]:
         return [self.key(index) for index in range(start, stop)]
 
     def image_bytes(self, index: int) -> memoryview:
-        """The original image file, without a copy."""
-        return memoryview(self._at("image", index).as_buffer())
+        """The stored image file.
+
+        A copy, since numpy makes it outside Python's global lock: no thread waits while another's comes from the disk.
+        """
+        batch, row = self._at(index)
+        offsets, values = self._images[batch]
+        return values[offsets[row] : offsets[row + 1]].copy().data
 
     def image(self, index: int) -> Image.Image:
         """The decoded RGB image, not to be written to.
@@ -173,3 +204,10 @@ class Split:
         if self._cache is not None:
             self._cache[index] = image
         return image
+
+
+def _values(column: pa.LargeBinaryArray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each value begins and the last one ends, and the bytes of all of them: views of the shard."""
+    _, offsets, values = column.buffers()
+    starts = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return starts, np.frombuffer(values or b"", np.uint8)

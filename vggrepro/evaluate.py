@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
-from vggrepro import __version__, hardware, paper, posteriors, views, weights
+from vggrepro import __version__, hardware, paper, posteriors, views
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
+from vggrepro.evaluator import Evaluator
 from vggrepro.files import lock
 from vggrepro.images import ordered
-from vggrepro.net import VGG, to_input
 from vggrepro.paper import Scale, real_pixels
 from vggrepro.posteriors import Batch, Origin
 from vggrepro.progress import Track, say
@@ -33,12 +32,13 @@ from vggrepro.runs import RunFolder
 from vggrepro.train import Machine
 
 PART_IMAGES = 256  # a kill costs at most so many images' work
-FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
+METHODS = ("dense", "multicrop", "center", "tencrop", "googlenet")
+GOOGLENET_QS = (256, 288, 320, 352)  # Szegedy et al. 2014, Sect. 7
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What to compute: methods, test scales (None: the paper's for the run's S), flips, crops a side, split."""
+    """What to compute: methods, test scales (None: the method's own), flips, crops a side, split."""
 
     methods: tuple[str, ...] = ("dense",)
     qs: tuple[int, ...] | None = None
@@ -47,10 +47,25 @@ class Protocol:
     split: str = "val"
     exact_precision: bool = False  # posteriors of another precision are computed again
 
+    def scales(self, method: str, scale: Scale) -> tuple[int, ...]:
+        """The Q of a method for a run's S: those asked for, else the paper's (S, S ± 32 or 256, 384, 512).
+
+        Single-scale methods of other papers take Q = S, or its middle; GoogLeNet's crops have four Q of their own.
+        """
+        if self.qs:
+            return self.qs
+        return {"center": (scale.middle,), "tencrop": (scale.middle,), "googlenet": GOOGLENET_QS}.get(
+            method, scale.test_scales
+        )
+
+    def flips(self, method: str) -> bool:
+        """Whether the mirrored view is averaged in; a centre crop is one view."""
+        return self.flip and method != "center"
+
     def variant(self, method: str) -> str:
         """What file names add where the protocol is not the paper's."""
         grid = f"-grid{self.grid}" if method == "multicrop" and self.grid != paper.GRID else ""
-        return grid + ("" if self.flip else "-noflip")
+        return grid + ("" if self.flip or method == "center" else "-noflip")
 
     def path(self, run: RunFolder, method: str, q: int) -> Path:
         """The run's posterior file of a method at Q."""
@@ -88,68 +103,6 @@ def parse_qs(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def dense_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:
-    """Dense posteriors (Sect. 3.2): the mean over flips of the soft-max of spatially averaged scores.
-
-    (N, 3, H, W) net input -> (N, K) float32.
-    """
-    return _mean_over_flips(model.dense_scores, x, flip)
-
-
-def crop_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:
-    """Posteriors of crops, the mean over flips: (N, 3, crop, crop) -> (N, K) float32."""
-    return _mean_over_flips(model, x, flip)
-
-
-def _mean_over_flips(scores: Any, x: Tensor, flip: bool) -> Tensor:
-    views_of_x = torch.cat([x, x.flip(3)]) if flip else x
-    result = torch.softmax(scores(views_of_x).float(), dim=1)
-    return result.view(-1, len(x), result.shape[1]).mean(0)
-
-
-class Evaluator:
-    """A finished run's net on a device, ready for images."""
-
-    def __init__(self, run: RunFolder, machine: Machine) -> None:
-        config = run.config()
-        self.crop, self.machine = int(config["crop"]), machine
-        self.classes = int(config["classes"])
-        self.input_scale = float(config["input_scale"])
-        self.resample = config.get("recipe", {}).get("resample", "bilinear")
-        self.mean = torch.tensor(config["mean_rgb"], dtype=torch.float32, device=machine.device)
-        self.model = VGG(config["net"], self.classes, self.crop, float(config["width"]))
-        tensors, _ = weights.load(run.weights_path)
-        weights.into(self.model, tensors, str(run.weights_path))
-        self.model.to(machine.device).to(memory_format=torch.channels_last).eval()
-
-    def posteriors(self, images: Sequence[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:
-        """Posteriors of rescaled images, each uint8 (H, W, 3), of any sizes: (n, K) float32.
-
-        Images of equal size share forward passes.
-        """
-        result = np.empty((len(images), self.classes), np.float32)
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for place, image in enumerate(images):
-            by_size.setdefault(image.shape, []).append(place)
-        for size, places in by_size.items():
-            pixels = size[0] * size[1] if method == "dense" else (grid * self.crop) ** 2
-            budget = FORWARD_PIXELS.get(self.machine.device.type, FORWARD_PIXELS["cpu"])
-            many = max(1, budget // (pixels * (1 + flip)))
-            for start in range(0, len(places), many):
-                part = places[start : start + many]
-                batch = torch.from_numpy(np.stack([images[place] for place in part])).to(self.machine.device)
-                result[part] = self._forward(batch, method, flip, grid).cpu().numpy()
-        return result
-
-    def _forward(self, batch: Tensor, method: str, flip: bool, grid: int) -> Tensor:
-        with torch.inference_mode(), hardware.autocast(self.machine.precision, self.machine.device):
-            if method == "dense":
-                return dense_posteriors(self.model, to_input(batch, self.mean, self.input_scale), flip)
-            crops = views.crops(batch, self.crop, grid)
-            result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), flip)
-            return result.view(len(batch), grid * grid, -1).mean(1)
-
-
 def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
     """Writes the run's missing or stale posterior files; gives the errors of each Q and of their average.
 
@@ -173,8 +126,7 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
     if config.get("dataset", {}).get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
         say(f"note: {run.name} was trained on another data set than {dataset.folder}")
     scale = Scale.parse(str(config["scale"]))
-    qs = protocol.qs or scale.test_scales
-    keys = [(method, q) for q in qs for method in protocol.methods]
+    keys = [(method, q) for method in protocol.methods for q in protocol.scales(method, scale)]
     weights_hash = run.weights_hash()
     wanted = {key: _origin(run, config, weights_hash, dataset, protocol, machine, *key) for key in keys}
     with hardware.first_process(lock(run.path, f"vggrepro evaluate {run.name}")):
@@ -184,9 +136,9 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
         if missing:
             _compute(run, dataset, protocol, machine, {key: wanted[key] for key in missing})
         else:
-            say(f"evaluate {run.name}: {', '.join(protocol.methods)} at Q = {', '.join(map(str, qs))} is up to date")
+            say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
         hardware.barrier()
-    return errors(run, qs, protocol)
+    return errors(run, scale, protocol)
 
 
 def _origin(
@@ -209,8 +161,8 @@ def _origin(
         method=method,
         q=q,
         q_pixels=real_pixels(q, int(config["crop"])),
-        flip=protocol.flip,
-        grid=protocol.grid if method == "multicrop" else 0,
+        flip=protocol.flips(method),
+        grid={"multicrop": protocol.grid, "center": 1}.get(method, 0),
         pooling="floor",
         resample=config.get("recipe", {}).get("resample", "bilinear"),
         precision=machine.precision,
@@ -251,12 +203,14 @@ def _compute(
     total = sum((bounds[number][1] - bounds[number][0]) * len(tasks) for number in todo)
     left = sum((bounds[number][1] - bounds[number][0]) * len(keys) for number, keys in todo.items())
     label = f"evaluate {run.name} ({', '.join(protocol.methods)})"
+    stream = _rescaled(split, [(range(*bounds[number]), keys) for number, keys in todo.items()], evaluator, machine)
     with Track(label, total, "views", done=total - left) as track:
         for number, keys in todo.items():
             start, stop = bounds[number]
-            images = _rescaled(split, range(start, stop), evaluator, sorted({q for _, q in keys}), machine.workers)
+            images = list(islice(stream, stop - start))
             for method, q in keys:
-                values = evaluator.posteriors(images[q], method, protocol.flip, protocol.grid)
+                views_at_q = [scales[q] for scales in images]
+                values = evaluator.posteriors(views_at_q, method, protocol.flips(method), protocol.grid)
                 part = Batch(split.keys(start, stop), split.labels[start:stop], values)
                 posteriors.write(_part_path(folders[method, q], number), [part], evaluator.classes, tasks[method, q])
                 track.advance(stop - start)
@@ -272,16 +226,20 @@ def _compute(
 
 
 def _rescaled(
-    split: Split, images: range, evaluator: Evaluator, qs: list[int], workers: int
-) -> dict[int, list[np.ndarray]]:
-    """The images at each Q; a decoded original is dropped at once, so that large photographs do not pile up."""
+    split: Split, parts: list[tuple[range, list[tuple[str, int]]]], evaluator: Evaluator, machine: Machine
+) -> Iterator[dict[int, np.ndarray]]:
+    """Each image of the parts at its Q, decoded once, in threads that run a part ahead of the net.
 
-    def load(image: int) -> list[np.ndarray]:
-        decoded = split.image(image)
-        return [views.rescale(decoded, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs]
+    A decoded original is dropped at once, so that large photographs do not pile up.
+    """
 
-    columns = list(ordered(load, images, workers, 4 * workers + 1)) if qs else []
-    return {q: [scales[place] for scales in columns] for place, q in enumerate(qs)}
+    def load(task: tuple[int, list[int]]) -> dict[int, np.ndarray]:
+        image, qs = task
+        decoded = split.image(image) if qs else None
+        return {q: views.rescale(decoded, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs if decoded}
+
+    tasks = ((image, sorted({q for _, q in keys})) for images, keys in parts for image in images)
+    return ordered(load, tasks, machine.workers, PART_IMAGES)
 
 
 def _part_path(folder: Path, number: int) -> Path:
@@ -307,12 +265,13 @@ def _chained(paths: list[Path]) -> Iterator[Batch]:
         yield from posteriors.read(path, PART_IMAGES)
 
 
-def errors(run: RunFolder, qs: Sequence[int], protocol: Protocol) -> pd.DataFrame:
+def errors(run: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
     """Errors of posterior files that exist, a row a method and Q, then the average over Q. Labelled splits only."""
     rows: list[dict[str, Any]] = []
     if protocol.split == "test":
         return pd.DataFrame(rows)
     for method in protocol.methods:
+        qs = protocol.scales(method, scale)
         paths = {str(q): [protocol.path(run, method, q)] for q in qs}
         if len(qs) > 1:
             paths[",".join(map(str, qs))] = [path for part in paths.values() for path in part]

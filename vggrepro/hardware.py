@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 
@@ -14,6 +16,11 @@ from torch import Tensor
 from vggrepro.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+LARGE = 1 << 16  # elements of a gradient worth a message of its own
+
+# On a CPU a step writes gigabytes of fresh memory, and first touching a 4 kB page costs more than filling it: torch
+# asks for 2 MB pages if told so before its first allocation.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def device(text: str = "auto") -> torch.device:
@@ -36,7 +43,29 @@ def device(text: str = "auto") -> torch.device:
         raise InputError(f"--device {text}: not usable here ({reason}); try --device cpu") from None
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    if chosen.type == "cpu":
+        keep_memory()
     return chosen
+
+
+def keep_memory() -> bool:
+    """Keeps memory that a step frees for the next one, where the C library can; with huge pages, up to half of a step.
+
+    Otherwise glibc returns each large tensor to the system, which zeroes its pages anew when they are next touched.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return False
+    max_mappings, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    return bool(mallopt(max_mappings, 0) and mallopt(trim_threshold, -1))
+
+
+def upload(tensor: Tensor, chosen: torch.device) -> Tensor:
+    """The tensor on the device; copied to a GPU from pinned memory, so that the host does not wait for it."""
+    if chosen.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(chosen, non_blocking=True)
+    return tensor.to(chosen)
 
 
 def precision(text: str, chosen: torch.device) -> str:
@@ -94,9 +123,26 @@ def share(count: int) -> range:
 
 
 def join_processes(chosen: torch.device) -> None:
-    """Joins torchrun's other processes, if it started this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    """Joins torchrun's other processes, if it started this one.
+
+    After a restart torchrun may give the same store again, with the addresses of processes that are dead
+    (pytorch#135712). On one machine each attempt has its own part of the store; several machines do not count alike.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return
+    backend, patience = "nccl" if chosen.type == "cuda" else "gloo", timedelta(hours=2)
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        store, number, count = next(dist.rendezvous("env://", timeout=patience))  # type: ignore[attr-defined]
+        attempt = f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
+    else:
+        dist.init_process_group(backend, timeout=patience)
+
+
+def is_lost_process(error: RuntimeError) -> bool:
+    """Whether the error says that another of torchrun's processes can no longer be reached."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 def first_process(context: AbstractContextManager[object]) -> AbstractContextManager[object]:
@@ -126,3 +172,44 @@ def sum_over_processes(tensors: list[Tensor]) -> None:
     for tensor in tensors:
         tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
         start += tensor.numel()
+
+
+class GradientSum:
+    """Sums gradients over all processes while the backward pass still runs.
+
+    The FC layers, nine tenths of the weights, are the first that backward reaches: their messages travel during the
+    convolutions. Small gradients share the message of `finish`.
+
+    Args:
+        parameters: whose gradients are summed; in every process the same.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        self._on_the_way: list[dist.Work] = []
+        self._small: list[Tensor] = []
+        self._armed = False
+        if world() > 1:
+            for parameter in parameters:
+                parameter.register_post_accumulate_grad_hook(self._ready)  # type: ignore[no-untyped-call]
+
+    def arm(self, *, last: bool) -> None:
+        """Before each backward pass of a step: only the gradients of the last are whole."""
+        self._armed = last
+
+    def _ready(self, parameter: Tensor) -> None:
+        gradient = parameter.grad
+        if not self._armed or gradient is None:
+            return
+        if gradient.numel() < LARGE:
+            self._small.append(gradient)
+        elif work := dist.all_reduce(gradient, async_op=True):
+            self._on_the_way.append(work)
+
+    def finish(self, *others: Tensor) -> None:
+        """Returns when all sums are made (on a GPU: are due before what is asked of it next), `others` among them."""
+        sum_over_processes([*self._small, *others])
+        for work in self._on_the_way:
+            work.wait()
+        self._small.clear()
+        self._on_the_way.clear()
+        self._armed = False

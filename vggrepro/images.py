@@ -19,12 +19,16 @@ R = TypeVar("R")
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+# Those of the files that sources take. Pillow knows more, some of which run other programs (EPS: Ghostscript).
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
+
 class BadImage(ValueError):
     """Bytes that are no image, or a truncated, empty or absurdly large one."""
 
 
 def decode(data: bytes | memoryview) -> Image.Image:
-    """Image bytes of any format and colour mode as an RGB image.
+    """Image bytes of any of the `FORMATS` and any colour mode as an RGB image.
 
     It stays Pillow's: an array and back would cost a fifth of what decoding does. Greyscale, palette and CMYK images
     become RGB; the format is told by the content, not by a name; EXIF rotation is not applied (no published number
@@ -33,35 +37,30 @@ def decode(data: bytes | memoryview) -> Image.Image:
     Raises:
         BadImage: not decodable.
     """
+    return decode_kind(data)[0]
+
+
+def decode_kind(data: bytes | memoryview) -> tuple[Image.Image, str]:
+    """As `decode`, and the file's format and colour mode, such as "JPEG RGB", "JPEG CMYK" or "PNG RGBA"."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            kind = f"{image.format} {image.mode}"
             limit = Image.MAX_IMAGE_PIXELS  # twice as many raise an error, so many would be a mere warning
             if limit is not None and image.width * image.height > limit:
                 raise BadImage(f"too large: {image.width}x{image.height} pixels")
             if image.mode.startswith("I"):  # 16-bit grey, which `convert` would clip at 255
                 grey = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
-                return Image.fromarray(grey).convert("RGB")
+                return Image.fromarray(grey).convert("RGB"), kind
             image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return image if image.mode == "RGB" else image.convert("RGB"), kind
     except UnidentifiedImageError:
         raise BadImage("not an image" if len(data) else "empty") from None
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:  # Pillow's parsers fail in every way on damaged files
         raise BadImage(str(error) or type(error).__name__) from None
-
-
-def kind(data: bytes | memoryview) -> str:
-    """An image's format and colour mode, such as "JPEG RGB", "JPEG CMYK" or "PNG RGBA"; reads its header only.
-
-    Raises:
-        BadImage: not an image.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return f"{image.format} {image.mode}"
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadImage(str(error)) from None
 
 
 def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:

@@ -7,7 +7,7 @@ the net's input is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,16 +46,19 @@ def mirror(crops: Tensor, flip: Tensor) -> Tensor:
     return torch.where(flip[:, None, None, None], crops.flip(2), crops)
 
 
-def check_stored(dataset: Dataset, scale: Scale, crop: int) -> None:
-    """Refuses a training scale that the data set's smaller copies do not reach.
+def check_stored(dataset: Dataset, scales: Sequence[Scale], crop: int) -> None:
+    """Refuses training scales that the data set's smaller copies do not reach.
 
     Raises:
-        InputError: the copies of `--store-side` have fewer pixels than S asks for.
+        InputError: the copies of `--store-side` have fewer pixels than the largest S asks for.
     """
-    needed = real_pixels(scale.high, crop)
-    if 0 < dataset.store_side < needed:
+    largest = max(scales, key=lambda scale: scale.high, default=None)
+    if largest is None or not dataset.store_side:
+        return
+    needed = real_pixels(largest.high, crop)
+    if dataset.store_side < needed:
         raise InputError(
-            f"{dataset.folder} keeps training images of shorter side {dataset.store_side}, scale {scale} needs "
+            f"{dataset.folder} keeps training images of shorter side {dataset.store_side}, scale {largest} needs "
             f"{needed}; prepare the data again, with --store-side {needed} or without it"
         )
 
@@ -85,17 +88,21 @@ class Loader:
         share: range | None = None,
         validation: range | None = None,
     ) -> None:
-        check_stored(dataset, scale, recipe.crop)
+        check_stored(dataset, [scale], recipe.crop)
         if recipe.decode == "region":
             region.require()
         self.recipe, self.scale, self.seed, self.workers = recipe, scale, seed, workers
-        self.train, self.val = Split(dataset, "train", cache=True), Split(dataset, "val")
+        # A GPU keeps more images than the host would.
+        self.train, self.val = Split(dataset, "train", cache=device.type != "cuda"), Split(dataset, "val")
         self.device = device
         share = range(recipe.batch) if share is None else share
         self.rows_in_batch = torch.arange(share.start, share.stop)
         self.steps = len(self.train) // recipe.batch  # the few images left over differ in each epoch
         self.basis = augment.colour_basis(
-            np.array(dataset.rgb_eigenvectors), np.array(dataset.rgb_eigenvalues), recipe.colour_std
+            np.array(dataset.rgb_eigenvectors),
+            np.array(dataset.rgb_eigenvalues),
+            recipe.colour_std,
+            recipe.colour_scale,
         )
         self.resident = Resident(self.train, device) if device.type == "cuda" and fits(self.train) else None
         self._validation = range(len(self.val)) if validation is None else validation

@@ -23,17 +23,22 @@ class VGG(nn.Module):
         classes: K, the size of the last layer.
         crop: side of a training crop in real pixels; fc6 sees floor(crop / 32) squared positions.
         width: multiplies conv. channels and FC units; 1 is the paper.
+        lrn: A-LRN's normalisation, a name of `paper.LRN_DEFINITIONS`.
     """
 
     fc6: nn.Linear
     fc7: nn.Linear
     fc8: nn.Linear
 
-    def __init__(self, net: str, classes: int, crop: int = paper.CROP, width: float = 1.0) -> None:
+    def __init__(
+        self, net: str, classes: int, crop: int = paper.CROP, width: float = 1.0, lrn: str = "krizhevsky"
+    ) -> None:
         super().__init__()
         if crop < paper.STRIDE:
             raise InputError(f"crop {crop}: five poolings need a crop of at least {paper.STRIDE} pixels")
-        self.blocks = paper.blocks(net)
+        if lrn not in paper.LRN_DEFINITIONS:
+            raise InputError(f"unknown LRN '{lrn}'; choose one of {', '.join(paper.LRN_DEFINITIONS)}")
+        self.blocks, self.lrn = paper.blocks(net), lrn
         self.map_side = crop // paper.STRIDE
         shapes = paper.shapes(net, classes, crop, width)
         for name, shape in shapes.items():
@@ -54,12 +59,13 @@ class VGG(nn.Module):
         """
         x = images
         for block in self.blocks:
-            for layer in block:
-                if isinstance(layer, paper.Conv):
-                    x = F.relu(self.get_submodule(layer.name)(x), inplace=True)
-                else:
-                    x = local_response_norm(x)
-            x = F.max_pool2d(x, 2)
+            for place, layer in enumerate(block, 1):
+                conv = self.get_submodule(layer.name) if isinstance(layer, paper.Conv) else None
+                x = conv(x) if conv else local_response_norm(x, self.lrn)
+                if place == len(block):
+                    x = F.max_pool2d(x, 2)  # before ReLU, which has a quarter of the work there: the same to the bit
+                if conv:
+                    x = F.relu(x, inplace=True)
         return x
 
     def forward(self, images: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -109,16 +115,17 @@ class VGG(nn.Module):
         return masks[:, :units], masks[:, units:]
 
 
-def local_response_norm(x: Tensor) -> Tensor:
-    """Krizhevsky's LRN with Sect. 2.1's parameters: x / (k + alpha * sum over n channels of x²)^0.75.
+def local_response_norm(x: Tensor, definition: str = "krizhevsky") -> Tensor:
+    """LRN: x / (k + alpha * sum over n channels of x²)^0.75, parameters as `paper.LRN_DEFINITIONS` has them.
 
     (N, C, H, W) -> the same. The sum is not divided by n, as torch's is. It runs over neighbouring channels, that
     is a 1x1 convolution with a band of ones: 1.5 to 3 times as fast on a CPU as torch's own, forward and backward.
     """
-    channels, reach = x.shape[1], int(paper.LRN["n"]) // 2
+    values = paper.LRN_DEFINITIONS[definition]
+    channels, reach = x.shape[1], int(values["n"]) // 2
     band = torch.ones(channels, channels, dtype=x.dtype, device=x.device).triu(-reach).tril(reach)
     total = F.conv2d(x * x, band[:, :, None, None])
-    root = torch.rsqrt(paper.LRN["k"] + paper.LRN["alpha"] * total)
+    root = torch.rsqrt(values["k"] + values["alpha"] * total)
     return x * root * root.sqrt()  # d^-0.75 = d^-0.5 * (d^-0.5)^0.5
 
 

@@ -69,7 +69,18 @@ Init = Annotated[str | None, typer.Option("--init", help="Start from random, glo
 MicroBatch = Annotated[int, typer.Option("--micro-batch", min=0, help="Images at a time on a device; 0: all.")]
 CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0.0, help="Between two checkpoints.")]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again although it is finished.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Curves for TensorBoard too; needs pip install vggrepro[tensorboard].")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print recipe, chain and cost (images, FLOPs, time, disk); train nothing.")
+]
 Dense = Annotated[bool, typer.Option("--dense", help="The net as convolutions over the whole image.")]
+Center = Annotated[bool, typer.Option("--center", help="The central crop alone, at Q = S.")]
+Tencrop = Annotated[bool, typer.Option("--tencrop", help="Krizhevsky et al.'s ten crops, at Q = S.")]
+Googlenet = Annotated[bool, typer.Option("--googlenet", help="Szegedy et al.'s 144 crops over four Q.")]
+TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
+SplitOption = Annotated[SplitName, typer.Option("--split", help="val, or the unlabelled test images.")]
 Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
 WORKERS = min(8, os.cpu_count() or 2)
 
@@ -94,14 +105,20 @@ def recipe_values(
 
 
 def machine_of(
-    device: str, precision: str, workers: int, micro_batch: int = 0, checkpoint_minutes: float = 10.0
+    device: str,
+    precision: str,
+    workers: int,
+    micro_batch: int = 0,
+    checkpoint_minutes: float = 10.0,
+    tensorboard: bool = False,
 ) -> Machine:
     """How to compute, with what `auto` stands for here."""
     from vggrepro import hardware
     from vggrepro.train import Machine
 
     chosen = hardware.device(device)
-    return Machine(chosen, hardware.precision(precision, chosen), workers, micro_batch, 60 * checkpoint_minutes)
+    kind = hardware.precision(precision, chosen)
+    return Machine(chosen, kind, workers, micro_batch, 60 * checkpoint_minutes, tensorboard)
 
 
 def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
@@ -113,9 +130,9 @@ def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
     return dataset, recipe.load(dataset.preset, overrides)
 
 
-def methods_of(dense: bool, multicrop: bool) -> tuple[str, ...]:
-    """The methods asked for, if any."""
-    return tuple(name for name, wanted in (("dense", dense), ("multicrop", multicrop)) if wanted)
+def methods_of(**wanted: bool) -> tuple[str, ...]:
+    """The methods asked for by their flags; dense if none is."""
+    return tuple(name for name, asked in wanted.items() if asked) or ("dense",)
 
 
 def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:

@@ -41,8 +41,10 @@ NETS: dict[str, tuple[tuple[str, ...], ...]] = {
 # Sect. 3.1: deeper nets take the first four conv. layers of A (by block and place) and its FC layers.
 COPIED_FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
 
-# Krizhevsky et al. 2012, used by A-LRN: b = a / (k + alpha * sum over n channels of a^2)^beta.
+# Used by A-LRN: b = a / (k + alpha * sum over n channels of a^2)^beta. Sect. 2.1 cites Krizhevsky et al. 2012, who do
+# not divide alpha by n; Caffe's layer does, and its AlexNet leaves k = 1: a fifth of the effect.
 LRN = {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
+LRN_DEFINITIONS = {"krizhevsky": LRN, "caffe": LRN | {"k": 1.0, "alpha": 1e-4 / 5}}
 
 
 @dataclass(frozen=True, slots=True)

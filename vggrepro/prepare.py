@@ -22,10 +22,10 @@ import pyarrow as pa
 from PIL import Image
 
 from vggrepro import recipe
-from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, load
+from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, load, read_shard
 from vggrepro.errors import InputError
 from vggrepro.files import Hashed, atomic, lock, read_json, write_json
-from vggrepro.images import BadImage, decode, kind, ordered
+from vggrepro.images import BadImage, decode_kind, ordered
 from vggrepro.posteriors import TOP_K
 from vggrepro.progress import Track, say
 from vggrepro.sources import Example, Source
@@ -33,7 +33,8 @@ from vggrepro.views import rescale
 
 STATE_JSON = "prepare.json"
 SHARD_EXAMPLES = 2000  # of the source in a shard: a kill costs at most that much work
-BATCH_ROWS = 250
+BATCH_ROWS = 250  # at most, held at once; fewer of large images
+BATCH_BYTES = 64 << 20
 STORED = {"quality": 95, "subsampling": "4:2:0"}  # JPEG, of the smaller copies that --store-side keeps
 
 
@@ -154,11 +155,14 @@ def _resume(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
     if path.is_file():
         state = read_json(path)
         if state.get("plan") == plan:
+            state["shards"] = {name: record for name, record in state["shards"].items() if (folder / name).is_file()}
             return state
         if state.get("plan") == plan | {"contents": state.get("plan", {}).get("contents")}:
             say("prepare: the source's files have changed since the interruption; starting again")
-            for name in state["shards"]:
-                (folder / name).unlink(missing_ok=True)
+            for path in folder.glob(
+                "*-[0-9][0-9][0-9][0-9][0-9].arrow*"
+            ):  # also one cut off or just finished, which `state` does not have
+                path.unlink()
         elif state.get("shards"):
             was = state.get("plan", {}).get("source", "?")
             raise InputError(
@@ -187,24 +191,33 @@ def _write_split(
     names = [f"{split}-{number:05}.arrow" for number in range(-(-count // SHARD_EXAMPLES))]
     first = next((number for number, name in enumerate(names) if name not in state["shards"]), len(names))
     examples = source.examples(split, first * SHARD_EXAMPLES)
-    measure = partial(_measure, store_side=store_side if split == "train" else 0)
+    labels = range(-1 if split == "test" else 0, len(source.classes))
+    measure = partial(_measure, labels=labels, store_side=store_side if split == "train" else 0)
     measured = ordered(measure, examples, workers, 16 * max(1, workers))
     for name in names[first:]:
         state["shards"][name] = _write_shard(folder / name, islice(measured, SHARD_EXAMPLES), skip_bad, track)
         write_json(folder / STATE_JSON, state)
 
 
-def _measure(example: Example, store_side: int) -> Measured:
-    """Decodes an image; the example in the result holds the bytes to be stored."""
+def _measure(example: Example, labels: range, store_side: int) -> Measured:
+    """Decodes an image; the example in the result holds the bytes to be stored.
+
+    Raises:
+        InputError: a label that is none of `labels`.
+    """
     try:
-        decoded, what = decode(example.data), kind(example.data)
+        decoded, kind = decode_kind(example.data)
     except BadImage as error:
         return Measured(example, bad=str(error))
+    if example.label not in labels:
+        raise InputError(
+            f"prepare: {example.place}: label {example.label} is outside the {labels.stop} classes; mend or remove it"
+        )
     mean, moment = colour_moments(np.asarray(decoded))
     if 0 < store_side < min(decoded.size):
         decoded = Image.fromarray(rescale(decoded, store_side))
         example = replace(example, data=_jpeg(decoded))
-    return Measured(example, *decoded.size, mean, moment, hashlib.sha256(example.data).hexdigest(), what)
+    return Measured(example, *decoded.size, mean, moment, hashlib.sha256(example.data).hexdigest(), kind)
 
 
 def colour_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +244,7 @@ def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track
     mean, moment = np.zeros(3), np.zeros((3, 3))
     bad: list[str] = []
     kinds: Counter[str] = Counter()
-    rows = seen = 0
+    rows = seen = size = 0
     batch: list[Measured] = []
     with atomic(path) as temporary, Hashed(temporary) as file, pa.ipc.new_file(file, SCHEMA) as writer:
         for item in examples:
@@ -250,9 +263,10 @@ def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track
             kinds[item.kind] += 1
             digest.update(json.dumps([item.example.key, item.example.label, item.sha256]).encode())
             batch.append(item)
-            if len(batch) == BATCH_ROWS:
+            size += len(item.example.data)
+            if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
                 writer.write_batch(_record_batch(batch))
-                batch = []
+                batch, size = [], 0
         if batch:
             writer.write_batch(_record_batch(batch))
     return {
@@ -328,9 +342,8 @@ def _check_classes(folder: Path, split: str, classes: tuple[str, ...]) -> None:
     """Refuses a split that has no readable image of some class."""
     images = np.zeros(len(classes), dtype=np.int64)
     for path in folder.glob(f"{split}-*.arrow"):
-        with pa.memory_map(str(path)) as file:
-            labels = pa.ipc.open_file(file).read_all()["label"].to_numpy()
-            images += np.bincount(labels, minlength=len(classes))
+        for rows in read_shard(path):
+            images += np.bincount(rows["label"].to_numpy(), minlength=len(classes))
     if not images.all():
         empty = classes[int(images.argmin())]
         raise InputError(f"prepare: {split} has no readable image of class '{empty}'; add one or remove the class")

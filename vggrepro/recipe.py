@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from vggrepro.errors import InputError
-from vggrepro.paper import INITIALISERS, STRIDE
+from vggrepro.paper import INITIALISERS, LRN_DEFINITIONS, STRIDE
 
 PRESETS = ("paper", "quarter", "demo")
-RESAMPLERS = ("bilinear", "bicubic")
-DECODERS = ("pillow", "region")
+CHOICES = {  # values that are words; docs/recipe.md explains each
+    "initialisation": INITIALISERS,
+    "lrn": tuple(LRN_DEFINITIONS),
+    "momentum_form": ("caffe", "torch"),
+    "resample": ("bilinear", "bicubic"),
+    "decode": ("pillow", "region"),
+    "colour_scale": ("eigenvalue", "deviation"),
+    "schedule": ("plateau", "fixed"),
+}
+FORMER = {  # what was meant by recipes recorded before a value had its name
+    "resample": "bilinear",
+    "lrn": "krizhevsky",
+    "momentum_form": "torch",
+    "decode": "pillow",
+    "colour_scale": "eigenvalue",
+    "schedule": "plateau",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,30 +41,34 @@ class Recipe:
     preset: str
     crop: int  # real pixels; 224 is the paper
     width: float  # multiplies channels and FC units; 1 is the paper
+    lrn: str  # krizhevsky: k = 2, alpha = 1e-4, summed; caffe: k = 1, alpha divided by n
+    resample: str  # bilinear or bicubic
+    decode: str  # pillow, or region: only what a crop shows is decoded, faster and with slightly other pixels
     batch: int  # images a step, over all processes
     learning_rate: float  # from random weights, and of deeper nets that start from A
     rescale_rate: float  # of a net continued at another scale (S = 384 from 256, [256;512] from 384)
     momentum: float
+    momentum_form: str  # caffe: the rate is inside the buffer, v = mu v + rate g; torch: outside, w -= rate v
     weight_decay: float  # L2, of weights
     bias_rate: float  # the biases' learning rate, as a multiple
     bias_decay: float  # the biases' weight decay, as a multiple
     dropout: float
+    warmup_steps: int  # the learning rate rises linearly over so many first steps
+    clip_norm: float  # largest norm of the gradient; 0 is no limit
     initialisation: str  # random, glorot or he
     initial_std: float  # of `random`
     initial_fc8: float  # multiplies fc8's random weights: a small one starts at even scores
     input_scale: float  # the net's input is (RGB 0-255 - mean) * input_scale
     colour_std: float  # of the RGB shift's three draws
-    resample: str  # bilinear or bicubic
-    decode: str  # pillow, or region: only what a crop shows is decoded, faster and with slightly other pixels
-    warmup_steps: int  # the learning rate rises linearly over so many first steps
-    clip_norm: float  # largest norm of the gradient; 0 is no limit
+    colour_scale: str  # eigenvalue: of the covariance of RGB in [0, 1]; deviation: its square root, in any unit
     epochs: int  # at most, from random weights
     deeper_epochs: int  # at most, of a net that starts from A
     rescale_epochs: int  # at most, of a net continued at another scale
+    schedule: str  # plateau: the rate drops when the validation error stalls; fixed: after drop_by's shares alone
     drops: int  # how often the learning rate is divided by 10
     patience: int  # epochs without improvement of the validation top-1 error before a drop
     min_improvement: float  # of that error, in points
-    drop_by: tuple[float, ...]  # each drop comes at the latest after this share of the epochs
+    drop_by: tuple[float, ...]  # shares of the epochs after which each drop comes, on a plateau at the latest
 
     def __post_init__(self) -> None:
         positive = {"crop", "width", "batch", "learning_rate", "rescale_rate", "input_scale", "initial_std"}
@@ -65,18 +85,39 @@ class Recipe:
             raise InputError(f"recipe: dropout = {self.dropout} must be below 1")
         if self.momentum >= 1:
             raise InputError(f"recipe: momentum = {self.momentum} must be below 1")
-        if self.initialisation not in INITIALISERS:
-            raise InputError(f"recipe: initialisation '{self.initialisation}'; choose {', '.join(INITIALISERS)}")
-        if self.resample not in RESAMPLERS:
-            raise InputError(f"recipe: resample '{self.resample}'; choose {', '.join(RESAMPLERS)}")
-        if self.decode not in DECODERS:
-            raise InputError(f"recipe: decode '{self.decode}'; choose {', '.join(DECODERS)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"recipe: {name} '{getattr(self, name)}'; choose {', '.join(choices)}")
         shares = self.drop_by
         if len(shares) > self.drops or list(shares) != sorted(shares) or not all(0 < share <= 1 for share in shares):
             raise InputError("recipe: drop_by needs rising shares of the epochs in (0, 1], at most one for each drop")
+        if self.schedule == "fixed" and len(shares) != self.drops:
+            raise InputError(
+                f"recipe: schedule 'fixed' with drops = {self.drops} and {len(shares)} shares in drop_by; give one a "
+                "drop, such as --set drop_by=[0.5,0.75,0.9]"
+            )
 
     def as_dict(self) -> dict[str, Any]:
+        """The values as JSON holds them."""
         return {**dataclasses.asdict(self), "drop_by": list(self.drop_by)}
+
+    def rate_after(self, errors: Sequence[float], base: float, epochs: int) -> tuple[float, bool]:
+        """`learning_rate` with this recipe's schedule: rate of the next epoch, and whether to stop.
+
+        Args:
+            errors: the validation top-1 error (%) of each epoch so far.
+            base: the first learning rate.
+            epochs: the most epochs.
+        """
+        return learning_rate(
+            errors,
+            base,
+            epochs,
+            drops=self.drops,
+            patience=self.patience if self.schedule == "plateau" else epochs + 1,  # never reached: fixed drops
+            min_improvement=self.min_improvement,
+            drop_by=self.drop_by,
+        )
 
 
 def load(preset: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -87,8 +128,7 @@ def load(preset: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """
     if preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'; choose one of {', '.join(PRESETS)}")
-    text = Path(__file__).with_name("presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
-    values = {name: value for section in tomllib.loads(text).values() for name, value in section.items()}
+    values = {name: value for section in tomllib.loads(_text(preset)).values() for name, value in section.items()}
     if "preset" in (overrides or {}):
         raise InputError("--set preset=…: the preset is the data set's; prepare the data with another --preset")
     values |= {"preset": preset, **(overrides or {})}
@@ -97,6 +137,20 @@ def load(preset: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
         if name not in known:
             raise InputError(f"--set: no value '{name}' in a recipe; the names are {', '.join(known)}")
     return Recipe(**{name: _cast(name, str(known[name]), value) for name, value in values.items()})
+
+
+def reasons(preset: str) -> dict[str, str]:
+    """The comment beside each value of a preset: its section of the paper, or why it is open or differs."""
+    return dict(re.findall(r"^(\w+) = .*?# (.+)$", _text(preset), re.MULTILINE))
+
+
+def _text(preset: str) -> str:
+    return Path(__file__).with_name("presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
+
+
+def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe in a run's config.json; values younger than the run, or of a run from elsewhere, as then meant."""
+    return FORMER | (config.get("recipe") or {})
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:

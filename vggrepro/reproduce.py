@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vggrepro import hardware, paper, recipe
-from vggrepro.chain import Request, train_chain
+from vggrepro.chain import Link, Request, plan_chain, train_chain
 from vggrepro.dataset import DATASET_JSON, Dataset, load
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol, evaluate
@@ -30,6 +30,15 @@ def needed_views() -> dict[paper.Run, dict[str, list[int]]]:
     return views
 
 
+def plan_all(request: Request) -> list[Link]:
+    """Every run of Tables 3-6, ancestors first, each checked against its folder; only reads.
+
+    Raises:
+        InputError: a run folder of another configuration.
+    """
+    return [plan_chain(run, request)[-1] for run in paper.all_runs()]
+
+
 def reproduce(
     source: str | None,
     preset: str | None,
@@ -48,6 +57,7 @@ def reproduce(
     """
     dataset = _dataset(source, preset, data, machine.workers, seed)
     request = Request(recipe.load(dataset.preset, overrides), dataset, runs, machine, seed)
+    plan_all(request)  # refuses before any work
     views = needed_views()
     for run in views:  # also the finished ones: they must be of this configuration
         train_chain(run, request, quiet=True)

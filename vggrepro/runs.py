@@ -1,9 +1,11 @@
 """Run folders: what they hold, which exist, how far they are.
 
 runs/<name>/config.json           every resolved value of the run
-            metrics.jsonl         one line an epoch
+            metrics.jsonl         one line an epoch, and some in between, which have a "step"
+            tensorboard/          the same for TensorBoard, with --tensorboard
             progress.json         where a running or interrupted training stands
-            checkpoint.safetensors  weights, momentum and history (gone when finished)
+            checkpoint.safetensors  weights, momentum and history
+            checkpoint.previous.safetensors  the one before; both are gone when finished
             weights.safetensors   the finished weights; its presence means finished
             posteriors/           what evaluate wrote
 """
@@ -12,16 +14,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.files import locked_by, read_json, sha256
 from vggrepro.progress import duration
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,10 @@ class RunFolder:
         return self.path / "checkpoint.safetensors"
 
     @property
+    def previous_checkpoint_path(self) -> Path:
+        return self.path / "checkpoint.previous.safetensors"
+
+    @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -55,8 +64,17 @@ class RunFolder:
         return self.path / "progress.json"
 
     @property
+    def tensorboard_path(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def finished(self) -> bool:
         return self.weights_path.is_file()
+
+    def remove_progress(self) -> None:
+        """Removes what only an unfinished run needs."""
+        for path in (self.previous_checkpoint_path, self.checkpoint_path, self.progress_path):
+            path.unlink(missing_ok=True)
 
     def require_finished(self) -> None:
         """InputError unless the run is finished."""
@@ -91,10 +109,17 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """One record an epoch, oldest first; empty if none was finished."""
+        return [record for record in self.all_metrics() if "step" not in record]
+
+    def all_metrics(self) -> list[dict[str, Any]]:
+        """`metrics` and the records in between: those have a `step`, counted from the run's start."""
         if not self.metrics_path.is_file():
             return []
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()  # being written just now, or a kill cut it short: it will be written again
         try:
-            return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+            return [json.loads(line) for line in lines]
         except ValueError as error:
             raise InputError(f"{self.metrics_path}: damaged ({error}); train the run again with --retrain") from None
 
@@ -138,17 +163,18 @@ class Status:
     top5_error: float | None
     images_per_second: float | None
     seconds_left: float | None
+    checkpoint_age: float | None  # seconds since the last checkpoint of an unfinished run
     note: str
 
 
 def status(run: RunFolder) -> Status:
     """How far a run is, from its files alone."""
     if not run.config_path.is_file():
-        return Status(run.name, "not started", "", None, None, None, None, None, "")
+        return Status(run.name, "not started", "", None, None, None, None, None, None, "")
     try:
         run.config()
     except InputError as error:
-        return Status(run.name, "damaged", "", None, None, None, None, None, str(error))
+        return Status(run.name, "damaged", "", None, None, None, None, None, None, str(error))
     progress = read_json(run.progress_path) if run.progress_path.is_file() else {}
     metrics = run.metrics()
     last = metrics[-1] if metrics else {}
@@ -169,14 +195,27 @@ def status(run: RunFolder) -> Status:
         last.get("top5_error"),
         progress.get("images_per_second", last.get("images_per_second")),
         None if run.finished else progress.get("seconds_left"),
+        None if run.finished else _age(run),
         note,
     )
 
 
+def _age(run: RunFolder) -> float | None:
+    """Seconds since the last checkpoint was written; None without one."""
+    for path in (run.checkpoint_path, run.previous_checkpoint_path):
+        with suppress(FileNotFoundError):
+            return max(0.0, time.time() - path.stat().st_mtime)
+    return None
+
+
 def status_table(runs: Path) -> pd.DataFrame:
     """All runs of the paper's chain and any other run there, a row each (columns as `Status`)."""
+    import pandas as pd  # here, as a second of every training's start
+
     names = dict.fromkeys([run.name for run in paper.all_runs()] + [run.name for run in existing(runs)])
     rows = [status(RunFolder(runs / name)) for name in names]
     frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
     frame["seconds_left"] = frame["seconds_left"].map(lambda s: "" if pd.isna(s) else duration(s))
-    return frame.rename(columns={"seconds_left": "time_left", "images_per_second": "images/s"})
+    frame["checkpoint_age"] = frame["checkpoint_age"].map(lambda s: "" if pd.isna(s) else f"{duration(s)} ago")
+    names = {"seconds_left": "time_left", "images_per_second": "images/s", "checkpoint_age": "last_checkpoint"}
+    return frame.rename(columns=names)

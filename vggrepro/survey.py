@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,17 @@ from PIL import Image, ImageDraw
 from vggrepro.augment import centre_window, cut
 from vggrepro.dataset import DATASET_JSON, Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.files import atomic, read_json
+from vggrepro.files import atomic, read_json, sha256
 from vggrepro.images import ordered
 from vggrepro.progress import Track
 
-READ_BYTES = 8 << 20
 SHEET_CLASSES, SHEET_IMAGES, THUMBNAIL, CAPTION = 12, 8, 112, 168  # rows, columns, pixels
 # Oddities of the official files, by format and colour mode; one of the training images is a PNG under a JPEG's name.
 KNOWN_KINDS = {"train": {"JPEG CMYK": 22, "PNG": 1}, "val": {"JPEG CMYK": 1}}
 
 
 def splits_table(dataset: Dataset) -> pd.DataFrame:
-    """A row a split: images, classes that have any, images a class, shorter side and aspect ratio, gigabytes."""
+    """A row a split: images, classes that have any, images a class, shorter side and aspect ratio, megabytes."""
     rows = []
     for name in [name for name, count in dataset.counts.items() if count]:
         split = Split(dataset, name)
@@ -41,7 +39,7 @@ def splits_table(dataset: Dataset) -> pd.DataFrame:
                 "a class": _spread(balance[balance > 0]) if len(known) else "unlabelled",
                 "shorter side": _spread(shorter),
                 "long:short": _spread(longer / shorter),
-                "GB": round(size / 1e9, 3),
+                "MB": f"{size / 1e6:,.1f}",
             }
         )
     return pd.DataFrame(rows)
@@ -102,7 +100,7 @@ def verify(dataset: Dataset, workers: int) -> int:
         if not path.is_file():
             raise InputError(f"{path} is missing; prepare the data set again")
     with Track("verify", sum(path.stat().st_size for path in paths) >> 20, "MB") as track:
-        for path, found in zip(paths, ordered(_sha256, paths, workers, workers), strict=True):
+        for path, found in zip(paths, ordered(sha256, paths, workers, workers), strict=True):
             if found != recorded[path.name]["sha256"]:
                 raise InputError(
                     f"{path} is not as 'prepare' wrote it (its SHA-256 differs from the recorded one): damaged or "
@@ -110,14 +108,6 @@ def verify(dataset: Dataset, workers: int) -> int:
                 )
             track.advance(path.stat().st_size >> 20)
     return len(paths)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while part := file.read(READ_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def sheet(dataset: Dataset, path: Path) -> None:

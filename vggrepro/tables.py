@@ -328,7 +328,7 @@ def fuse_runs(folders: Sequence[RunFolder], methods: Sequence[str], split: str =
     """
     if not folders:
         raise InputError("fuse: no runs given; name at least one evaluated run")
-    parts = [(folder, _files_of(folder, methods, split)) for folder in dict.fromkeys(folders)]
+    parts = [(folder, files_of(folder, methods, split)) for folder in dict.fromkeys(folders)]
     everything = [path for _, paths in parts for path in paths]
     prints: dict[str, Path] = {}
     for path in everything:
@@ -349,7 +349,7 @@ def _test_scales(folder: RunFolder) -> tuple[int, ...]:
     return paper.Scale.parse(str(folder.config()["scale"])).test_scales
 
 
-def _files_of(folder: RunFolder, methods: Sequence[str], split: str) -> list[Path]:
+def files_of(folder: RunFolder, methods: Sequence[str], split: str) -> list[Path]:
     """The run's posterior files, all there and none stale, else InputError with the command."""
     weights = folder.weights_hash() if folder.finished else None
     facts = Facts(folder, folder.config(), 0, weights)

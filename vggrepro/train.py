@@ -2,17 +2,17 @@
 
 The state of a training is (weights, momentum, history, step): everything random is keyed, so a run that resumes
 from a checkpoint, or is spread over more processes or micro-batches, sees the same crops and dropout masks.
+Nothing in a step makes the host wait for the device: what steps measure is read a little later (`watch.Readings`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -21,20 +21,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vggrepro import hardware, weights
+from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.files import write_json, write_text
+from vggrepro.files import write_json
 from vggrepro.loader import Batch, Loader, mirror
 from vggrepro.net import VGG, to_input
 from vggrepro.paper import Run
 from vggrepro.posteriors import TOP_K, ranks
 from vggrepro.progress import Track, say
-from vggrepro.recipe import Recipe, learning_rate
+from vggrepro.recipe import Recipe
 from vggrepro.runs import RunFolder
+from vggrepro.watch import Curves, Level, Readings
 
 PROGRESS_SECONDS = 5.0  # between two writings of progress.json
 CHANCE_EPOCHS = 2  # after so many epochs a loss within CHANCE_MARGIN of log K is reported
 CHANCE_MARGIN = 0.01
+LINES = 10  # of metrics within an epoch, about
+LOSS_LEAP, NORM_LEAP = 3.0, 30.0  # so far above its running level, a loss or a gradient's norm explodes
 
 
 class Stopped(Exception):
@@ -54,6 +58,7 @@ class Machine:
     workers: int = 2
     micro_batch: int = 0  # images at a time on one device; 0 is all
     checkpoint_seconds: float = 600.0
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,9 @@ class Progress:
 
     step: int = 0  # steps done in the epoch that `history` lacks
     loss_sum: float = 0.0  # over that epoch's images so far
+    line_loss: float = 0.0  # the same since the last line of metrics
+    line_norm: float = 0.0  # largest norm of a gradient since then
+    rate: float = 0.0  # of the last step
     seconds: float = 0.0  # of work on that epoch so far
     waited: float = 0.0  # seconds of those that training stood still for data
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -81,7 +89,15 @@ class Progress:
 class Training:
     """One run's training on one device or, under torchrun, on this process's share of each batch."""
 
-    def __init__(self, plan: Plan, model: VGG, dataset: Dataset, folder: RunFolder, machine: Machine) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        model: VGG,
+        dataset: Dataset,
+        folder: RunFolder,
+        machine: Machine,
+        loader: Loader | None = None,
+    ) -> None:
         self.plan, self.folder, self.machine = plan, folder, machine
         self.recipe = plan.recipe
         self.model = model.to(machine.device).to(memory_format=torch.channels_last)
@@ -92,7 +108,7 @@ class Training:
                 f"recipe: batch = {self.batch} must be at least the number of processes ({hardware.world()}) and at "
                 f"most that of training images ({dataset.counts['train']:,})"
             )
-        self.loader = Loader(
+        self.loader = loader or Loader(
             dataset,
             self.recipe,
             plan.run.scale,
@@ -106,7 +122,18 @@ class Training:
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
         self.progress = Progress()
-        self.stop_signal = 0  # which signal asked to stop
+        self.checkpoints = Checkpoints(folder)
+        self.curves = Curves(folder, machine.tensorboard)
+        self.readings = Readings(machine.device)
+        self.stop_signal = 0  # which signal asked this process to stop
+        self._stopping = False  # whether all processes agreed to
+        self._act_at = 0  # the step at which they save, and perhaps stop; 0 is none
+        self._saved = time.monotonic()
+        self._loss_level = Level(LOSS_LEAP, floor=2 * math.log(self.classes))
+        self._norm_level = Level(NORM_LEAP)
+        self._warned = False  # of a leap, in this epoch
+        self._lined = (0, 0.0, 0.0)  # step, seconds and waited at the last line of metrics
+        self._bits = torch.tensor([0.0, 1.0], device=machine.device)
 
     def _optimiser(self) -> torch.optim.SGD:
         """SGD whose biases have their own rate and decay; frozen layers (FC-only fine-tuning) are left out."""
@@ -130,26 +157,39 @@ class Training:
 
     # State
 
+    @torch.no_grad()
     def save(self) -> None:
-        """Writes the checkpoint (the first process only)."""
+        """Writes the checkpoint (the first process only), in the background.
+
+        Raises:
+            InputError: the weights are no longer finite (in every process).
+        """
+        state = self.progress
+        if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
+            raise self._diverged("the weights are")
+        self._saved = time.monotonic()
         if hardware.rank():
             return
+        self.curves.flush()
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             tensors[f"weights/{name}"] = parameter
             buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum/{name}"] = buffer
-        state = self.progress
-        record = {name: getattr(state, name) for name in ("step", "loss_sum", "seconds", "waited", "history")}
-        weights.save(self.folder.checkpoint_path, tensors, record)
+        self.checkpoints.save(tensors, asdict(state))
 
     def resume(self) -> bool:
-        """Goes to where the run's checkpoint stands; False if there is none."""
-        path = self.folder.checkpoint_path
-        if not path.is_file():
+        """Goes to where the run's checkpoint stands; False if there is none.
+
+        Raises:
+            InputError: the checkpoint is damaged or another program's.
+        """
+        contents = self.checkpoints.load()
+        if contents is None:
             return False
-        tensors, state = weights.load(path)
+        tensors, state = contents
+        path = self.folder.checkpoint_path
         own = {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")}
         weights.into(self.model, own, str(path))
         for name, parameter in self.model.named_parameters():
@@ -169,33 +209,40 @@ class Training:
 
         Raises:
             Stopped: a signal asked to stop; the checkpoint is saved.
-            InputError: the loss is no longer finite.
+            InputError: the loss, the gradient or the weights are no longer finite.
         """
-        with self._signals():
-            while True:
-                rate, finished = self._rate()
-                if finished:
-                    return
-                self._epoch(rate)
+        state = self.progress
+        if hardware.rank() == 0:
+            self.curves.open(len(state.history) * self.steps + state.step, state.history)
+        try:
+            with self._signals():
+                while True:
+                    rate, finished = self._rate()
+                    if finished:
+                        return
+                    self._epoch(rate)
+        except RuntimeError as error:
+            if not hardware.is_lost_process(error):
+                raise
+            raise InputError(
+                f"{self.plan.run.name}: process {hardware.rank()} lost the connection to another one, which says why "
+                "or was killed; run the same command to resume (torchrun --max-restarts does so by itself)"
+            ) from None
+        finally:
+            self.curves.close()
+            self.checkpoints.wait()
 
     def _rate(self) -> tuple[float, bool]:
-        recipe = self.recipe
-        return learning_rate(
-            [record["top1_error"] for record in self.progress.history],
-            self.plan.learning_rate,
-            self.plan.epochs,
-            drops=recipe.drops,
-            patience=recipe.patience,
-            min_improvement=recipe.min_improvement,
-            drop_by=recipe.drop_by,
-        )
+        errors = [record["top1_error"] for record in self.progress.history]
+        return self.recipe.rate_after(errors, self.plan.learning_rate, self.plan.epochs)
 
     def _epoch(self, rate: float) -> None:
         """One epoch from `progress.step` on: steps, validation, a line of metrics, a checkpoint."""
         state, epoch = self.progress, len(self.progress.history)
-        loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=self.machine.device)
         began, seconds_before = time.monotonic(), state.seconds
-        spoke = saved = began
+        spoke = began
+        self._lined = (state.step, state.seconds, state.waited)
+        self._warned = False
         talk = f"epoch {epoch + 1}/{self.plan.epochs} {self.summary()}"
         total, before = self.plan.epochs * self.steps, epoch * self.steps + state.step
         unit_done = before * self.batch
@@ -205,33 +252,33 @@ class Training:
                 asked = time.monotonic()
                 batch = next(batches)
                 state.waited += time.monotonic() - asked
-                loss_sum += self._step(rate, epoch, batch)
+                figures = self._step(rate, epoch, batch)
                 state.step += 1
+                self.readings.put(state.step, state.rate, figures)
                 now = time.monotonic()
                 state.seconds = seconds_before + now - began
                 track.advance(self.batch, talk)
-                if now - spoke > PROGRESS_SECONDS:
+                read = self._read(everything=state.step == self.steps)
+                if now - spoke > PROGRESS_SECONDS and read:
                     spoke = now
-                    loss = float(loss_sum) / (state.step * self.batch)  # waits for the device: not at each step
+                    loss = state.loss_sum / (read * self.batch)
                     talk = f"epoch {epoch + 1}/{self.plan.epochs} loss {loss:.3f} {self.summary()}"
                     self._write_progress(epoch + state.step / self.steps, rate, track.rate, track.seconds_left)
-                stop = self.agreed_stop()
-                if stop or now - saved > self.machine.checkpoint_seconds:
-                    saved = now
-                    state.loss_sum = self._finite(loss_sum, epoch)
+                if 0 < self._act_at <= state.step:
+                    self._read(everything=True)
+                    self._act_at = 0
                     self.save()
-                if stop:
-                    self._write_progress(epoch + state.step / self.steps, rate, track.rate, track.seconds_left)
-                    raise Stopped(stop)
-        loss = self._finite(loss_sum, epoch) / (self.steps * self.batch)
+                    if self._stopping:
+                        self._write_progress(epoch + state.step / self.steps, rate, track.rate, track.seconds_left)
+                        raise Stopped(self.stop_signal or signal.SIGTERM)
+        loss = state.loss_sum / (self.steps * self.batch)
         seconds = max(state.seconds, 1e-9)
         speed, waited = self.steps * self.batch / seconds, state.waited / seconds
         record: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss, **self._validate()}
         record |= {"images_per_second": round(speed, 1), "data_wait": round(waited, 4), "seconds": round(seconds, 3)}
-        self.progress = Progress(history=[*state.history, record])
+        self.progress = Progress(rate=state.rate, history=[*state.history, record])
         if hardware.rank() == 0:
-            lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
-            write_text(self.folder.metrics_path, lines)
+            self.curves.write((epoch + 1) * self.steps, record)
             self._write_progress(epoch + 1, rate, speed, track.seconds_left)
         self.save()
         say(
@@ -239,6 +286,43 @@ class Training:
             f"{self.summary()}, {speed:,.0f} images/s, waiting for data {100 * waited:.0f} %"
         )
         self._warn_at_chance(loss)
+
+    def _read(self, *, everything: bool) -> int:
+        """Takes in what steps measured; gives the last step known of, 0 if none was new."""
+        known = 0
+        for known, rate, (loss, norm, stop, due) in self.readings.take(everything=everything):
+            self._account(known, loss, norm, rate)
+            if stop or due:  # every process reads this at the same step
+                self._stopping |= stop > 0
+                self._act_at = min(known + self.readings.lag, self.steps)
+        return known
+
+    def _account(self, step: int, loss: float, norm: float, rate: float) -> None:
+        """Adds a step's loss, summed over its batch, and its gradient's norm to the epoch's; writes a line at times.
+
+        Raises:
+            InputError: they are not finite.
+        """
+        state, epoch = self.progress, len(self.progress.history)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise self._diverged("the loss is" if not math.isfinite(loss) else "the gradient is")
+        state.loss_sum += loss
+        state.line_loss += loss
+        state.line_norm = max(state.line_norm, norm)
+        self._warn_of_leaps(step, loss / self.batch, norm)
+        every = -(-self.steps // LINES)
+        if step % every:
+            return
+        images, seconds = every * self.batch, max(state.seconds - self._lined[1], 1e-9)
+        speed = (step - self._lined[0]) * self.batch / seconds  # of those since a resumption
+        waited = (state.waited - self._lined[2]) / seconds
+        record = {"epoch": epoch + 1, "step": epoch * self.steps + step, "learning_rate": rate}
+        record |= {"loss": state.line_loss / images, "gradient_norm": state.line_norm}
+        record |= {"images_per_second": round(speed, 1), "data_wait": round(waited, 4)}
+        if hardware.rank() == 0:
+            self.curves.write(int(record["step"]), record)
+        state.line_loss = state.line_norm = 0.0
+        self._lined = (step, state.seconds, state.waited)
 
     def summary(self) -> str:
         """The last epoch's validation errors in words; empty before the first."""
@@ -249,16 +333,16 @@ class Training:
         return f"validation error top-1 {last['top1_error']:.1f}{top5} %"
 
     def _step(self, rate: float, epoch: int, batch: Batch) -> Tensor:
-        """Forward, backward and update for one global batch; gives the loss summed over its images."""
+        """Forward, backward and update for one global batch.
+
+        Gives, on the device: the loss summed over the batch's images, the norm of the gradient (before clipping), how
+        many processes were asked to stop, and whether a checkpoint is due.
+        """
         device, recipe = self.machine.device, self.recipe
-        done = epoch * self.steps + self.progress.step
-        if done < recipe.warmup_steps:
-            rate *= (done + 1) / recipe.warmup_steps
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["rate"]
+        self._set_rate(rate, epoch * self.steps + self.progress.step)
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.optimiser.zero_grad(set_to_none=hardware.world() == 1)
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        total = torch.zeros((), device=device)
         count = len(batch.labels)
         many = self.machine.micro_batch or max(1, count)
         for piece in (slice(start, start + many) for start in range(0, count, many)):
@@ -270,12 +354,38 @@ class Training:
             loss = F.cross_entropy(scores.float(), batch.labels[piece].to(device), reduction="sum")
             torch.autograd.backward(loss / self.batch)
             total += loss.detach()
+        agreed = torch.stack([total, *self._asks()])  # travels with the gradients: a stop costs no message of its own
+        gradients = [p.grad for p in parameters if p.grad is not None]
         if hardware.world() > 1:
-            hardware.sum_over_processes([*(p.grad for p in parameters if p.grad is not None), total])
+            hardware.sum_over_processes([*gradients, agreed])
+        norm = torch.nn.utils.get_total_norm(gradients)
         if recipe.clip_norm:
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
         self.optimiser.step()
-        return total
+        return torch.stack([agreed[0], norm, agreed[1], agreed[2]])
+
+    def _set_rate(self, rate: float, done: int) -> None:
+        """Sets the rate of the step after `done` steps.
+
+        torch keeps the rate out of the momentum buffer: w -= rate v. Caffe has it inside, so that what was gathered at
+        the old rate goes on at the old rate; the same is had by torch's buffer times old / new.
+        """
+        recipe, state = self.recipe, self.progress
+        if done < recipe.warmup_steps:
+            rate *= (done + 1) / recipe.warmup_steps
+        if recipe.momentum_form == "caffe" and state.rate not in (0.0, rate):
+            buffers = [kept["momentum_buffer"] for kept in self.optimiser.state.values()]
+            torch._foreach_mul_(buffers, state.rate / rate)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["rate"]
+        state.rate = rate
+
+    def _asks(self) -> tuple[Tensor, Tensor]:
+        """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each."""
+        due = hardware.rank() == 0 and time.monotonic() - self._saved > self.machine.checkpoint_seconds
+        if due:
+            self._saved = time.monotonic()
+        return self._bits[int(self.stop_signal > 0)], self._bits[int(due)]
 
     def _validate(self) -> dict[str, float | None]:
         """Top-1 and top-5 error (%) on the centre crops of the validation set at Q = S (or its middle)."""
@@ -300,16 +410,35 @@ class Training:
             record |= {"images_per_second": round(speed, 1), "seconds_left": left, "time": round(time.time())}
             write_json(self.folder.progress_path, record)
 
-    def _finite(self, loss_sum: Tensor, epoch: int) -> float:
-        value = float(loss_sum)
-        if not math.isfinite(value):
-            name = "rescale_rate" if self.plan.run.is_rescaling else "learning_rate"
-            raise InputError(
-                f"{self.plan.run.name}: the loss is no longer finite in epoch {epoch + 1}; the checkpoint before it is "
-                f"kept. Try a lower rate: {self.plan.run.command} --retrain --set {name}="
-                f"{self.plan.learning_rate / 3:.2g}"
+    def _lower_rate(self) -> str:
+        name = "rescale_rate" if self.plan.run.is_rescaling else "learning_rate"
+        return f"{self.plan.run.command} --retrain --set {name}={self.plan.learning_rate / 3:.2g}"
+
+    def _diverged(self, what: str) -> InputError:
+        """`what` ("the loss is") not finite: nothing is saved from here on."""
+        return InputError(
+            f"{self.plan.run.name}: {what} no longer finite in epoch {len(self.progress.history) + 1}; the checkpoint "
+            f"before it is kept. Try a lower rate: {self._lower_rate()}"
+        )
+
+    def _warn_of_leaps(self, step: int, loss: float, norm: float) -> None:
+        """Says once an epoch that the loss or the gradient explodes."""
+        leaps = [
+            f"{name} leapt to {value:.3g}, {value / level:.0f} times its level"
+            for name, value, level, leap in (
+                ("the loss", loss, self._loss_level.value, self._loss_level.leaps(loss)),
+                ("the gradient's norm", norm, self._norm_level.value, self._norm_level.leaps(norm)),
             )
-        return value
+            if leap
+        ]
+        if leaps and not self._warned:
+            self._warned = True
+            clip = 2 * self._norm_level.value
+            say(
+                f"warning: {self.plan.run.name}, epoch {len(self.progress.history) + 1}, step {step}: "
+                f"{' and '.join(leaps)}. If it does not come down again, try clip_norm={clip:.2g}, warmup_steps or a "
+                f"lower rate: {self._lower_rate()}"
+            )
 
     def _warn_at_chance(self, loss: float) -> None:
         if len(self.progress.history) == CHANCE_EPOCHS and loss > math.log(self.classes) - CHANCE_MARGIN:

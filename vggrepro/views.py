@@ -1,4 +1,4 @@
-"""Test views (Sect. 3.2): an image rescaled to Q, its crops on a regular grid."""
+"""Test views (Sect. 3.2): an image rescaled to Q, and the crops that a method cuts from it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from vggrepro.augment import RESAMPLING, rescaled_size
+
+# Crops of one rescaled image, without flips, by methods other than multi-crop's grid.
+CROPS = {"center": 1, "tencrop": 5, "googlenet": 18}
 
 
 def rescale(image: Image.Image, shorter: int, resample: str = "bilinear") -> np.ndarray:
@@ -16,22 +20,55 @@ def rescale(image: Image.Image, shorter: int, resample: str = "bilinear") -> np.
     return np.asarray(image if size == image.size else image.resize(size, RESAMPLING[resample]))
 
 
+def count(method: str, grid: int) -> int:
+    """Crops that a method cuts from one rescaled image, flips aside; dense evaluation looks at the whole once."""
+    return 1 if method == "dense" else grid**2 if method == "multicrop" else CROPS[method]
+
+
+def crops(images: Tensor, crop: int, method: str = "multicrop", grid: int = 5) -> Tensor:
+    """All crops of equal-sized images: uint8 (n, H, W, 3) -> (n * count, crop, crop, 3), an image's together.
+
+    `multicrop` is the grid of Sect. 3.2; `center` the central crop; `tencrop` the corners and the centre, with flips
+    Krizhevsky et al.'s ten; `googlenet` those five and the resized whole of three squares along the longer side,
+    with flips and four Q Szegedy et al.'s 144.
+    """
+    height, width = images.shape[1:3]
+    if method == "googlenet":
+        side = min(height, width)
+        squares = [
+            images[:, top : top + side, left : left + side]
+            for top, left in zip(grid_offsets(height, side, 3), grid_offsets(width, side, 3), strict=True)
+        ]
+        parts = [[crops(s, crop, "tencrop"), _resized(s, crop)] for s in squares]
+        each = [part.view(len(images), -1, crop, crop, 3) for pair in parts for part in pair]
+        return torch.cat(each, 1).flatten(0, 1)
+    cut = [images[:, top : top + crop, left : left + crop] for top, left in places(height, width, crop, method, grid)]
+    return torch.stack(cut, 1).flatten(0, 1)
+
+
+def places(height: int, width: int, crop: int, method: str, grid: int) -> list[tuple[int, int]]:
+    """(top, left) of the crops of a method other than `googlenet`."""
+    bottom, right = height - crop, width - crop
+    centre = round(bottom / 2), round(right / 2)  # as torchvision's CenterCrop
+    if method == "center":
+        return [centre]
+    if method == "tencrop":
+        return [(0, 0), (0, right), (bottom, 0), (bottom, right), centre]
+    return [(top, left) for top in grid_offsets(height, crop, grid) for left in grid_offsets(width, crop, grid)]
+
+
 def grid_offsets(length: int, crop: int, grid: int) -> list[int]:
     """`grid` positions of a crop along a side, evenly spaced from border to border.
 
     One position is the centre.
     """
     if grid == 1:
-        return [(length - crop) // 2]
+        return [round((length - crop) / 2)]
     return [int(position + 0.5) for position in np.linspace(0, length - crop, grid)]
 
 
-def crops(images: Tensor, crop: int, grid: int) -> Tensor:
-    """All grid crops of equal-sized images: (n, H, W, 3) -> (n * grid², crop, crop, 3), an image's together."""
-    height, width = images.shape[1:3]
-    cut = [
-        images[:, top : top + crop, left : left + crop]
-        for top in grid_offsets(height, crop, grid)
-        for left in grid_offsets(width, crop, grid)
-    ]
-    return torch.stack(cut, 1).flatten(0, 1)
+def _resized(squares: Tensor, side: int) -> Tensor:
+    """uint8 (n, S, S, 3) -> (n, side, side, 3), antialiased bilinear."""
+    x = squares.permute(0, 3, 1, 2).float()
+    x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -1,7 +1,8 @@
-"""Weights on disk: safetensors files, no pickle. Checkpoints carry their state as JSON in the header."""
+"""Weights on disk: safetensors files, no pickle, with a JSON state and the hash of all that in the header."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,33 +20,67 @@ from vggrepro.files import atomic
 from vggrepro.net import VGG
 
 
+class Damaged(InputError):
+    """A file that is not as it was written; `reason` says how that shows."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: damaged ({reason}); restore it, or train the run again with --retrain")
+        self.reason = reason
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes tensors and a JSON-able `state` atomically."""
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Writes tensors, a JSON-able `state` and their hash atomically."""
     with atomic(path) as temporary:
-        try:
-            save_file(ready, temporary, metadata={"state": json.dumps(state)})
-        except SafetensorError as error:
-            if not (number := re.search(r"\(os error (\d+)\)", str(error))):
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None  # a full disk
+        write(temporary, tensors, state)
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def write(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+    """What `save` does, without its care for what was there."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {**state, "sha256": _digest(ready, state)}
+    try:  # one entry: safetensors writes several in any order, and equal contents shall be equal files
+        save_file(ready, path, metadata={"state": json.dumps(header)})
+    except SafetensorError as error:
+        if not (number := re.search(r"\(os error (\d+)\)", str(error))):
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None  # a full disk
+
+
+def load(path: Path, *, signed: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads what `save` wrote; a file without `state` (from elsewhere) gives an empty one.
 
+    Args:
+        path: the file; a hash in it is always compared.
+        signed: refuse a file without a hash.
+
     Raises:
-        InputError: missing or damaged.
+        InputError: missing.
+        Damaged: no safetensors file, or one whose contents are not those that were hashed.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             state = json.loads((file.metadata() or {}).get("state", "{}"))
+        expected = state.pop("sha256", None)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except (SafetensorError, ValueError, OSError) as error:
-        raise InputError(f"{path}: damaged ({error}); restore it, or train the run again with --retrain") from None
+    except (SafetensorError, ValueError, OSError, AttributeError) as error:
+        raise Damaged(path, str(error)) from None
+    if expected is None and signed:
+        raise Damaged(path, "it has no hash")
+    if expected is not None and expected != _digest(tensors, state):
+        raise Damaged(path, "its contents do not have its hash")
     return tensors, state
+
+
+def _digest(tensors: Mapping[str, Tensor], state: dict[str, Any]) -> str:
+    """SHA-256 over the state and each tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(state).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def into(model: VGG, tensors: dict[str, Tensor], place: str) -> None:

@@ -17,6 +17,8 @@ import numpy as np
 
 from vggrepro.errors import InputError
 
+LONGEST_NAME = 4096  # characters; file systems allow no more, and one long name would widen the array of all
+
 
 @dataclass(frozen=True, slots=True)
 class Members:
@@ -72,7 +74,8 @@ def nested(path: Path) -> Iterator[tuple[str, Members]]:
     outer = members(path)
     with path.open("rb") as file:
         for row in range(len(outer)):
-            if (name := outer.name(row)).endswith(".tar"):
+            name = outer.name(row)
+            if name.endswith(".tar") and not name.rpartition("/")[2].startswith("."):  # macOS's `._x.tar` is no tar
                 window = _Window(file, int(outer.offsets[row]), int(outer.sizes[row]))
                 yield name, _scan(window, path, int(outer.offsets[row]), f"{path}: inner tar '{name}'")
 
@@ -85,12 +88,14 @@ def _scan(file: IO[bytes] | _Window, path: Path, base: int, place: str) -> Membe
         with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
                 tar.members.clear()  # tarfile would keep every header
+                if member.size < 0 or len(member.name) > LONGEST_NAME:
+                    raise tarfile.ReadError("a header is garbled")
                 if member.isreg() and not member.issparse():
                     names.append(member.name.encode("utf-8", "surrogateescape"))
                     offsets.append(base + member.offset_data)
                     sizes.append(member.size)
         end = file.seek(0, os.SEEK_END)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # tarfile's, of garbled headers
         raise InputError(f"prepare: {place}: damaged or no uncompressed tar ({error}); download it again") from None
     # A block of zeros follows the last member; without it the tar was cut at a header, which tarfile lets pass.
     if offsets and offsets[-1] - base + _whole_blocks(sizes[-1]) + tarfile.BLOCKSIZE > end:

@@ -41,6 +41,8 @@ class FolderSource(Source):
             only_val = sorted(set(validation) - set(names))
             what = f"only in train: {some(only_train)}; only in val: {some(only_val)}"
             raise InputError(f"prepare: {folder}: train and val hold different classes ({what})")
+        if odd := [name for name in names if not name.isprintable()]:
+            raise InputError(f"prepare: {folder}: class folder {odd[0]!r} has a name that cannot be shown; rename it")
         self.classes = tuple(names)
         if any(words := synsets.words(names)):
             self.words = tuple(word or name for word, name in zip(words, names, strict=True))

@@ -105,11 +105,18 @@ def image_files(folder: Path, skipped: Counter[str] | None = None, deep: bool = 
 
 
 def image_members(held: Members) -> Members:
-    """The image members of a tar, sorted by name, without the folders in their names."""
+    """The image members of a tar, sorted by name, without the folders in their names.
+
+    Raises:
+        InputError: a name comes twice.
+    """
     rows = [row for row in range(len(held)) if is_image(held.name(row))]
     bases = np.array([bytes(held.names[row]).rpartition(b"/")[2] for row in rows], dtype=np.bytes_)
     found = held.select(np.array(rows, np.int64))
-    return Members(held.path, bases, found.offsets, found.sizes).select(np.argsort(bases, kind="stable"))
+    images = Members(held.path, bases, found.offsets, found.sizes).select(np.argsort(bases, kind="stable"))
+    if len(twice := np.flatnonzero(images.names[1:] == images.names[:-1])):
+        raise InputError(f"prepare: {held.path}: image '{images.name(twice[0])}' is there twice; download it again")
+    return images
 
 
 @dataclass(frozen=True, slots=True)

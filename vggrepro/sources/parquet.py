@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,12 @@ class ParquetSource(Source):
             if others != names:
                 raise InputError(f"prepare: {path}: its class names differ from {self.files['train'][0].name}'s")
         if names is None:
-            names = [str(n) for n in range(1 + max(self._label_bounds(split)[1] for split in ("train", "val")))]
+            highest = max(self._label_bounds(split)[1] for split in ("train", "val"))
+            if highest >= self.count("train"):
+                raise InputError(
+                    f"prepare: {self.folder}: label {highest}, but only {self.count('train')} train images"
+                )
+            names = [str(n) for n in range(1 + highest)]
             self._set_classes(names, [])
         else:
             self._set_classes(names, names)
@@ -88,10 +94,8 @@ class ParquetSource(Source):
 
     def _columns(self, path: Path) -> tuple[str, str, list[str] | None]:
         """Names of the image and label columns, and the class names if the footer has them."""
-        try:
+        with _reading(path):
             schema = pq.read_schema(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"prepare: {path}: damaged parquet file ({error}); download it again") from None
         image = next((name for name in ("image", "img") if name in schema.names), None)
         if image is None or not _is_image(schema.field(image).type):
             raise InputError(f"prepare: {path}: no column 'image' of struct{{bytes, path}}; it has {schema.names}")
@@ -105,6 +109,8 @@ class ParquetSource(Source):
             names = info.get("info", {}).get("features", {}).get(label, {}).get("names")
         except (ValueError, AttributeError):
             names = None
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise InputError(f"prepare: {path}: the class names in its footer are no list of names; download it again")
         return image, label, names
 
     def _set_classes(self, names: list[str], words: list[str]) -> None:
@@ -224,7 +230,7 @@ class ParquetSource(Source):
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
         for path in self.files[split]:
-            with pq.ParquetFile(path) as file:
+            with _reading(path), pq.ParquetFile(path) as file:
                 row = 0
                 for group in range(file.num_row_groups):
                     rows = file.metadata.row_group(group).num_rows
@@ -248,8 +254,21 @@ class ParquetSource(Source):
 
 def _column(path: Path, name: str) -> pa.ChunkedArray:
     """One column of a parquet file; of a nested name such as `image.path`, the struct with that field alone."""
-    with pq.ParquetFile(path) as file:
-        return file.read(columns=[name]).column(0)
+    with _reading(path), pq.ParquetFile(path) as file:
+        column = file.read(columns=[name]).column(0)
+        if len(column) != file.metadata.num_rows:
+            raise pa.ArrowInvalid(f"column {name} has {len(column):,} of {file.metadata.num_rows:,} rows")
+        return column
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Names the file in which something cannot be read, as which Arrow's readers and Python's decoder report damage."""
+    try:
+        yield
+    except (pa.ArrowException, pa.ArrowMemoryError, UnicodeDecodeError, OSError) as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"prepare: {path}: damaged parquet file ({what}); download it again") from None
 
 
 def _is_image(kind: pa.DataType) -> bool:

@@ -1,0 +1,222 @@
+"""Claim: the same run for any number of processes, micro-batches and workers, and however often it is killed.
+
+python benchmarks/exactness.py [--kills 50]
+
+Every row is a real training by the command line (torchrun with gloo where there are several ranks), fp32 on the CPU
+with one thread each, with dropout, jittered S, flips, the RGB shift, warm-up and a drop of the rate. It is compared
+with the training of one process: parameters, and the lines of metrics.jsonl without their times. Where the order of
+sums is the same the two are equal to the last bit; where it is not they differ by rounding, which training amplifies
+with time: `growth` shows how fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import write
+from torch import Tensor
+
+from vggrepro import weights
+from vggrepro.checkpoint import Checkpoints
+from vggrepro.prepare import prepare
+from vggrepro.runs import RunFolder
+from vggrepro.sources.demo import DemoSource
+
+RUN = "A-256-512"
+BATCH, IMAGES = 16, 256
+RECIPE = {"crop": 32, "width": 0.125, "batch": BATCH, "dropout": 0.2, "learning_rate": 0.01, "warmup_steps": 8}
+RECIPE |= {"drops": 1, "drop_by": [0.5], "patience": 99, "momentum_form": "caffe", "colour_std": 0.1, "clip_norm": 0}
+TIMES = ("images_per_second", "data_wait", "seconds")
+TOLERANCE = 1e-5
+EPOCHS = 2  # 32 steps
+LONG_EPOCHS, LONG_IMAGES = 40, 1024  # of the run that is killed
+KILLS_A_RUN = 10
+LIFE = 6.0  # seconds of training until a kill, at most
+
+
+class Bench:
+    """Trainings over one small data set, each in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.start_seconds = 0.0  # of Python, torch and a training of few steps
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def prepare(self, images: int) -> None:
+        """A data set of so many generated training images."""
+        prepare(DemoSource(0, images, 70), self.folder / f"data{images}", "demo", workers=0)
+
+    def words(
+        self, name: str, ranks: int = 1, micro: int = 1, workers: int = 0, epochs: int = EPOCHS, restarts: int = 0
+    ) -> list[str]:
+        """The command that trains run `name`; `micro` is the number of micro-batches of each rank."""
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        launcher += ["--max-restarts", str(restarts), "--monitor-interval", "0.1"]
+        images = IMAGES if epochs < LONG_EPOCHS else LONG_IMAGES
+        words = [sys.executable, *(launcher if ranks > 1 or restarts else ())]
+        words += ["-m", "vggrepro", "train", "A", "--scale", "256:512", "--init", "he", "--precision", "fp32"]
+        words += ["--data", str(self.folder / f"data{images}"), "--runs", str(self.folder / name)]
+        words += ["--epochs", str(epochs), "--workers", str(workers)]
+        words += ["--micro-batch", str(BATCH // ranks // micro if micro > 1 else 0)]
+        return words + [word for key, value in RECIPE.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+    def start(self, words: list[str]) -> subprocess.Popen[str]:
+        """The process of a training; what it says is kept for errors."""
+        return subprocess.Popen(words, env=self.environment, stderr=subprocess.PIPE, text=True)
+
+    def train(self, name: str, **options: int) -> RunFolder:
+        """A training from start to end."""
+        finish(self.start(self.words(name, **options)))
+        return RunFolder(self.folder / name / RUN)
+
+    def kill_and_resume(self, name: str, kills: int, seed: int) -> tuple[RunFolder, dict[str, Any]]:
+        """A long training killed at random moments; each kill's checkpoint must be whole."""
+        random, run = np.random.default_rng(seed), RunFolder(self.folder / name / RUN)
+        lives, stands = 0, {(-1, -1)}
+        for life in range(kills):
+            # each step, or every second: kills fall into writing, or lose some work
+            process = self.start([*self.words(name, epochs=LONG_EPOCHS), "--checkpoint-minutes", str(life % 2 / 60)])
+            try:
+                process.wait(self.start_seconds * 0.6 + random.uniform(0, LIFE))
+            except subprocess.TimeoutExpired:
+                process.kill()
+            if process.wait() != -signal.SIGKILL:
+                assert process.returncode == 0, process.communicate()[1]
+                break
+            process.communicate()
+            lives += 1
+            if contents := Checkpoints(run).load():
+                stands.add((len(contents[1]["history"]), contents[1]["step"]))
+        self.train(name, epochs=LONG_EPOCHS)
+        return run, {"kills": lives, "kills_after_progress": len(stands) - 1}
+
+    def kill_workers(self, name: str, kills: int, ranks: int) -> tuple[RunFolder, dict[str, Any]]:
+        """A long torchrun training one of whose workers is killed now and then: torchrun starts them all again."""
+        random = np.random.default_rng(kills)
+        words = self.words(name, ranks=ranks, epochs=LONG_EPOCHS, restarts=kills)
+        process, done = self.start([*words, "--checkpoint-minutes", str(0.5 / 60)]), 0
+        for _ in range(kills):
+            time.sleep(1.3 * self.start_seconds + random.uniform(0, LIFE))
+            workers = children(process.pid)
+            if process.poll() is None and len(workers) == ranks:
+                os.kill(int(random.choice(workers)), signal.SIGKILL)
+                done += 1
+        finish(process)
+        return RunFolder(self.folder / name / RUN), {"kills": done}
+
+
+def children(process: int) -> list[int]:
+    """Process ids (Linux)."""
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Waits for a training that must succeed."""
+    _, talk = process.communicate()
+    if process.returncode:
+        sys.exit(f"{' '.join(process.args)}\n{talk}")  # type: ignore[arg-type]
+
+
+def compare(run: RunFolder, reference: RunFolder) -> dict[str, Any]:
+    """Whether two runs ended in the same bits, else their largest difference relative to a tensor's largest value."""
+    own, other = (weights.load(folder.weights_path)[0] for folder in (run, reference))
+    assert own.keys() == other.keys()
+    difference = max(relative(own[name], other[name]) for name in own)
+    identical = run.weights_path.read_bytes() == reference.weights_path.read_bytes()
+    return {
+        "identical": identical,
+        "largest_relative_difference": difference,
+        "same_metrics": lines(run) == lines(reference),
+    }
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Largest difference relative to the largest value."""
+    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+
+
+def lines(run: RunFolder) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in run.all_metrics()]
+
+
+SETTINGS: dict[str, dict[str, int]] = {
+    "again": {},
+    "1 worker": {"workers": 1},
+    "4 workers": {"workers": 4},
+    "2 micro-batches": {"micro": 2},
+    "4 micro-batches": {"micro": 4},
+    "2 ranks": {"ranks": 2},
+    "4 ranks": {"ranks": 4},
+    "2 ranks, 2 micro-batches, 1 worker": {"ranks": 2, "micro": 2, "workers": 1},
+}
+
+
+def main() -> None:
+    """The table, and with --kills the killed runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10, help="by SIGKILL, spread over runs of a minute or so")
+    kills = parser.parse_args().kills
+    folder = Path(tempfile.mkdtemp(prefix="exactness"))
+    bench, rows, growth = Bench(folder), [], []
+    for images in (IMAGES, LONG_IMAGES):
+        bench.prepare(images)
+    began = time.monotonic()
+    reference = bench.train("reference")
+    bench.start_seconds = time.monotonic() - began
+    for name, options in SETTINGS.items():
+        steps = EPOCHS * IMAGES // BATCH
+        row = {"setting": name, "steps": steps, **compare(bench.train(name, **options), reference)}
+        rows.append(row)
+        show(row)
+        sums_alike = "ranks" not in options and "micro" not in options
+        assert row["identical"] if sums_alike else row["largest_relative_difference"] < TOLERANCE, row
+    for epochs in (1, 4, 8, 16):
+        pair = [bench.train(f"{name}{epochs}", epochs=epochs, micro=micro) for name, micro in (("one", 1), ("four", 4))]
+        row = {"setting": "4 micro-batches", "steps": epochs * IMAGES // BATCH, **compare(pair[1], pair[0])}
+        growth.append(row)
+        show(row)
+    began = time.monotonic()
+    whole = bench.train("whole", epochs=LONG_EPOCHS)
+    seconds = time.monotonic() - began
+    killed = []
+    while (left := kills - sum(row["kills"] for row in killed)) > 0:
+        run, record = bench.kill_and_resume(f"killed{len(killed)}", min(left, KILLS_A_RUN), len(killed))
+        steps = LONG_EPOCHS * LONG_IMAGES // BATCH
+        row = {"setting": "killed and resumed", "steps": steps, **record, **compare(run, whole)}
+        killed.append(row)
+        show(row)
+        assert row["identical"] and row["same_metrics"], row
+    two = bench.train("two whole", epochs=LONG_EPOCHS, ranks=2)
+    run, record = bench.kill_workers("two killed", 3, ranks=2)
+    row = {"setting": "2 ranks, a worker killed, torchrun restarts", "steps": steps, **record, **compare(run, two)}
+    show(row)
+    assert row["identical"] and row["same_metrics"] and row["kills"] == 3, row
+    write(
+        "exactness",
+        {"table": rows, "growth": growth, "killed": [*killed, row], "seconds_of_the_killed_run": round(seconds)},
+    )
+    shutil.rmtree(folder)
+
+
+def show(row: dict[str, Any]) -> None:
+    """A line of the table on stderr."""
+    verdict = "identical" if row["identical"] else f"{row['largest_relative_difference']:.1e}"
+    kills = f"{row['kills']} kills, " if "kills" in row else ""
+    metrics = "the same metrics" if row["same_metrics"] else "metrics within rounding"
+    print(f"{row['setting']:<45} {kills}{row['steps']:>5} steps: {verdict:<10} {metrics}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

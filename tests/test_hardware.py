@@ -1,0 +1,108 @@
+"""Devices, memory, and sums over real processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vggrepro import hardware
+from vggrepro.errors import InputError
+
+SUMS = """
+import sys, torch
+from torch.nn import functional as F
+from vggrepro import hardware
+from vggrepro.net import VGG, initialise
+
+hardware.join_processes(torch.device("cpu"))
+model = VGG("A", 300, 32, 1 / 8)  # fc6, fc7 and some conv. layers have a message of their own
+initialise(model, "he", 0)
+model.to(memory_format=torch.channels_last)
+assert any(p.numel() >= hardware.LARGE for p in model.parameters())
+sums = hardware.GradientSum(model.parameters())
+generator = torch.Generator().manual_seed(1)
+images, labels = torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)
+for step in range(2):  # the second finds nothing left of the first
+    model.zero_grad()
+    total = torch.zeros(())
+    mine = list(hardware.share(8))
+    for rows in (mine[:1], mine[1:]):
+        sums.arm(last=rows != mine[:1])
+        loss = F.cross_entropy(model(images[rows]), labels[rows], reduction="sum")
+        loss.backward()
+        total += loss.detach()
+    sums.finish(total)
+if hardware.rank() == 0:
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    torch.save({**gradients, "total": total}, sys.argv[1])
+hardware.leave_processes()
+"""
+
+
+def gradients(path: Path, processes: int) -> dict[str, torch.Tensor]:
+    """What `SUMS` finds when so many processes share the images."""
+    script = path.with_suffix(".py")
+    script.write_text(SUMS)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(path)], env=common | {"RANK": str(rank), "WORLD_SIZE": str(processes)}
+        )
+        for rank in range(processes)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * processes
+    return torch.load(path, weights_only=True)
+
+
+def test_gradients_summed_during_backward_are_one_processs(tmp_path: Path) -> None:
+    one, two = gradients(tmp_path / "one.pt", 1), gradients(tmp_path / "two.pt", 2)
+    assert one.keys() == two.keys()
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5 * float(expected.abs().max()), msg=name)
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    assert hardware.keep_memory() == sys.platform.startswith("linux")
+    assert os.environ["THP_MEM_ALLOC_ENABLE"]
+    assert torch.ones(1 << 24).sum() == 1 << 24
+
+
+def test_upload_leaves_a_tensor_that_is_there_already() -> None:
+    tensor = torch.arange(3)
+    assert hardware.upload(tensor, torch.device("cpu")) is tensor
+
+
+@pytest.mark.gpu
+def test_upload_to_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    there = hardware.upload(torch.arange(3), torch.device("cuda"))
+    assert there.is_cuda
+    assert there.tolist() == [0, 1, 2]
+
+
+def test_a_device_that_is_not_here_is_bad_input() -> None:
+    with pytest.raises(InputError, match="--device tpu: choose auto, cpu, cuda"):
+        hardware.device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device cuda:0: not usable here"):
+            hardware.device("cuda")
+
+
+def test_precisions() -> None:
+    cpu = torch.device("cpu")
+    assert hardware.precision("auto", cpu) in ("bf16", "fp32")
+    assert hardware.precision("fp32", cpu) == "fp32"
+    with pytest.raises(InputError, match="--precision tf32 needs a GPU"):
+        hardware.precision("tf32", cpu)
+    with pytest.raises(InputError, match="--precision fp16: choose one of auto, fp32, tf32, bf16"):
+        hardware.precision("fp16", cpu)

@@ -1,0 +1,87 @@
+"""Classifying image files: the posteriors of `evaluate`, words of the classes, the score map's place on the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_evaluate import MACHINE, images, make_run, net_input, plain_model
+
+from vggrepro import predict as stage
+from vggrepro.errors import InputError
+from vggrepro.evaluate import Protocol
+from vggrepro.evaluator import score_map
+from vggrepro.runs import RunFolder
+
+NAMES = ["n01440764", "n01443537", "n01484850", "bee", "cat", "dog"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return make_run(tmp_path / "runs" / "A-256", class_names=NAMES)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path, pixels in zip(paths, images(), strict=False):
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def test_top_classes_with_words(run: RunFolder, files: list[Path]) -> None:
+    frame = stage.predict(run, files, Protocol(("dense", "center"), qs=(224,)), MACHINE)
+    assert len(frame) == 2 * 2 * 5
+    model = plain_model(run)
+    dense = frame[(frame.image == str(files[0])) & (frame.method == "dense")]
+    with torch.inference_mode():
+        x = net_input(images()[0])
+        expected = sum(model.dense_scores(v).softmax(1)[0] for v in (x, x.flip(3))) / 2
+    order = expected.argsort(descending=True)[:5].tolist()
+    assert dense["class"].tolist() == [NAMES[label] for label in order]
+    np.testing.assert_allclose(dense.posterior, expected[order], atol=1e-5)
+    words = dict(zip(frame["class"], frame.words, strict=True))
+    assert {"n01440764": "tench", "n01443537": "goldfish", "bee": "bee"}.items() >= {
+        name: word for name, word in words.items() if name in ("n01440764", "n01443537", "bee")
+    }.items()
+
+
+def test_posteriors_are_averaged_over_q(run: RunFolder, files: list[Path]) -> None:
+    both, *single = (
+        stage.predict(run, files[:1], Protocol(qs=qs), MACHINE).set_index("class").posterior
+        for qs in ((224, 256), (224,), (256,))
+    )
+    shared = both.index.intersection(single[0].index).intersection(single[1].index)
+    assert len(shared) >= 4
+    np.testing.assert_allclose(both[shared], (single[0][shared] + single[1][shared]) / 2, atol=1e-6)
+
+
+def test_the_mean_of_the_score_map_is_the_dense_score(run: RunFolder) -> None:
+    model = plain_model(run)
+    x = torch.cat([net_input(images()[0]), net_input(images()[0][::-1])]).repeat(1, 1, 2, 2)
+    with torch.inference_mode():
+        scores = score_map(model, x)
+        assert scores.shape == (2, 6, 3, 4)  # 128 x 182 pixels: maps of 4 x 5, two by two of which fc6 sees
+        torch.testing.assert_close(scores.mean((2, 3)), model.dense_scores(x))
+        corner = model(x[:, :, :64, :64])
+        assert not torch.allclose(scores[:, :, 0, 0], corner)  # a crop's border is padded with zeros
+
+
+def test_the_heatmap_is_a_picture(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
+    stage.heatmap(run, files[0], Protocol(qs=(256, 512)), MACHINE, tmp_path / "map.png")
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.format == "PNG"
+        assert np.asarray(picture).std() > 20
+    with pytest.raises(InputError, match=r"at Q = 224 dense evaluation has one position on .*; give a larger --q"):
+        stage.heatmap(run, files[0], Protocol(qs=(224,)), MACHINE, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_files_that_are_no_images(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("hello")
+    for name, message in (("text.jpg", "is no readable image"), ("none.jpg", "cannot be read"), ("runs", "cannot be")):
+        with pytest.raises(InputError, match=f"{name} {message}"):
+            stage.predict(run, [tmp_path / name], Protocol(), MACHINE)

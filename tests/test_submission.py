@@ -1,0 +1,69 @@
+"""The test server's file: devkit ids by hand, file-name order, ties in class order."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import photo
+from PIL import Image
+from test_evaluate import MACHINE, make_run
+
+from vggrepro import submission
+from vggrepro.dataset import Dataset
+from vggrepro.errors import InputError
+from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.posteriors import Batch
+from vggrepro.prepare import prepare
+from vggrepro.sources import FolderSource
+
+IDS = (31, 7, 500, 12, 1000, 2, 90)
+POSTERIORS = np.array([[0.1, 0.3, 0.05, 0.2, 0.15, 0.05, 0.15], [0, 0, 0, 0, 0, 0, 1.0]])
+
+
+def batches(keys: list[str]) -> list[Batch]:
+    return [Batch([key], np.array([-1]), row[None]) for key, row in zip(keys, POSTERIORS, strict=True)]
+
+
+def test_lines_by_hand() -> None:
+    first, second = "7 12 1000 90 31", "90 31 7 500 12"  # ties keep the order of classes
+    assert submission.lines(batches(["a_00000001.JPEG", "a_00000002.JPEG"]), IDS) == [first, second]
+    assert submission.lines(batches(["a_00000002.JPEG", "a_00000001.JPEG"]), IDS) == [second, first]
+
+
+def test_the_file(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "submission.txt"
+    own = replace(dataset, devkit_ids=IDS)
+    assert submission.write(path, batches(["1", "2"]), own) == 2
+    assert path.read_text() == "7 12 1000 90 31\n90 31 7 500 12\n"
+    with pytest.raises(InputError, match=r"has no ILSVRC devkit ids; only ILSVRC-2012's thousand classes"):
+        submission.write(tmp_path / "other.txt", batches(["1", "2"]), dataset)
+    assert not (tmp_path / "other.txt").exists()
+
+
+def test_averaged_posteriors_of_the_test_split(photos: Path, tmp_path: Path) -> None:
+    """Six unlabelled images, in name order; two runs, averaged."""
+    own = Path(shutil.copytree(photos, tmp_path / "photos"))
+    (own / "test").mkdir()
+    for number in range(6):
+        Image.fromarray(photo(number, 70 + number, 90, 70)).save(own / "test" / f"{number}.png")
+    data = replace(
+        prepare(FolderSource(own), tmp_path / "data", "demo", workers=0), devkit_ids=(60, 50, 40, 30, 20, 10)
+    )
+    runs = [make_run(tmp_path / "runs" / f"A-{seed}", seed=seed) for seed in (0, 1)]
+    for run in runs:
+        with pytest.raises(InputError, match=r"vggrepro evaluate A-\d --dense --split test"):
+            submission.submit([run], ("dense",), "test", data, tmp_path / "s.txt")
+        evaluate(run, data, Protocol(split="test"), MACHINE)
+    assert submission.submit(runs, ("dense",), "test", data, tmp_path / "s.txt") == 6
+    files = [run.path / "posteriors" / f"test-dense-q{q}.parquet" for run in runs for q in (224, 256, 288)]
+    mean = np.mean([np.array(pq.read_table(file)["posterior"].to_pylist()) for file in files], axis=0)
+    best = np.argsort(-mean, axis=1)[:, :5]
+    expected = [" ".join(str(60 - 10 * label) for label in row) for row in best.tolist()]
+    assert (tmp_path / "s.txt").read_text().splitlines() == expected
+    with pytest.raises(InputError, match="comes from another data set"):
+        submission.submit(runs, ("dense",), "test", replace(data, fingerprint="0" * 64), tmp_path / "other.txt")

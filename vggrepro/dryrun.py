@@ -1,0 +1,205 @@
+"""What a training command would do and cost: recipe, chain, FLOPs, time, disk. Takes no lock, writes nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vggrepro import cost, hardware, keyed, paper, recipe
+from vggrepro.chain import Link, Request, epochs_done
+from vggrepro.errors import InputError
+from vggrepro.files import locked_by
+from vggrepro.loader import Batch, Loader
+from vggrepro.net import VGG
+from vggrepro.progress import duration, say
+from vggrepro.resident import fits
+from vggrepro.train import Plan, Training
+
+RATE = 1e-6  # of measured steps: the loss must stay finite
+MEASURE_SECONDS = 2.0  # of one timed step, about
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+CHECKPOINTS = 3  # at once, at most: the newest, the one before, one that is being written
+
+
+def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) -> str:
+    """What training `links` would do and cost, as text: recipe, chain, cost.
+
+    The step of each net to be trained is measured here for some seconds, on synthetic images.
+
+    Args:
+        links: runs, in the order of training.
+        request: recipe, data and machine.
+        given: the recipe's values that options replaced.
+
+    Raises:
+        InputError: a batch larger than the data set or the memory, or several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--dry-run measures one process; run it without torchrun")
+    todo = [link for link in links if link.to_train]
+    seconds = {}
+    for link in todo:
+        kind = (link.run.net, link.run.fc_only)
+        if kind not in seconds:
+            say(f"measuring a training step of net {link.run.net} on synthetic images, a few seconds")
+            seconds[kind] = step_seconds(link, request)
+    parts = [_recipe_lines(request.recipe, given), ["chain", *_indented(_chain_row(link) for link in links)]]
+    if todo:
+        parts.append(_cost_lines(todo, request, seconds))
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+# What is stable: recipe and chain
+
+
+def _recipe_lines(chosen: recipe.Recipe, given: Mapping[str, Any]) -> list[str]:
+    preset = recipe.load(chosen.preset).as_dict()
+    reasons = recipe.reasons(chosen.preset)
+    rows = []
+    for name, value in chosen.as_dict().items():
+        if name == "preset":
+            continue
+        note = f"preset: {_word(preset[name])}" if name in given else reasons[name]
+        rows.append([name, _word(value), "option" if name in given else "preset", note])
+    return [f"recipe of preset {chosen.preset} (reasons and sources: docs/recipe.md)", *_indented(rows)]
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _chain_row(link: Link) -> list[str]:
+    done = epochs_done(link.folder)
+    epochs = f"{done} epoch{'s' if done != 1 else ''}"
+    if not link.to_train:
+        state = f"done, {epochs}"
+    elif holder := locked_by(link.folder.path):
+        state = f"{epochs} done, held by {holder}"
+    elif link.folder.checkpoint_path.is_file() and not link.folder.finished:
+        state = f"to resume after {epochs}"
+    else:
+        state = "to train"
+    start = link.config["start"]
+    if "run" not in start:
+        return [link.run.name, state, f"from random weights ({start['initialisation']})"]
+    text = f"from {start['run']}: "
+    if link.same_net:
+        text += "all layers"
+    else:
+        text += f"{', '.join(paper.COPIED_FROM_A)}; the others random ({link.config['recipe']['initialisation']})"
+    return [link.run.name, state, text + ("; only the FC layers are trained" if link.run.fc_only else "")]
+
+
+# Cost
+
+
+def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, bool], float]) -> list[str]:
+    dataset, chosen = request.dataset, request.recipe
+    size = len(dataset.classes), chosen.crop, chosen.width
+    per_epoch = dataset.counts["train"] // chosen.batch * chosen.batch
+    rows = [["run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time", "weights", "checkpoint"]]
+    images_sum = flops_sum = weights_sum = checkpoint_most = 0
+    seconds_sum = 0.0
+    for link in links:
+        run = link.run
+        fresh = request.retrain and link.folder.finished
+        epochs = max(0, link.config["epochs"] - (0 if fresh else epochs_done(link.folder)))
+        images = epochs * per_epoch
+        flops = cost.training_flops(run.net, *size, run.fc_only)
+        an_image = seconds[run.net, run.fc_only] / chosen.batch
+        needed = images * an_image + epochs * dataset.counts["val"] * an_image / 3  # validation is forward only
+        weights = cost.weight_bytes(run.net, *size)
+        checkpoint = cost.checkpoint_bytes(run.net, *size, run.fc_only)
+        row = [run.name, f"{link.config['learning_rate']:g}", str(epochs), f"{images:,}", si(flops), si(images * flops)]
+        rows.append([*row, duration(needed), si(weights) + "B", si(checkpoint) + "B"])
+        images_sum, flops_sum, seconds_sum = images_sum + images, flops_sum + images * flops, seconds_sum + needed
+        weights_sum, checkpoint_most = weights_sum + weights, max(checkpoint_most, checkpoint)
+    rows.append(["total", "", "", f"{images_sum:,}", "", si(flops_sum), duration(seconds_sum), si(weights_sum) + "B"])
+    device = f"{hardware.describe(request.machine.device)}, {request.machine.precision}"
+    disk = si(weights_sum + CHECKPOINTS * checkpoint_most)
+    return [
+        "cost, at most (a plateau may end a run earlier)",
+        *_indented(rows),
+        "  FLOP: two a multiply-add; training is three forward passes.",
+        f"  Time: measured steps on synthetic images ({device}); decoding of images is not in it.",
+        f"  Disk: all weights and {CHECKPOINTS} checkpoints at once, {disk}B.",
+    ]
+
+
+def si(value: float) -> str:
+    """Three digits and a prefix: `92.8 G`, `8.79 E`."""
+    power = 0
+    while value >= 999.5 and power < len(PREFIXES) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.3g} {PREFIXES[power]}"
+
+
+def _indented(rows: Any) -> list[str]:
+    """Columns of text, two spaces apart."""
+    table = [list(row) for row in rows]
+    columns = max(map(len, table))
+    table = [row + [""] * (columns - len(row)) for row in table]
+    widths = [max(len(row[place]) for row in table) for place in range(columns)]
+    return [("  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))).rstrip() for row in table]
+
+
+# The measurement
+
+
+def step_seconds(link: Link, request: Request) -> float:
+    """Seconds of a training step at the recipe's batch, on synthetic images, as `train` would take it here.
+
+    On a GPU whole steps are timed; on a CPU smaller ones, from which the batch's time follows as a line.
+
+    Raises:
+        InputError: a batch larger than the data set or the memory.
+    """
+    chosen, machine, run = request.recipe, request.machine, link.run
+    classes = len(request.dataset.classes)
+    loader = Loader(request.dataset, chosen, run.scale, request.seed, torch.device("cpu"), 0)  # nothing is decoded
+    model = VGG(run.net, classes, chosen.crop, chosen.width, chosen.lrn)
+    plan = Plan(run, chosen, link.config["learning_rate"], link.config["epochs"], request.seed)
+    training = Training(plan, model, request.dataset, link.folder, machine, loader)
+
+    on_device = machine.device.type == "cuda" and fits(loader.train)  # where small data lies decoded
+
+    def timed(count: int) -> float:
+        crops = torch.randint(0, 256, (count, chosen.crop, chosen.crop, 3), dtype=torch.uint8)
+        batch = Batch(
+            crops.to(machine.device) if on_device else crops,
+            torch.arange(count) % 2 == 0,
+            torch.zeros(count, 3),
+            torch.arange(count) % classes,
+            keyed.key(request.seed, keyed.DROPOUT, 0, 0, torch.arange(count)),
+        )
+        taken = []
+        for _ in range(3):
+            began = time.perf_counter()
+            training._step(RATE, 0, batch).cpu()  # waits for the device
+            taken.append(time.perf_counter() - began)
+        return min(taken)
+
+    try:
+        if machine.device.type != "cpu":
+            return timed(chosen.batch)
+        return extrapolated(timed, chosen.batch)
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"a batch of {machine.micro_batch or chosen.batch} images of net {run.net} does not fit {machine.device}; "
+            "give --micro-batch a smaller number"
+        ) from None
+
+
+def extrapolated(timed: Callable[[int], float], batch: int) -> float:
+    """The time of `batch` images from that of one and of about `MEASURE_SECONDS`' worth: overhead + images * slope."""
+    one = timed(1)
+    count = min(batch, max(2, int(MEASURE_SECONDS / one)))
+    if batch == 1:
+        return one
+    many = timed(count)
+    slope = (many - one) / (count - 1)
+    return many + slope * (batch - count) if slope > 0 else many * batch / count

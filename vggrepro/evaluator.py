@@ -1,0 +1,120 @@
+"""A net at work on test views: posteriors of rescaled images by any method (Sect. 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vggrepro import hardware, views, weights
+from vggrepro.errors import InputError
+from vggrepro.net import VGG, to_input
+from vggrepro.progress import say
+from vggrepro.recipe import recorded
+from vggrepro.runs import RunFolder
+from vggrepro.train import Machine
+
+FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
+
+
+def dense_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:
+    """Dense posteriors (Sect. 3.2): the mean over flips of the soft-max of spatially averaged scores.
+
+    (N, 3, H, W) net input -> (N, K) float32.
+    """
+    return _mean_over_flips(model.dense_scores, x, flip)
+
+
+def score_map(model: VGG, x: Tensor) -> Tensor:
+    """The class scores at each position of the FC layers, whose mean is `VGG.dense_scores`.
+
+    (N, 3, H, W) net input -> (N, K, rows, columns): positions are 32 pixels apart, each sees a crop's worth.
+    """
+    x = model.features(x)
+    rows, columns = (length - model.map_side + 1 for length in x.shape[2:])
+    windows = F.unfold(x, model.map_side).transpose(1, 2)
+    hidden = F.relu(model.fc7(F.relu(model.fc6(windows))))
+    with torch.autocast(x.device.type, enabled=False):
+        scores: Tensor = model.fc8(hidden.to(model.fc8.weight.dtype))
+    return scores.transpose(1, 2).reshape(len(x), -1, rows, columns)
+
+
+def crop_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:
+    """Posteriors of crops, the mean over flips: (N, 3, crop, crop) -> (N, K) float32."""
+    return _mean_over_flips(model, x, flip)
+
+
+def _mean_over_flips(scores: Any, x: Tensor, flip: bool) -> Tensor:
+    views_of_x = torch.cat([x, x.flip(3)]) if flip else x
+    result = torch.softmax(scores(views_of_x).float(), dim=1)
+    return result.view(-1, len(x), result.shape[1]).mean(0)
+
+
+class Evaluator:
+    """A finished run's net on a device, ready for images."""
+
+    def __init__(self, run: RunFolder, machine: Machine) -> None:
+        config = run.config()
+        self.crop, self.machine = int(config["crop"]), machine
+        self.classes = int(config["classes"])
+        self.input_scale = float(config["input_scale"])
+        values = recorded(config)
+        self.resample = values["resample"]
+        self.mean = torch.tensor(config["mean_rgb"], dtype=torch.float32, device=machine.device)
+        self.model = VGG(config["net"], self.classes, self.crop, float(config["width"]), values["lrn"])
+        tensors, _ = weights.load(run.weights_path)
+        weights.into(self.model, tensors, str(run.weights_path))
+        self.model.to(machine.device).to(memory_format=torch.channels_last).eval()
+        self._budget = FORWARD_PIXELS.get(machine.device.type, FORWARD_PIXELS["cpu"])
+
+    def posteriors(self, images: Sequence[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:
+        """Posteriors of rescaled images, each uint8 (H, W, 3), of any sizes: (n, K) float32.
+
+        Images of equal size share forward passes; a pass that does not fit the memory is split.
+
+        Raises:
+            InputError: a single image does not fit.
+        """
+        result = np.empty((len(images), self.classes), np.float32)
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(place)
+        for size, members in by_size.items():
+            pixels = size[0] * size[1] if method == "dense" else views.count(method, grid) * self.crop**2
+            pixels *= 1 + flip
+            left = members
+            while left:
+                part = left[: max(1, self._budget // pixels)]
+                batch = torch.from_numpy(np.stack([images[place] for place in part])).to(self.machine.device)
+                try:
+                    result[part] = self.forward(batch, method, flip, grid).cpu().numpy()
+                except (torch.OutOfMemoryError, MemoryError):
+                    self._spend_less(len(part), pixels, size)
+                    continue
+                left = left[len(part) :]
+        return result
+
+    def _spend_less(self, images: int, pixels: int, size: tuple[int, ...]) -> None:
+        """Halves the pixels of a forward pass, for this and all further images."""
+        if images == 1:
+            raise InputError(
+                f"an image of {size[1]}x{size[0]} pixels does not fit the memory of {self.machine.device}; "
+                "use a smaller Q, --precision bf16 or --device cpu"
+            )
+        self._budget = images * pixels // 2
+        if self.machine.device.type == "cuda":
+            torch.cuda.empty_cache()
+        say(f"note: {images} images of {size[1]}x{size[0]} do not fit the memory; going on with {images // 2}")
+
+    def forward(self, batch: Tensor, method: str, flip: bool, grid: int) -> Tensor:
+        """Posteriors of equal-sized images in one pass: uint8 (n, H, W, 3) on the device -> (n, K) float32."""
+        with torch.inference_mode(), hardware.autocast(self.machine.precision, self.machine.device):
+            if method == "dense":
+                return dense_posteriors(self.model, to_input(batch, self.mean, self.input_scale), flip)
+            crops = views.crops(batch, self.crop, method, grid)
+            result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), flip)
+            return result.view(len(batch), views.count(method, grid), -1).mean(1)
