@@ -1,6 +1,6 @@
 """Claim: the same run for any number of processes, micro-batches and workers, and however often it is killed.
 
-python benchmarks/exactness.py [--kills 50]
+python benchmarks/exactness.py [--kills 50] [--part table|growth|killed]
 
 Every row is a real training by the command line (torchrun with gloo where there are several ranks), fp32 on the CPU
 with one thread each, with dropout, jittered S, flips, the RGB shift, warm-up and a drop of the rate. It is compared
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import write
+from record import RESULTS, write
 from torch import Tensor
 
 from vggrepro import weights
@@ -51,7 +50,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.start_seconds = 0.0  # of Python, torch and a training of few steps
-        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        self.environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
 
     def prepare(self, images: int) -> None:
         """A data set of so many generated training images."""
@@ -71,13 +70,14 @@ class Bench:
         words += ["--micro-batch", str(BATCH // ranks // micro if micro > 1 else 0)]
         return words + [word for key, value in RECIPE.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
-    def start(self, words: list[str]) -> subprocess.Popen[str]:
+    def start(self, words: list[str], threads: int = 1) -> subprocess.Popen[str]:
         """The process of a training; what it says is kept for errors."""
-        return subprocess.Popen(words, env=self.environment, stderr=subprocess.PIPE, text=True)
+        environment = self.environment | {"OMP_NUM_THREADS": str(threads)}
+        return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
 
-    def train(self, name: str, **options: int) -> RunFolder:
+    def train(self, name: str, threads: int = 1, **options: int) -> RunFolder:
         """A training from start to end."""
-        finish(self.start(self.words(name, **options)))
+        finish(self.start(self.words(name, **options), threads))
         return RunFolder(self.folder / name / RUN)
 
     def kill_and_resume(self, name: str, kills: int, seed: int) -> tuple[RunFolder, dict[str, Any]]:
@@ -163,18 +163,9 @@ SETTINGS: dict[str, dict[str, int]] = {
 }
 
 
-def main() -> None:
-    """The table, and with --kills the killed runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10, help="by SIGKILL, spread over runs of a minute or so")
-    kills = parser.parse_args().kills
-    folder = Path(tempfile.mkdtemp(prefix="exactness"))
-    bench, rows, growth = Bench(folder), [], []
-    for images in (IMAGES, LONG_IMAGES):
-        bench.prepare(images)
-    began = time.monotonic()
-    reference = bench.train("reference")
-    bench.start_seconds = time.monotonic() - began
+def table(bench: Bench, reference: RunFolder) -> list[dict[str, Any]]:
+    """Each setting against one plain process, after a few dozen steps."""
+    rows = []
     for name, options in SETTINGS.items():
         steps = EPOCHS * IMAGES // BATCH
         row = {"setting": name, "steps": steps, **compare(bench.train(name, **options), reference)}
@@ -182,32 +173,65 @@ def main() -> None:
         show(row)
         sums_alike = "ranks" not in options and "micro" not in options
         assert row["identical"] if sums_alike else row["largest_relative_difference"] < TOLERANCE, row
-    for epochs in (1, 4, 8, 16):
-        pair = [bench.train(f"{name}{epochs}", epochs=epochs, micro=micro) for name, micro in (("one", 1), ("four", 4))]
-        row = {"setting": "4 micro-batches", "steps": epochs * IMAGES // BATCH, **compare(pair[1], pair[0])}
-        growth.append(row)
-        show(row)
+    return rows
+
+
+def growth(bench: Bench) -> list[dict[str, Any]]:
+    """How rounding grows with the steps; torch's own, of two threads against one, is the measure of ours."""
+    rows = []
+    for epochs in (1, 2, 4, 8):
+        one = bench.train(f"one{epochs}", epochs=epochs)
+        for name, options in {"4 micro-batches": {"micro": 4}, "one process, 2 threads": {"threads": 2}}.items():
+            run = bench.train(f"{name}{epochs}", epochs=epochs, **options)
+            row = {"setting": name, "steps": epochs * IMAGES // BATCH, **compare(run, one)}
+            rows.append(row)
+            show(row)
+    return rows
+
+
+def killed(bench: Bench, kills: int) -> list[dict[str, Any]]:
+    """Long runs killed at random moments, and one by torchrun that loses workers."""
+    steps = LONG_EPOCHS * LONG_IMAGES // BATCH
     began = time.monotonic()
     whole = bench.train("whole", epochs=LONG_EPOCHS)
-    seconds = time.monotonic() - began
-    killed = []
-    while (left := kills - sum(row["kills"] for row in killed)) > 0:
-        run, record = bench.kill_and_resume(f"killed{len(killed)}", min(left, KILLS_A_RUN), len(killed))
-        steps = LONG_EPOCHS * LONG_IMAGES // BATCH
-        row = {"setting": "killed and resumed", "steps": steps, **record, **compare(run, whole)}
-        killed.append(row)
-        show(row)
-        assert row["identical"] and row["same_metrics"], row
+    seconds, rows = round(time.monotonic() - began), list[dict[str, Any]]()
+    while (left := kills - sum(row["kills"] for row in rows)) > 0:
+        run, record = bench.kill_and_resume(f"killed{len(rows)}", min(left, KILLS_A_RUN), len(rows))
+        row = {"setting": "killed and resumed", "steps": steps, "seconds_whole": seconds}
+        rows.append(row | record | compare(run, whole))
+        show(rows[-1])
     two = bench.train("two whole", epochs=LONG_EPOCHS, ranks=2)
     run, record = bench.kill_workers("two killed", 3, ranks=2)
-    row = {"setting": "2 ranks, a worker killed, torchrun restarts", "steps": steps, **record, **compare(run, two)}
-    show(row)
-    assert row["identical"] and row["same_metrics"] and row["kills"] == 3, row
-    write(
-        "exactness",
-        {"table": rows, "growth": growth, "killed": [*killed, row], "seconds_of_the_killed_run": round(seconds)},
+    rows.append(
+        {"setting": "2 ranks, a worker killed, torchrun restarts", "steps": steps, **record, **compare(run, two)}
     )
-    shutil.rmtree(folder)
+    show(rows[-1])
+    assert all(row["identical"] and row["same_metrics"] for row in rows), rows
+    return rows
+
+
+def main() -> None:
+    """All parts, or one whose place in the stored results is renewed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10, help="by SIGKILL, spread over runs of a minute or so")
+    parser.add_argument("--part", choices=("table", "growth", "killed"), help="only this one")
+    options = parser.parse_args()
+    stored = RESULTS / "exactness.json"
+    results = json.loads(stored.read_text())["results"] if options.part and stored.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="exactness") as folder:
+        bench = Bench(Path(folder))
+        for images in (IMAGES, LONG_IMAGES):
+            bench.prepare(images)
+        began = time.monotonic()
+        reference = bench.train("reference")
+        bench.start_seconds = time.monotonic() - began
+        if options.part in (None, "table"):
+            results["table"] = table(bench, reference)
+        if options.part in (None, "growth"):
+            results["growth"] = growth(bench)
+        if options.part in (None, "killed"):
+            results["killed"] = killed(bench, options.kills)
+    write("exactness", results)
 
 
 def show(row: dict[str, Any]) -> None:

@@ -89,10 +89,8 @@ def step_seconds(net: str, gpus: int, rate: float, overlapped: bool = True, numb
     size, local = number * parameters, min(gpus, NODE)
     nodes = gpus // local
     message = 2 * (local - 1) / local * size / NVLINK + 2 * (nodes - 1) / nodes * size / local / NETWORK
-    if overlapped:
-        exposed = max(0.05 * message, message - 2 / 3 * arithmetic / gpus)  # the last bucket has nothing to hide behind
-    else:
-        exposed = message + 4 * size / MEMORY
+    late = max(0.05 * message, message - 2 / 3 * arithmetic / gpus)  # the last bucket has nothing to hide behind
+    exposed = late if overlapped else message + 4 * size / MEMORY
     return arithmetic / gpus + update + (exposed if gpus > 1 else 0.0)
 
 
@@ -120,9 +118,13 @@ def plan(rate: float) -> None:
         print(f"| {' | '.join(columns)} | {speed:,.0f} |")
     total = {n: sum(run[n] for run in hours.values()) for n in (1, 4, 8)}
     flops = sum(cost.training_flops(run.net, fc_only=run.fc_only) * images for run in paper.all_runs())
-    print(
-        f"| all | {images * len(hours) / 1e6:,.0f} | {flops / 1e15:,.0f} | {' | '.join(f'{v:.0f}' for v in total.values())} | |"
-    )
+    columns = [
+        "all",
+        f"{images * len(hours) / 1e6:,.0f}",
+        f"{flops / 1e15:,.0f}",
+        *(f"{v:.1f}" for v in total.values()),
+    ]
+    print(f"| {' | '.join(columns)} | |")
     critical = max(sum(hours[run.name][8] for run in paper.chain(end)) for end in paper.all_runs())
     print(f"\n64 GPUs as 8 groups of 8, runs beside each other: at least {critical:.1f} hours, the longest chain.")
 

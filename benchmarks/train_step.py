@@ -324,8 +324,12 @@ def compare(net: str, size: str, batch: int, rounds: int, steps: int, names: lis
 # Equality
 
 
-def check(net: str, size: str, batch: int = 2) -> dict[str, float]:
-    """Largest relative difference of loss and gradients to the peers': same weights and images, fp32, no dropout."""
+def check(net: str, size: str, batch: int = 2) -> dict[str, dict[str, float]]:
+    """Difference to the peers' loss and gradients with the same weights and images, without dropout.
+
+    In float64 the largest of any tensor, relative to its largest element. In fp32 that of the whole gradient's norm:
+    rounding turns a near tie of a max-pooling or a ReLU now and then, which moves single elements by more than 1e-4.
+    """
     from vggrepro.net import VGG, to_input
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -341,19 +345,27 @@ def check(net: str, size: str, batch: int = 2) -> dict[str, float]:
         loss = F.cross_entropy(net(x), labels)
         return [loss.detach(), *torch.autograd.grad(loss, list(net.parameters()))]
 
-    expected = gradients(model, images)
-    result = {}
-    for library in ("timm", "torchvision"):
-        other = peer(library, net, crop, width, classes, 0.0).to(device)
-        with torch.no_grad():
-            for mine, its in zip(model.parameters(), other.parameters(), strict=True):
-                its.copy_(mine.view_as(its))
-        found = gradients(other, images.contiguous())
-        differences = [
-            float((b.reshape(a.shape) - a).abs().max() / a.abs().max()) for a, b in zip(expected, found, strict=True)
-        ]
-        result[library] = max(differences)
-        assert result[library] < 1e-4, f"{net} {size}: {library} differs by {result[library]}"
+    result: dict[str, dict[str, float]] = {"timm": {}, "torchvision": {}}
+    for kind in (torch.float32, torch.float64):
+        expected = gradients(model.to(kind), images.to(kind))
+        for library, differences in result.items():
+            other = peer(library, net, crop, width, classes, 0.0).to(device, kind)
+            with torch.no_grad():
+                for mine, its in zip(model.parameters(), other.parameters(), strict=True):
+                    its.copy_(mine.view_as(its))
+            found = gradients(other, images.to(kind).contiguous())
+            pairs = [(a, b.reshape(a.shape) - a) for a, b in zip(expected, found, strict=True)]
+            if kind == torch.float64:
+                differences["float64"] = max(float(d.abs().max() / a.abs().max()) for a, d in pairs)
+            else:
+                squares = [float(sum(t[i].square().sum() for t in pairs[1:])) for i in (0, 1)]
+                differences["float32"] = (squares[1] / squares[0]) ** 0.5
+                differences["float32_loss"] = abs(float(pairs[0][1] / pairs[0][0]))
+    limits = {"float32": 1e-4, "float32_loss": 1e-4, "float64": 1e-9}
+    for library, differences in result.items():
+        assert all(differences[kind] < limit for kind, limit in limits.items()), (
+            f"{net} {size}, {library}: {differences}"
+        )
     return result
 
 
@@ -379,8 +391,7 @@ def main() -> None:
         print(results["note"], file=sys.stderr)
     for size in given.sizes.split(","):
         for net in given.nets.split(","):
-            if not given.only or given.check:
-                results["equality"][f"{net} {size}"] = check(net, size)
+            results["equality"][f"{net} {size}"] = check(net, size)
             if not given.check:
                 names = given.only.split(",") if given.only else chosen(size, net)
                 batch = given.batch or (256 if GPU else CPU_BATCH[size])

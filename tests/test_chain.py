@@ -195,9 +195,9 @@ def test_unfinished_start_is_refused(dataset: Dataset, tmp_path: Path, monkeypat
 def test_copies_too_small_for_the_last_run_of_a_chain_are_refused_before_the_first(
     photos: Path, tmp_path: Path
 ) -> None:
-    """Enough for S = 256 at crop 32 (37 pixels), not for 512 (73)."""
-    made = prepare(FolderSource(photos), tmp_path / "data", "demo", store_side=40, workers=0)
-    with pytest.raises(InputError, match=r"of shorter side 40, scale 256:512 needs 73; prepare the data again"):
-        train_chain(Run("B", JITTER), request(made, tmp_path / "runs"))
+    """Enough for S = 256 at crop 64 (73 pixels), not for 512 (146)."""
+    made = prepare(FolderSource(photos), tmp_path / "data", "demo", store_side=73, workers=0)
+    with pytest.raises(InputError, match=r"of shorter side 73, scale 256:512 needs 146; prepare the data again"):
+        train_chain(Run("B", JITTER), request(made, tmp_path / "runs", crop=64))
     assert not (tmp_path / "runs").exists()
-    train_chain(Run("A", S256), request(made, tmp_path / "runs"))
+    train_chain(Run("A", S256), request(made, tmp_path / "runs", crop=64))

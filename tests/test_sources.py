@@ -41,13 +41,22 @@ def everything(source: Source, split: str, start: int = 0) -> list[tuple[str, by
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
-    assert f"'{tmp_path / 'none'}' does not exist; give 'demo' or a folder (known layouts" in message(tmp_path / "none")
+    text = message(tmp_path / "none")
+    assert f"'{tmp_path / 'none'}' does not exist; give 'demo', a folder or a name (known layouts" in text
+    assert "'cifar-10' does not exist; did you mean cifar10?" in message(Path("cifar-10"))
     (tmp_path / "file.tar").write_bytes(b"")
     assert "is a file; give the folder that holds it" in message(tmp_path / "file.tar")
     text = message(tmp_path)
     assert "has no known layout; known layouts: 'demo'; ILSVRC-2012 as downloaded (ILSVRC2012_img_train.tar" in text
     assert "; a folder with train/<class>/ and val/<class>/ image folders; " in text
     assert "Hugging Face parquet" in text
+
+
+def test_a_level_too_high_or_too_low(photos: Path) -> None:
+    found = f"but {photos} has: a folder with train/<class>/ and val/<class>/ image folders; give that"
+    assert found in message(photos.parent)
+    assert found in message(photos / "train")
+    assert found in message(photos / "train" / "ant")
 
 
 # Class folders
@@ -154,7 +163,7 @@ def test_folders_that_are_wrong(photos: Path, tmp_path: Path) -> None:
     assert "fill it, or remove the class from train and val" in text
     folder = changed("c")
     shutil.rmtree(folder / "val")
-    assert f"{folder} has no val/<class>/ folders; the paper's errors need a validation set" in message(folder)
+    assert f"{folder} has no val/<class>/ folders; put images apart there: the paper's errors need" in message(folder)
     folder = changed("e")
     for split in ("train", "val"):
         (folder / split / "bee").rename(os.fsdecode(bytes(folder / split) + b"/b\xe9e"))
@@ -383,11 +392,12 @@ def test_images_without_distinct_paths_are_keyed_by_file_and_row(tmp_path: Path,
 
 def test_keys_differ_between_files_of_the_same_name(tmp_path: Path) -> None:
     rows = [({"bytes": jpeg(n, n), "path": None}, n) for n in range(6)]
-    for language in ("de", "en"):
-        write_parquet(tmp_path / language / "train.parquet", rows, list(CLASSES))
+    for folder in ("data", "default"):
+        write_parquet(tmp_path / folder / "train.parquet", rows, list(CLASSES))
+    write_parquet(tmp_path / "another" / "train.parquet", rows, list(CLASSES))  # no place of the Hub's
     write_parquet(tmp_path / "val.parquet", rows, list(CLASSES))
     keys = [key for key, _, _ in everything(open_source(str(tmp_path)), "train")]
-    assert keys == [f"{language}/train.parquet#{n}" for language in ("de", "en") for n in range(6)]
+    assert keys == [f"{folder}/train.parquet#{n}" for folder in ("data", "default") for n in range(6)]
 
 
 def test_an_empty_cell_is_an_empty_image_not_a_crash(tmp_path: Path) -> None:

@@ -82,16 +82,19 @@ def test_a_data_set_without_checksums_says_so(dataset: Dataset) -> None:
 
 
 def test_the_sheet_shows_images_of_each_class(dataset: Dataset, tmp_path: Path) -> None:
-    survey.sheet(
-        replace(dataset, words=("an exceedingly long name of a small insect", *dataset.words[1:])), tmp_path / "s"
-    )
+    words = ("an exceedingly long name of a small insect", "пчела", *dataset.words[2:])
+    survey.sheet(replace(dataset, words=words), tmp_path / "s")
     with Image.open(tmp_path / "s") as image:
         assert image.format == "PNG"
         pixels = np.asarray(image)
-    side = survey.THUMBNAIL + 2
-    assert pixels.shape == (6 * side, survey.CAPTION + 5 * side, 3)
+    side, caption, top = survey.SIDE, survey.CAPTION, survey.HEADER
+    assert pixels.shape == (top + 6 * side, caption + 9 * side + survey.GAP, 3)
     for row in range(6):
-        assert (pixels[row * side : (row + 1) * side, : survey.CAPTION] < 128).any()  # a caption
-        for column in range(5):
-            thumbnail = pixels[row * side :, survey.CAPTION + column * side :][: survey.THUMBNAIL, : survey.THUMBNAIL]
-            assert thumbnail.std() > 5
+        own = pixels[top + row * side : top + (row + 1) * side]
+        assert (own[:, :caption] < 128).any()  # a caption
+        starts = [caption + column * side for column in range(5)]  # of five training images in six columns
+        starts += [caption + 6 * side + survey.GAP + column * side for column in range(3)]
+        assert all(own[: survey.THUMBNAIL, start : start + survey.THUMBNAIL].std() > 5 for start in starts)
+        assert (own[:, caption + 5 * side : caption + 6 * side] == 255).all()
+    with pytest.raises(InputError, match="is a folder; give the name of a file to write"):
+        survey.sheet(dataset, tmp_path)

@@ -285,7 +285,7 @@ def test_tars_that_are_wrong(tmp_path: Path) -> None:
     text = message(tmp_path)
     assert f"prepare: {tmp_path / 'train-0.tar'}: " in text and "download it again" in text
     (tmp_path / "train-0.tar").write_bytes(gzip.compress(whole))
-    assert f"{tmp_path / 'train-0.tar'}: damaged or no uncompressed tar" in message(tmp_path)
+    assert f"{tmp_path / 'train-0.tar'}: is gzip-compressed; gunzip it" in message(tmp_path)
     (tmp_path / "train-0.tar").rename(tmp_path / "train-0.tar.gz")
     assert f"{tmp_path / 'train-0.tar.gz'} is compressed, which leaves no random access; gunzip" in message(tmp_path)
 

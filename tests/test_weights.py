@@ -87,7 +87,7 @@ def test_equal_contents_are_equal_files(tmp_path: Path) -> None:
 
 def test_an_unsigned_file_is_no_checkpoint(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors", metadata={"state": "{}"})
-    with pytest.raises(weights.Damaged, match="damaged .it has no hash"):
+    with pytest.raises(weights.Damaged, match=r"damaged \(it has no hash\)"):
         weights.load(tmp_path / "w.safetensors", signed=True)
 
 

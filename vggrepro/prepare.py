@@ -22,10 +22,11 @@ import pyarrow as pa
 from PIL import Image
 
 from vggrepro import recipe
-from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, load, read_shard
+from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, Split, load, read_shard
 from vggrepro.errors import InputError
 from vggrepro.files import Hashed, atomic, lock, read_json, write_json
 from vggrepro.images import BadImage, decode_kind, ordered
+from vggrepro.paper import JITTER, S256, real_pixels
 from vggrepro.posteriors import TOP_K
 from vggrepro.progress import Track, say
 from vggrepro.sources import Example, Source
@@ -76,7 +77,13 @@ def prepare(
         InputError: the folder holds another data set, a corrupt image (unless `skip_bad`), too few classes for a
             top-5 error (unless `allow_few_classes`), a class without images.
     """
-    recipe.load(preset)  # refuse an unknown name before an hour of work
+    crop = recipe.load(preset).crop  # refuses an unknown name before an hour of work
+    least, most = real_pixels(S256.high, crop), real_pixels(JITTER.high, crop)
+    if 0 < store_side < least:
+        raise InputError(
+            f"prepare: --store-side {store_side} suits no training scale: in real pixels preset {preset} needs {least} "
+            f"for S = 256 and {most} for S = [256;512]"
+        )
     if len(source.classes) <= TOP_K and not allow_few_classes:
         raise InputError(
             f"prepare: {len(source.classes)} classes leave no top-5 error, which the paper's tables show; add "
@@ -92,6 +99,9 @@ def prepare(
     if done := _already(folder, plan):
         return done
     total = sum(source.count(split) for split in splits)
+    there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    if STATE_JSON not in there and (other := [name for name in there if name != "lock"]):
+        raise InputError(f"{folder} is not empty (it has {other[0]}); choose another folder with --to")
     with lock(folder, "vggrepro prepare"):
         state = _resume(folder, plan)
         finished = sum(shard["examples"] for shard in state["shards"].values())
@@ -142,12 +152,16 @@ def _already(folder: Path, plan: dict[str, Any]) -> Dataset | None:
         if values.get("bad"):
             say(f"prepare: {len(values['bad'])} unreadable images were left out (listed in {folder / DATASET_JSON})")
         return dataset
-    differs = [name for name in {**plan, **was} if was.get(name) != plan.get(name)]
-    why = "its files have changed since" if differs == ["contents"] else f"differs in {', '.join(differs)}"
+    differs = _differences(was, plan)
+    why = "its files have changed since" if differs == "contents" else f"differs in {differs}"
     raise InputError(
         f"{folder} already holds data set '{dataset.name}' ({was.get('source', '?')}, preset {dataset.preset}; "
         f"{why}); choose another folder with --to, or remove it"
     )
+
+
+def _differences(was: dict[str, Any], plan: dict[str, Any]) -> str:
+    return ", ".join(name for name in {**plan, **was} if was.get(name) != plan.get(name))
 
 
 def _resume(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
@@ -166,11 +180,9 @@ def _resume(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         elif state.get("shards"):
             was = state.get("plan", {}).get("source", "?")
             raise InputError(
-                f"{folder} holds an unfinished preparation of {was} (other files or options); choose another folder "
-                "with --to, or remove it"
+                f"{folder} holds an unfinished preparation of {was} (this one differs in "
+                f"{_differences(state['plan'], plan)}); choose another folder with --to, or remove it"
             )
-    elif other := [entry.name for entry in folder.iterdir() if entry.name != "lock"]:
-        raise InputError(f"{folder} is not empty (it has {other[0]}); choose another folder with --to")
     state = {"plan": plan, "shards": {}}
     write_json(path, state)
     return state
@@ -332,10 +344,25 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
     write_json(folder / DATASET_JSON, about)
     (folder / STATE_JSON).unlink()
     if bad:
-        say(f"prepare: left out {len(bad)} unreadable images (listed in {folder / DATASET_JSON}):")
+        images = f"{len(bad)} unreadable image{'s' if len(bad) != 1 else ''}"
+        say(f"prepare: left out {images} (listed in {folder / DATASET_JSON}):")
         for line in bad[:10]:
             say(f"  {line}")
-    return load(folder)
+    dataset = load(folder)
+    _advise(dataset)
+    return dataset
+
+
+def _advise(dataset: Dataset) -> None:
+    """Says so where images are far smaller than the preset's scales, which mostly is a forgotten --preset."""
+    split = Split(dataset, "train")
+    shorter = int(np.median(np.minimum(split.widths, split.heights)))
+    needed = real_pixels(S256.high, recipe.load(dataset.preset).crop)
+    if 2 * shorter < needed:
+        say(
+            f"note: half of the training images have a shorter side of {shorter} pixels or less; S = 256 of preset "
+            f"{dataset.preset} enlarges them to {needed}; --preset quarter takes {real_pixels(S256.high, 56)}"
+        )
 
 
 def _check_classes(folder: Path, split: str, classes: tuple[str, ...]) -> None:

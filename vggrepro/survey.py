@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from vggrepro.augment import centre_window, cut
 from vggrepro.dataset import DATASET_JSON, Dataset, Split
@@ -17,7 +16,8 @@ from vggrepro.files import atomic, read_json, sha256
 from vggrepro.images import ordered
 from vggrepro.progress import Track
 
-SHEET_CLASSES, SHEET_IMAGES, THUMBNAIL, CAPTION = 12, 8, 112, 168  # rows, columns, pixels
+SHEET_CLASSES, SHEET_IMAGES = 12, {"train": 6, "val": 3}  # rows, columns
+THUMBNAIL, SIDE, CAPTION, HEADER, GAP = 112, 114, 168, 22, 12  # pixels
 # Oddities of the official files, by format and colour mode; one of the training images is a PNG under a JPEG's name.
 KNOWN_KINDS = {"train": {"JPEG CMYK": 22, "PNG": 1}, "val": {"JPEG CMYK": 1}}
 
@@ -111,30 +111,59 @@ def verify(dataset: Dataset, workers: int) -> int:
 
 
 def sheet(dataset: Dataset, path: Path) -> None:
-    """Writes sample images of up to twelve classes, evenly spaced in the class list, a class a row, as a PNG."""
-    split = Split(dataset, "train")
-    present = np.unique(split.labels)
-    chosen = present[np.linspace(0, len(present) - 1, min(SHEET_CLASSES, len(present))).round().astype(int)]
-    side = THUMBNAIL + 2
-    columns = min(SHEET_IMAGES, int(np.bincount(split.labels).max()))
-    canvas = Image.new("RGB", (CAPTION + columns * side, len(chosen) * side), "white")
+    """Writes sample images of up to twelve classes, evenly spaced in the class list, a class a row, as a PNG.
+
+    Training images on the left, validation images on the right, so that a wrong class order shows.
+
+    Raises:
+        InputError: `path` is a folder.
+    """
+    if path.is_dir():
+        raise InputError(f"--sheet {path} is a folder; give the name of a file to write, such as {path / 'sheet.png'}")
+    splits = {split: Split(dataset, split) for split in SHEET_IMAGES}
+    present = np.unique(splits["train"].labels)
+    chosen = _evenly(present, SHEET_CLASSES)
+    font = _font()
+    width = CAPTION + sum(SHEET_IMAGES.values()) * SIDE + GAP
+    canvas = Image.new("RGB", (width, HEADER + len(chosen) * SIDE), "white")
     draw = ImageDraw.Draw(canvas)
+    left = CAPTION
+    for name, split in splits.items():
+        draw.text((left, 4), name, fill="black", font=font)
+        for row, label in enumerate(chosen.tolist()):
+            rows = np.flatnonzero(split.labels == label)
+            for column, index in enumerate(_evenly(rows, SHEET_IMAGES[name]).tolist()):
+                image = split.image(index)
+                pixels = cut(image, centre_window(*image.size, THUMBNAIL, THUMBNAIL))
+                canvas.paste(Image.fromarray(pixels), (left + column * SIDE, HEADER + row * SIDE))
+        left += SHEET_IMAGES[name] * SIDE + GAP
     for row, label in enumerate(chosen.tolist()):
-        rows = np.flatnonzero(split.labels == label)
-        picked = rows[np.linspace(0, len(rows) - 1, min(SHEET_IMAGES, len(rows))).round().astype(int)]
-        name, words = dataset.classes[label], dataset.words[label].split(",")[0]
-        count = f"{len(rows):,} image{'s' if len(rows) != 1 else ''}"
-        caption = [f"{label}: {name}", *([words] if words != name else []), count]
-        fitted = [line if draw.textlength(line) < CAPTION - 8 else _shortened(line, draw) for line in caption]
-        draw.multiline_text((4, row * side + THUMBNAIL // 2 - 18), "\n".join(fitted), fill="black")
-        for column, index in enumerate(picked.tolist()):
-            image = split.image(index)
-            pixels = cut(image, centre_window(*image.size, THUMBNAIL, THUMBNAIL))
-            canvas.paste(Image.fromarray(pixels), (CAPTION + column * side, row * side))
+        name, words = dataset.classes[label], dataset.words[label]
+        count = int((splits["train"].labels == label).sum())
+        caption = [f"{label}: {name}", *([words.split(",")[0]] if words != name else [])]
+        caption.append(f"{count:,} image{'s' if count != 1 else ''}")
+        fitted = "\n".join(_shortened(line, draw, font) for line in caption)
+        draw.multiline_text((4, HEADER + row * SIDE + THUMBNAIL // 2 - 22), fitted, fill="black", font=font)
     with atomic(path) as temporary:
         canvas.save(temporary, "PNG")
 
 
-def _shortened(line: str, draw: ImageDraw.ImageDraw) -> str:
-    length = math.floor(len(line) * (CAPTION - 16) / draw.textlength(line))
-    return line[:length] + "…"
+def _evenly(values: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the values, evenly spaced."""
+    return values[np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)]
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic letters."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 12)
+
+
+def _shortened(line: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
+    room = CAPTION - 8
+    if draw.textlength(line, font=font) <= room:
+        return line
+    while draw.textlength(line + "…", font=font) > room:
+        line = line[:-1]
+    return line + "…"

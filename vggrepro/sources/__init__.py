@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from vggrepro.errors import InputError
@@ -15,6 +16,7 @@ from vggrepro.sources.webdataset import WebDatasetSource
 
 __all__ = ["DemoSource", "Example", "FolderSource", "IlsvrcSource", "ParquetSource", "Source", "open_source"]
 
+MOST_BELOW = 50  # folders that are looked into for a layout
 LAYOUTS: tuple[type[Source], ...] = (IlsvrcSource, FolderSource, WebDatasetSource, ParquetSource)  # asked in this order
 
 
@@ -32,14 +34,29 @@ def open_source(text: str, seed: int = 0, downloads: Path = Path("downloads")) -
         return DemoSource(seed)
     if text in NAMES:
         return open_named(text, downloads.expanduser())
-    layouts = [source.layout for source in LAYOUTS]
-    known = "; ".join(["known layouts: 'demo'", *layouts, NamedSource.layout])
     folder = Path(text)
     if not folder.exists():
-        raise InputError(f"prepare: '{text}' does not exist; give 'demo' or a folder ({known})")
+        if near := get_close_matches(text.lower(), NAMES, n=1, cutoff=0.75):
+            raise InputError(f"prepare: '{text}' does not exist; did you mean {near[0]}?")
+        raise InputError(f"prepare: '{text}' does not exist; give 'demo', a folder or a name ({_known()})")
     if not folder.is_dir():
-        raise InputError(f"prepare: '{text}' is a file; give the folder that holds it ({known})")
-    for source in LAYOUTS:
-        if source.recognises(folder):
-            return source(folder)  # type: ignore[call-arg]
-    raise InputError(f"prepare: '{text}' has no known layout; {known}")
+        raise InputError(f"prepare: '{text}' is a file; give the folder that holds it")
+    if source := _recognised(folder):
+        return source(folder)  # type: ignore[call-arg]
+    above = [folder.resolve().parent, folder.resolve().parent.parent]
+    below = sorted(entry for entry in folder.iterdir() if entry.is_dir())[:MOST_BELOW]
+    for place in (*above, *below):
+        if near_source := _recognised(place):
+            raise InputError(f"prepare: '{text}' has no known layout, but {place} has: {near_source.layout}; give that")
+    raise InputError(f"prepare: '{text}' has no known layout; {_known()}")
+
+
+def _recognised(folder: Path) -> type[Source] | None:
+    try:
+        return next((source for source in LAYOUTS if source.recognises(folder)), None)
+    except OSError:  # a folder that may not be read
+        return None
+
+
+def _known() -> str:
+    return "known layouts: " + "; ".join(["'demo'", *(source.layout for source in LAYOUTS), NamedSource.layout])

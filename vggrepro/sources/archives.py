@@ -96,6 +96,9 @@ def _scan(file: IO[bytes] | _Window, path: Path, base: int, place: str) -> Membe
                     sizes.append(member.size)
         end = file.seek(0, os.SEEK_END)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # tarfile's, of garbled headers
+        file.seek(0)
+        if file.read(2) == b"\x1f\x8b":
+            raise InputError(f"prepare: {place}: is gzip-compressed; gunzip it") from None
         raise InputError(f"prepare: {place}: damaged or no uncompressed tar ({error}); download it again") from None
     # A block of zeros follows the last member; without it the tar was cut at a header, which tarfile lets pass.
     if offsets and offsets[-1] - base + _whole_blocks(sizes[-1]) + tarfile.BLOCKSIZE > end:

@@ -35,12 +35,15 @@ class FolderSource(Source):
         if not names:
             raise InputError(f"prepare: {folder}/train has no class folders; put images in train/<class>/")
         if not (validation := self._class_names("val")):
-            raise InputError(f"prepare: {folder} has no val/<class>/ folders; the paper's errors need a validation set")
+            raise InputError(
+                f"prepare: {folder} has no val/<class>/ folders; put images apart there: the paper's errors need a "
+                "validation set"
+            )
         if validation != names:
             only_train = sorted(set(names) - set(validation))
             only_val = sorted(set(validation) - set(names))
             what = f"only in train: {some(only_train)}; only in val: {some(only_val)}"
-            raise InputError(f"prepare: {folder}: train and val hold different classes ({what})")
+            raise InputError(f"prepare: {folder}: train and val hold different classes ({what}); give both the same")
         if odd := [name for name in names if not name.isprintable()]:
             raise InputError(f"prepare: {folder}: class folder {odd[0]!r} has a name that cannot be shown; rename it")
         self.classes = tuple(names)
@@ -57,6 +60,10 @@ class FolderSource(Source):
         result = {split: Images(self._labelled(split, self.classes, skipped)) for split in ("train", "val")}
         if (folder := split_folder(self.folder, "test")) is not None:
             result["test"] = Images(self._test(folder, skipped))
+        for split in ("train", "val"):
+            root = split_folder(self.folder, split)
+            if root is not None and len(loose := image_files(root, deep=False)):
+                say(f"prepare: left out {len(loose):,} images that lie in {root} itself, without a class")
         if skipped:
             kinds = some([f"{count:,} {suffix}" for suffix, count in skipped.most_common()])
             say(f"prepare: left out {skipped.total():,} files that are no images by their suffix: {kinds}")

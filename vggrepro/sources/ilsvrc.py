@@ -82,7 +82,9 @@ class IlsvrcSource(Source):
     def _train(self) -> Images:
         tar, root = self._tar(TRAIN_TAR), split_folder(self.data, "train")
         if (place := tar or root) is None:
-            raise InputError(f"prepare: {self.data} has no {TRAIN_TAR} and no train/ folder; put one there")
+            near = sorted(path.name for path in self.data.glob("ILSVRC2012_img_train*"))
+            found = f" ({near[0]} is no such file: rename or gunzip it)" if near else ""
+            raise InputError(f"prepare: {self.data} has no {TRAIN_TAR} and no train/ folder{found}; put one there")
         parts: dict[str, Part] = {}
         with Track(f"index {place.name}", devkit.CLASSES, "classes") as track:
             for name, images in _inner_tars(tar) if tar else _class_places(place):

@@ -36,7 +36,7 @@ class ParquetSource(Source):
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        return any(folder.rglob("*.parquet"))
+        return bool(_parquet_files(folder))
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -72,7 +72,7 @@ class ParquetSource(Source):
 
     def _find_files(self) -> dict[str, list[Path]]:
         by_word: dict[str, list[Path]] = {}
-        for path in sorted(self.folder.rglob("*.parquet")):
+        for path in _parquet_files(self.folder):
             word = path.name.removesuffix(".parquet").split("-")[0].split(".")[0].lower()
             if (parent := path.parent.name.lower()) in (*TRAIN_NAMES, *VAL_NAMES, "test"):
                 word = parent  # train/0000.parquet
@@ -250,6 +250,14 @@ class ParquetSource(Source):
         data = (image or {}).get("bytes") or b""  # an empty image is reported like any corrupt one
         key = image["path"] if image and self._named[split] else f"{path.relative_to(self.folder).as_posix()}#{row}"
         return Example(key, data, -1 if label is None else label, place)
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    """Those of the Hub's layouts: in the folder, in `data/` or a configuration's folder, in a split's folder there."""
+    inner = {"data", "default", "plain_text", *TRAIN_NAMES, *VAL_NAMES, "test"}
+    near = [entry for entry in folder.iterdir() if entry.name in inner and entry.is_dir()]
+    deep = [entry for parent in near for entry in parent.iterdir() if entry.name in inner and entry.is_dir()]
+    return sorted(path for place in (folder, *near, *deep) for path in place.glob("*.parquet"))
 
 
 def _column(path: Path, name: str) -> pa.ChunkedArray:
