@@ -143,6 +143,30 @@ def test_images_do_not_hang_on_their_batch(run: RunFolder, method: str, monkeypa
     np.testing.assert_allclose(Evaluator(run, MACHINE).posteriors(images(7), method, True, 5), whole, atol=1e-6)
 
 
+def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -> None:
+    """Against torch's max_pool2d with ceil_mode, layer by layer, and FC layers as convolutions."""
+    model, image = plain_model(run), images()[0]  # 64 x 91: maps of 2 x 2 rounding down, 2 x 3 rounding up
+    x = net_input(image)
+    with torch.inference_mode():
+        maps = x
+        for block in model.blocks:
+            for layer in block:
+                maps = model.get_submodule(layer.name)(maps).relu()
+            maps = torch.nn.functional.max_pool2d(maps, 2, ceil_mode=True)
+        assert maps.shape[2:] == (2, 3)
+        kernel = model.fc6.weight.view(-1, maps.shape[1], 2, 2)
+        hidden = torch.nn.functional.conv2d(maps, kernel, model.fc6.bias).relu()
+        hidden = torch.nn.functional.conv2d(hidden, model.fc7.weight[..., None, None], model.fc7.bias).relu()
+        scores = torch.nn.functional.conv2d(hidden, model.fc8.weight[..., None, None], model.fc8.bias).mean((2, 3))
+    ceil, floor = (
+        Evaluator(run, MACHINE, ceil_pool).posteriors([image], "dense", False, 5) for ceil_pool in (True, False)
+    )
+    np.testing.assert_allclose(ceil[0], scores.softmax(1)[0], atol=1e-5)
+    assert np.abs(ceil - floor).max() > 1e-3
+    assert Protocol(ceil_pool=True).path(run, "dense", 256).name == "val-dense-ceil-q256.parquet"
+    assert Protocol(ceil_pool=True).path(run, "multicrop", 256).name == "val-multicrop-q256.parquet"
+
+
 def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> None:
     model, evaluator = plain_model(run), Evaluator(run, MACHINE)
     for method, count in (("center", 1), ("tencrop", 10), ("googlenet", 36)):

@@ -17,6 +17,7 @@ from vggrepro.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
+    CeilPool,
     Center,
     CheckpointMinutes,
     Data,
@@ -252,6 +253,7 @@ def evaluate(
     q: TestScales = None,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
     grid: Annotated[int, typer.Option("--grid", help="Multi-crop positions a side.")] = paper.GRID,
+    ceil_pool: CeilPool = False,
     split: SplitOption = SplitName.val,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
@@ -276,7 +278,7 @@ def evaluate(
 
     qs = stage.parse_qs(q) if q is not None else None
     methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)
-    protocol = stage.Protocol(methods, qs, flip, grid, split.value, exact_precision=precision != "auto")
+    protocol = stage.Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
     machine = machine_of(device, precision, workers)
     hardware.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])

@@ -45,6 +45,7 @@ class Protocol:
     flip: bool = True
     grid: int = paper.GRID
     split: str = "val"
+    ceil_pool: bool = False  # dense: poolings round up, as Caffe's
     exact_precision: bool = False  # posteriors of another precision are computed again
 
     def scales(self, method: str, scale: Scale) -> tuple[int, ...]:
@@ -65,7 +66,8 @@ class Protocol:
     def variant(self, method: str) -> str:
         """What file names add where the protocol is not the paper's."""
         grid = f"-grid{self.grid}" if method == "multicrop" and self.grid != paper.GRID else ""
-        return grid + ("" if self.flip or method == "center" else "-noflip")
+        ceil = "-ceil" if method == "dense" and self.ceil_pool else ""
+        return grid + ceil + ("" if self.flip or method == "center" else "-noflip")
 
     def path(self, run: RunFolder, method: str, q: int) -> Path:
         """The run's posterior file of a method at Q."""
@@ -163,7 +165,7 @@ def _origin(
         q_pixels=real_pixels(q, int(config["crop"])),
         flip=protocol.flips(method),
         grid={"multicrop": protocol.grid, "center": 1}.get(method, 0),
-        pooling="floor",
+        pooling="ceil" if method == "dense" and protocol.ceil_pool else "floor",
         resample=config.get("recipe", {}).get("resample", "bilinear"),
         precision=machine.precision,
         version=__version__,
@@ -192,7 +194,7 @@ def _compute(
 ) -> None:
     """Computes the parts of all tasks, an image decoded once, then merges each task's parts into its file."""
     split = Split(dataset, protocol.split)
-    evaluator = Evaluator(run, machine)
+    evaluator = Evaluator(run, machine, protocol.ceil_pool)
     bounds = [(start, min(start + PART_IMAGES, len(split))) for start in range(0, len(split), PART_IMAGES)]
     folders = {key: run.path / "posteriors" / "parts" / protocol.path(run, *key).stem for key in tasks}
     todo = {

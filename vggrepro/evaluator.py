@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ from vggrepro.train import Machine
 FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
 
 
-def dense_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:
+def dense_posteriors(model: VGG, x: Tensor, flip: bool = True, ceil_pool: bool = False) -> Tensor:
     """Dense posteriors (Sect. 3.2): the mean over flips of the soft-max of spatially averaged scores.
 
     (N, 3, H, W) net input -> (N, K) float32.
     """
-    return _mean_over_flips(model.dense_scores, x, flip)
+    return _mean_over_flips(partial(model.dense_scores, ceil_pool=ceil_pool), x, flip)
 
 
 def score_map(model: VGG, x: Tensor) -> Tensor:
@@ -57,9 +58,9 @@ def _mean_over_flips(scores: Any, x: Tensor, flip: bool) -> Tensor:
 class Evaluator:
     """A finished run's net on a device, ready for images."""
 
-    def __init__(self, run: RunFolder, machine: Machine) -> None:
+    def __init__(self, run: RunFolder, machine: Machine, ceil_pool: bool = False) -> None:
         config = run.config()
-        self.crop, self.machine = int(config["crop"]), machine
+        self.crop, self.machine, self.ceil_pool = int(config["crop"]), machine, ceil_pool
         self.classes = int(config["classes"])
         self.input_scale = float(config["input_scale"])
         values = recorded(config)
@@ -114,7 +115,8 @@ class Evaluator:
         """Posteriors of equal-sized images in one pass: uint8 (n, H, W, 3) on the device -> (n, K) float32."""
         with torch.inference_mode(), hardware.autocast(self.machine.precision, self.machine.device):
             if method == "dense":
-                return dense_posteriors(self.model, to_input(batch, self.mean, self.input_scale), flip)
+                x = to_input(batch, self.mean, self.input_scale)
+                return dense_posteriors(self.model, x, flip, self.ceil_pool)
             crops = views.crops(batch, self.crop, method, grid)
             result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), flip)
             return result.view(len(batch), views.count(method, grid), -1).mean(1)

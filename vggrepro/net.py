@@ -52,8 +52,8 @@ class VGG(nn.Module):
                 layer = nn.Linear(shape[1], shape[0])
             self.add_module(name.removesuffix(".weight"), layer)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Conv. layers with ReLU, LRN where Table 1 has it, five 2x2 max-poolings that round down.
+    def features(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
+        """Conv. layers with ReLU, LRN where Table 1 has it, five 2x2 max-poolings that round down, or up as Caffe's.
 
         (N, 3, H, W) -> (N, C, floor(H/32), floor(W/32)).
         """
@@ -63,7 +63,9 @@ class VGG(nn.Module):
                 conv = self.get_submodule(layer.name) if isinstance(layer, paper.Conv) else None
                 x = conv(x) if conv else local_response_norm(x, self.lrn)
                 if place == len(block):
-                    x = F.max_pool2d(x, 2)  # before ReLU, which has a quarter of the work there: the same to the bit
+                    x = F.max_pool2d(
+                        x, 2, ceil_mode=ceil_pool
+                    )  # before ReLU, which has a quarter of the work there: the same to the bit
                 if conv:
                     x = F.relu(x, inplace=True)
         return x
@@ -87,16 +89,20 @@ class VGG(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(x.to(self.fc8.weight.dtype), self.fc8.weight, self.fc8.bias)
 
-    def dense_scores(self, images: Tensor) -> Tensor:
+    def dense_scores(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
         """Dense evaluation (Sect. 3.2): class scores averaged over all positions of the score map.
 
         FC layers act as convolutions over the whole image: (N, 3, H, W) -> (N, K). fc8 is linear, so fc7 is
         averaged over positions first and fc8 applied once, which is the same.
 
+        Args:
+            images: net input.
+            ceil_pool: poolings round up, as Caffe's do; maps differ where a side is no multiple of 32.
+
         Raises:
             InputError: the image is too small to leave a map for fc6.
         """
-        x = self.features(images)
+        x = self.features(images, ceil_pool)
         side = self.map_side
         if min(x.shape[2:]) < side:
             height, width = images.shape[2:]

@@ -79,6 +79,7 @@ Dense = Annotated[bool, typer.Option("--dense", help="The net as convolutions ov
 Center = Annotated[bool, typer.Option("--center", help="The central crop alone, at Q = S.")]
 Tencrop = Annotated[bool, typer.Option("--tencrop", help="Krizhevsky et al.'s ten crops, at Q = S.")]
 Googlenet = Annotated[bool, typer.Option("--googlenet", help="Szegedy et al.'s 144 crops over four Q.")]
+CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense: poolings round up, as Caffe's do.")]
 TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
 SplitOption = Annotated[SplitName, typer.Option("--split", help="val, or the unlabelled test images.")]
 Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]

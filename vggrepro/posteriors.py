@@ -41,7 +41,7 @@ class Origin:
     q_pixels: int  # real pixels
     flip: bool
     grid: int  # crops a side; 0 for dense, 1 for center
-    pooling: str  # "floor": maps are rounded down, as torch does
+    pooling: str  # "floor": maps are rounded down, as torch does; "ceil": up, as Caffe does
     resample: str
     precision: str
     version: str
@@ -50,7 +50,12 @@ class Origin:
     def stale(self, now: Origin) -> str | None:
         """Why this origin's posteriors cannot stand for `now`'s, or None if they can."""
         names = {"weights": "other weights", "fingerprint": "another data set", "flip": "other flips"}
-        names |= {"grid": "another grid", "q_pixels": "another crop size", "resample": "another resampling"}
+        names |= {
+            "pooling": "another rounding of pooling",
+            "grid": "another grid",
+            "q_pixels": "another crop size",
+            "resample": "another resampling",
+        }
         for field, words in names.items():
             if getattr(self, field) != getattr(now, field):
                 return words

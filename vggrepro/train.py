@@ -38,7 +38,7 @@ PROGRESS_SECONDS = 5.0  # between two writings of progress.json
 CHANCE_EPOCHS = 2  # after so many epochs a loss within CHANCE_MARGIN of log K is reported
 CHANCE_MARGIN = 0.01
 LINES = 10  # of metrics within an epoch, about
-LOSS_LEAP, NORM_LEAP = 3.0, 30.0  # so far above its running level, a loss or a gradient's norm explodes
+LOSS_LEAP, NORM_LEAP = 3.0, 10.0  # so far above its running level, a loss or a gradient's norm explodes
 
 
 class Stopped(Exception):
