@@ -1,0 +1,86 @@
+"""Images in: prepare, dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vggrepro.options import DEFAULT_DATA, WORKERS, Data, Seed, Workers
+from vggrepro.shell import print_table
+
+
+def prepare(
+    source: Annotated[str, typer.Argument(help="demo, a folder, or a name such as imagenette.")] = "demo",
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder to write (default: the --data folder, 'data').")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="paper, quarter or demo: crop, width and recipe.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out and list them.")] = False,
+    no_top5: Annotated[bool, typer.Option("--no-top5", help="Accept 5 or fewer classes: no top-5 errors.")] = False,
+    store_side: Annotated[
+        int, typer.Option("--store-side", min=0, help="Keep training images as copies of this shorter side, pixels.")
+    ] = 0,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the MD5 sums of the official files first.")] = False,
+    downloads: Annotated[
+        Path, typer.Option("--downloads", help="Where data sets named by SOURCE are downloaded to.")
+    ] = Path("downloads"),
+    workers: Workers = WORKERS,
+    seed: Seed = 0,
+) -> None:
+    """Turn images into a data set folder.
+
+    SOURCE is demo (generated, the default); a folder: ILSVRC-2012 as downloaded, unpacked or from Kaggle, train/ and
+    val/ class folders, Hugging Face parquet files, WebDataset tars; or a torchvision data set by name (imagenette,
+    cifar10, food101 …), which is downloaded.
+    """
+    from vggrepro.prepare import check_downloads
+    from vggrepro.prepare import prepare as run_prepare
+    from vggrepro.progress import say
+    from vggrepro.sources import open_source
+
+    opened = open_source(source, seed, downloads)
+    say(f"prepare: {opened.description}")
+    if verify:
+        check_downloads(opened)
+    preset = preset or ("demo" if source == "demo" else "paper")
+    dataset = run_prepare(
+        opened,
+        to or data,
+        preset,
+        skip_bad=skip_bad,
+        allow_few_classes=no_top5,
+        store_side=store_side,
+        workers=workers,
+    )
+    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
+    print(f"{dataset.folder}: {dataset.name}, {len(dataset.classes)} classes, {counts} images, preset {dataset.preset}")
+    if dataset.subset:
+        print(f"a subset: {dataset.subset}")
+
+
+def dataset(
+    data: Data = DEFAULT_DATA,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every shard with its checksum.")] = False,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a PNG of sample images here.")] = None,
+    workers: Workers = WORKERS,
+) -> None:
+    """Show what a prepared data set holds.
+
+    Counts, class balance, sizes and formats, and what was left out.
+    """
+    from vggrepro import survey
+    from vggrepro.dataset import load
+
+    opened = load(data)
+    print("\n".join(survey.notes(opened)))
+    print_table(survey.splits_table(opened))
+    if sheet is not None:
+        survey.sheet(opened, sheet)
+        print(f"samples: {sheet}")
+    if verify:
+        print(f"verified: {survey.verify(opened, workers)} shards are as they were written")

@@ -1,0 +1,177 @@
+"""Posteriors and what is made of them: evaluate, fuse, report, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggrepro import paper
+from vggrepro.errors import InputError
+from vggrepro.options import (
+    DEFAULT_DATA,
+    DEFAULT_RUNS,
+    WORKERS,
+    CeilPool,
+    Center,
+    Data,
+    Dense,
+    Device,
+    Format,
+    Googlenet,
+    Multicrop,
+    Precision,
+    Runs,
+    SplitName,
+    SplitOption,
+    TablesFolder,
+    Tencrop,
+    TestScales,
+    Workers,
+    as_options,
+    machine_of,
+    methods_of,
+    require_runs,
+    runs_of,
+)
+from vggrepro.shell import print_table
+
+if TYPE_CHECKING:
+    from vggrepro.dataset import Dataset
+
+
+def evaluate(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")] = None,
+    dense: Dense = False,
+    multicrop: Multicrop = False,
+    center: Center = False,
+    tencrop: Tencrop = False,
+    googlenet: Googlenet = False,
+    q: TestScales = None,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
+    grid: Annotated[int, typer.Option("--grid", help="Multi-crop positions a side.")] = paper.GRID,
+    ceil_pool: CeilPool = False,
+    split: SplitOption = SplitName.val,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+) -> None:
+    """Compute the posteriors of runs, print errors.
+
+    Dense (the default), multi-crop or both, at each Q; other papers' crops for comparison. Posteriors without flips or
+    with another grid go to files of their own, which no table uses.
+    """
+    import pandas as pd
+
+    from vggrepro.dataset import load
+
+    dataset, chosen = load(data), runs_of(runs, names)
+    for run in chosen:  # all of them before the first is computed
+        run.require_finished()
+    from vggrepro import evaluate as stage
+    from vggrepro import hardware
+
+    qs = stage.parse_qs(q) if q is not None else None
+    methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)
+    protocol = stage.Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
+    machine = machine_of(device, precision, workers)
+    hardware.join_processes(machine.device)
+    results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
+    if hardware.rank() == 0 and len(results):
+        print_table(results)
+
+
+def fuse(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: Tables 3-7.")] = None,
+    dense: Dense = False,
+    multicrop: Multicrop = False,
+    split: SplitOption = SplitName.val,
+    submission: Annotated[
+        Path | None, typer.Option("--submission", help="Write the averaged posteriors as ILSVRC's server takes them.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    tables: TablesFolder = Path("tables"),
+) -> None:
+    """Average posteriors, write Tables 3-7.
+
+    With runs: prints the error of each and of their averaged posteriors; with --submission, writes the five best
+    devkit ids of each image. Without runs: writes every row of Tables 3-7 to tables/<data set>/.
+    """
+    from vggrepro import tables as stage
+    from vggrepro.dataset import load
+    from vggrepro.report import write
+
+    dataset = load(data)
+    require_runs(runs)
+    methods = methods_of(dense=dense, multicrop=multicrop)
+    if submission is not None:
+        from vggrepro.submission import submit
+
+        count = submit(runs_of(runs, names), methods, split.value, dataset, submission)
+        print(f"{submission}: {count:,} images")
+        return
+    if names:
+        print_table(stage.fuse_runs(runs_of(runs, names), methods, split.value))
+        return
+    made = stage.tables(runs, dataset, range(3, 8), as_options(data, runs))
+    for path in write(made, dataset, tables / dataset.name):
+        print(path)
+
+
+def report(
+    format_: Annotated[Format, typer.Option("--format", help="Markdown or CSV.")] = Format.md,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Print Tables 1-7 beside the paper's numbers."""
+    print(report_text(data, runs, format_), end="")
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    name: Annotated[str, typer.Option("--run", help="A finished run.")],
+    dense: Dense = False,
+    multicrop: Multicrop = False,
+    center: Center = False,
+    q: TestScales = None,
+    heatmap: Annotated[
+        Path | None, typer.Option("--heatmap", help="Overlay the score map of the best class on the image, as a PNG.")
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Classify image files with a run.
+
+    Prints the five best classes with their posteriors, averaged over the Q of each method.
+    """
+    from vggrepro import predict as stage
+    from vggrepro.evaluate import Protocol, parse_qs
+    from vggrepro.runs import folder
+
+    run = folder(runs, name)
+    if heatmap is not None and len(files) != 1:
+        raise InputError(f"--heatmap draws one image, {len(files)} are given")
+    methods = methods_of(dense=dense, multicrop=multicrop, center=center)
+    protocol = Protocol(methods, parse_qs(q) if q is not None else None)
+    machine = machine_of(device, precision, 0)
+    print_table(stage.predict(run, files, protocol, machine))
+    if heatmap is not None:
+        stage.heatmap(run, files[0], protocol, machine, heatmap)
+        print(f"heatmap: {heatmap}")
+
+
+def report_text(data: Path, runs: Path, format_: Format) -> str:
+    """Tables 1-7 as `report` prints them."""
+    from vggrepro import report as stage
+    from vggrepro.dataset import load
+    from vggrepro.tables import tables
+
+    dataset: Dataset = load(data)
+    require_runs(runs)
+    made = tables(runs, dataset, range(1, 8), as_options(data, runs))
+    return stage.markdown(made, dataset) if format_ is Format.md else stage.csv_text(made)

@@ -1,0 +1,203 @@
+"""Nets: train, finetune-scale, reproduce, status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vggrepro import paper
+from vggrepro.commands.results import report_text
+from vggrepro.errors import InputError
+from vggrepro.options import (
+    DEFAULT_DATA,
+    DEFAULT_RUNS,
+    WORKERS,
+    CheckpointMinutes,
+    Data,
+    DecodeOption,
+    Device,
+    DryRun,
+    Epochs,
+    Format,
+    Init,
+    Layers,
+    MicroBatch,
+    Precision,
+    Retrain,
+    Runs,
+    Seed,
+    Set,
+    TablesFolder,
+    TensorBoard,
+    Width,
+    Workers,
+    as_options,
+    machine_of,
+    recipe_values,
+    resolve,
+)
+from vggrepro.paper import Run, Scale
+from vggrepro.shell import print_table, stop_exit
+
+if TYPE_CHECKING:
+    from vggrepro.chain import Link, Request
+    from vggrepro.dataset import Dataset
+    from vggrepro.recipe import Recipe
+    from vggrepro.train import Machine
+
+
+def train(
+    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    scale: Annotated[str, typer.Option("--scale", help="Training scale S (256, 384) or MIN:MAX (256:512).")] = "256",
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    init: Init = None,
+    epochs: Epochs = None,
+    width: Width = None,
+    set_: Set = None,
+    decode: DecodeOption = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+    micro_batch: MicroBatch = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
+    retrain: Retrain = False,
+    seed: Seed = 0,
+) -> None:
+    """Train NET at a scale, first what it starts from.
+
+    The chain is A-256, NET-256, NET-384, NET-256-512; what is finished is skipped.
+    """
+    target = Run(paper.check_net(net), Scale.parse(scale))
+    values = recipe_values(set_, epochs, width, decode)
+    dataset, recipe = resolve(data, values)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
+    request = _request(recipe, dataset, runs, machine, seed, retrain)
+    _train(target, request, init, values if dry_run else None)
+
+
+def finetune_scale(
+    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    scale: Annotated[str, typer.Option("--scale", help="New training scale S or MIN:MAX.")],
+    from_: Annotated[str | None, typer.Option("--from", help="Run to continue (default: the paper's).")] = None,
+    layers: Annotated[Layers, typer.Option("--layers", help="Train all layers or the FC layers only.")] = Layers.all,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    epochs: Epochs = None,
+    width: Width = None,
+    set_: Set = None,
+    decode: DecodeOption = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+    micro_batch: MicroBatch = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
+    retrain: Retrain = False,
+    seed: Seed = 0,
+) -> None:
+    """Continue NET at another training scale.
+
+    Starts from the paper's run (trained first if it is missing) or from --from, at the recipe's rescale_rate.
+    """
+    from vggrepro.runs import folder
+
+    target = Run(paper.check_net(net), Scale.parse(scale), fc_only=layers is Layers.fc)
+    if from_ is not None:
+        parent = folder(runs, from_)
+        if parent.config()["net"] != target.net:
+            raise InputError(f"--from {from_} is a run of net {parent.config()['net']}, not {target.net}")
+    elif not target.is_rescaling:
+        raise InputError(
+            f"{target.name} continues no run of {net}; train it with 'vggrepro train {net} --scale {scale}'"
+        )
+    values = recipe_values(set_, epochs, width, decode)
+    dataset, recipe = resolve(data, values)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
+    request = _request(recipe, dataset, runs, machine, seed, retrain)
+    _train(target, request, from_, values if dry_run else None)
+
+
+def reproduce(
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="demo, quarter or paper (default: the data set's; demo if none).")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="What to prepare if --data is not there (default: demo).")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    tables: TablesFolder = Path("tables"),
+    epochs: Epochs = None,
+    width: Width = None,
+    set_: Set = None,
+    decode: DecodeOption = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+    micro_batch: MicroBatch = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
+    seed: Seed = 0,
+) -> None:
+    """Run the whole pipeline, print the tables.
+
+    Prepares, trains all nets of Tables 3-6, evaluates and fuses; what is done is skipped.
+    """
+    from vggrepro import hardware
+    from vggrepro.reproduce import plan_all
+    from vggrepro.reproduce import reproduce as run_all
+
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
+    values = recipe_values(set_, epochs, width, decode)
+    if dry_run:
+        dataset, recipe = resolve(data, values)
+        request = _request(recipe, dataset, runs, machine, seed)
+        return _rehearse(plan_all(request), request, values)
+    hardware.join_processes(machine.device)
+    with stop_exit():
+        run_all(source, preset, data, runs, tables, machine, values, seed, as_options(data, runs))
+    if hardware.rank() == 0:
+        print(report_text(data, runs, Format.md), end="")
+
+
+def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
+    """Show how far each run is."""
+    from vggrepro.progress import say
+    from vggrepro.runs import status_table
+
+    if not runs.is_dir():
+        say(f"no folder {runs} yet")
+    print_table(status_table(runs))
+
+
+def _request(
+    recipe: Recipe, dataset: Dataset, runs: Path, machine: Machine, seed: int, retrain: bool = False
+) -> Request:
+    from vggrepro.chain import Request
+
+    return Request(recipe, dataset, runs, machine, seed, retrain)
+
+
+def _train(target: Run, request: Request, start: str | None, rehearsed: dict[str, Any] | None) -> None:
+    """Trains the chain to `target`, or, given the recipe's values from options, says what that would be."""
+    from vggrepro import hardware
+    from vggrepro.chain import plan_chain, train_chain
+
+    if rehearsed is not None:
+        return _rehearse(plan_chain(target, request, start), request, rehearsed)
+    hardware.join_processes(request.machine.device)
+    with stop_exit():
+        train_chain(target, request, start)
+
+
+def _rehearse(links: list[Link], request: Request, values: dict[str, Any]) -> None:
+    from vggrepro.dryrun import rehearse
+
+    print(rehearse(links, request, values))
