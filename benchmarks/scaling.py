@@ -21,7 +21,7 @@ from train_step import clocks, ours
 
 from vggrepro import cost, paper
 
-STEPS, TURNS = 12, 3
+STEPS, TURNS = 10, 2
 ARRANGEMENTS = {  # processes, threads each, overlapped
     "1 process, 1 thread": (1, 1, True),
     "1 process, 2 threads": (1, 2, True),

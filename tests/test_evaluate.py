@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +409,30 @@ def test_threads_change_nothing(run: RunFolder, dataset: Dataset, tmp_path: Path
     evaluate(other, dataset, protocol, Machine(torch.device("cpu"), "fp32", workers=3))
     name = "posteriors/val-dense-q256.parquet"
     assert pq.read_table(run.path / name).equals(pq.read_table(other.path / name))
+
+
+def test_a_net_in_the_devkits_order_of_classes_is_noticed(
+    run: RunFolder, dataset: Dataset, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = (4, 3, 6, 1, 2, 5)
+
+    def perfect(order: np.ndarray) -> None:
+        split, seen = Split(dataset, "val"), iter(range(18))
+
+        def answer(self: Evaluator, images: list[np.ndarray], *rest: object) -> np.ndarray:
+            return np.eye(6, dtype=np.float32)[[order[split.labels[next(seen)]] for _ in images]]
+
+        monkeypatch.setattr(Evaluator, "posteriors", answer)
+
+    perfect(np.array(ids) - 1)
+    evaluate(run, replace(dataset, devkit_ids=ids), Protocol(qs=(224,)), MACHINE)
+    said = capfd.readouterr().err
+    assert (
+        "A-256 gets 0.0 % of the images right, but 100.0 % if its classes are in the order of the devkit's ids" in said
+    )
+    perfect(np.arange(6))
+    evaluate(run, replace(dataset, devkit_ids=ids), Protocol(qs=(256,)), MACHINE)
+    assert "devkit" not in capfd.readouterr().err
 
 
 # Bad input

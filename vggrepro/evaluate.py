@@ -140,7 +140,27 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
         else:
             say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
         hardware.barrier()
+    if missing and hardware.rank() == 0 and protocol.split == "val":
+        _warn_of_devkit_order(run, dataset, protocol.path(run, *keys[0]))
     return errors(run, scale, protocol)
+
+
+def _warn_of_devkit_order(run: RunFolder, dataset: Dataset, path: Path) -> None:
+    """Says so if the net's classes are in the order of the devkit's ids, as some released ImageNet nets have them."""
+    if not dataset.devkit_ids:
+        return
+    number = np.array(dataset.devkit_ids) - 1  # where such a net has each class
+    right = devkit = images = 0
+    for batch in posteriors.read(path):
+        best = batch.posteriors.argmax(1)
+        right, devkit = right + int((best == batch.labels).sum()), devkit + int((best == number[batch.labels]).sum())
+        images += len(best)
+    if devkit > 10 and devkit > 5 * right:
+        say(
+            f"warning: {run.name} gets {100 * right / images:.1f} % of the images right, but "
+            f"{100 * devkit / images:.1f} % if its classes are in the order of the devkit's ids: its fc8 has the wrong "
+            "order of classes"
+        )
 
 
 def _origin(

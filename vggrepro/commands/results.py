@@ -53,6 +53,7 @@ def evaluate(
     grid: Annotated[int, typer.Option("--grid", help="Multi-crop positions a side.")] = paper.GRID,
     ceil_pool: CeilPool = False,
     split: SplitOption = SplitName.val,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and compute nothing.")] = False,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
     device: Device = "auto",
@@ -78,6 +79,10 @@ def evaluate(
     methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)
     protocol = stage.Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
     machine = machine_of(device, precision, workers)
+    if dry_run:
+        from vggrepro.forecast import forecast
+
+        return print_table(forecast(chosen, dataset, protocol, machine))
     hardware.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
     if hardware.rank() == 0 and len(results):

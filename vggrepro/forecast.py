@@ -1,0 +1,93 @@
+"""What an evaluation would cost, before it is begun: FLOPs, images/s and time of each method and Q."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from vggrepro import cost, views
+from vggrepro.augment import rescaled_size
+from vggrepro.dataset import Dataset, Split
+from vggrepro.errors import InputError
+from vggrepro.evaluate import Protocol
+from vggrepro.evaluator import Evaluator
+from vggrepro.paper import Scale, real_pixels
+from vggrepro.progress import duration, say
+from vggrepro.runs import RunFolder
+from vggrepro.train import Machine
+
+MEASURE_SECONDS = 2.0  # of each method and Q, about
+SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
+
+
+def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
+    """A row a run, method and Q, and a total.
+
+    Columns: run, method, Q, passes (forward passes an image: crops times flips), GFLOP (an image), images/s and
+    GFLOP/s (measured here on the split's own images, decoding aside), time (for the whole split).
+
+    Raises:
+        InputError: an unfinished run, no such split.
+    """
+    for run in runs:
+        run.require_finished()
+    split = Split(dataset, protocol.split)
+    sample = _sample(split)
+    rows, total = [], 0.0
+    for run in runs:
+        config = run.config()
+        if int(config["classes"]) != len(dataset.classes):
+            raise InputError(f"{run.name} has {config['classes']} classes, {dataset.folder} {len(dataset.classes)}")
+        evaluator = Evaluator(run, machine, protocol.ceil_pool)
+        for method in protocol.methods:
+            for q in protocol.scales(method, Scale.parse(str(config["scale"]))):
+                say(f"measuring {run.name}, {method} at Q = {q}, a few seconds")
+                flops = image_flops(run, split, sample, protocol, method, q)
+                rate = _measured(evaluator, split, sample, protocol, method, q)
+                passes = views.count(method, protocol.grid) * (1 + protocol.flips(method))
+                seconds = len(split) / rate
+                total += seconds
+                row = {"run": run.name, "method": method, "Q": str(q), "passes": str(passes), "GFLOP": flops / 1e9}
+                rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(seconds)})
+    blank = {"method": "", "Q": "", "passes": "", "GFLOP": None, "images/s": None, "GFLOP/s": None}
+    return pd.DataFrame([*rows, {"run": f"all, {len(split):,} images"} | blank | {"time": duration(total)}])
+
+
+def _sample(split: Split) -> list[int]:
+    return np.linspace(0, len(split) - 1, min(SAMPLE, len(split))).round().astype(int).tolist()
+
+
+def image_flops(run: RunFolder, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int) -> float:
+    """FLOPs an image, over a sample's sizes; crops count the whole net each, dense its maps' real sizes."""
+    config = run.config()
+    net, crop = str(config["net"]), int(config["crop"])
+    size = int(config["classes"]), crop, float(config["width"])
+    times = cost.FLOPS * (1 + protocol.flips(method))
+    if method != "dense":
+        return times * views.count(method, protocol.grid) * cost.crop_macs(net, *size)
+    shapes = [rescaled_size(int(split.widths[i]), int(split.heights[i]), real_pixels(q, crop)) for i in sample]
+    return times * float(np.mean([cost.dense_macs(net, height, width, *size) for width, height in shapes]))
+
+
+def _measured(
+    evaluator: Evaluator, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int
+) -> float:
+    """Images/s of the net on as many of the sample's images as take about `MEASURE_SECONDS`."""
+
+    def timed(indices: Sequence[int]) -> float:
+        images = [
+            views.rescale(split.image(index), real_pixels(q, evaluator.crop), evaluator.resample) for index in indices
+        ]
+        began = time.perf_counter()
+        evaluator.posteriors(images, method, protocol.flips(method), protocol.grid)
+        return time.perf_counter() - began
+
+    timed(sample[:1])  # warms up
+    count, seconds = 1, 0.0
+    while seconds < MEASURE_SECONDS / 2 and count < 2 * len(sample):
+        seconds, done = timed(sample[:count]), min(count, len(sample))
+        count *= 2
+    return done / seconds
