@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vggrepro import evaluate as stage
 from vggrepro import evaluator as net_at_work
@@ -132,6 +134,42 @@ def test_mirrored_images_have_the_same_posteriors(run: RunFolder, method: str) -
     result = evaluator.posteriors(pictures, method, True, 5)
     np.testing.assert_allclose(evaluator.posteriors(mirrored, method, True, 5), result, atol=1e-6)
     assert np.abs(evaluator.posteriors(mirrored, method, False, 5) - result).max() > 1e-4
+
+
+@pytest.fixture(scope="module")
+def shared_evaluator(tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
+    return Evaluator(make_run(tmp_path_factory.mktemp("runs") / "A-256"), MACHINE)
+
+
+sides = st.tuples(st.integers(CROP, 160), st.integers(CROP, 8 * CROP)).flatmap(lambda pair: st.permutations(pair))
+
+
+@settings(max_examples=40, deadline=None)
+@given(sides, st.integers(0, 2**31), st.sampled_from(["dense", "multicrop", "center", "tencrop", "googlenet"]))
+def test_any_size_gives_a_distribution(shared_evaluator: Evaluator, size: list[int], seed: int, method: str) -> None:
+    """Odd sizes, aspect ratios up to 1:8, windows of a single position: posteriors, alone as in company."""
+    picture = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    other = np.random.default_rng(seed + 1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    alone = shared_evaluator.posteriors([picture], method, True, 5)
+    assert alone.shape == (1, 6)
+    assert (alone >= 0).all()
+    np.testing.assert_allclose(alone.sum(), 1, atol=1e-5)
+    company = shared_evaluator.posteriors([other, images()[0], picture], method, True, 5)
+    np.testing.assert_allclose(company[2], alone[0], atol=3e-6)  # ten units in the last place
+
+
+@settings(max_examples=25, deadline=None)
+@given(sides, st.integers(0, 2**31), st.booleans())
+def test_dense_posteriors_of_a_mirrored_image(
+    shared_evaluator: Evaluator, size: list[int], seed: int, ceil_pool: bool
+) -> None:
+    picture = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    shared_evaluator.ceil_pool = ceil_pool
+    result, mirrored = (
+        shared_evaluator.posteriors([p], "dense", True, 5) for p in (picture, np.ascontiguousarray(picture[:, ::-1]))
+    )
+    shared_evaluator.ceil_pool = False
+    np.testing.assert_allclose(mirrored, result, atol=3e-6)
 
 
 @pytest.mark.parametrize("method", ["dense", "multicrop"])
