@@ -108,8 +108,7 @@ class Bench:
         process, done = self.start([*words, "--checkpoint-minutes", str(0.5 / 60)]), 0
         for _ in range(kills):
             time.sleep(1.3 * self.start_seconds + random.uniform(0, LIFE))
-            workers = children(process.pid)
-            if process.poll() is None and len(workers) == ranks:
+            if process.poll() is None and len(workers := children(process.pid)) == ranks:
                 os.kill(int(random.choice(workers)), signal.SIGKILL)
                 done += 1
         finish(process)
