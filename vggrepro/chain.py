@@ -24,7 +24,7 @@ from vggrepro.train import Machine, Plan, Stopped, Training
 
 # Values of a config that a run must share with its own continuation, and with a run that starts from it.
 STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "width", "classes", "input_scale", "lrn")
-IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "recipe")
+IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "compiled", "recipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +232,7 @@ def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
         "learning_rate": rate,
         "seed": request.seed,
         "precision": request.machine.precision,
+        **({"compiled": True} if request.machine.compile else {}),
         "recipe": recipe.as_dict(),
         "dataset": {
             "name": dataset.name,
@@ -289,8 +290,8 @@ def _difference(was: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]
     """The first of `names` whose values differ, in words; a start that is not finished yet fits any weights."""
     was, now = _complete(was), _complete(now)
     for name in names:
-        old, new = was.get(name), now[name]
-        if name == "start" and isinstance(old, dict):
+        old, new = was.get(name), now.get(name)
+        if name == "start" and isinstance(old, dict) and isinstance(new, dict):
             before, after = (value.get("run") or value.get("initialisation") for value in (old, new))
             if before != after:
                 return f"it started from {before}, now it would from {after}"

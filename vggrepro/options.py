@@ -69,6 +69,7 @@ Init = Annotated[str | None, typer.Option("--init", help="Start from random, glo
 MicroBatch = Annotated[int, typer.Option("--micro-batch", min=0, help="Images at a time on a device; 0: all.")]
 CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0.0, help="Between two checkpoints.")]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again although it is finished.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the training step, a minute or more at first.")]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Curves for TensorBoard too; needs pip install vggrepro[tensorboard].")
 ]
@@ -112,6 +113,7 @@ def machine_of(
     micro_batch: int = 0,
     checkpoint_minutes: float = 10.0,
     tensorboard: bool = False,
+    compile_: bool = False,
 ) -> Machine:
     """How to compute, with what `auto` stands for here."""
     from vggrepro import hardware
@@ -119,7 +121,7 @@ def machine_of(
 
     chosen = hardware.device(device)
     kind = hardware.precision(precision, chosen)
-    return Machine(chosen, kind, workers, micro_batch, 60 * checkpoint_minutes, tensorboard)
+    return Machine(chosen, kind, workers, micro_batch, 60 * checkpoint_minutes, tensorboard, compile_)
 
 
 def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:

@@ -18,20 +18,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vggrepro import hardware, weights
 from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import write_json
-from vggrepro.loader import Batch, Loader, mirror
+from vggrepro.loader import Batch, Loader
 from vggrepro.net import VGG, to_input
 from vggrepro.paper import Run
 from vggrepro.posteriors import TOP_K, ranks
 from vggrepro.progress import Track, say
 from vggrepro.recipe import Recipe
 from vggrepro.runs import RunFolder
+from vggrepro.step import Loss, pieces
 from vggrepro.watch import Curves, Level, Readings
 
 PROGRESS_SECONDS = 5.0  # between two writings of progress.json
@@ -59,6 +59,7 @@ class Machine:
     micro_batch: int = 0  # images at a time on one device; 0 is all
     checkpoint_seconds: float = 600.0
     tensorboard: bool = False
+    compile: bool = False  # the step, with torch.compile
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,8 @@ class Training:
         self.steps = self.loader.steps
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
+        self.loss = Loss(self.model, self.recipe, self.mean, machine.precision, compiled=machine.compile)
+        self.gradient_sum = hardware.GradientSum(self._trained())
         self.progress = Progress()
         self.checkpoints = Checkpoints(folder)
         self.curves = Curves(folder, machine.tensorboard)
@@ -340,29 +343,27 @@ class Training:
         """
         device, recipe = self.machine.device, self.recipe
         self._set_rate(rate, epoch * self.steps + self.progress.step)
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        self.optimiser.zero_grad(set_to_none=hardware.world() == 1)
+        self.optimiser.zero_grad()
         total = torch.zeros((), device=device)
-        count = len(batch.labels)
-        many = self.machine.micro_batch or max(1, count)
-        for piece in (slice(start, start + many) for start in range(0, count, many)):
-            pixels = mirror(batch.crops[piece].to(device, non_blocking=True), batch.flip[piece].to(device))
-            mean = self.mean - batch.shift[piece, None, None, :].to(device)
-            masks = self.model.dropout_masks(recipe.dropout, batch.keys[piece].to(device))
-            with hardware.autocast(self.machine.precision, device):
-                scores = self.model(to_input(pixels, mean, recipe.input_scale), masks)
-            loss = F.cross_entropy(scores.float(), batch.labels[piece].to(device), reduction="sum")
+        done = 0
+        for piece in pieces(batch, self.machine.micro_batch, device):
+            done += len(piece.labels)
+            loss = self.loss(piece)
+            self.gradient_sum.arm(last=done == len(batch.labels))
             torch.autograd.backward(loss / self.batch)
             total += loss.detach()
         agreed = torch.stack([total, *self._asks()])  # travels with the gradients: a stop costs no message of its own
+        self.gradient_sum.finish(agreed)
+        parameters = self._trained()
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if hardware.world() > 1:
-            hardware.sum_over_processes([*gradients, agreed])
         norm = torch.nn.utils.get_total_norm(gradients)
         if recipe.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
         self.optimiser.step()
         return torch.stack([agreed[0], norm, agreed[1], agreed[2]])
+
+    def _trained(self) -> list[Tensor]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
 
     def _set_rate(self, rate: float, done: int) -> None:
         """Sets the rate of the step after `done` steps.

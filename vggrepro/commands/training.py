@@ -15,6 +15,7 @@ from vggrepro.options import (
     DEFAULT_RUNS,
     WORKERS,
     CheckpointMinutes,
+    Compile,
     Data,
     DecodeOption,
     Device,
@@ -64,6 +65,7 @@ def train(
     micro_batch: MicroBatch = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     tensorboard: TensorBoard = False,
+    compile_: Compile = False,
     dry_run: DryRun = False,
     retrain: Retrain = False,
     seed: Seed = 0,
@@ -75,7 +77,7 @@ def train(
     target = Run(paper.check_net(net), Scale.parse(scale))
     values = recipe_values(set_, epochs, width, decode)
     dataset, recipe = resolve(data, values)
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_)
     request = _request(recipe, dataset, runs, machine, seed, retrain)
     _train(target, request, init, values if dry_run else None)
 
@@ -97,6 +99,7 @@ def finetune_scale(
     micro_batch: MicroBatch = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     tensorboard: TensorBoard = False,
+    compile_: Compile = False,
     dry_run: DryRun = False,
     retrain: Retrain = False,
     seed: Seed = 0,
@@ -118,7 +121,7 @@ def finetune_scale(
         )
     values = recipe_values(set_, epochs, width, decode)
     dataset, recipe = resolve(data, values)
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_)
     request = _request(recipe, dataset, runs, machine, seed, retrain)
     _train(target, request, from_, values if dry_run else None)
 
@@ -143,6 +146,7 @@ def reproduce(
     micro_batch: MicroBatch = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     tensorboard: TensorBoard = False,
+    compile_: Compile = False,
     dry_run: DryRun = False,
     seed: Seed = 0,
 ) -> None:
@@ -154,7 +158,7 @@ def reproduce(
     from vggrepro.reproduce import plan_all
     from vggrepro.reproduce import reproduce as run_all
 
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_)
     values = recipe_values(set_, epochs, width, decode)
     if dry_run:
         dataset, recipe = resolve(data, values)
