@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +29,9 @@ from vggrepro.evaluate import Protocol, evaluate, parse_qs
 from vggrepro.evaluator import Evaluator, crop_posteriors, dense_posteriors
 from vggrepro.files import lock, sha256, write_json
 from vggrepro.net import VGG, initialise
+from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
+from vggrepro.sources import FolderSource
 from vggrepro.train import Machine
 
 MACHINE = Machine(torch.device("cpu"), "fp32", workers=0)
@@ -508,3 +515,30 @@ def test_a_damaged_posterior_file_is_computed_again(
     evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)
     assert "val-dense-q224.parquet is stale (damaged) and is computed again" in capfd.readouterr().err
     assert posteriors.read_origin(path).run == "A-256"
+
+
+# Processes
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_writes_the_same_file(photos: Path, tmp_path: Path) -> None:
+    """600 images, three parts: one process, and two and three that torchrun starts, byte for byte."""
+    source = tmp_path / "photos"
+    write_photos(source, "val", 100)
+    shutil.copytree(photos / "train", source / "train")
+    prepare(FolderSource(source), tmp_path / "data", "demo", workers=0)
+    written = []
+    for processes in (1, 2, 3):
+        run = make_run(tmp_path / f"runs{processes}" / "A-256")
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        words = [*(launcher if processes > 1 else []), "vggrepro", "evaluate", "--dense", "--multicrop", "--q", "224"]
+        words += ["--data", str(tmp_path / "data"), "--runs", str(run.path.parent), "--precision", "fp32"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", *words], env=environment, capture_output=True, text=True, check=False, timeout=180
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("A-256") == 2  # one table, from the first process
+        written.append({path.name: path.read_bytes() for path in sorted((run.path / "posteriors").iterdir())})
+    assert list(written[0]) == ["val-dense-q224.parquet", "val-multicrop-q224.parquet"]
+    assert written[0] == written[1] == written[2]
