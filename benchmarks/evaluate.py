@@ -3,14 +3,18 @@
 python benchmarks/evaluate.py [--images N] [--device cuda] [--rounds N] [--photos FOLDER]
 
 Net D with the same weights on the same real photographs, turn by turn in one run. The peer is torchvision's vgg16
-turned convolutional, an image at a time, each Q and flip a pass that decodes the file again; for multi-crop, crop by
-crop. Ours is what `vggrepro evaluate` does. Posteriors are compared; the best classes must agree in fp32.
+turned convolutional, in a process of its own, an image at a time, each Q and flip a pass that decodes the file again;
+for multi-crop, crop by crop. Ours is what `vggrepro evaluate` does. Posteriors are compared; the best classes must
+agree in fp32.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,11 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from evaluate_peer import CLASSES, INPUT_SCALE, MEAN
 from record import alternate, write
-from torch import Tensor, nn
-from torchvision.models import vgg16
-from torchvision.transforms import functional as vision
 
 from vggrepro import evaluate as stage
 from vggrepro import hardware, weights
@@ -39,8 +40,6 @@ from vggrepro.sources import IlsvrcSource
 from vggrepro.train import Machine
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "ilsvrc-mini"
-MEAN = (123.68, 116.779, 103.939)
-CLASSES = 1000
 
 
 def make_run(folder: Path) -> RunFolder:
@@ -51,55 +50,33 @@ def make_run(folder: Path) -> RunFolder:
         model.fc8.weight *= 0.2
     run = RunFolder(folder)
     config = {"net": "D", "scale": "256:512", "crop": 224, "width": 1.0, "classes": CLASSES}
-    write_json(run.config_path, config | {"mean_rgb": MEAN, "input_scale": 0.017, "recipe": {"resample": "bilinear"}})
+    write_json(
+        run.config_path, config | {"mean_rgb": MEAN, "input_scale": INPUT_SCALE, "recipe": {"resample": "bilinear"}}
+    )
     weights.save(run.weights_path, dict(model.named_parameters()), {})
     return run
 
 
 class Peer:
-    """torchvision's vgg16 with our weights, its FC layers as convolutions."""
+    """torchvision's vgg16 in a process of its own (evaluate_peer.py)."""
 
-    def __init__(self, run: RunFolder, device: torch.device) -> None:
-        net, (tensors, _) = vgg16(num_classes=CLASSES), weights.load(run.weights_path)
-        layers = [m for m in net.features if isinstance(m, nn.Conv2d)]
-        names = [name.removesuffix(".weight") for name in tensors if name.startswith("conv") and "weight" in name]
-        for layer, name in zip(layers, sorted(names), strict=True):
-            layer.weight.data, layer.bias.data = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-        fully = []
-        for name, shape in (("fc6", (4096, 512, 7, 7)), ("fc7", (4096, 4096, 1, 1)), ("fc8", (CLASSES, 4096, 1, 1))):
-            conv = nn.Conv2d(shape[1], shape[0], shape[2])
-            conv.weight.data, conv.bias.data = tensors[f"{name}.weight"].view(shape), tensors[f"{name}.bias"]
-            fully += [conv, nn.ReLU()]
-        self.net = nn.Sequential(*net.features, *fully[:-1]).eval().to(device)
-        self.device = device
-        self.mean = torch.tensor(MEAN)[:, None, None]
+    def __init__(self, run: RunFolder, device: torch.device, folder: Path) -> None:
+        script, answer = Path(__file__).with_name("evaluate_peer.py"), folder / "peer.npy"
+        words = [sys.executable, str(script), str(run.weights_path), str(device), str(answer)]
+        plain = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=plain)
+        self._answer()
 
-    def _image(self, data: bytes, q: int, flip: bool) -> Tensor:
-        image = vision.resize(Image.open(io.BytesIO(data)).convert("RGB"), q)
-        image = vision.hflip(image) if flip else image
-        return ((vision.pil_to_tensor(image).float() - self.mean) * 0.017)[None]
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
-    @torch.inference_mode()
-    def dense(self, files: list[bytes], q: int) -> np.ndarray:
-        result = np.zeros((len(files), CLASSES))
-        for row, data in enumerate(files):
-            for flip in (False, True):
-                x = self._image(data, q, flip).to(self.device)
-                result[row] += self.net(x).mean((2, 3)).softmax(1)[0].cpu().numpy() / 2
-        return result
-
-    @torch.inference_mode()
-    def multicrop(self, files: list[bytes], q: int) -> np.ndarray:
-        result = np.zeros((len(files), CLASSES))
-        for row, data in enumerate(files):
-            for flip in (False, True):
-                x = self._image(data, q, flip)
-                tops, lefts = (np.linspace(0, length - 224, 5).round().astype(int) for length in x.shape[2:])
-                for top in tops:
-                    for left in lefts:
-                        crop = x[:, :, top : top + 224, left : left + 224].to(self.device)
-                        result[row] += self.net(crop)[:, :, 0, 0].softmax(1)[0].cpu().numpy() / 50
-        return result
+    def ask(self, method: str, q: int, files: list[Path]) -> np.ndarray:
+        """Posteriors of the files by a method at Q."""
+        assert self.process.stdin is not None
+        request = {"method": method, "q": q, "files": [str(path) for path in files]}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        return np.load(self._answer())
 
 
 def ours(run: RunFolder, split: Split, count: int, precision: str, device: torch.device) -> Callable[..., np.ndarray]:
@@ -148,22 +125,24 @@ def main() -> None:
         source = IlsvrcSource(options.photos)
         data = prepare(source, Path(name) / "data", "paper")
         split = Split(data, "val")
-        files = [bytes(split.image_bytes(index)) for index in range(options.images)]
+        files = [Path(name) / f"{index}.jpg" for index in range(options.images)]
+        for index, file in enumerate(files):
+            file.write_bytes(split.image_bytes(index))
         run = make_run(Path(name) / "runs" / "D-256-512")
-        peer = Peer(run, device)
+        peer = Peer(run, device, Path(name))
         nets = {kind: ours(run, split, options.images, kind, device) for kind in ("fp32", "bf16")}
         rows = []
         for q in (256, 384, 512):
-            functions = {"torchvision": lambda q=q: peer.dense(files, q)}
+            functions = {"torchvision": lambda q=q: peer.ask("dense", q, files)}
             functions |= {kind: (lambda net=net, q=q: net("dense", [q])) for kind, net in nets.items()}
             rows.append(compare(f"dense, Q = {q}", functions, options.images, options.rounds))
             print(rows[-1])
-        functions = {"torchvision": lambda: np.mean([peer.dense(files, q) for q in (256, 384, 512)], axis=0)}
+        functions = {"torchvision": lambda: np.mean([peer.ask("dense", q, files) for q in (256, 384, 512)], axis=0)}
         functions |= {kind: (lambda net=net: net("dense", [256, 384, 512])) for kind, net in nets.items()}
         rows.append(compare("dense, Q = 256, 384, 512", functions, options.images, options.rounds))
         few = max(1, options.images // 4)
         nets = {kind: ours(run, split, few, kind, device) for kind in ("fp32", "bf16")}
-        functions = {"torchvision": lambda: peer.multicrop(files[:few], 256)}
+        functions = {"torchvision": lambda: peer.ask("multicrop", 256, files[:few])}
         functions |= {kind: (lambda net=net: net("multicrop", [256])) for kind, net in nets.items()}
         rows.append(compare("multi-crop, Q = 256", functions, few, options.rounds))
     write("evaluate", rows)

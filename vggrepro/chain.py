@@ -225,6 +225,7 @@ def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
         "width": recipe.width,
         "classes": len(dataset.classes),
         "class_names": list(dataset.classes),
+        "class_words": list(dataset.words),
         "mean_rgb": list(dataset.mean_rgb),
         "input_scale": recipe.input_scale,
         "start": origin,

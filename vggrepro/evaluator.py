@@ -70,6 +70,10 @@ class Evaluator:
         tensors, _ = weights.load(run.weights_path)
         weights.into(self.model, tensors, str(run.weights_path))
         self.model.to(machine.device).to(memory_format=torch.channels_last).eval()
+        if machine.precision == "bf16":  # what autocast would do in each pass; fc8 stays in fp32
+            for name, layer in self.model.named_children():
+                if name != "fc8":
+                    layer.to(torch.bfloat16)
         self._budget = FORWARD_PIXELS.get(machine.device.type, FORWARD_PIXELS["cpu"])
 
     def posteriors(self, images: Sequence[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:

@@ -108,8 +108,8 @@ class VGG(nn.Module):
             height, width = images.shape[2:]
             raise InputError(f"an image of {width}x{height} pixels leaves no {side}x{side} map for fc6; use a larger Q")
         windows = F.unfold(x, side).transpose(1, 2)  # (N, positions, C * side * side), channel first as in fc6
-        x = F.relu(self.fc6(windows), inplace=True)
-        x = F.relu(self.fc7(x), inplace=True)
+        x = F.relu(self.fc6(windows.flatten(0, 1)), inplace=True)  # one matrix: quicker than one an image
+        x = F.relu(self.fc7(x), inplace=True).view(*windows.shape[:2], -1)
         return self._scores(x.to(self.fc8.weight.dtype).mean(1))
 
     def dropout_masks(self, rate: float, keys: Tensor) -> tuple[Tensor, Tensor] | None:
