@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from vggrepro import cli, files
+from vggrepro import cli, files, hardware
 from vggrepro.dataset import Dataset
 from vggrepro.files import lock
 
@@ -257,6 +258,43 @@ def test_folder_that_cannot_be_written(vggrepro: Call, dataset: Dataset) -> None
     Path("plain").write_text("a file")
     refused(vggrepro("train", "A", *FAST, "--runs", "plain/runs"), "plain/runs", "can be written")
     refused(vggrepro("prepare", "--to", "plain/data"), "plain/data", "can be written")
+
+
+def test_one_image_and_its_slips(vggrepro: Call, dataset: Dataset, photos: Path) -> None:
+    assert vggrepro("train", "A", *FAST)[0] == 0
+    image, folder = str(photos / "val" / "bee" / "0.jpg"), Path("folder")
+    folder.mkdir()
+    call = ["predict", image, "--run", "A-256", "--q", "512"]
+    code, out, _ = vggrepro(*call, "--heatmap", "map.png")
+    assert (code, out.splitlines()[-1]) == (0, "heatmap: map.png")
+    assert Path("map.png").stat().st_size
+    refused(vggrepro(*call, "--heatmap", "folder"), "folder: Is a directory", "can be written")
+    refused(vggrepro(*call, "--heatmap", "map.png/map.png"), "map.png: File exists", "can be written")
+    refused(vggrepro(*call, image, "--heatmap", "map.png"), "--heatmap draws one image, 2 are given")
+    refused(vggrepro(*call, "--q", "large"), "--q 'large'", "256,384,512")
+    refused(vggrepro("predict", image, "--run", "B-256"), "no run 'B-256' in runs (there: A-256)")
+    assert not list(folder.iterdir())
+
+
+def test_submissions_name_their_runs(vggrepro: Call, dataset: Dataset) -> None:
+    assert vggrepro("train", "A", *FAST)[0] == 0
+    refused(vggrepro("fuse", "--submission", "s.txt"), "--submission: name the runs")
+    refused(vggrepro("fuse", "A-256", "--submission", "s.txt"), "val-dense-q224.parquet does not exist; run 'vggrepro")
+    assert vggrepro("evaluate")[0] == 0
+    refused(vggrepro("fuse", "A-256", "--submission", "s.txt"), "has no ILSVRC devkit ids")
+    assert not Path("s.txt").exists()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, torch.distributed.DistNetworkError])
+def test_a_lost_process_is_said_in_a_line(
+    vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def lose(device: torch.device) -> None:
+        raise kind("[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
+
+    monkeypatch.setattr(hardware, "join_processes", lose)
+    result = vggrepro("train", "A", *FAST)
+    refused(result, "no connection to another process", "Connection closed by peer", "run the same command")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])

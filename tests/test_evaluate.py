@@ -227,8 +227,16 @@ def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> No
             np.testing.assert_allclose(posterior, np.mean(each, axis=0), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["gpu", "cpu"],
+)
 def test_a_pass_that_does_not_fit_the_memory_is_split(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: RuntimeError
 ) -> None:
     evaluator, pictures = Evaluator(run, MACHINE), [image[:64, :80] for image in images(11)[1::3]]
     expected = evaluator.posteriors(pictures, "dense", True, 5)
@@ -237,7 +245,7 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
     def small(self: Evaluator, batch: torch.Tensor, *rest: Any) -> torch.Tensor:
         sizes.append(len(batch))
         if len(batch) > limit:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return real(self, batch, *rest)
 
     monkeypatch.setattr(Evaluator, "forward", small)

@@ -34,6 +34,14 @@ def test_an_error_inside_leaves_the_old_file_and_nothing_else(tmp_path: Path) ->
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        files.write_text(tmp_path / "folder", "text")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
 def test_the_file_appears_only_when_the_block_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with files.atomic(path) as temporary:

@@ -98,6 +98,15 @@ def test_a_device_that_is_not_here_is_bad_input() -> None:
             hardware.device("cuda")
 
 
+def test_a_lack_of_memory_is_known_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert hardware.is_out_of_memory(caught.value)
+    assert hardware.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert hardware.is_out_of_memory(MemoryError())
+    assert not hardware.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
 def test_precisions() -> None:
     cpu = torch.device("cpu")
     assert hardware.precision("auto", cpu) in ("bf16", "fp32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_round_trip_keeps_everything(tmp_path: Path) -> None:
     assert batch.keys == ["a", "b"]
     assert batch.labels.tolist() == [1, -1]
     assert batch.posteriors.tolist() == [[0.25, 0.75], [1.0, 0.0]]
+    assert posteriors.read_origin(path) == ORIGIN
+
+
+def test_files_from_before_poolings_could_round_up_have_rounded_down(tmp_path: Path) -> None:
+    path = plant(tmp_path / "p.parquet", [[0.25, 0.75]], [1])
+    values = dataclasses.asdict(ORIGIN)
+    del values["pooling"]
+    table = pq.read_table(path).replace_schema_metadata({posteriors.METADATA_KEY: json.dumps(values)})
+    pq.write_table(table, path)
     assert posteriors.read_origin(path) == ORIGIN
 
 

@@ -80,6 +80,15 @@ def test_the_heatmap_is_a_picture(run: RunFolder, files: list[Path], tmp_path: P
     assert not (tmp_path / "none.png").exists()
 
 
+@pytest.mark.parametrize("crop", [32, 56, 64, 80, 224])
+def test_the_map_lies_in_the_middle_of_an_image_whose_sides_are_multiples_of_32(crop: int) -> None:
+    """Whatever the crop: a mirrored image has the mirrored map."""
+    cells, seen = (9, 12), crop // 32
+    left, right, bottom, top = stage.extent((cells[0] - seen + 1, cells[1] - seen + 1), crop, unit=2.0)
+    assert (left, top) == (2.0 * 32 * cells[1] - right, 2.0 * 32 * cells[0] - bottom)
+    assert right - left == 2.0 * 32 * (cells[1] - seen + 1)
+
+
 def test_files_that_are_no_images(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("hello")
     for name, message in (("text.jpg", "is no readable image"), ("none.jpg", "cannot be read"), ("runs", "cannot be")):

@@ -65,5 +65,17 @@ def test_averaged_posteriors_of_the_test_split(photos: Path, tmp_path: Path) -> 
     best = np.argsort(-mean, axis=1)[:, :5]
     expected = [" ".join(str(60 - 10 * label) for label in row) for row in best.tolist()]
     assert (tmp_path / "s.txt").read_text().splitlines() == expected
+    seven = replace(data, classes=(*data.classes, "gnu"))
+    with pytest.raises(InputError, match=r"has 6 classes, .* 7; name its own with --data"):
+        submission.submit(runs, ("dense",), "test", seven, tmp_path / "other.txt")
+    for file in files:  # as another tool writes them
+        pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)
+    assert submission.submit(runs, ("dense",), "test", data, tmp_path / "foreign.txt") == 6
+    assert (tmp_path / "foreign.txt").read_bytes() == (tmp_path / "s.txt").read_bytes()
+
+
+def test_posteriors_of_another_data_set_are_not_submitted(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs" / "A-256")
+    evaluate(run, dataset, Protocol(), MACHINE)
     with pytest.raises(InputError, match="comes from another data set"):
-        submission.submit(runs, ("dense",), "test", replace(data, fingerprint="0" * 64), tmp_path / "other.txt")
+        submission.submit([run], ("dense",), "val", replace(dataset, fingerprint="0" * 64), tmp_path / "s.txt")

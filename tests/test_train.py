@@ -103,6 +103,10 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> N
     assert distance(model.state_dict(), plain.state_dict()) < 1e-5
 
 
+def test_without_momentum_there_is_none_to_rescale(dataset: Dataset, tmp_path: Path) -> None:
+    assert train(dataset, tmp_path, momentum=0.0, momentum_form="caffe", warmup_steps=3).finished
+
+
 def test_workers_change_nothing(dataset: Dataset, tmp_path: Path) -> None:
     one = tensors(train(dataset, tmp_path / "a"))
     other = tensors(train(dataset, tmp_path / "b", replace(CPU, workers=3)))

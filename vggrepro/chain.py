@@ -146,7 +146,9 @@ def _fit(
 ) -> None:
     """Trains from the checkpoint or the start, and leaves the finished weights."""
     name, state = folder.name, training.progress
-    if training.resume():
+    resumed = training.resume()
+    hardware.barrier()  # all processes have read the checkpoint before the first one replaces or removes it
+    if resumed:
         state = training.progress
         say(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
     else:

@@ -97,7 +97,9 @@ class Evaluator:
                 batch = torch.from_numpy(np.stack([images[place] for place in part])).to(self.machine.device)
                 try:
                     result[part] = self.forward(batch, method, flip, grid).cpu().numpy()
-                except (torch.OutOfMemoryError, MemoryError):
+                except (RuntimeError, MemoryError) as error:
+                    if not hardware.is_out_of_memory(error):
+                        raise
                     self._spend_less(len(part), pixels, size)
                     continue
                 left = left[len(part) :]

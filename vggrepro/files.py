@@ -33,7 +33,7 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
+        if isinstance(error, OSError) and error.errno and str(error.filename or temporary) == str(temporary):
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 

@@ -140,9 +140,14 @@ def join_processes(chosen: torch.device) -> None:
         dist.init_process_group(backend, timeout=patience)
 
 
-def is_lost_process(error: RuntimeError) -> bool:
+def is_lost_process(error: Exception) -> bool:
     """Whether the error says that another of torchrun's processes can no longer be reached."""
-    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the error says that a tensor does not fit the memory; a CPU has no class of error of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def first_process(context: AbstractContextManager[object]) -> AbstractContextManager[object]:

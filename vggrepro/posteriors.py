@@ -24,6 +24,7 @@ from vggrepro.files import atomic
 METADATA_KEY = b"vggrepro"
 TOP_K = 5  # ILSVRC's second measure (Sect. 4)
 BATCH_ROWS = 2048
+FORMER = {"pooling": "floor"}  # what was meant by files written before a value had its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def read_origin(path: Path) -> Origin:
     with _open(path) as file:
         text = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
     try:
-        values: dict[str, Any] = json.loads(text or b"")
+        values: dict[str, Any] = FORMER | json.loads(text or b"")
         return Origin(**{field.name: values[field.name] for field in dataclasses.fields(Origin)})
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: has no valid 'vggrepro' metadata; delete it and evaluate again") from None

@@ -85,6 +85,21 @@ def class_map(run: RunFolder, image: Image.Image, q: int, machine: Machine) -> t
     return best, scores[best].cpu().numpy()
 
 
+def extent(shape: tuple[int, ...], crop: int, unit: float) -> tuple[float, float, float, float]:
+    """Where a score map of `shape` lies on the image: left, right, bottom and top edge, in original pixels.
+
+    A position stands at the centre of the cells that fc6 sees, with half a stride around it.
+
+    Args:
+        shape: rows, columns.
+        crop: side of the net's training crop, in real pixels.
+        unit: original pixels for one at Q.
+    """
+    rows, columns = shape
+    first = (crop // STRIDE - 1) * STRIDE / 2 * unit
+    return first, first + columns * STRIDE * unit, first + rows * STRIDE * unit, first
+
+
 def heatmap(run: RunFolder, path: Path, protocol: Protocol, machine: Machine, to: Path) -> None:
     """Overlays the score map of the best class on the image, where each position looks, and writes a PNG.
 
@@ -102,18 +117,13 @@ def heatmap(run: RunFolder, path: Path, protocol: Protocol, machine: Machine, to
     from matplotlib.figure import Figure
 
     crop = int(run.config()["crop"])
-    shorter = real_pixels(q, crop)
-    unit = min(image.size) / shorter  # original pixels for one at Q
-    rows, columns = scores.shape
-    # A position stands at the centre of the crop that it sees, half a stride of map around it.
-    first = (crop - STRIDE) / 2 * unit
-    extent = (first, first + columns * STRIDE * unit, first + rows * STRIDE * unit, first)
+    place = extent(scores.shape, crop, min(image.size) / real_pixels(q, crop))
     width, height = image.size
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=(7, 7 * height / width * 0.9 + 0.6), layout="constrained")
         axes = figure.add_subplot()
         axes.imshow(np.asarray(image))
-        drawn = axes.imshow(scores, cmap="magma", alpha=0.55, extent=extent, interpolation="bicubic")
+        drawn = axes.imshow(scores, cmap="magma", alpha=0.55, extent=place, interpolation="bicubic")
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
         axes.set_title(f"{names(run)[1][label]}: class score, {run.name}, dense, Q = {q}")
         figure.colorbar(drawn, ax=axes, shrink=0.8)

@@ -15,6 +15,7 @@ import typer
 from vggrepro.errors import InputError
 
 PLAIN_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+PLAIN_ERRNOS |= {errno.EEXIST, errno.ENAMETOOLONG}
 
 _stopped: list[int] = []  # a training that was stopped has said so itself
 
@@ -54,9 +55,14 @@ def leave_with(app: typer.Typer) -> NoReturn:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "free space and run the same command again: finished work is kept"
         else:
-            advice = "give a folder that can be written, or change its permissions"
+            advice = "give a path that can be written, or change its permissions"
         _leave(f"{error.filename or 'writing'}: {error.strerror}; {advice}")
     except Exception as error:
+        if _is_lost_process(error):
+            _leave(
+                f"no connection to another process, which says why or was killed ({str(error).splitlines()[0]}); run "
+                "the same command again: finished work is kept (torchrun --max-restarts does so by itself)"
+            )
         if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
             raise  # a bug: keeps its traceback
         if "NoArgs" in type(error).__name__:
@@ -69,6 +75,14 @@ def leave_with(app: typer.Typer) -> NoReturn:
 
             hardware.leave_processes()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_lost_process(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from vggrepro import hardware
+
+    return hardware.is_lost_process(error)
 
 
 def _leave(message: str, code: int = 2) -> NoReturn:

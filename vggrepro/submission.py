@@ -12,6 +12,7 @@ from vggrepro.errors import InputError
 from vggrepro.files import write_text
 from vggrepro.posteriors import TOP_K, Batch, average, read_origin
 from vggrepro.runs import RunFolder
+from vggrepro.shelf import shape_of
 from vggrepro.tables import files_of
 
 
@@ -38,7 +39,11 @@ def submit(runs: Sequence[RunFolder], methods: Sequence[str], split: str, datase
     """
     files = [file for run in runs for file in files_of(run, methods, split)]
     for file in files:
-        if read_origin(file).fingerprint != dataset.fingerprint:
+        shape = shape_of(file)
+        if shape.classes != len(dataset.classes):
+            count = len(dataset.classes)
+            raise InputError(f"{file} has {shape.classes} classes, {dataset.folder} {count}; name its own with --data")
+        if not shape.foreign and read_origin(file).fingerprint != dataset.fingerprint:
             raise InputError(f"{file} comes from another data set than {dataset.folder}; name its own with --data")
     return write(path, average(files), dataset)
 

@@ -224,13 +224,6 @@ class Training:
                     if finished:
                         return
                     self._epoch(rate)
-        except RuntimeError as error:
-            if not hardware.is_lost_process(error):
-                raise
-            raise InputError(
-                f"{self.plan.run.name}: process {hardware.rank()} lost the connection to another one, which says why "
-                "or was killed; run the same command to resume (torchrun --max-restarts does so by itself)"
-            ) from None
         finally:
             self.curves.close()
             self.checkpoints.wait()
@@ -374,7 +367,7 @@ class Training:
         recipe, state = self.recipe, self.progress
         if done < recipe.warmup_steps:
             rate *= (done + 1) / recipe.warmup_steps
-        if recipe.momentum_form == "caffe" and state.rate not in (0.0, rate):
+        if recipe.momentum and recipe.momentum_form == "caffe" and state.rate not in (0.0, rate):
             buffers = [kept["momentum_buffer"] for kept in self.optimiser.state.values()]
             torch._foreach_mul_(buffers, state.rate / rate)
         for group in self.optimiser.param_groups:
@@ -391,7 +384,7 @@ class Training:
     def _validate(self) -> dict[str, float | None]:
         """Top-1 and top-5 error (%) on the centre crops of the validation set at Q = S (or its middle)."""
         count, machine = len(self.loader.val), self.machine
-        wrong = torch.zeros(2, dtype=torch.float64, device=machine.device)
+        wrong = torch.zeros(2, device=machine.device)
         with torch.inference_mode():
             for pixels, labels in self.loader.validation():
                 x = to_input(pixels.to(machine.device), self.mean, self.recipe.input_scale)
@@ -400,7 +393,7 @@ class Training:
                 rank = ranks(scores.float().cpu().numpy(), labels)
                 wrong += torch.tensor([(rank >= 1).sum(), (rank >= TOP_K).sum()], device=machine.device)
         hardware.sum_over_processes([wrong])
-        top1, top5 = (100 * wrong / count).tolist()
+        top1, top5 = (100 * images / count for images in wrong.tolist())
         return {"top1_error": top1, "top5_error": top5 if self.classes > TOP_K else None}
 
     # Talk and signals

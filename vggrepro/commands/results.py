@@ -116,6 +116,8 @@ def fuse(
     if submission is not None:
         from vggrepro.submission import submit
 
+        if not names:
+            raise InputError("--submission: name the runs whose posteriors are averaged")
         count = submit(runs_of(runs, names), methods, split.value, dataset, submission)
         print(f"{submission}: {count:,} images")
         return
@@ -164,9 +166,11 @@ def predict(
     methods = methods_of(dense=dense, multicrop=multicrop, center=center)
     protocol = Protocol(methods, parse_qs(q) if q is not None else None)
     machine = machine_of(device, precision, 0)
-    print_table(stage.predict(run, files, protocol, machine))
+    table = stage.predict(run, files, protocol, machine)
     if heatmap is not None:
         stage.heatmap(run, files[0], protocol, machine, heatmap)
+    print_table(table)
+    if heatmap is not None:
         print(f"heatmap: {heatmap}")
 
 
