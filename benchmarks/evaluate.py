@@ -26,14 +26,15 @@ import numpy as np
 import torch
 from evaluate_peer import CLASSES, INPUT_SCALE, MEAN
 from record import alternate, write
+from torch import Tensor
 
 from vggrepro import evaluate as stage
-from vggrepro import hardware, weights
+from vggrepro import hardware, views, weights
 from vggrepro.dataset import Split
 from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator
 from vggrepro.files import write_json
-from vggrepro.net import VGG, initialise
+from vggrepro.net import VGG, initialise, to_input
 from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.sources import IlsvrcSource
@@ -42,12 +43,15 @@ from vggrepro.train import Machine
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "ilsvrc-mini"
 
 
-def make_run(folder: Path) -> RunFolder:
-    """A finished run of net D whose weights are random, but whose posteriors are not uniform."""
+def make_run(folder: Path, crops: Tensor) -> RunFolder:
+    """A finished run of net D with random weights whose scores have mean 0 and deviation 3 over photographs."""
     model = VGG("D", CLASSES, 224, 1.0)
     initialise(model, "he", 0)
     with torch.no_grad():
-        model.fc8.weight *= 0.2
+        scores = model(crops)
+        scale = 3 / scores.std(0)
+        model.fc8.weight *= scale[:, None]
+        model.fc8.bias -= (scores * scale).mean(0)
     run = RunFolder(folder)
     config = {"net": "D", "scale": "256:512", "crop": 224, "width": 1.0, "classes": CLASSES}
     write_json(
@@ -128,7 +132,9 @@ def main() -> None:
         files = [Path(name) / f"{index}.jpg" for index in range(options.images)]
         for index, file in enumerate(files):
             file.write_bytes(split.image_bytes(index))
-        run = make_run(Path(name) / "runs" / "D-256-512")
+        centre = [views.rescale(split.image(index), 256)[:224, :224].copy() for index in range(min(32, len(split)))]
+        crops = to_input(torch.from_numpy(np.stack(centre)), torch.tensor(MEAN), INPUT_SCALE)
+        run = make_run(Path(name) / "runs" / "D-256-512", crops)
         peer = Peer(run, device, Path(name))
         nets = {kind: ours(run, split, options.images, kind, device) for kind in ("fp32", "bf16")}
         rows = []

@@ -70,6 +70,7 @@ class Peer:
 def main() -> None:
     """Serves requests until stdin ends."""
     weights, device, answer = sys.argv[1:]
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is compared with fp32
     peer = Peer(Path(weights), device)
     print("ready", flush=True)
     with torch.inference_mode():
