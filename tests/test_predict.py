@@ -13,7 +13,6 @@ from test_evaluate import MACHINE, images, make_run, net_input, plain_model
 from vggrepro import predict as stage
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol
-from vggrepro.evaluator import score_map
 from vggrepro.runs import RunFolder
 
 NAMES = ["n01440764", "n01443537", "n01484850", "bee", "cat", "dog"]
@@ -63,7 +62,7 @@ def test_the_mean_of_the_score_map_is_the_dense_score(run: RunFolder) -> None:
     model = plain_model(run)
     x = torch.cat([net_input(images()[0]), net_input(images()[0][::-1])]).repeat(1, 1, 2, 2)
     with torch.inference_mode():
-        scores = score_map(model, x)
+        scores = model.score_map(x)
         assert scores.shape == (2, 6, 3, 4)  # 128 x 182 pixels: maps of 4 x 5, two by two of which fc6 sees
         torch.testing.assert_close(scores.mean((2, 3)), model.dense_scores(x))
         corner = model(x[:, :, :64, :64])

@@ -13,6 +13,7 @@ from vggrepro import __version__, hardware, paper, runs, weights
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import lock, write_json
+from vggrepro.interrupt import Stopped
 from vggrepro.loader import check_stored
 from vggrepro.net import VGG, initialise
 from vggrepro.paper import Run
@@ -20,7 +21,7 @@ from vggrepro.progress import say
 from vggrepro.provenance import commit
 from vggrepro.recipe import Recipe, recorded
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine, Plan, Stopped, Training
+from vggrepro.train import Machine, Plan, Training
 
 # Values of a config that a run must share with its own continuation, and with a run that starts from it.
 STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "width", "classes", "input_scale", "lrn")
@@ -166,7 +167,7 @@ def _fit(
         folder.remove_progress()
     hardware.barrier()
     say(f"{name}: finished, {training.summary()}; next: vggrepro evaluate {name}")
-    if stop := training.agreed_stop():  # it came during the last validation
+    if stop := training.stop.agreed(request.machine.device):  # it came during the last validation
         raise Stopped(stop)
 
 

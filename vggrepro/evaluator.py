@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vggrepro import hardware, views, weights
 from vggrepro.errors import InputError
@@ -28,20 +27,6 @@ def dense_posteriors(model: VGG, x: Tensor, flip: bool = True, ceil_pool: bool =
     (N, 3, H, W) net input -> (N, K) float32.
     """
     return _mean_over_flips(partial(model.dense_scores, ceil_pool=ceil_pool), x, flip)
-
-
-def score_map(model: VGG, x: Tensor) -> Tensor:
-    """The class scores at each position of the FC layers, whose mean is `VGG.dense_scores`.
-
-    (N, 3, H, W) net input -> (N, K, rows, columns): positions are 32 pixels apart, each sees a crop's worth.
-    """
-    x = model.features(x)
-    rows, columns = (length - model.map_side + 1 for length in x.shape[2:])
-    windows = F.unfold(x, model.map_side).transpose(1, 2)
-    hidden = F.relu(model.fc7(F.relu(model.fc6(windows))))
-    with torch.autocast(x.device.type, enabled=False):
-        scores: Tensor = model.fc8(hidden.to(model.fc8.weight.dtype))
-    return scores.transpose(1, 2).reshape(len(x), -1, rows, columns)
 
 
 def crop_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:

@@ -102,15 +102,29 @@ class VGG(nn.Module):
         Raises:
             InputError: the image is too small to leave a map for fc6.
         """
+        hidden, _ = self._hidden(images, ceil_pool)
+        return self._scores(hidden.mean(1))
+
+    def score_map(self, images: Tensor) -> Tensor:
+        """The class scores at each position of the FC layers, whose mean is `dense_scores`.
+
+        (N, 3, H, W) -> (N, K, rows, columns): positions are 32 pixels apart, each sees a crop's worth.
+        """
+        hidden, shape = self._hidden(images)
+        return self._scores(hidden).transpose(1, 2).reshape(len(images), -1, *shape)
+
+    def _hidden(self, images: Tensor, ceil_pool: bool = False) -> tuple[Tensor, tuple[int, int]]:
+        """Rectified fc7 at each position, (N, rows * columns, FC) in fc8's type, and (rows, columns)."""
         x = self.features(images, ceil_pool)
         side = self.map_side
         if min(x.shape[2:]) < side:
             height, width = images.shape[2:]
             raise InputError(f"an image of {width}x{height} pixels leaves no {side}x{side} map for fc6; use a larger Q")
+        shape = x.shape[2] - side + 1, x.shape[3] - side + 1
         windows = F.unfold(x, side).transpose(1, 2)  # (N, positions, C * side * side), channel first as in fc6
         x = F.relu(self.fc6(windows.flatten(0, 1)), inplace=True)  # one matrix: quicker than one an image
         x = F.relu(self.fc7(x), inplace=True).view(*windows.shape[:2], -1)
-        return self._scores(x.to(self.fc8.weight.dtype).mean(1))
+        return x.to(self.fc8.weight.dtype), shape
 
     def dropout_masks(self, rate: float, keys: Tensor) -> tuple[Tensor, Tensor] | None:
         """Masks of fc6 and fc7, 0 or 1/(1-rate), one keyed row an image: (N,) int64 -> two of (N, FC)."""

@@ -13,7 +13,7 @@ from PIL import Image
 from vggrepro import hardware, synsets, views
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol
-from vggrepro.evaluator import Evaluator, score_map
+from vggrepro.evaluator import Evaluator
 from vggrepro.files import atomic
 from vggrepro.images import BadImage, decode
 from vggrepro.net import to_input
@@ -80,7 +80,7 @@ def class_map(run: RunFolder, image: Image.Image, q: int, machine: Machine) -> t
     evaluator = Evaluator(run, machine)
     batch = torch.from_numpy(_at(image, q, evaluator).copy())[None].to(machine.device)
     with torch.inference_mode(), hardware.autocast(machine.precision, machine.device):
-        scores = score_map(evaluator.model, to_input(batch, evaluator.mean, evaluator.input_scale))[0].float()
+        scores = evaluator.model.score_map(to_input(batch, evaluator.mean, evaluator.input_scale))[0].float()
     best = int(scores.mean((1, 2)).argmax())
     return best, scores[best].cpu().numpy()
 

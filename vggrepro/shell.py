@@ -23,7 +23,7 @@ _stopped: list[int] = []  # a training that was stopped has said so itself
 @contextmanager
 def stop_exit() -> Iterator[None]:
     """A training stopped by a signal, which has said how to resume, ends with 128 + the signal's number."""
-    from vggrepro.train import Stopped
+    from vggrepro.interrupt import Stopped
 
     try:
         yield

@@ -10,10 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,6 +21,7 @@ from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import write_json
+from vggrepro.interrupt import Stopped, StopWish
 from vggrepro.loader import Batch, Loader
 from vggrepro.net import VGG, to_input
 from vggrepro.paper import Run
@@ -39,14 +37,6 @@ CHANCE_EPOCHS = 2  # after so many epochs a loss within CHANCE_MARGIN of log K i
 CHANCE_MARGIN = 0.01
 LINES = 10  # of metrics within an epoch, about
 LOSS_LEAP, NORM_LEAP = 3.0, 10.0  # so far above its running level, a loss or a gradient's norm explodes
-
-
-class Stopped(Exception):
-    """SIGTERM or Ctrl-C arrived (`signal`); the checkpoint is saved."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.signal = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +118,7 @@ class Training:
         self.checkpoints = Checkpoints(folder)
         self.curves = Curves(folder, machine.tensorboard)
         self.readings = Readings(machine.device)
-        self.stop_signal = 0  # which signal asked this process to stop
+        self.stop = StopWish()
         self._stopping = False  # whether all processes agreed to
         self._act_at = 0  # the step at which they save, and perhaps stop; 0 is none
         self._saved = time.monotonic()
@@ -218,7 +208,7 @@ class Training:
         if hardware.rank() == 0:
             self.curves.open(len(state.history) * self.steps + state.step, state.history)
         try:
-            with self._signals():
+            with self.stop:
                 while True:
                     rate, finished = self._rate()
                     if finished:
@@ -266,7 +256,7 @@ class Training:
                     self.save()
                     if self._stopping:
                         self._write_progress(epoch + state.step / self.steps, rate, track.rate, track.seconds_left)
-                        raise Stopped(self.stop_signal or signal.SIGTERM)
+                        raise Stopped(self.stop.number or signal.SIGTERM)
         loss = state.loss_sum / (self.steps * self.batch)
         seconds = max(state.seconds, 1e-9)
         speed, waited = self.steps * self.batch / seconds, state.waited / seconds
@@ -379,7 +369,7 @@ class Training:
         due = hardware.rank() == 0 and time.monotonic() - self._saved > self.machine.checkpoint_seconds
         if due:
             self._saved = time.monotonic()
-        return self._bits[int(self.stop_signal > 0)], self._bits[int(due)]
+        return self._bits[int(self.stop.number > 0)], self._bits[int(due)]
 
     def _validate(self) -> dict[str, float | None]:
         """Top-1 and top-5 error (%) on the centre crops of the validation set at Q = S (or its middle)."""
@@ -396,7 +386,7 @@ class Training:
         top1, top5 = (100 * images / count for images in wrong.tolist())
         return {"top1_error": top1, "top5_error": top5 if self.classes > TOP_K else None}
 
-    # Talk and signals
+    # Talk
 
     def _write_progress(self, epoch: float, rate: float, speed: float, left: float | None) -> None:
         if hardware.rank() == 0:
@@ -443,27 +433,3 @@ class Training:
                 f"less dropout (now {recipe.dropout:g}), a smaller batch (now {self.batch}) or initialisation=he (now "
                 f"{recipe.initialisation}), each with --set"
             )
-
-    def agreed_stop(self) -> int:
-        """The signal by which any process was asked to stop, or 0; all processes leave at the same step."""
-        if hardware.world() == 1:
-            return self.stop_signal
-        asked = torch.tensor([float(self.stop_signal > 0)], device=self.machine.device)
-        hardware.sum_over_processes([asked])
-        return (self.stop_signal or signal.SIGTERM) if asked.item() else 0
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C stop after the current step; a second Ctrl-C stops at once."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self.stop_signal and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.stop_signal = number
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

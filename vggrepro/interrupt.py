@@ -1,0 +1,50 @@
+"""SIGTERM and Ctrl-C as a wish to stop, which all processes grant at the same step."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from vggrepro import hardware
+
+
+class Stopped(Exception):
+    """SIGTERM or Ctrl-C arrived (`signal`); the checkpoint is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
+
+
+class StopWish:
+    """While entered, SIGTERM and Ctrl-C only set `number`; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.number = 0  # which signal asked this process to stop
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopWish:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def agreed(self, device: torch.device) -> int:
+        """The signal by which any process was asked to stop, or 0, in all processes alike."""
+        if hardware.world() == 1:
+            return self.number
+        asked = torch.tensor([float(self.number > 0)], device=device)
+        hardware.sum_over_processes([asked])
+        return (self.number or signal.SIGTERM) if asked.item() else 0
