@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vggrepro import __version__
-from vggrepro.commands import data, results, training
+from vggrepro.commands import data, evaluation, results, training
 from vggrepro.shell import leave_with
 
 app = typer.Typer(
@@ -41,10 +41,10 @@ COMMANDS = (
     data.dataset,
     training.train,
     training.finetune_scale,
-    results.evaluate,
+    evaluation.evaluate,
     results.fuse,
     results.report,
-    results.predict,
+    evaluation.predict,
     training.status,
     training.reproduce,
 )

@@ -1,0 +1,121 @@
+"""Nets at work on test images: evaluate, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggrepro import paper
+from vggrepro.errors import InputError
+from vggrepro.options import (
+    DEFAULT_DATA,
+    DEFAULT_RUNS,
+    WORKERS,
+    CeilPool,
+    Center,
+    Data,
+    Dense,
+    Device,
+    Googlenet,
+    Multicrop,
+    Precision,
+    Runs,
+    SplitName,
+    SplitOption,
+    Tencrop,
+    TestScales,
+    Workers,
+    machine_of,
+    methods_of,
+    runs_of,
+)
+from vggrepro.shell import print_table
+
+if TYPE_CHECKING:
+    pass
+
+
+def evaluate(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")] = None,
+    dense: Dense = False,
+    multicrop: Multicrop = False,
+    center: Center = False,
+    tencrop: Tencrop = False,
+    googlenet: Googlenet = False,
+    q: TestScales = None,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
+    grid: Annotated[int, typer.Option("--grid", help="Multi-crop positions a side.")] = paper.GRID,
+    ceil_pool: CeilPool = False,
+    split: SplitOption = SplitName.val,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and compute nothing.")] = False,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+) -> None:
+    """Compute the posteriors of runs, print errors.
+
+    Dense (the default), multi-crop or both, at each Q; other papers' crops for comparison. Posteriors without flips or
+    with another grid go to files of their own, which no table uses.
+    """
+    import pandas as pd
+
+    from vggrepro.dataset import load
+
+    dataset, chosen = load(data), runs_of(runs, names)
+    for run in chosen:  # all of them before the first is computed
+        run.require_finished()
+    from vggrepro import evaluate as stage
+    from vggrepro import hardware
+
+    qs = stage.parse_qs(q) if q is not None else None
+    methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)
+    protocol = stage.Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
+    machine = machine_of(device, precision, workers)
+    if dry_run:
+        from vggrepro.forecast import forecast
+
+        return print_table(forecast(chosen, dataset, protocol, machine))
+    hardware.join_processes(machine.device)
+    results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
+    if hardware.rank() == 0 and len(results):
+        print_table(results)
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    name: Annotated[str, typer.Option("--run", help="A finished run.")],
+    dense: Dense = False,
+    multicrop: Multicrop = False,
+    center: Center = False,
+    q: TestScales = None,
+    heatmap: Annotated[
+        Path | None, typer.Option("--heatmap", help="Overlay the score map of the best class on the image, as a PNG.")
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Classify image files with a run.
+
+    Prints the five best classes with their posteriors, averaged over the Q of each method.
+    """
+    from vggrepro import predict as stage
+    from vggrepro.evaluate import Protocol, parse_qs
+    from vggrepro.runs import folder
+
+    run = folder(runs, name)
+    if heatmap is not None and len(files) != 1:
+        raise InputError(f"--heatmap draws one image, {len(files)} are given")
+    methods = methods_of(dense=dense, multicrop=multicrop, center=center)
+    protocol = Protocol(methods, parse_qs(q) if q is not None else None)
+    machine = machine_of(device, precision, 0)
+    table = stage.predict(run, files, protocol, machine)
+    if heatmap is not None:
+        stage.heatmap(run, files[0], protocol, machine, heatmap)
+    print_table(table)
+    if heatmap is not None:
+        print(f"heatmap: {heatmap}")
