@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from conftest import CLASSES, photo
 from PIL import Image
 from torch import Tensor
 
-from vggrepro import augment, recipe
+from vggrepro import augment, keyed, recipe
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.loader import Batch, Loader, check_stored
@@ -26,8 +27,15 @@ JITTER = Scale(256, 512)
 RECIPE = recipe.load("demo", {"crop": 32, "batch": 8})
 
 
-def loader(dataset: Dataset, workers: int = 0, share: range | None = None, validation: range | None = None) -> Loader:
-    return Loader(dataset, RECIPE, JITTER, 3, CPU, workers, share, validation)
+def loader(
+    dataset: Dataset,
+    workers: int = 0,
+    share: range | None = None,
+    judging: Callable[[int], range] = range,
+    recipe: recipe.Recipe = RECIPE,
+    seed: int = 3,
+) -> Loader:
+    return Loader(dataset, recipe, JITTER, seed, CPU, workers, share, judging)
 
 
 def together(batches: list[Batch]) -> list[Tensor]:
@@ -52,7 +60,7 @@ def test_ranks_together_see_the_batches_of_one(dataset: Dataset, ranks: int) -> 
     parts = [list(loader(dataset, 1, share).batches(2)) for share in shares]
     for step, batch in enumerate(loader(dataset).batches(2)):
         assert equal(together([part[step] for part in parts]), together([batch]))
-    halves = [loader(dataset, 1, None, range(0, 7)), loader(dataset, 0, None, range(7, 18))]
+    halves = [loader(dataset, 1, None, lambda _: range(0, 7)), loader(dataset, 0, None, lambda n: range(7, n))]
     seen = [pair for half in halves for pair in half.validation()]
     (crops, labels), = loader(dataset).validation()  # fmt: skip
     assert torch.equal(torch.cat([pair[0] for pair in seen]), crops)
@@ -81,12 +89,31 @@ def test_validation_crops_are_cut_once(dataset: Dataset, monkeypatch: pytest.Mon
     assert all(torch.equal(a, b) for a, (b, _) in zip(before, own.validation(), strict=True))
 
 
+def test_held_out_images_judge_and_are_never_trained_on(dataset: Dataset) -> None:
+    some = replace(RECIPE, held_out=0.2)
+    first, other = loader(dataset, recipe=some), loader(dataset, recipe=some, seed=4)
+    assert np.array_equal(first.judging, other.judging)  # whatever the seed: D starts from an A that never saw them
+    assert len(first.judging) == 6 and first.steps == 3  # 24 of 30 images in batches of 8
+    assert sorted([*first.judging.tolist(), *first.members.tolist()]) == list(range(30))
+    crops, labels = next(iter(first.validation()))
+    assert labels.tolist() == first.train.labels[first.judging].tolist()
+    window = augment.centre_window(*first.train.image(int(first.judging[0])).size, 55, 32)
+    assert np.array_equal(crops[0], augment.cut(first.train.image(int(first.judging[0])), window, "bilinear"))
+    shown: set[int] = set()
+    for epoch in range(4):
+        order = first.members[keyed.permutation(first.seed, epoch, len(first.members))]
+        batches = together(list(first.batches(epoch)))
+        assert np.array_equal(batches[3].numpy(), first.train.labels[order.numpy()])
+        shown |= set(order.tolist())
+    assert not shown & set(first.judging.tolist())
+
+
 def test_small_copies_are_not_enlarged(photos: Path, tmp_path: Path) -> None:
-    """Photographs of shorter sides 50 to 80 kept at 64: enough for S = 256 at crop 56, not for 384."""
-    made = prepare(FolderSource(photos), tmp_path / "data", "quarter", store_side=64, workers=0)
+    """Photographs of shorter sides 50 to 80 kept at 73: enough for S = 256 at crop 64, not for 384."""
+    made = prepare(FolderSource(photos), tmp_path / "data", "quarter", store_side=73, workers=0)
     check_stored(made, [Scale(256, 256)], 56)
     check_stored(replace(made, store_side=0), [JITTER], 56)
-    with pytest.raises(InputError, match="of shorter side 64, scale 256:512 needs 128; prepare the data again"):
+    with pytest.raises(InputError, match="of shorter side 73, scale 256:512 needs 146; prepare the data again"):
         Loader(made, recipe.load("quarter"), JITTER, 0, CPU, 0)
 
 

@@ -326,9 +326,9 @@ def test_two_writers_on_one_folder(own: Path, tmp_path: Path) -> None:
 
 
 def test_smaller_copies_of_training_images(photos: Path, tmp_path: Path, dataset: Dataset) -> None:
-    """Photographs of shorter sides 50, 67, 72 and 80 kept at 70: the larger ones become copies, the others stay."""
-    made = prepare(FolderSource(photos), tmp_path / "small", "quarter", store_side=70, workers=2)
-    assert made.store_side == 70
+    """Photographs of shorter sides 50, 67, 72 and 80 kept at 75: the largest become copies, the others stay."""
+    made = prepare(FolderSource(photos), tmp_path / "small", "quarter", store_side=75, workers=2)
+    assert made.store_side == 75
     assert made.fingerprint != dataset.fingerprint
     assert made.mean_rgb == dataset.mean_rgb  # of the original pixels
     own, original = Split(made, "train"), Split(dataset, "train")
@@ -336,22 +336,22 @@ def test_smaller_copies_of_training_images(photos: Path, tmp_path: Path, dataset
     for index in range(30):
         before, after = original.image(index), own.image(index)
         assert (own.widths[index], own.heights[index]) == after.size
-        if min(before.size) <= 70:
+        if min(before.size) <= 75:
             assert own.image_bytes(index) == original.image_bytes(index)
             continue
         copied += 1
-        assert min(after.size) == 70
-        assert np.abs(np.asarray(after, dtype=int) - rescale(before, 70)).mean() < 12
-    assert copied == 15
+        assert min(after.size) == 75
+        assert np.abs(np.asarray(after, dtype=int) - rescale(before, 75)).mean() < 12
+    assert copied == 5
     assert all(Split(made, "val").image_bytes(i) == Split(dataset, "val").image_bytes(i) for i in range(18))
     with pytest.raises(InputError, match="differs in store_side"):
         prepare(FolderSource(photos), made.folder, "quarter", workers=0)
 
 
 def test_copies_too_small_for_any_scale_are_refused(photos: Path, tmp_path: Path) -> None:
-    text = r"--store-side 63 suits no training scale: in real pixels preset quarter needs 64 for S = 256 and 128"
+    text = r"--store-side 72 suits no training scale: in real pixels preset quarter needs 73 for S = 256 and 146"
     with pytest.raises(InputError, match=text):
-        prepare(FolderSource(photos), tmp_path / "to", "quarter", store_side=63)
+        prepare(FolderSource(photos), tmp_path / "to", "quarter", store_side=72)
     assert not (tmp_path / "to").exists()
 
 
@@ -359,7 +359,7 @@ def test_small_images_under_the_papers_preset_are_noted(
     photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     prepare(FolderSource(photos), tmp_path / "paper", "paper", workers=0)
-    assert "S = 256 of preset paper enlarges them to 256; --preset quarter takes 64" in capfd.readouterr().err
+    assert "S = 256 of preset paper enlarges them to 256; --preset quarter takes 73" in capfd.readouterr().err
     prepare(FolderSource(photos), tmp_path / "quarter", "quarter", workers=0)
     assert "note" not in capfd.readouterr().err
 

@@ -242,7 +242,7 @@ def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "preset": dataset.preset,
-            "train_images": dataset.counts["train"],
+            "train_images": recipe.training_images(dataset.counts["train"]),
             "val_images": dataset.counts["val"],
         },
         "device": hardware.describe(request.machine.device),

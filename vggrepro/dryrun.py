@@ -100,7 +100,9 @@ def _chain_row(link: Link) -> list[str]:
 def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, bool], float]) -> list[str]:
     dataset, chosen = request.dataset, request.recipe
     size = len(dataset.classes), chosen.crop, chosen.width
-    per_epoch = dataset.counts["train"] // chosen.batch * chosen.batch
+    trained = chosen.training_images(dataset.counts["train"])
+    per_epoch = trained // chosen.batch * chosen.batch
+    judged = dataset.counts["train"] - trained if chosen.held_out else dataset.counts["val"]
     rows = [["run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time", "weights", "checkpoint"]]
     images_sum = flops_sum = weights_sum = checkpoint_most = 0
     seconds_sum = 0.0
@@ -111,7 +113,7 @@ def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[
         images = epochs * per_epoch
         flops = cost.training_flops(run.net, *size, run.fc_only)
         an_image = seconds[run.net, run.fc_only] / chosen.batch
-        needed = images * an_image + epochs * dataset.counts["val"] * an_image / 3  # validation is forward only
+        needed = images * an_image + epochs * judged * an_image / 3  # validation is forward only
         weights = cost.weight_bytes(run.net, *size)
         checkpoint = cost.checkpoint_bytes(run.net, *size, run.fc_only)
         row = [run.name, f"{link.config['learning_rate']:g}", str(epochs), f"{images:,}", si(flops), si(images * flops)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # What a draw is for: the second part of every key, so that no two uses share numbers.
-ORDER, CROP, DROPOUT, WEIGHTS = range(4)
+ORDER, CROP, DROPOUT, WEIGHTS, HELD_OUT = range(5)
 
 
 def _signed(constant: int) -> int:
@@ -60,7 +60,7 @@ def normal(keys: Tensor, count: int) -> Tensor:
     return radius * torch.cos(2 * math.pi * pairs[..., count:])
 
 
-def permutation(seed: int, epoch: int, count: int) -> Tensor:
+def permutation(seed: int, epoch: int, count: int, purpose: int = ORDER) -> Tensor:
     """The order of an epoch's `count` images: (count,) int64."""
-    bits = _mix(key(seed, ORDER, epoch) + torch.arange(1, count + 1) * _GOLDEN)
+    bits = _mix(key(seed, purpose, epoch) + torch.arange(1, count + 1) * _GOLDEN)
     return torch.argsort(bits, stable=True)

@@ -7,7 +7,7 @@ the net's input is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +63,18 @@ def check_stored(dataset: Dataset, scales: Sequence[Scale], crop: int) -> None:
         )
 
 
+def members(count: int, recipe: Recipe) -> tuple[Tensor, np.ndarray]:
+    """Positions in a training split of `count` images: those trained on, int64, and those held out, rising.
+
+    The same for all runs of a data set whatever their seed: no net starts from one that has seen what judges it.
+    """
+    order = keyed.permutation(0, 0, count, keyed.HELD_OUT)
+    trained = recipe.training_images(count)
+    return order[:trained].sort().values, order[trained:].sort().values.numpy()
+
+
 class Loader:
-    """The crops of one run: `batches` of the training split, `validation` of the other.
+    """The crops of one run: `batches` to train on, `validation` to judge by.
 
     Args:
         dataset: the prepared data.
@@ -74,7 +84,7 @@ class Loader:
         device: where small data is kept when it is a GPU.
         workers: threads that decode and cut; 0 is the caller's own.
         share: this process's rows of each global batch; all by default.
-        validation: this process's images of the validation split; all by default.
+        judging: what gives this process's part of so many validation images; all by default.
     """
 
     def __init__(
@@ -86,18 +96,21 @@ class Loader:
         device: torch.device,
         workers: int,
         share: range | None = None,
-        validation: range | None = None,
+        judging: Callable[[int], range] = range,
     ) -> None:
         check_stored(dataset, [scale], recipe.crop)
         if recipe.decode == "region":
             region.require()
         self.recipe, self.scale, self.seed, self.workers = recipe, scale, seed, workers
         # A GPU keeps more images than the host would.
-        self.train, self.val = Split(dataset, "train", cache=device.type != "cuda"), Split(dataset, "val")
+        self.train = Split(dataset, "train", cache=device.type != "cuda")
+        self.members, held_out = members(len(self.train), recipe)
+        self.judges = self.train if recipe.held_out else Split(dataset, "val")
+        self.judging = held_out if recipe.held_out else np.arange(len(self.judges))  # positions in `judges`
         self.device = device
         share = range(recipe.batch) if share is None else share
         self.rows_in_batch = torch.arange(share.start, share.stop)
-        self.steps = len(self.train) // recipe.batch  # the few images left over differ in each epoch
+        self.steps = len(self.members) // recipe.batch  # the few images left over differ in each epoch
         self.basis = augment.colour_basis(
             np.array(dataset.rgb_eigenvectors),
             np.array(dataset.rgb_eigenvalues),
@@ -105,12 +118,12 @@ class Loader:
             recipe.colour_scale,
         )
         self.resident = Resident(self.train, device) if device.type == "cuda" and fits(self.train) else None
-        self._validation = range(len(self.val)) if validation is None else validation
+        self._own = self.judging[list(judging(len(self.judging)))]
         self._validation_crops: list[Tensor] | None = None
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from step `start` on."""
-        order = keyed.permutation(self.seed, epoch, len(self.train))
+        order = self.members[keyed.permutation(self.seed, epoch, len(self.members))]
 
         def load(step: int) -> Batch:
             images = order[step * self.recipe.batch + self.rows_in_batch]
@@ -153,21 +166,22 @@ class Loader:
     def validation(self) -> Iterator[tuple[Tensor, np.ndarray]]:
         """Centre crops at Q = S (or its middle), uint8 (n, crop, crop, 3), and labels (n,), this process's share.
 
-        The crops are kept from one epoch to the next when they are small.
+        Of the validation split, or of the training images held out. The crops are kept from one epoch to the next when
+        they are small.
         """
-        start = self._validation.start
+        start = 0
         for crops in self._validation_crops or self._cut_validation():
-            yield crops, self.val.labels[start : start + len(crops)]
+            yield crops, self.judges.labels[self._own[start : start + len(crops)]]
             start += len(crops)
 
     def _cut_validation(self) -> Iterator[Tensor]:
-        recipe, images = self.recipe, self._validation
+        recipe, images = self.recipe, self._own.tolist()
         shorter, crop = real_pixels(self.scale.middle, recipe.crop), recipe.crop
         many = max(1, VALIDATION_PIXELS // crop**2)
         keep: list[Tensor] | None = [] if 3 * len(images) * crop**2 <= CACHE_BYTES else None
 
         def load(start: int) -> Tensor:
-            decoded = [self.val.image(index) for index in images[start : start + many]]
+            decoded = [self.judges.image(index) for index in images[start : start + many]]
             windows = [augment.centre_window(*image.size, shorter, crop) for image in decoded]
             cuts = [augment.cut(*pair, recipe.resample) for pair in zip(decoded, windows, strict=True)]
             return torch.from_numpy(np.stack(cuts))

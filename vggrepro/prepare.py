@@ -357,11 +357,11 @@ def _advise(dataset: Dataset) -> None:
     """Says so where images are far smaller than the preset's scales, which mostly is a forgotten --preset."""
     split = Split(dataset, "train")
     shorter = int(np.median(np.minimum(split.widths, split.heights)))
-    needed = real_pixels(S256.high, recipe.load(dataset.preset).crop)
+    needed, quarter = (real_pixels(S256.high, recipe.load(name).crop) for name in (dataset.preset, "quarter"))
     if 2 * shorter < needed:
         say(
             f"note: half of the training images have a shorter side of {shorter} pixels or less; S = 256 of preset "
-            f"{dataset.preset} enlarges them to {needed}; --preset quarter takes {real_pixels(S256.high, 56)}"
+            f"{dataset.preset} enlarges them to {needed}; --preset quarter takes {quarter}"
         )
 
 

@@ -31,6 +31,7 @@ FORMER = {  # what was meant by recipes recorded before a value had its name
     "decode": "pillow",
     "colour_scale": "eigenvalue",
     "schedule": "plateau",
+    "held_out": 0.0,
 }
 
 
@@ -64,6 +65,7 @@ class Recipe:
     epochs: int  # at most, from random weights
     deeper_epochs: int  # at most, of a net that starts from A
     rescale_epochs: int  # at most, of a net continued at another scale
+    held_out: float  # share of the training images that judges a training in place of the validation split; 0: none
     schedule: str  # plateau: the rate drops when the validation error stalls; fixed: after drop_by's shares alone
     drops: int  # how often the learning rate is divided by 10
     patience: int  # epochs without improvement of the validation top-1 error before a drop
@@ -85,6 +87,8 @@ class Recipe:
             raise InputError(f"recipe: dropout = {self.dropout} must be below 1")
         if self.momentum >= 1:
             raise InputError(f"recipe: momentum = {self.momentum} must be below 1")
+        if self.held_out >= 1:
+            raise InputError(f"recipe: held_out = {self.held_out} must be below 1")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"recipe: {name} '{getattr(self, name)}'; choose {', '.join(choices)}")
@@ -101,11 +105,15 @@ class Recipe:
         """The values as JSON holds them."""
         return {**dataclasses.asdict(self), "drop_by": list(self.drop_by)}
 
+    def training_images(self, count: int) -> int:
+        """How many of a training split's `count` images are trained on; the others are held out."""
+        return count - round(self.held_out * count)
+
     def rate_after(self, errors: Sequence[float], base: float, epochs: int) -> tuple[float, bool]:
         """`learning_rate` with this recipe's schedule: rate of the next epoch, and whether to stop.
 
         Args:
-            errors: the validation top-1 error (%) of each epoch so far.
+            errors: the top-1 error (%) of each epoch so far, on the validation split or what is held out.
             base: the first learning rate.
             epochs: the most epochs.
         """

@@ -94,10 +94,11 @@ class Training:
         self.model = model.to(machine.device).to(memory_format=torch.channels_last)
         self.classes = len(dataset.classes)
         self.batch = self.recipe.batch
-        if not hardware.world() <= self.batch <= dataset.counts["train"]:
+        images = self.recipe.training_images(dataset.counts["train"])
+        if not hardware.world() <= self.batch <= images:
             raise InputError(
                 f"recipe: batch = {self.batch} must be at least the number of processes ({hardware.world()}) and at "
-                f"most that of training images ({dataset.counts['train']:,})"
+                f"most that of training images ({images:,})"
             )
         self.loader = loader or Loader(
             dataset,
@@ -107,7 +108,7 @@ class Training:
             machine.device,
             machine.workers,
             hardware.share(self.batch),
-            hardware.share(dataset.counts["val"]),
+            hardware.share,
         )
         self.steps = self.loader.steps
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
@@ -316,7 +317,8 @@ class Training:
             return ""
         last = self.progress.history[-1]
         top5 = "" if last["top5_error"] is None else f" top-5 {last['top5_error']:.1f}"
-        return f"validation error top-1 {last['top1_error']:.1f}{top5} %"
+        kind = "held-out" if self.recipe.held_out else "validation"
+        return f"{kind} error top-1 {last['top1_error']:.1f}{top5} %"
 
     def _step(self, rate: float, epoch: int, batch: Batch) -> Tensor:
         """Forward, backward and update for one global batch.
@@ -372,8 +374,8 @@ class Training:
         return self._bits[int(self.stop.number > 0)], self._bits[int(due)]
 
     def _validate(self) -> dict[str, float | None]:
-        """Top-1 and top-5 error (%) on the centre crops of the validation set at Q = S (or its middle)."""
-        count, machine = len(self.loader.val), self.machine
+        """Top-1 and top-5 error (%) on the centre crops, at Q = S or its middle, of what judges the training."""
+        count, machine = len(self.loader.judging), self.machine
         wrong = torch.zeros(2, device=machine.device)
         with torch.inference_mode():
             for pixels, labels in self.loader.validation():
