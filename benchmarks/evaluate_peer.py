@@ -1,7 +1,8 @@
 """The peer of benchmarks/evaluate.py, in a process of its own: torchvision's vgg16 as its users turn it convolutional.
 
 Nothing of vggrepro is imported, so that its memory settings do not help. Started by evaluate.py; reads one JSON object
-a line, {"method", "q", "files"}, and answers with the path of a .npy of posteriors.
+a line, {"method", "q", "files", "exact"}, and answers with the path of a .npy of posteriors. On a GPU its convolutions
+are in tf32, torch's default, but for "exact" requests, whose posteriors are compared.
 """
 
 from __future__ import annotations
@@ -70,12 +71,12 @@ class Peer:
 def main() -> None:
     """Serves requests until stdin ends."""
     weights, device, answer = sys.argv[1:]
-    torch.backends.cudnn.allow_tf32 = False  # fp32 is compared with fp32
     peer = Peer(Path(weights), device)
     print("ready", flush=True)
     with torch.inference_mode():
         for line in sys.stdin:
             asked = json.loads(line)
+            torch.backends.cudnn.allow_tf32 = not asked["exact"]
             found = [getattr(peer, asked["method"])(path, asked["q"]) for path in asked["files"]]
             np.save(answer, np.stack(found))
             print(answer, flush=True)

@@ -36,6 +36,24 @@ def machine() -> dict[str, Any]:
     return {**cpu, **versions, "commit": commit(), "date": time.strftime("%Y-%m-%d")}
 
 
+def product_side(device: torch.device) -> int:
+    """Of the matrices whose product is the measure of a machine: 8192 on a GPU, 2048 on a CPU."""
+    return 8192 if device.type == "cuda" else 2048
+
+
+def product(precision: str, device: torch.device) -> Callable[[], Any]:
+    """One large matrix product in bf16 or fp32, as the measure of the machine; on a GPU it is waited for elsewhere."""
+    side = product_side(device)
+    a = torch.randn(side, side, device=device)
+    a = a.bfloat16() if precision == "bf16" else a
+    return lambda: a @ a
+
+
+def clocks() -> tuple[float, float]:
+    """Wall and processor seconds; the second is steadier on a machine shared with others."""
+    return time.perf_counter(), time.process_time()
+
+
 def alternate(functions: dict[str, Callable[[], Any]], rounds: int, repeat: int = 1) -> dict[str, float]:
     """Median seconds of each function, called turn by turn so that all see the same machine; one round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}

@@ -31,7 +31,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from record import write
+from record import clocks, product, product_side, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +41,7 @@ SIZES = {"paper": (224, 1.0, 1000), "quarter": (56, 1.0, 100), "quarter-narrow":
 CPU_BATCH = {"paper": 4, "quarter": 32, "quarter-narrow": 64}
 PUBLIC = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
 # name: what it is. "ours" trains in bf16 where the processor multiplies it, as --precision auto.
 CONTENDERS = {
     "ours": "vggrepro",
@@ -174,19 +175,6 @@ def theirs(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     return step
 
 
-def product(precision: str) -> Callable[[], Any]:
-    """One large matrix product, as the measure of the machine."""
-    device = torch.device("cuda" if GPU else "cpu")
-    a = torch.randn(product_side(), product_side(), device=device)
-    a = a.bfloat16() if precision == "bf16" else a
-    return lambda: a @ a
-
-
-def product_side() -> int:
-    """8192 on a GPU, 2048 on a CPU."""
-    return 8192 if GPU else 2048
-
-
 # Processes
 
 
@@ -194,7 +182,7 @@ def worker(name: str, net: str, size: str, batch: int) -> None:
     """Builds a contender, then times the steps asked for, one line of stdin a turn."""
     began = time.perf_counter()
     if name.startswith("matrix "):
-        step = product(name.split()[1])
+        step = product(name.split()[1], DEVICE)
     else:
         step = (ours if name.startswith("ours") else theirs)(name, net, size, batch)
     step()
@@ -215,11 +203,6 @@ def worker(name: str, net: str, size: str, batch: int) -> None:
         if GPU and "graphs" not in name:
             torch.cuda.empty_cache()  # the others need it
         print(json.dumps({"seconds": seconds, "cpu_seconds": busy, "memory_gb": round(peak, 2)}), flush=True)
-
-
-def clocks() -> tuple[float, float]:
-    """Wall and processor seconds; the second is steadier on a machine shared with others."""
-    return time.perf_counter(), time.process_time()
 
 
 def resident_gb() -> float:
@@ -289,7 +272,7 @@ def compare(net: str, size: str, batch: int, rounds: int, steps: int, names: lis
     times = {c.name: statistics.median(c.seconds) for c in contenders if c.seconds}
     # on a CPU by processor time, that is for one core: a machine shared with others has no steadier clock
     busy = {c.name: statistics.median(c.seconds if GPU else c.cpu_seconds) for c in contenders if c.seconds}
-    rates = {p: 2 * product_side() ** 3 / busy[f"matrix {p}"] for p in ("bf16", "fp32")}
+    rates = {p: 2 * product_side(DEVICE) ** 3 / busy[f"matrix {p}"] for p in ("bf16", "fp32")}
     mine_in_turns = next((c.seconds for c in contenders if c.name == "ours"), [])
     rows = []
     for contender in contenders[:-2]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ from hypothesis import strategies as st
 
 from vggrepro import evaluate as stage
 from vggrepro import evaluator as net_at_work
-from vggrepro import posteriors, views, weights
+from vggrepro import paper, posteriors, views, weights
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol, evaluate, parse_qs
-from vggrepro.evaluator import Evaluator, crop_posteriors, dense_posteriors
+from vggrepro.evaluator import Evaluator, Gathering, crop_posteriors, dense_posteriors
 from vggrepro.files import lock, sha256, write_json
 from vggrepro.net import VGG, initialise
 from vggrepro.prepare import prepare
@@ -37,6 +38,9 @@ from vggrepro.train import Machine
 MACHINE = Machine(torch.device("cpu"), "fp32", workers=0)
 CROP, SCALE = 64, 0.0172
 MEAN = [110.0, 120.0, 90.0]
+# What the order of sums may change here. The test net's scores are stretched until images differ, and rounding with
+# them; posteriors of the demo's trained nets differ by 5e-7 at most.
+ROUNDING = 3e-6
 
 
 def make_run(folder: Path, seed: int = 0, **changes: Any) -> RunFolder:
@@ -77,6 +81,24 @@ def net_input(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(x.transpose(2, 0, 1)[None].copy())
 
 
+def plain_scores(model: VGG, x: torch.Tensor) -> np.ndarray:
+    """Sect. 3.2 to the letter, for one image: FC layers as 2x2 and 1x1 convolutions, the mean of the score map.
+
+    Nothing of the model but its weights is used. An image of the crop's size has one position: it is a crop.
+    """
+    tensors = dict(model.named_parameters())
+    names = sorted(name.removesuffix(".weight") for name in tensors if name.startswith("conv") and "weight" in name)
+    for name, following in zip(names, [*names[1:], "end"], strict=True):
+        x = torch.relu(torch.nn.functional.conv2d(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], padding=1))
+        if following[:5] != name[:5]:  # the last layer of its block
+            x = torch.nn.functional.max_pool2d(x, 2)
+    for name, side in (("fc6", 2), ("fc7", 1), ("fc8", 1)):
+        kernel = tensors[f"{name}.weight"].unflatten(1, (-1, side, side))
+        x = torch.nn.functional.conv2d(x, kernel, tensors[f"{name}.bias"])
+        x = torch.relu(x) if name != "fc8" else x
+    return x.mean((2, 3))[0].double().numpy()
+
+
 def by_hand(model: VGG, image: np.ndarray, method: str, flip: bool = True, grid: int = 5) -> np.ndarray:
     """One forward pass a crop and flip, posteriors summed in a loop."""
     flips = [image, image[:, ::-1]] if flip else [image]
@@ -84,7 +106,7 @@ def by_hand(model: VGG, image: np.ndarray, method: str, flip: bool = True, grid:
     with torch.inference_mode():
         for pixels in flips:
             if method == "dense":
-                found.append(softmax(model.dense_scores(net_input(pixels))[0].double().numpy()))
+                found.append(softmax(plain_scores(model, net_input(pixels))))
                 continue
             for row in range(grid):
                 for column in range(grid):
@@ -93,7 +115,7 @@ def by_hand(model: VGG, image: np.ndarray, method: str, flip: bool = True, grid:
                     if pixels is not image:  # a grid is cut from the image, then flipped
                         left = image.shape[1] - CROP - left
                     crop = pixels[top : top + CROP, left : left + CROP]
-                    found.append(softmax(model(net_input(crop))[0].double().numpy()))
+                    found.append(softmax(plain_scores(model, net_input(crop))))
     assert len(found) == len(flips) * (1 if method == "dense" else grid**2)
     return np.mean(found, axis=0)
 
@@ -162,7 +184,82 @@ def test_any_size_gives_a_distribution(shared_evaluator: Evaluator, size: list[i
     assert (alone >= 0).all()
     np.testing.assert_allclose(alone.sum(), 1, atol=1e-5)
     company = shared_evaluator.posteriors([other, images()[0], picture], method, True, 5)
-    np.testing.assert_allclose(company[2], alone[0], atol=3e-6)  # ten units in the last place
+    np.testing.assert_allclose(company[2], alone[0], atol=ROUNDING)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from(["dense", "multicrop", "googlenet"]), st.integers(1, 1 << 18))
+def test_the_order_of_images_and_the_size_of_passes_change_nothing(
+    shared_evaluator: Evaluator, random: Random, method: str, budget: int
+) -> None:
+    pictures, usual = images(7), shared_evaluator._budget
+    expected = shared_evaluator.posteriors(pictures, method, True, 3)
+    order = random.sample(range(7), 7)
+    shared_evaluator._budget = budget
+    result = shared_evaluator.posteriors([pictures[place] for place in order], method, True, 3)
+    shared_evaluator._budget = usual
+    np.testing.assert_allclose(result, expected[order], atol=ROUNDING)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 8), st.integers(0, 24), st.integers(0, 2**31), st.sampled_from(["multicrop", "tencrop"]))
+def test_crops_of_a_mirrored_image(
+    shared_evaluator: Evaluator, rows: int, columns: int, seed: int, method: str
+) -> None:
+    """Where the grid is on whole pixels: (side - crop) divides by 4. Else a crop may be cut a pixel aside."""
+    picture = np.random.default_rng(seed).integers(0, 256, (CROP + 4 * rows, CROP + 4 * columns, 3), dtype=np.uint8)
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    result, other = (shared_evaluator.posteriors([p], method, True, 5) for p in (picture, mirrored))
+    np.testing.assert_allclose(other, result, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 95), (95, 64), (64, 96), (96, 64), (64, 512), (512, 64), (65, 519)])
+def test_score_maps_of_one_row_or_column(shared_evaluator: Evaluator, size: tuple[int, int]) -> None:
+    """Q = 224, where fc6 sees the whole of the shorter side; up to 1:8."""
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    result = shared_evaluator.posteriors([picture], "dense", True, 5)
+    np.testing.assert_allclose(result[0], by_hand(shared_evaluator.model, picture, "dense"), atol=1e-5)
+
+
+def test_a_square_image_is_timms_vgg(run: RunFolder) -> None:
+    """Whose head averages fc7 over the positions of a larger image before the classifier."""
+    from timm.models import vgg
+
+    tensors = plain_model(run).state_dict()
+    plan: list[Any] = []
+    for block in paper.blocks("A"):
+        plan += [*(tensors[f"{layer.name}.weight"].shape[0] for layer in block if isinstance(layer, paper.Conv)), "M"]
+    fc = len(tensors["fc6.bias"])
+    public = vgg.VGG(plan, num_classes=6)
+    public.pre_logits, public.head.fc = vgg.ConvMlp(plan[-2], fc, 2), torch.nn.Linear(fc, 6)
+    shapes = public.state_dict()
+    public.load_state_dict(
+        {name: tensor.view(shapes[name].shape) for name, tensor in zip(shapes, tensors.values(), strict=True)}
+    )
+    picture = images()[0].repeat(3, 0)[:160, :].repeat(2, 1)[:, :160]
+    with torch.inference_mode():
+        expected = public.eval()(net_input(picture)).softmax(1)
+    result = Evaluator(run, MACHINE).posteriors([picture], "dense", False, 5)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_few_images_wait_for_others_of_their_size(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator, pictures = Evaluator(run, MACHINE), images(9)
+    expected = evaluator.posteriors(pictures, "dense", True, 5)
+    passes: list[int] = []
+    real = Evaluator.forward
+
+    def noted(self: Evaluator, batch: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append(len(batch))
+        return real(self, batch, *rest)
+
+    monkeypatch.setattr(Evaluator, "forward", noted)
+    evaluator.posteriors(pictures, "dense", True, 5)
+    assert sorted(passes) == [3, 6]
+    monkeypatch.setattr(net_at_work, "WAITING_BYTES", 3 * 64 * 91 * 4)  # four images
+    passes.clear()
+    np.testing.assert_allclose(evaluator.posteriors(pictures, "dense", True, 5), expected, atol=1e-6)
+    assert (sum(passes), max(passes)) == (9, 3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -176,7 +273,7 @@ def test_dense_posteriors_of_a_mirrored_image(
         shared_evaluator.posteriors([p], "dense", True, 5) for p in (picture, np.ascontiguousarray(picture[:, ::-1]))
     )
     shared_evaluator.ceil_pool = False
-    np.testing.assert_allclose(mirrored, result, atol=3e-6)
+    np.testing.assert_allclose(mirrored, result, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("method", ["dense", "multicrop"])
@@ -223,7 +320,7 @@ def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> No
             both = [*cut, *(cut[:, :, ::-1] if flip else [])]
             assert len(both) == count
             with torch.inference_mode():
-                each = [softmax(model(net_input(crop))[0].double().numpy()) for crop in both]
+                each = [softmax(plain_scores(model, net_input(crop))) for crop in both]
             np.testing.assert_allclose(posterior, np.mean(each, axis=0), atol=1e-5)
 
 
@@ -292,15 +389,16 @@ BOTH = Protocol(methods=("dense", "multicrop"), qs=(224, 256), grid=2)
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Records the method and the number of images of each call of the net."""
+    """Records the method and the number of images of each part that is computed."""
     calls: list[tuple[str, int]] = []
-    real = Evaluator.posteriors
+    real = Gathering.finish
 
-    def counted(self: Evaluator, images: list[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:
-        calls.append((method, len(images)))
-        return real(self, images, method, flip, grid)
+    def counted(self: Gathering) -> np.ndarray:
+        result = real(self)
+        calls.append((self._how[0], len(result)))
+        return result
 
-    monkeypatch.setattr(Evaluator, "posteriors", counted)
+    monkeypatch.setattr(Gathering, "finish", counted)
     return calls
 
 
@@ -378,7 +476,7 @@ def test_what_is_up_to_date_is_not_computed_again(
 def test_a_killed_evaluation_goes_on_with_the_missing_parts(
     run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "PART_IMAGES", 5)  # 18 images: 5 5 5 3
+    monkeypatch.setattr(stage, "PART_IMAGES", {"cpu": (5, 5)})  # 18 images: 5 5 5 3
     evaluate(run, dataset, BOTH, MACHINE)
     files = {path.name: path for path in (run.path / "posteriors").iterdir()}
     expected = {name: pq.read_table(path) for name, path in files.items()}
@@ -389,21 +487,21 @@ def test_a_killed_evaluation_goes_on_with_the_missing_parts(
         pass
 
     calls = count_calls(monkeypatch)
-    counted = Evaluator.posteriors
+    counted = Gathering.finish
 
-    def kill(self: Evaluator, images: list[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:
+    def kill(self: Gathering) -> np.ndarray:
         if len(calls) == 6:
             raise KilledError
-        return counted(self, images, method, flip, grid)
+        return counted(self)
 
-    monkeypatch.setattr(Evaluator, "posteriors", kill)
+    monkeypatch.setattr(Gathering, "finish", kill)
     with pytest.raises(KilledError):
         evaluate(run, dataset, BOTH, MACHINE)
     assert not list((run.path / "posteriors").glob("*.parquet"))  # parts only
     parts = list((run.path / "posteriors").rglob("*.parquet"))
     assert len(parts) == 6
     parts[0].write_bytes(b"damaged")
-    monkeypatch.setattr(Evaluator, "posteriors", counted)
+    monkeypatch.setattr(Gathering, "finish", counted)
     calls.clear()
     evaluate(run, dataset, BOTH, MACHINE)
     assert sum(count for _, count in calls) == 4 * 18 - 5 * 5  # five whole parts were kept
@@ -437,14 +535,14 @@ def test_posteriors_of_other_weights_are_computed_again_and_said(
 def test_parts_of_other_weights_are_not_mixed_in(
     run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "PART_IMAGES", 6)
+    monkeypatch.setattr(stage, "PART_IMAGES", {"cpu": (6, 6)})
     protocol = Protocol(qs=(224,))
-    monkeypatch.setattr(stage.shutil, "rmtree", lambda path: None)  # as if killed before the parts were removed
+    monkeypatch.setattr(stage, "_remove_parts", lambda paths: None)  # as if killed before the parts were removed
     evaluate(run, dataset, protocol, MACHINE)
     path = run.path / "posteriors" / "val-dense-q224.parquet"
     path.unlink()
     monkeypatch.undo()
-    monkeypatch.setattr(stage, "PART_IMAGES", 6)
+    monkeypatch.setattr(stage, "PART_IMAGES", {"cpu": (6, 6)})
     make_run(run.path, seed=1)
     calls = count_calls(monkeypatch)
     evaluate(run, dataset, protocol, MACHINE)
@@ -453,6 +551,67 @@ def test_parts_of_other_weights_are_not_mixed_in(
     evaluate(fresh, dataset, protocol, MACHINE)
     values = pq.read_table(fresh.path / "posteriors" / path.name)["posterior"]
     assert pq.read_table(path)["posterior"].combine_chunks().equals(values.combine_chunks())
+
+
+def test_what_a_kill_after_merging_leaves_is_removed(
+    run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_remove_parts", lambda paths: None)
+    evaluate(run, dataset, Protocol(qs=(224, 256)), MACHINE)
+    parts = run.path / "posteriors" / "parts"
+    assert {path.name for path in parts.iterdir()} == {"val-dense-q224", "val-dense-q256"}
+    monkeypatch.undo()
+    calls = count_calls(monkeypatch)
+    evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)
+    assert [path.name for path in parts.iterdir()] == ["val-dense-q256"]  # of a protocol that was not asked for
+    evaluate(run, dataset, Protocol(qs=(256,)), MACHINE)
+    assert not parts.exists()
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mean_rgb": [110.0, 120.0, 91.0]}, "another net input"),
+        ({"input_scale": 0.0171}, "another net input"),
+        ({"crop": 70}, "another crop size"),
+        ({"recipe": {"resample": "bicubic"}}, "another resampling"),
+    ],
+)
+def test_an_edited_config_makes_posteriors_stale(
+    run: RunFolder, dataset: Dataset, capfd: pytest.CaptureFixture[str], changes: dict[str, Any], reason: str
+) -> None:
+    protocol = Protocol(qs=(224,))
+    evaluate(run, dataset, protocol, MACHINE)
+    write_json(run.config_path, run.config() | changes)
+    evaluate(run, dataset, protocol, MACHINE)
+    assert f"val-dense-q224.parquet is stale ({reason}) and is computed again" in capfd.readouterr().err
+    evaluate(run, dataset, protocol, MACHINE)
+    assert "dense is up to date" in capfd.readouterr().err
+
+
+def test_files_that_do_not_know_their_input_stay_valid(
+    run: RunFolder, dataset: Dataset, capfd: pytest.CaptureFixture[str]
+) -> None:
+    protocol = Protocol(qs=(224,))
+    evaluate(run, dataset, protocol, MACHINE)
+    path = run.path / "posteriors" / "val-dense-q224.parquet"
+    about = json.loads(pq.read_schema(path).metadata[b"vggrepro"])
+    del about["input"]
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"vggrepro": json.dumps(about)}), path)
+    evaluate(run, dataset, protocol, MACHINE)
+    assert "dense is up to date" in capfd.readouterr().err
+
+
+def test_posteriors_of_other_data_are_computed_again_and_said(
+    run: RunFolder, dataset: Dataset, capfd: pytest.CaptureFixture[str]
+) -> None:
+    protocol = Protocol(qs=(224,))
+    evaluate(run, dataset, protocol, MACHINE)
+    evaluate(run, replace(dataset, fingerprint="other"), protocol, MACHINE)
+    said = capfd.readouterr().err
+    assert "val-dense-q224.parquet is stale (another data set) and is computed again" in said
+    assert posteriors.read_origin(run.path / "posteriors" / "val-dense-q224.parquet").fingerprint == "other"
 
 
 def test_threads_change_nothing(run: RunFolder, dataset: Dataset, tmp_path: Path) -> None:
@@ -472,10 +631,10 @@ def test_a_net_in_the_devkits_order_of_classes_is_noticed(
     def perfect(order: np.ndarray) -> None:
         split, seen = Split(dataset, "val"), iter(range(18))
 
-        def answer(self: Evaluator, images: list[np.ndarray], *rest: object) -> np.ndarray:
-            return np.eye(6, dtype=np.float32)[[order[split.labels[next(seen)]] for _ in images]]
+        def answer(self: Gathering) -> np.ndarray:
+            return np.eye(6, dtype=np.float32)[[order[split.labels[next(seen)]] for _ in range(self._images)]]
 
-        monkeypatch.setattr(Evaluator, "posteriors", answer)
+        monkeypatch.setattr(Gathering, "finish", answer)
 
     perfect(np.array(ids) - 1)
     evaluate(run, replace(dataset, devkit_ids=ids), Protocol(qs=(224,)), MACHINE)
@@ -486,6 +645,25 @@ def test_a_net_in_the_devkits_order_of_classes_is_noticed(
     perfect(np.arange(6))
     evaluate(run, replace(dataset, devkit_ids=ids), Protocol(qs=(256,)), MACHINE)
     assert "devkit" not in capfd.readouterr().err
+
+
+def test_images_without_labels(run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As test they have files and no errors; as val they are refused before anything is computed."""
+
+    def unlabelled(data: Dataset, name: str) -> Split:
+        split = Split(data, "val")
+        split.name, split.labels = name, np.where(np.arange(18) == 4, -1, split.labels).astype(np.int32)
+        return split
+
+    monkeypatch.setattr(stage, "Split", unlabelled)
+    with pytest.raises(InputError, match=r"image 'bee/1\.jpg' of val has no label, which errors need; prepare unlab"):
+        evaluate(run, dataset, BOTH, MACHINE)
+    assert not (run.path / "posteriors").exists()
+    frame = evaluate(run, dataset, Protocol(("dense", "center"), (224,), split="test"), MACHINE)
+    assert frame.columns.tolist() == ["run", "method", "Q", "images", "file"]
+    assert frame.images.tolist() == [18, 18]
+    assert frame.file.tolist() == [str(run.path / f"posteriors/test-{m}-q224.parquet") for m in ("dense", "center")]
+    assert pq.read_table(frame.file[0])["label"].to_pylist()[4] == -1
 
 
 # Bad input
@@ -526,6 +704,65 @@ def test_a_damaged_posterior_file_is_computed_again(
 
 
 # Processes
+
+
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from test_evaluate import BOTH, MACHINE, RunFolder, evaluate, replace, stage
+from vggrepro.dataset import load
+
+torch.set_num_threads(1)  # a forked process has none of its parent's threads
+stage.PART_IMAGES = {"cpu": (3, 3)}
+chance, kills, code = random.Random(0), 0, None
+while code is None:
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            evaluate(RunFolder(Path(sys.argv[2])), load(Path(sys.argv[1])), BOTH, replace(MACHINE, workers=2))
+            code = 0
+        finally:
+            os._exit(code)
+    until = time.monotonic() + chance.uniform(0, 0.1 + 0.03 * kills)
+    while time.monotonic() < until and not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        time.sleep(0.002)
+        ended = (0, 0)
+    if not ended[0]:
+        os.kill(child, signal.SIGKILL)
+        ended = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(ended[1])
+    if code == -signal.SIGKILL:
+        kills, code = kills + 1, None
+assert code == 0, code
+print(kills)
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_leaves_the_same_files(run: RunFolder, dataset: Dataset, tmp_path: Path) -> None:
+    """A process is killed again and again, a little later each time, until one comes to the end: the same bytes."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = [sys.executable, "-c", KILLED, str(dataset.folder)]
+    other = make_run(tmp_path / "other" / "A-256")
+    done = subprocess.run(
+        [*words, str(other.path)],
+        cwd=Path(__file__).parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "PART_IMAGES", {"cpu": (3, 3)})
+        evaluate(run, dataset, BOTH, MACHINE)
+    written = [{path.name: path.read_bytes() for path in (each.path / "posteriors").iterdir()} for each in (run, other)]
+    assert len(written[0]) == 4
+    assert written[0] == written[1]
 
 
 @pytest.mark.slow

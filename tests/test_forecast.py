@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from test_evaluate import MACHINE, make_run
+from typer.testing import CliRunner
 
 from vggrepro import cost, forecast
 from vggrepro.augment import rescaled_size
+from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
 from vggrepro.evaluate import Protocol
 
@@ -19,7 +21,8 @@ def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pyt
     before = sorted(run.path.iterdir())
     frame = forecast.forecast([run], dataset, Protocol(("dense", "multicrop", "center"), qs=(224, 256)), MACHINE)
     assert sorted(run.path.iterdir()) == before
-    assert frame.method.tolist() == ["dense"] * 2 + ["multicrop"] * 2 + ["center"] * 2 + [""]
+    assert frame.method.tolist() == ["dense"] * 2 + ["multicrop"] * 2 + ["center"] * 2 + ["decoding", ""]
+    assert frame.Q.tolist()[6] == "224,256"
     assert frame.passes.tolist()[:6] == ["2", "2", "50", "50", "1", "1"]
     assert frame.run.iloc[-1] == "all, 18 images"
     crop = 2 * cost.crop_macs("A", 6, 64, 1 / 32) / 1e9
@@ -29,5 +32,27 @@ def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pyt
     sizes = [rescaled_size(int(w), int(h), 73) for w, h in zip(split.widths, split.heights, strict=True)]
     by_hand = sum(4 * cost.dense_macs("A", height, width, 6, 64, 1 / 32) for width, height in sizes) / 18 / 1e9
     assert frame.GFLOP.iloc[1] == pytest.approx(by_hand)
-    assert (frame["images/s"].iloc[:6] > 0).all()
+    assert (frame["images/s"].iloc[:7] > 0).all()
     assert frame["GFLOP/s"].iloc[0] == pytest.approx(frame.GFLOP.iloc[0] * frame["images/s"].iloc[0])
+
+
+def test_decoding_counts_once_for_all_methods_and_q(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "_measured", lambda *_: 0.1)  # images/s: 18 images take 180 s
+    monkeypatch.setattr(forecast, "_decoded", lambda *_: 0.3)  # 60 s
+    run = make_run(tmp_path / "runs" / "A-256")
+    frame = forecast.forecast([run], dataset, Protocol(("dense", "center"), qs=(224, 256)), MACHINE)
+    assert frame.time.tolist() == ["3 min 00 s"] * 4 + ["1 min 00 s", "13 min 00 s"]
+
+
+def test_of_several_processes_the_first_alone_measures_and_prints(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "MEASURE_SECONDS", 0.05)
+    run = make_run(tmp_path / "runs" / "A-256")
+    words = ["evaluate", "--dry-run", "--q", "224", "--data", str(dataset.folder), "--runs", str(run.path.parent)]
+    for rank, lines in (("0", 4), ("1", 0)):
+        result = CliRunner().invoke(app, words, env={"RANK": rank, "WORLD_SIZE": "2"})
+        assert result.exit_code == 0, result.output
+        assert len(result.stdout.splitlines()) == lines

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_evaluate import MACHINE, images, make_run, net_input, plain_model
+from test_evaluate import MACHINE, ROUNDING, images, make_run, net_input, plain_model
 
 from vggrepro import predict as stage
+from vggrepro import views
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol
+from vggrepro.evaluator import Evaluator
 from vggrepro.runs import RunFolder
 
 NAMES = ["n01440764", "n01443537", "n01484850", "bee", "cat", "dog"]
@@ -69,14 +73,83 @@ def test_the_mean_of_the_score_map_is_the_dense_score(run: RunFolder) -> None:
         assert not torch.allclose(scores[:, :, 0, 0], corner)  # a crop's border is padded with zeros
 
 
-def test_the_heatmap_is_a_picture(run: RunFolder, files: list[Path], tmp_path: Path) -> None:
-    stage.heatmap(run, files[0], Protocol(qs=(256, 512)), MACHINE, tmp_path / "map.png")
+def test_many_files_are_read_in_batches(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[Path]
+) -> None:
+    """However many at once: the same table, and never more than two batches of decoded images."""
+    protocol = Protocol(("dense", "center"), qs=(224,))
+    many = [files[number % 2] for number in range(7)]
+    expected = stage.predict(run, many, protocol, MACHINE)
+    assert expected.image.tolist() == [str(path) for path in many for _ in range(10)]
+    monkeypatch.setattr(stage, "BATCH", 2)
+    read: list[Path] = []
+    real, before = stage.read, Evaluator.posteriors
+
+    def noted(path: Path) -> Image.Image:
+        read.append(path)
+        return real(path)
+
+    done: list[int] = []
+
+    def computed(self: Evaluator, pictures: list[np.ndarray], *how: Any) -> np.ndarray:
+        done.append(len(pictures))
+        assert len(read) - sum(done) // 2 <= 4
+        return before(self, pictures, *how)
+
+    monkeypatch.setattr(stage, "read", noted)
+    monkeypatch.setattr(Evaluator, "posteriors", computed)
+    for workers in (0, 2):
+        read.clear()
+        done.clear()
+        frame = stage.predict(run, many, protocol, replace(MACHINE, workers=workers))
+        assert done == [2, 2, 2, 2, 2, 2, 1, 1]
+        assert frame.drop(columns="posterior").equals(expected.drop(columns="posterior"))
+        np.testing.assert_allclose(frame.posterior, expected.posterior, atol=ROUNDING)
+
+
+def test_the_heatmap_is_a_picture_of_the_class_asked_for(
+    run: RunFolder, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    real = stage.class_map
+
+    def noted(run: RunFolder, image: Image.Image, label: int, *rest: Any) -> np.ndarray:
+        drawn.append(label)
+        return real(run, image, label, *rest)
+
+    monkeypatch.setattr(stage, "class_map", noted)
+    protocol = Protocol(("center",), qs=(256, 512))
+    first = stage.predict(run, files[:1], protocol, MACHINE)["class"][0]
+    stage.heatmap(run, files[0], first, protocol, MACHINE, tmp_path / "map.png")
+    assert [NAMES[label] for label in drawn] == [first]
     with Image.open(tmp_path / "map.png") as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture).std() > 20
     with pytest.raises(InputError, match=r"at Q = 224 dense evaluation has one position on .*; give a larger --q"):
-        stage.heatmap(run, files[0], Protocol(qs=(224,)), MACHINE, tmp_path / "none.png")
+        stage.heatmap(run, files[0], "bee", Protocol(qs=(224,)), MACHINE, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_map_of_a_class_is_its_scores(run: RunFolder, files: list[Path]) -> None:
+    with Image.open(files[0]) as image:
+        found = [stage.class_map(run, image.convert("RGB"), label, 512, MACHINE) for label in (0, 4)]
+        x = net_input(views.rescale(image.convert("RGB"), 146))
+    with torch.inference_mode():
+        scores = plain_model(run).score_map(x)[0]
+    for label, each in zip((0, 4), found, strict=True):
+        np.testing.assert_allclose(each, scores[label], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(100, 9000), (9000, 100)])
+def test_heatmaps_of_images_that_are_90_times_as_long_as_wide(
+    run: RunFolder, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(
+        tmp_path / "long.png"
+    )
+    stage.heatmap(run, tmp_path / "long.png", "cat", Protocol(qs=(224,)), MACHINE, tmp_path / "map.png")
+    with Image.open(tmp_path / "map.png") as picture:
+        assert max(picture.size) <= 28 * 150
 
 
 @pytest.mark.parametrize("crop", [32, 56, 64, 80, 224])

@@ -1,14 +1,15 @@
 """The evaluate stage: posteriors of a run's net over a split, dense or multi-crop, at each Q (Sect. 3.2).
 
-An image is decoded once for all its Q, methods and flips. Posteriors are written in parts, which are merged at the
-end: a kill costs at most the part in work.
+An image is decoded once for all its Q, methods and flips. Posteriors are written in parts of so many images, which are
+merged at the end: a kill costs at most the part in work.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import torch
 
-from vggrepro import __version__, hardware, paper, posteriors, views
+from vggrepro import __version__, cost, fusion, hardware, paper, posteriors, views
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Evaluator
+from vggrepro.evaluator import Evaluator, Gathering
 from vggrepro.files import lock
 from vggrepro.images import ordered
 from vggrepro.paper import Scale, real_pixels
@@ -31,7 +33,11 @@ from vggrepro.provenance import commit
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine
 
-PART_IMAGES = 256  # a kill costs at most so many images' work
+# A kill costs at most so many images' work. On a CPU a part of a full-size net takes minutes; on a GPU, where larger
+# parts make fuller forward passes, seconds.
+PART_IMAGES = {"cpu": (64, 256), "cuda": (1024, 1024)}
+PART_MACS = 10**12  # of a crop's forward pass each, between the two
+AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of rescaled images that wait for the net
 METHODS = ("dense", "multicrop", "center", "tencrop", "googlenet")
 GOOGLENET_QS = (256, 288, 320, 352)  # Szegedy et al. 2014, Sect. 7
 
@@ -108,10 +114,10 @@ def parse_qs(text: str) -> tuple[int, ...]:
 def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
     """Writes the run's missing or stale posterior files; gives the errors of each Q and of their average.
 
-    Columns: run, method, Q, top1_error, top5_error (%), images.
+    Columns: run, method, Q, top1_error, top5_error (%), images; of unlabelled images run, method, Q, images, file.
 
     Raises:
-        InputError: unfinished run, another number of classes, no such split, a Q too small.
+        InputError: unfinished run, another number of classes, no such split, val images without labels.
     """
     run.require_finished()
     config = run.config()
@@ -136,13 +142,27 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
             key for key in wanted if not _fresh(protocol.path(run, *key), run, wanted[key], protocol.exact_precision)
         ]
         if missing:
-            _compute(run, dataset, protocol, machine, {key: wanted[key] for key in missing})
+            split = Split(dataset, protocol.split)
+            _require_labels(split)
+            _compute(run, split, protocol, machine, {key: wanted[key] for key in missing})
         else:
             say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
+        if hardware.rank() == 0:
+            _remove_parts([protocol.path(run, *key) for key in wanted])
         hardware.barrier()
     if missing and hardware.rank() == 0 and protocol.split == "val":
         _warn_of_devkit_order(run, dataset, protocol.path(run, *keys[0]))
     return errors(run, scale, protocol)
+
+
+def _require_labels(split: Split) -> None:
+    """InputError if a split that errors are measured on has an image without a label."""
+    if split.name != "test" and (split.labels < 0).any():
+        key = split.key(int((split.labels < 0).argmax()))
+        raise InputError(
+            f"{split.folder}: image '{key}' of {split.name} has no label, which errors need; prepare unlabelled images "
+            "as test and give --split test"
+        )
 
 
 def _warn_of_devkit_order(run: RunFolder, dataset: Dataset, path: Path) -> None:
@@ -190,6 +210,7 @@ def _origin(
         precision=machine.precision,
         version=__version__,
         commit=commit(),
+        input=posteriors.input_of(config),
     )
 
 
@@ -209,14 +230,21 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
     return reason is None
 
 
+def part_images(config: dict[str, Any], device: torch.device) -> int:
+    """Images of a part, by the net's cost; the same images share forward passes however often it is killed."""
+    fewest, most = PART_IMAGES.get(device.type, PART_IMAGES["cpu"])
+    macs = cost.crop_macs(str(config["net"]), int(config["classes"]), int(config["crop"]), float(config["width"]))
+    return max(fewest, min(most, PART_MACS // macs))
+
+
 def _compute(
-    run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine, tasks: dict[tuple[str, int], Origin]
+    run: RunFolder, split: Split, protocol: Protocol, machine: Machine, tasks: dict[tuple[str, int], Origin]
 ) -> None:
     """Computes the parts of all tasks, an image decoded once, then merges each task's parts into its file."""
-    split = Split(dataset, protocol.split)
     evaluator = Evaluator(run, machine, protocol.ceil_pool)
-    bounds = [(start, min(start + PART_IMAGES, len(split))) for start in range(0, len(split), PART_IMAGES)]
-    folders = {key: run.path / "posteriors" / "parts" / protocol.path(run, *key).stem for key in tasks}
+    size = part_images(run.config(), machine.device)
+    bounds = [(start, min(start + size, len(split))) for start in range(0, len(split), size)]
+    folders = {key: _parts_folder(protocol.path(run, *key)) for key in tasks}
     todo = {
         number: [key for key in tasks if not _part_done(folders[key], number, tasks[key], stop - start)]
         for number, (start, stop) in enumerate(bounds)
@@ -225,32 +253,29 @@ def _compute(
     total = sum((bounds[number][1] - bounds[number][0]) * len(tasks) for number in todo)
     left = sum((bounds[number][1] - bounds[number][0]) * len(keys) for number, keys in todo.items())
     label = f"evaluate {run.name} ({', '.join(protocol.methods)})"
-    stream = _rescaled(split, [(range(*bounds[number]), keys) for number, keys in todo.items()], evaluator, machine)
+    stream = rescaled(split, [(range(*bounds[number]), keys) for number, keys in todo.items()], evaluator, machine)
     with Track(label, total, "views", done=total - left) as track:
         for number, keys in todo.items():
             start, stop = bounds[number]
-            images = list(islice(stream, stop - start))
-            for method, q in keys:
-                views_at_q = [scales[q] for scales in images]
-                values = evaluator.posteriors(views_at_q, method, protocol.flips(method), protocol.grid)
-                part = Batch(split.keys(start, stop), split.labels[start:stop], values)
-                posteriors.write(_part_path(folders[method, q], number), [part], evaluator.classes, tasks[method, q])
-                track.advance(stop - start)
+            gathered = {key: Gathering(evaluator, key[0], protocol.flips(key[0]), protocol.grid) for key in keys}
+            for scales in islice(stream, stop - start):
+                for (_, q), views_at_q in gathered.items():
+                    views_at_q.add(scales[q])
+                track.advance(len(keys))
+            for key, views_at_q in gathered.items():
+                part = Batch(split.keys(start, stop), split.labels[start:stop], views_at_q.finish())
+                posteriors.write(_part_path(folders[key], number), [part], evaluator.classes, tasks[key])
     hardware.barrier()
     if hardware.rank() == 0:
         for key, origin in tasks.items():
             paths = [_part_path(folders[key], number) for number in range(len(bounds))]
-            posteriors.write(protocol.path(run, *key), _chained(paths), evaluator.classes, origin)
-            shutil.rmtree(folders[key])
-        parts = run.path / "posteriors" / "parts"
-        if parts.is_dir() and not any(parts.iterdir()):
-            parts.rmdir()
+            posteriors.write(protocol.path(run, *key), _chained(paths, size), evaluator.classes, origin)
 
 
-def _rescaled(
-    split: Split, parts: list[tuple[range, list[tuple[str, int]]]], evaluator: Evaluator, machine: Machine
+def rescaled(
+    split: Split, parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]], evaluator: Evaluator, machine: Machine
 ) -> Iterator[dict[int, np.ndarray]]:
-    """Each image of the parts at its Q, decoded once, in threads that run a part ahead of the net.
+    """Each image of the parts at its Q, decoded once, in threads that run ahead of the net by about `AHEAD_BYTES`.
 
     A decoded original is dropped at once, so that large photographs do not pile up.
     """
@@ -261,7 +286,24 @@ def _rescaled(
         return {q: views.rescale(decoded, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs if decoded}
 
     tasks = ((image, sorted({q for _, q in keys})) for images, keys in parts for image in images)
-    return ordered(load, tasks, machine.workers, PART_IMAGES)
+    qs = {q for _, keys in parts for _, q in keys}
+    sides = np.maximum(split.widths, split.heights) / np.minimum(split.widths, split.heights)
+    bytes_an_image = 3 * float(sides.mean()) * sum(real_pixels(q, evaluator.crop) ** 2 for q in qs)
+    ahead = AHEAD_BYTES.get(machine.device.type, AHEAD_BYTES["cpu"]) / max(bytes_an_image, 1)
+    return ordered(load, tasks, machine.workers, max(machine.workers, int(ahead)))
+
+
+def _parts_folder(path: Path) -> Path:
+    """Where the parts of a posterior file are kept until they are merged."""
+    return path.parent / "parts" / path.stem
+
+
+def _remove_parts(paths: list[Path]) -> None:
+    """Removes the parts of finished files, also those that a kill after merging left."""
+    for path in paths:
+        shutil.rmtree(_parts_folder(path), ignore_errors=True)
+        with suppress(OSError):  # not there, or the parts of other files are in it
+            _parts_folder(path).parent.rmdir()
 
 
 def _part_path(folder: Path, number: int) -> Path:
@@ -282,23 +324,29 @@ def _part_done(folder: Path, number: int, origin: Origin, images: int) -> bool:
     return dataclasses.replace(was, commit="", version="") == dataclasses.replace(origin, commit="", version="")
 
 
-def _chained(paths: list[Path]) -> Iterator[Batch]:
+def _chained(paths: list[Path], rows: int) -> Iterator[Batch]:
     for path in paths:
-        yield from posteriors.read(path, PART_IMAGES)
+        yield from posteriors.read(path, rows)
 
 
 def errors(run: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
-    """Errors of posterior files that exist, a row a method and Q, then the average over Q. Labelled splits only."""
+    """Errors of posterior files that exist, a row a method and Q, then the average over Q.
+
+    Of images without labels, the files and how many images they hold.
+    """
     rows: list[dict[str, Any]] = []
-    if protocol.split == "test":
-        return pd.DataFrame(rows)
     for method in protocol.methods:
         qs = protocol.scales(method, scale)
+        if protocol.split == "test":
+            for q in qs:
+                path = protocol.path(run, method, q)
+                row = {"run": run.name, "method": method, "Q": str(q)}
+                rows.append(row | {"images": pq.read_metadata(path).num_rows, "file": str(path)})
+            continue
         paths = {str(q): [protocol.path(run, method, q)] for q in qs}
         if len(qs) > 1:
             paths[",".join(map(str, qs))] = [path for part in paths.values() for path in part]
-        for label, files in paths.items():
-            score = posteriors.score(posteriors.average(files), run.name)
+        for label, score in zip(paths, fusion.scores(list(paths.values())), strict=True):
             row = {"run": run.name, "method": method, "Q": label}
             rows.append(row | {"top1_error": score.top1, "top5_error": score.top5, "images": score.images})
     return pd.DataFrame(rows)

@@ -19,6 +19,7 @@ from vggrepro.runs import RunFolder
 from vggrepro.train import Machine
 
 FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
+WAITING_BYTES = 256 << 20  # of images that wait for others of their size, for each method and Q
 
 
 def dense_posteriors(model: VGG, x: Tensor, flip: bool = True, ceil_pool: bool = False) -> Tensor:
@@ -64,40 +65,35 @@ class Evaluator:
     def posteriors(self, images: Sequence[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:
         """Posteriors of rescaled images, each uint8 (H, W, 3), of any sizes: (n, K) float32.
 
-        Images of equal size share forward passes; a pass that does not fit the memory is split.
+        Raises:
+            InputError: a single image does not fit the memory.
+        """
+        views_at_work = Gathering(self, method, flip, grid)
+        for image in images:
+            views_at_work.add(image)
+        return views_at_work.finish()
+
+    def images_a_pass(self, size: tuple[int, ...], method: str, flip: bool, grid: int) -> int:
+        """How many images of a size (H, W, 3) share a forward pass."""
+        return max(1, self._budget // self._pixels(size, method, flip, grid))
+
+    def _pixels(self, size: tuple[int, ...], method: str, flip: bool, grid: int) -> int:
+        """Input pixels of one image, flips and crops included."""
+        pixels = size[0] * size[1] if method == "dense" else views.count(method, grid) * self.crop**2
+        return pixels * (1 + flip)
+
+    def spend_less(self, images: int, size: tuple[int, ...], method: str, flip: bool, grid: int) -> None:
+        """After a pass of `images` that did not fit the memory: halves this and all further passes.
 
         Raises:
-            InputError: a single image does not fit.
+            InputError: it was a single image.
         """
-        result = np.empty((len(images), self.classes), np.float32)
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for place, image in enumerate(images):
-            by_size.setdefault(image.shape, []).append(place)
-        for size, members in by_size.items():
-            pixels = size[0] * size[1] if method == "dense" else views.count(method, grid) * self.crop**2
-            pixels *= 1 + flip
-            left = members
-            while left:
-                part = left[: max(1, self._budget // pixels)]
-                batch = torch.from_numpy(np.stack([images[place] for place in part])).to(self.machine.device)
-                try:
-                    result[part] = self.forward(batch, method, flip, grid).cpu().numpy()
-                except (RuntimeError, MemoryError) as error:
-                    if not hardware.is_out_of_memory(error):
-                        raise
-                    self._spend_less(len(part), pixels, size)
-                    continue
-                left = left[len(part) :]
-        return result
-
-    def _spend_less(self, images: int, pixels: int, size: tuple[int, ...]) -> None:
-        """Halves the pixels of a forward pass, for this and all further images."""
         if images == 1:
             raise InputError(
                 f"an image of {size[1]}x{size[0]} pixels does not fit the memory of {self.machine.device}; "
                 "use a smaller Q, --precision bf16 or --device cpu"
             )
-        self._budget = images * pixels // 2
+        self._budget = images * self._pixels(size, method, flip, grid) // 2
         if self.machine.device.type == "cuda":
             torch.cuda.empty_cache()
         say(f"note: {images} images of {size[1]}x{size[0]} do not fit the memory; going on with {images // 2}")
@@ -111,3 +107,61 @@ class Evaluator:
             crops = views.crops(batch, self.crop, method, grid)
             result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), flip)
             return result.view(len(batch), views.count(method, grid), -1).mean(1)
+
+
+class Gathering:
+    """Posteriors of one method at one Q in the making: images wait, by size, until they fill a forward pass.
+
+    Which images share a pass hangs on their order alone, so the same images give the same bits.
+    """
+
+    def __init__(self, evaluator: Evaluator, method: str, flip: bool, grid: int) -> None:
+        self._evaluator, self._how = evaluator, (method, flip, grid)
+        self._waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+        self._images = self._bytes = 0
+        self._places: list[int] = []
+        self._found: list[Tensor] = []  # they stay on the device, which need not wait for the host
+
+    def add(self, image: np.ndarray) -> None:
+        """One more image, uint8 (H, W, 3).
+
+        Raises:
+            InputError: a single image does not fit the memory.
+        """
+        waiting = self._waiting.setdefault(image.shape, [])
+        waiting.append((self._images, image))
+        self._images, self._bytes = self._images + 1, self._bytes + image.nbytes
+        if len(waiting) >= self._evaluator.images_a_pass(image.shape, *self._how):
+            self._compute(image.shape)
+        elif self._bytes > WAITING_BYTES:
+            self._compute_all()
+
+    def finish(self) -> np.ndarray:
+        """The posteriors of all images in the order of `add`: (n, K) float32."""
+        self._compute_all()
+        result = np.empty((self._images, self._evaluator.classes), np.float32)
+        if self._found:
+            result[self._places] = torch.cat(self._found).cpu().numpy()
+        return result
+
+    def _compute_all(self) -> None:
+        for size in list(self._waiting):
+            self._compute(size)
+
+    def _compute(self, size: tuple[int, ...]) -> None:
+        """The posteriors of all that wait with this size; a pass that does not fit the memory is split."""
+        left, device = self._waiting.pop(size), self._evaluator.machine.device
+        self._bytes -= sum(image.nbytes for _, image in left)
+        while left:
+            part = left[: self._evaluator.images_a_pass(size, *self._how)]
+            try:
+                batch = hardware.upload(torch.from_numpy(np.stack([image for _, image in part])), device)
+                found = self._evaluator.forward(batch, *self._how)
+            except (RuntimeError, MemoryError) as error:
+                if not hardware.is_out_of_memory(error):
+                    raise
+                self._evaluator.spend_less(len(part), size, *self._how)
+                continue
+            self._found.append(found)
+            self._places += [place for place, _ in part]
+            left = left[len(part) :]

@@ -12,7 +12,7 @@ from vggrepro import cost, views
 from vggrepro.augment import rescaled_size
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol
+from vggrepro.evaluate import Protocol, rescaled
 from vggrepro.evaluator import Evaluator
 from vggrepro.paper import Scale, real_pixels
 from vggrepro.progress import duration, say
@@ -24,10 +24,11 @@ SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
 
 
 def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
-    """A row a run, method and Q, and a total.
+    """A row a run, method and Q, one for decoding, and a total.
 
     Columns: run, method, Q, passes (forward passes an image: crops times flips), GFLOP (an image), images/s and
-    GFLOP/s (measured here on the split's own images, decoding aside), time (for the whole split).
+    GFLOP/s (measured here on the split's own images), time (of one process for the whole split). An image is decoded
+    once for all methods and Q, on a CPU by the cores that the net runs on, else beside it.
 
     Raises:
         InputError: an unfinished run, no such split.
@@ -41,19 +42,25 @@ def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, ma
         config = run.config()
         if int(config["classes"]) != len(dataset.classes):
             raise InputError(f"{run.name} has {config['classes']} classes, {dataset.folder} {len(dataset.classes)}")
-        evaluator = Evaluator(run, machine, protocol.ceil_pool)
-        for method in protocol.methods:
-            for q in protocol.scales(method, Scale.parse(str(config["scale"]))):
-                say(f"measuring {run.name}, {method} at Q = {q}, a few seconds")
-                flops = image_flops(run, split, sample, protocol, method, q)
-                rate = _measured(evaluator, split, sample, protocol, method, q)
-                passes = views.count(method, protocol.grid) * (1 + protocol.flips(method))
-                seconds = len(split) / rate
-                total += seconds
-                row = {"run": run.name, "method": method, "Q": str(q), "passes": str(passes), "GFLOP": flops / 1e9}
-                rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(seconds)})
-    blank = {"method": "", "Q": "", "passes": "", "GFLOP": None, "images/s": None, "GFLOP/s": None}
-    return pd.DataFrame([*rows, {"run": f"all, {len(split):,} images"} | blank | {"time": duration(total)}])
+        evaluator, scale = Evaluator(run, machine, protocol.ceil_pool), Scale.parse(str(config["scale"]))
+        keys = [(method, q) for method in protocol.methods for q in protocol.scales(method, scale)]
+        net_seconds = 0.0
+        for method, q in keys:
+            say(f"measuring {run.name}, {method} at Q = {q}, a few seconds")
+            flops = image_flops(run, split, sample, protocol, method, q)
+            rate = _measured(evaluator, split, sample, protocol, method, q)
+            passes = views.count(method, protocol.grid) * (1 + protocol.flips(method))
+            net_seconds += len(split) / rate
+            row = {"run": run.name, "method": method, "Q": str(q), "passes": str(passes), "GFLOP": flops / 1e9}
+            rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(len(split) / rate)})
+        rate = _decoded(evaluator, split, sample, keys, machine)
+        row = {"run": run.name, "method": "decoding", "Q": ",".join(map(str, sorted({q for _, q in keys})))}
+        rows.append(row | {"passes": "", "images/s": rate, "time": duration(len(split) / rate)})
+        both = net_seconds, len(split) / rate
+        total += sum(both) if machine.device.type == "cpu" else max(both)
+    return pd.DataFrame(
+        [*rows, {"run": f"all, {len(split):,} images", "method": "", "Q": "", "passes": "", "time": duration(total)}]
+    )
 
 
 def _sample(split: Split) -> list[int]:
@@ -91,3 +98,14 @@ def _measured(
         seconds, done = timed(sample[:count]), min(count, len(sample))
         count *= 2
     return done / seconds
+
+
+def _decoded(
+    evaluator: Evaluator, split: Split, sample: Sequence[int], keys: list[tuple[str, int]], machine: Machine
+) -> float:
+    """Images/s that are decoded and rescaled to all Q, by as many threads as an evaluation has."""
+    began, done = time.perf_counter(), 0
+    for done, _ in enumerate(rescaled(split, [(sample, keys)], evaluator, machine), 1):
+        if time.perf_counter() - began > MEASURE_SECONDS and done > machine.workers:
+            break
+    return done / (time.perf_counter() - began)

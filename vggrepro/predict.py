@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,15 @@ from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator
 from vggrepro.files import atomic
-from vggrepro.images import BadImage, decode
+from vggrepro.images import BadImage, decode, ordered
 from vggrepro.net import to_input
 from vggrepro.paper import STRIDE, Scale, real_pixels
 from vggrepro.posteriors import TOP_K
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine
+
+BATCH = 32  # images in memory at once, and as many rescaled ahead
+LONGEST_FIGURE = 28.0  # inches of a heat map; matplotlib draws 2^16 pixels at most
 
 
 def read(path: Path) -> Image.Image:
@@ -32,9 +36,22 @@ def read(path: Path) -> Image.Image:
     try:
         return decode(path.read_bytes())
     except OSError as error:
-        raise InputError(f"predict: {path} cannot be read ({error.strerror}); give an image file") from None
+        raise _unreadable(path, error) from None
     except BadImage as error:
-        raise InputError(f"predict: {path} is no readable image ({error})") from None
+        raise InputError(f"predict: {path} is no readable image ({error}); give an image file") from None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"predict: {path} cannot be read ({error.strerror}); give an image file")
+
+
+def _require_files(files: Sequence[Path]) -> None:
+    """InputError for a file that cannot be opened, before the first is computed."""
+    for path in files:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise _unreadable(path, error) from None
 
 
 def names(run: RunFolder) -> tuple[list[str], list[str]]:
@@ -54,20 +71,31 @@ def predict(run: RunFolder, files: Sequence[Path], protocol: Protocol, machine: 
         InputError: unfinished run, a file that is no image.
     """
     run.require_finished()
-    images = [read(path) for path in files]  # all of them before the first is computed
+    _require_files(files)
     evaluator, scale = Evaluator(run, machine), Scale.parse(str(run.config()["scale"]))
     classes, words = names(run)
+    qs = {method: protocol.scales(method, scale) for method in protocol.methods}
+
+    def load(path: Path) -> dict[int, np.ndarray]:
+        image = read(path)
+        return {q: _at(image, q, evaluator) for q in {q for several in qs.values() for q in several}}
+
+    def averaged(images: list[dict[int, np.ndarray]], method: str) -> np.ndarray:
+        how = method, protocol.flips(method), protocol.grid
+        found = [evaluator.posteriors([scales[q] for scales in images], *how) for q in qs[method]]
+        return np.stack(found).mean(0, dtype=np.float64)
+
     rows = []
-    for path, image in zip(files, images, strict=True):
-        for method in protocol.methods:
-            found = [
-                evaluator.posteriors([_at(image, q, evaluator)], method, protocol.flips(method), protocol.grid)[0]
-                for q in protocol.scales(method, scale)
-            ]
-            posterior = np.stack(found).mean(0, dtype=np.float64)
-            for rank, label in enumerate(np.argsort(-posterior, kind="stable")[:TOP_K].tolist(), 1):
-                row = {"image": str(path), "method": method, "rank": rank, "class": classes[label]}
-                rows.append(row | {"words": words[label], "posterior": posterior[label]})
+    rescaled = ordered(load, files, machine.workers, BATCH)
+    for start in range(0, len(files), BATCH):
+        images = list(islice(rescaled, BATCH))
+        found = {method: averaged(images, method) for method in protocol.methods}
+        for number, path in enumerate(files[start : start + BATCH]):
+            for method, posteriors in found.items():
+                best = np.argsort(-posteriors[number], kind="stable")[:TOP_K].tolist()
+                for rank, label in enumerate(best, 1):
+                    row = {"image": str(path), "method": method, "rank": rank, "class": classes[label]}
+                    rows.append(row | {"words": words[label], "posterior": posteriors[number, label]})
     return pd.DataFrame(rows)
 
 
@@ -75,14 +103,13 @@ def _at(image: Image.Image, q: int, evaluator: Evaluator) -> np.ndarray:
     return views.rescale(image, real_pixels(q, evaluator.crop), evaluator.resample)
 
 
-def class_map(run: RunFolder, image: Image.Image, q: int, machine: Machine) -> tuple[int, np.ndarray]:
-    """The class with the best dense score at Q, and its scores at each position: (rows, columns) float32."""
+def class_map(run: RunFolder, image: Image.Image, label: int, q: int, machine: Machine) -> np.ndarray:
+    """A class's dense scores at Q at each position: (rows, columns) float32."""
     evaluator = Evaluator(run, machine)
     batch = torch.from_numpy(_at(image, q, evaluator).copy())[None].to(machine.device)
     with torch.inference_mode(), hardware.autocast(machine.precision, machine.device):
         scores = evaluator.model.score_map(to_input(batch, evaluator.mean, evaluator.input_scale))[0].float()
-    best = int(scores.mean((1, 2)).argmax())
-    return best, scores[best].cpu().numpy()
+    return scores[label].cpu().numpy()
 
 
 def extent(shape: tuple[int, ...], crop: int, unit: float) -> tuple[float, float, float, float]:
@@ -100,17 +127,27 @@ def extent(shape: tuple[int, ...], crop: int, unit: float) -> tuple[float, float
     return first, first + columns * STRIDE * unit, first + rows * STRIDE * unit, first
 
 
-def heatmap(run: RunFolder, path: Path, protocol: Protocol, machine: Machine, to: Path) -> None:
-    """Overlays the score map of the best class on the image, where each position looks, and writes a PNG.
+def heatmap(run: RunFolder, path: Path, best: str, protocol: Protocol, machine: Machine, to: Path) -> None:
+    """Overlays the score map of a class on the image, where each position looks, and writes a PNG.
 
     The map is that of the largest of the protocol's Q, which has the most positions.
+
+    Args:
+        run: a finished run.
+        path: the image.
+        best: the class, such as the first of `predict`.
+        protocol: whose Q are taken.
+        machine: how to compute.
+        to: the PNG.
 
     Raises:
         InputError: unfinished run, no image, an image so small at Q that there is one position alone.
     """
     run.require_finished()
     image, q = read(path), max(protocol.scales("dense", Scale.parse(str(run.config()["scale"]))))
-    label, scores = class_map(run, image, q, machine)
+    classes, words = names(run)
+    label = classes.index(best)
+    scores = class_map(run, image, label, q, machine)
     if scores.size < 2:
         raise InputError(f"--heatmap: at Q = {q} dense evaluation has one position on {path}; give a larger --q")
     import matplotlib
@@ -120,12 +157,13 @@ def heatmap(run: RunFolder, path: Path, protocol: Protocol, machine: Machine, to
     place = extent(scores.shape, crop, min(image.size) / real_pixels(q, crop))
     width, height = image.size
     with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(7, 7 * height / width * 0.9 + 0.6), layout="constrained")
+        inches = min(max(7 * height / width * 0.9 + 0.6, 1.5), LONGEST_FIGURE)
+        figure = Figure(figsize=(7, inches), layout="constrained")
         axes = figure.add_subplot()
         axes.imshow(np.asarray(image))
         drawn = axes.imshow(scores, cmap="magma", alpha=0.55, extent=place, interpolation="bicubic")
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-        axes.set_title(f"{names(run)[1][label]}: class score, {run.name}, dense, Q = {q}")
+        axes.set_title(f"{words[label]}: class score, {run.name}, dense, Q = {q}")
         figure.colorbar(drawn, ax=axes, shrink=0.8)
         with atomic(to) as temporary:
             figure.savefig(temporary, format="png", dpi=150)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -32,9 +32,6 @@ from vggrepro.options import (
     runs_of,
 )
 from vggrepro.shell import print_table
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(
@@ -76,9 +73,11 @@ def evaluate(
     protocol = stage.Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
     machine = machine_of(device, precision, workers)
     if dry_run:
-        from vggrepro.forecast import forecast
+        if hardware.rank() == 0:
+            from vggrepro.forecast import forecast
 
-        return print_table(forecast(chosen, dataset, protocol, machine))
+            print_table(forecast(chosen, dataset, protocol, machine))
+        return
     hardware.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
     if hardware.rank() == 0 and len(results):
@@ -93,7 +92,7 @@ def predict(
     center: Center = False,
     q: TestScales = None,
     heatmap: Annotated[
-        Path | None, typer.Option("--heatmap", help="Overlay the score map of the best class on the image, as a PNG.")
+        Path | None, typer.Option("--heatmap", help="Overlay the dense score map of the first line's class, as a PNG.")
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     device: Device = "auto",
@@ -112,10 +111,10 @@ def predict(
         raise InputError(f"--heatmap draws one image, {len(files)} are given")
     methods = methods_of(dense=dense, multicrop=multicrop, center=center)
     protocol = Protocol(methods, parse_qs(q) if q is not None else None)
-    machine = machine_of(device, precision, 0)
+    machine = machine_of(device, precision, WORKERS)
     table = stage.predict(run, files, protocol, machine)
     if heatmap is not None:
-        stage.heatmap(run, files[0], protocol, machine, heatmap)
+        stage.heatmap(run, files[0], table["class"].iloc[0], protocol, machine, heatmap)
     print_table(table)
     if heatmap is not None:
         print(f"heatmap: {heatmap}")
