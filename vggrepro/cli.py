@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vggrepro import __version__
-from vggrepro.commands import data, evaluation, results, training
+from vggrepro.commands import data, evaluation, exchange, results, training
 from vggrepro.shell import leave_with
 
 app = typer.Typer(
@@ -43,13 +43,17 @@ COMMANDS = (
     training.finetune_scale,
     evaluation.evaluate,
     results.fuse,
+    results.claims,
     results.report,
     evaluation.predict,
+    exchange.import_,
+    exchange.export,
+    exchange.doctor,
     training.status,
     training.reproduce,
 )
 for _command in COMMANDS:
-    app.command(_command.__name__.replace("_", "-"))(_command)
+    app.command(_command.__name__.strip("_").replace("_", "-"))(_command)
 
 
 def main() -> None:

@@ -1,0 +1,347 @@
+"""Reading torchvision's, timm's, ONNX and our own files: against the peers' passes, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
+from test_evaluate import make_run
+from torch import Tensor
+
+from vggrepro import exporting, formats, paper, weights
+from vggrepro.errors import InputError
+from vggrepro.files import write_json
+from vggrepro.formats import published, read
+from vggrepro.formats import timm as timm_format
+from vggrepro.formats import torchvision as torchvision_format
+from vggrepro.formats.base import IMAGENET_MEAN, IMAGENET_STD, Foreign
+from vggrepro.net import VGG, to_input
+
+GUESS = "the file does not say its preprocessing: RGB with mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225"
+
+
+def drawn(net: str, width: float = 1.0, crop: int = 224, classes: int = 6) -> dict[str, Tensor]:
+    """Random weights in our names that keep a signal alive."""
+    generator, result = torch.Generator().manual_seed(0), {}
+    for name, shape in paper.shapes(net, classes, crop, width).items():
+        deviation = (2 / np.prod(shape[1:])) ** 0.5 if name.endswith("weight") else 0.1
+        result[name] = torch.empty(shape).uniform_(-1, 1, generator=generator) * (3**0.5 * deviation)
+    return result
+
+
+def as_torchvision(tensors: dict[str, Tensor], net: str) -> dict[str, Tensor]:
+    return {theirs: tensors[own] for own, theirs in torchvision_format.names(net).items()}
+
+
+def as_timm(tensors: dict[str, Tensor], net: str) -> dict[str, Tensor]:
+    result = {theirs: tensors[own] for own, theirs in timm_format.names(net).items()}
+    fc6, fc7 = result["pre_logits.fc1.weight"], result["pre_logits.fc2.weight"]
+    side = int((fc6.shape[1] // tensors[f"conv5_{len(paper.blocks(net)[4])}.bias"].numel()) ** 0.5)
+    result["pre_logits.fc1.weight"] = fc6.view(len(fc6), -1, side, side)
+    result["pre_logits.fc2.weight"] = fc7[:, :, None, None]
+    return result
+
+
+@pytest.fixture
+def small() -> dict[str, Tensor]:
+    return drawn("B", 1 / 32, 64)
+
+
+def scores(foreign: Foreign, pixels: np.ndarray) -> Tensor:
+    """Our scores of uint8 crops (N, H, W, 3) by an import's weights and preprocessing."""
+    model = VGG(foreign.net, foreign.classes, foreign.crop, foreign.width, foreign.lrn)
+    weights.into(model, foreign.tensors, foreign.place)
+    with torch.inference_mode():
+        return model(to_input(torch.from_numpy(pixels), torch.tensor(foreign.mean_rgb), foreign.input_scale))
+
+
+# Against the peers at full size
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[tuple[Path, dict[str, Tensor]]]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder), drawn("A")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", ["torchvision", "timm"])
+def test_scores_are_the_peers(large: tuple[Path, dict[str, Tensor]], peer: str) -> None:
+    """Their nets and their own test transforms, on an image; ours on the crop that those see."""
+    folder, tensors = large
+    with torch.device("meta"):
+        theirs = torchvision.models.vgg11(num_classes=6) if peer == "torchvision" else timm.create_model("vgg11")
+        if peer == "timm":
+            theirs.reset_classifier(6)
+    state = (as_torchvision if peer == "torchvision" else as_timm)(tensors, "A")
+    theirs.load_state_dict(state, assign=True)
+    theirs.eval()
+    path = folder / "weights.pth"
+    if peer == "torchvision":
+        torch.save(theirs.state_dict(), path)
+        transform = torchvision.models.VGG11_Weights.IMAGENET1K_V1.transforms()
+    else:
+        path = path.with_suffix(".safetensors")
+        save_file(theirs.state_dict(), path)
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(theirs))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)).resize((341, 256))
+    with torch.inference_mode():
+        expected = theirs(transform(image)[None])
+    foreign = read(path, "A")
+    path.unlink()
+    left = round((341 - 224) / 2)
+    crop = np.asarray(image)[16:240, left : left + 224][None].copy()
+    difference = (scores(foreign, crop) - expected).abs().max() / expected.abs().max()
+    assert difference < 1e-5
+    assert (foreign.classes, foreign.crop, foreign.width, foreign.known) == (6, 224, 1.0, False)
+    assert foreign.notes == (GUESS + " is taken",)
+    assert foreign.format == peer
+
+
+# Layouts and wrappers, at a small size
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {"model": {f"_orig_mod.{name}": value for name, value in state.items()}},
+        lambda state: {"model": {"state_dict": state}},
+    ],
+    ids=["plain", "DataParallel", "compiled", "nested"],
+)
+def test_every_way_of_saving(tmp_path: Path, small: dict[str, Tensor], wrap: Any, zipped: bool) -> None:
+    torch.save(wrap(as_torchvision(small, "B")), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    foreign = read(tmp_path / "w.pth", "b")
+    assert (foreign.net, foreign.crop, foreign.width, foreign.format) == ("B", 64, 1 / 32, "torchvision")
+    for name, tensor in small.items():
+        if name != "conv1_1.weight":
+            assert torch.equal(foreign.tensors[name], tensor), name
+
+
+@pytest.mark.parametrize("kind", [".pth", ".safetensors"])
+def test_timms_layout(tmp_path: Path, small: dict[str, Tensor], kind: str) -> None:
+    path = tmp_path / f"w{kind}"
+    (torch.save if kind == ".pth" else save_file)(as_timm(small, "B"), path)
+    foreign = read(path, "B")
+    assert foreign.format == "timm"
+    assert all(torch.equal(foreign.tensors[n], tensor) for n, tensor in small.items() if n != "conv1_1.weight")
+
+
+def test_the_deviation_is_folded(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    """By hand, in numpy: w / std, on pixels of 0 to 1."""
+    torch.save(as_torchvision(small, "B"), tmp_path / "w.pth")
+    foreign = read(tmp_path / "w.pth", "B")
+    expected = small["conv1_1.weight"].double().numpy() / np.array(IMAGENET_STD)[:, None, None]
+    np.testing.assert_array_equal(foreign.tensors["conv1_1.weight"], expected.astype(np.float32))
+    assert foreign.input_scale == 1 / 255
+    np.testing.assert_allclose(foreign.mean_rgb, 255 * np.array(IMAGENET_MEAN))
+
+
+def test_timms_config_beside_the_file_is_used(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    save_file(as_timm(small, "B"), tmp_path / "model.safetensors")
+    described = {"architecture": "vgg13", "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}}
+    write_json(tmp_path / "config.json", described)
+    foreign = read(tmp_path / "model.safetensors", "B")
+    assert foreign.mean_rgb == (127.5, 102.0, 76.5)
+    assert foreign.input_scale == 1 / (255 * 0.2)
+    assert torch.equal(foreign.tensors["conv1_1.weight"], small["conv1_1.weight"])  # equal deviations: a scale does it
+    assert foreign.notes == ()
+
+
+def test_half_precision_becomes_float32(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    torch.save({name: value.half() for name, value in as_torchvision(small, "B").items()}, tmp_path / "w.pth")
+    foreign = read(tmp_path / "w.pth", "B")
+    assert torch.equal(foreign.tensors["fc8.weight"], small["fc8.weight"].half().float())
+
+
+def test_published_files_are_known_by_their_hash(
+    tmp_path: Path, small: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(as_torchvision(small, "B"), tmp_path / "w.pth")
+    digest = formats.Source(tmp_path / "w.pth").sha256
+    assert {file.sha256 for file in published.FILES} >= {"8a719046", "19584684", "397923af", "dcbb9e9d"}
+    known = published.Published("B", "trained elsewhere: torchvision's vgg13", digest[:8], scale=None)
+    monkeypatch.setattr(published, "FILES", (known,))
+    foreign = read(tmp_path / "w.pth", "B")
+    assert (foreign.known, foreign.origin, foreign.notes) == (True, known.origin, ())
+    assert foreign.hashes == {"sha256": digest}
+
+
+# Refusals
+
+
+def refused(path: Path, net: str = "B") -> str:
+    with pytest.raises(InputError) as caught:
+        read(path, net)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(path), "FILE")
+
+
+def test_pickles_are_not_executed(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    expected = (
+        "FILE: holds more than weights: Python objects, which could run any code when loaded; save its state_dict() "
+        "with torch.save, or as safetensors, and give that file"
+    )
+    for number, zipped in enumerate((True, False)):
+        torch.save({"features.0.weight": Bomb()}, tmp_path / f"{number}.pth", _use_new_zipfile_serialization=zipped)
+        assert refused(tmp_path / f"{number}.pth") == expected
+    torch.save(VGG("A", 2, 32, 1 / 64), tmp_path / "whole.pth")
+    assert refused(tmp_path / "whole.pth") == expected
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Bomb()))
+    assert "FILE: " in refused(tmp_path / "plain.pkl")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_batch_normalisation_and_other_nets(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    with torch.device("meta"):
+        bn = torchvision.models.vgg11_bn(num_classes=2).state_dict()
+    torch.save({name: torch.zeros(1) for name in bn}, tmp_path / "bn.pth")
+    expected = "FILE: has batch normalisation, which the paper's nets have not; give the net without '_bn'"
+    assert refused(tmp_path / "bn.pth") == expected
+    torch.save(as_torchvision(small, "B"), tmp_path / "w.pth")
+    assert refused(tmp_path / "w.pth", "D") == "FILE: holds net B, not D; import it as B"
+    for net in ("A-LRN", "C", "B-5x5"):
+        assert refused(tmp_path / "w.pth", net) == f"FILE: torchvision and timm have A, B, D and E only, not {net}"
+    assert refused(tmp_path / "w.pth", "F").startswith("unknown net 'F'")
+
+
+def test_parts_wrong_shapes_and_no_state_dict(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    state, path = as_torchvision(small, "B"), tmp_path / "w.pth"
+    torch.save({name: value for name, value in state.items() if name.startswith("features")}, path)
+    assert refused(path) == (
+        "FILE: lacks fc6.weight (6 of net B's 26 tensors, which look like those without FC layers ('notop')); "
+        "give a whole file of net B"
+    )
+    torch.save(state | {"classifier.3.bias": torch.zeros(3)}, path)
+    assert refused(path).startswith("FILE: fc7.bias ")
+    expanded = torch.zeros(1).expand(10**6, 10**6)  # a terabyte, were it copied
+    torch.save(state | {"classifier.0.weight": expanded}, path)
+    assert refused(path).startswith("FILE: 1,000,000,026,740 weights are more than")
+    torch.save([1, 2], path)
+    assert refused(path).startswith("FILE: holds no state dict (names and tensors)")
+    torch.save(state | {"classifier.6.bias": torch.full((6,), torch.nan)}, path)
+    assert refused(path) == "FILE: fc8.bias holds values that are no finite numbers; download the file again"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_cut_files(tmp_path: Path, small: dict[str, Tensor], zipped: bool) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(as_torchvision(small, "B"), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        assert refused(path).startswith("FILE: ")
+
+
+def test_cut_safetensors(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(as_torchvision(small, "B"), path)
+    whole = path.read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        assert refused(path).startswith("FILE: damaged (")
+
+
+# Our own
+
+
+def test_a_runs_weights_take_its_config(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "A-LRN-384", net="A-LRN", scale="384", recipe={"lrn": "caffe", "resample": "bicubic"})
+    foreign = read(run.weights_path, "A-LRN")
+    assert (foreign.mean_rgb, foreign.input_scale, foreign.scale) == ((110.0, 120.0, 90.0), 0.0172, "384")
+    assert (foreign.lrn, foreign.resample) == ("caffe", "bicubic")
+    assert refused(run.weights_path, "A") == "FILE: holds net A-LRN, not A; import it as A-LRN"
+    run.config_path.unlink()
+    assert refused(run.weights_path, "A-LRN") == (
+        "FILE: does not say its preprocessing (mean_rgb, input_scale); put the run's config.json beside it, or give a "
+        "file that 'vggrepro export' wrote"
+    )
+
+
+def test_changed_contents_and_facts_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "A-256")
+    (path,) = exporting.export(run, "safetensors")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert refused(path, "A").startswith("FILE: damaged (its contents do not have its hash); copy or download it")
+    tensors, about = weights.load(run.weights_path)[0], exporting.load(run).about()
+    weights.save(path, tensors, about | {"input_scale": "large"})
+    assert refused(path, "A").startswith("FILE: lacks or damages could not convert string to float")
+    weights.save(path, tensors, about | {"mean_rgb": [1, 2]})
+    assert refused(path, "A").startswith("FILE: mean_rgb and input_scale are not finite numbers")
+
+
+def test_onnx_graphs_of_others_and_damaged_ones(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    run = make_run(tmp_path / "A-256")
+    (path,) = exporting.export(run, "onnx")
+    assert refused(path, "D") == "FILE: holds net A, not D; import it as A"
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    expected = "FILE: is not a graph that 'vggrepro export' wrote; give the weights from which it was made instead"
+    assert refused(path, "A") == expected
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert refused(path, "A").startswith("FILE: ")
+
+
+# timm by name
+
+
+def test_timm_by_name(monkeypatch: pytest.MonkeyPatch, small: dict[str, Tensor]) -> None:
+    """All but the download: timm's own description, its state dict."""
+    real, asked = timm.create_model, {}
+
+    class Loaded:
+        def __init__(self, name: str, pretrained: bool) -> None:
+            asked[name] = pretrained
+            with torch.device("meta"):
+                self.pretrained_cfg = real(name, pretrained=False).pretrained_cfg
+
+        def state_dict(self) -> dict[str, Tensor]:
+            return as_timm(small, "B")
+
+    monkeypatch.setattr(timm, "create_model", Loaded)
+    foreign = read("timm:vgg13.tv_in1k", "B")
+    assert asked == {"vgg13.tv_in1k": True}
+    assert foreign.origin == "trained elsewhere: timm's vgg13.tv_in1k, not the paper's training"
+    assert (foreign.place, foreign.notes, foreign.input_scale) == ("timm:vgg13.tv_in1k", (), 1 / 255)
+    with pytest.raises(InputError, match=r"^timm:vgg13: holds net B, not E; import it as B$"):
+        read("timm:vgg13", "E")
+    for wrong in ("vgg16_bn.tv_in1k", "resnet18", "vgg16.unknown"):
+        with pytest.raises(
+            InputError, match=f"^timm:{wrong}: not one of timm's VGGs without batch normalisation; choose"
+        ):
+            read(f"timm:{wrong}", "D")
+
+
+def test_timm_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(name: str, pretrained: bool) -> None:
+        raise OSError("We couldn't connect\nto the hub")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(InputError) as caught:
+        read("timm:vgg16.tv_in1k", "D")
+    assert str(caught.value) == (
+        "timm:vgg16.tv_in1k: could not be downloaded (We couldn't connect); download its model.safetensors where there "
+        "is a network and give that file"
+    )

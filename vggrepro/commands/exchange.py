@@ -1,0 +1,105 @@
+"""Weights in and out: import, export, doctor."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vggrepro import paper
+from vggrepro.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
+
+
+class To(StrEnum):
+    """What export writes."""
+
+    torchvision = "torchvision"
+    timm = "timm"
+    safetensors = "safetensors"
+    onnx = "onnx"
+    caffe = "caffe"
+
+
+class Resample(StrEnum):
+    """How evaluate rescales images for an imported run."""
+
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
+def import_(
+    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    weights: Annotated[
+        str,
+        typer.Argument(
+            help="A .caffemodel, MatConvNet's .mat, Keras's .h5 or .keras, a state dict of torchvision or timm, ONNX, "
+            "safetensors; or timm:NAME."
+        ),
+    ],
+    as_: Annotated[
+        str | None, typer.Option("--as", help="Name of the run (default: the paper's for published files).")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="Training scale S or MIN:MAX of the weights, where you know it.")
+    ] = None,
+    resample: Annotated[
+        Resample | None, typer.Option("--resample", help="How evaluate rescales images for it (default: bilinear).")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a run of that name.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Make weights trained elsewhere a finished run.
+
+    evaluate, fuse, report and predict then treat it like any other; tables mark it.
+    """
+    from vggrepro.importing import import_weights
+
+    folder = import_weights(
+        net, weights, runs, as_, scale, resample=resample.value if resample else None, replace=replace
+    )
+    print(folder.path)
+
+
+def export(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")],
+    to: Annotated[To, typer.Option("--to", help="torchvision and timm hold A, B, D and E; the others every net.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write, for timm a folder (default: in runs/RUN/export).")
+    ] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="onnx: whole images of any size, scores averaged over positions.")
+    ] = False,
+    card: Annotated[bool, typer.Option("--card", help="A model card in Markdown, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Write a run's net for another tool, with its preprocessing.
+
+    Weights keep their bits. Prints the path of each file.
+    """
+    from vggrepro.exporting import export as stage
+    from vggrepro.runs import folder
+
+    for path in stage(folder(runs, name), to.value, out, force=force, dense=dense, card=card):
+        print(path)
+
+
+def doctor(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: all runs, for some seconds.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Check the installation, this machine, the data set and the runs.
+
+    Exit code 2 if something is broken.
+    """
+    from vggrepro import doctor as stage
+
+    findings = stage.diagnose(data, runs, names or ())
+    print(stage.table(findings))
+    if any(finding.state == stage.BROKEN for finding in findings):
+        raise typer.Exit(2)

@@ -1,0 +1,269 @@
+"""The export stage: a finished run's net in a file that other tools load, with its preprocessing stated.
+
+A format stores the weights as they are, bit by bit; nothing is folded into them. What the net expects of its input goes
+into the file's own metadata where it has some, else into a side-car `<file>.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vggrepro import __version__, paper, weights
+from vggrepro.errors import InputError
+from vggrepro.files import write_json, write_text
+from vggrepro.formats.torchvision import TWINS
+from vggrepro.net import VGG
+from vggrepro.progress import say
+from vggrepro.recipe import recorded
+
+if TYPE_CHECKING:
+    from vggrepro.runs import RunFolder
+
+MAP_SIDE = paper.CROP // paper.STRIDE  # torchvision's and timm's first FC layer sees 7 x 7 positions
+# Where each format's file goes by default: runs/<run>/export/<run><ending>.
+ENDINGS = {
+    "torchvision": ".torchvision.pth",
+    "timm": ".timm",
+    "safetensors": ".safetensors",
+    "onnx": ".onnx",
+    "caffe": ".caffemodel",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished run's net, ready to be written; tensors in our names and layout, float32."""
+
+    run: str
+    net: str
+    scale: str
+    crop: int  # real pixels
+    width: float
+    classes: int
+    lrn: str  # a name of `paper.LRN_DEFINITIONS`, of A-LRN alone
+    resample: str
+    mean_rgb: tuple[float, ...]  # the net's input is (RGB 0-255 - mean_rgb) * input_scale
+    input_scale: float
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    weights_hash: str
+
+    @property
+    def title(self) -> str:
+        """A name for files that have one."""
+        return f"VGG {self.net}, {self.run}"
+
+    @property
+    def mean(self) -> list[float]:
+        """The mean for torchvision's `Normalize`, which takes RGB in 0-1."""
+        return [value / 255 for value in self.mean_rgb]
+
+    @property
+    def std(self) -> list[float]:
+        """The deviation for torchvision's `Normalize`, the same for all channels: ((x - mean) / std) is our input."""
+        return [1 / (255 * self.input_scale)] * 3
+
+    @property
+    def test_side(self) -> int:
+        """The shorter side, in real pixels, to which an image is rescaled before its central crop (Q = S)."""
+        return paper.real_pixels(paper.Scale.parse(self.scale).middle, self.crop)
+
+    def about(self) -> dict[str, Any]:
+        """What an importer or a user must know: the net, its preprocessing, its classes, where it comes from."""
+        config = self.config
+        return {
+            "format": "vggrepro",
+            "version": __version__,
+            "run": self.run,
+            "net": self.net,
+            "scale": self.scale,
+            "crop": self.crop,
+            "width": self.width,
+            "classes": self.classes,
+            "mean_rgb": list(self.mean_rgb),
+            "input_scale": self.input_scale,
+            "normalize": {"mean": self.mean, "std": self.std},
+            "resample": self.resample,
+            "test_side": self.test_side,
+            **({"lrn": self.lrn} if "LRN" in self.net else {}),
+            **{name: config[name] for name in ("class_names", "class_words", "origin") if config.get(name)},
+            "dataset": (config.get("dataset") or {}).get("name"),
+            "weights": self.weights_hash,
+        }
+
+    def model(self) -> VGG:
+        """Our net with these weights, for inference."""
+        model = VGG(self.net, self.classes, self.crop, self.width, self.lrn)
+        weights.into(model, self.tensors, self.run)
+        return model.eval()
+
+
+def load(run: RunFolder) -> Trained:
+    """A finished run's net.
+
+    Raises:
+        InputError: unfinished, damaged, or weights that are not its config.json's net.
+    """
+    run.require_finished()
+    config = run.config()
+    recipe = recorded(config)
+    net, crop = paper.check_net(str(config["net"])), int(config["crop"])
+    classes, width = int(config["classes"]), float(config["width"])
+    tensors, _ = weights.load(run.weights_path)
+    with torch.device("meta"):
+        own = VGG(net, classes, crop, width, recipe["lrn"])
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != {name: tuple(tensor.shape) for name, tensor in own.named_parameters()}:
+        raise InputError(
+            f"{run.weights_path}: its tensors are not those of its config.json's net; restore the file that was changed"
+        )
+    return Trained(
+        run=run.name,
+        net=net,
+        scale=str(config["scale"]),
+        crop=crop,
+        width=width,
+        classes=classes,
+        lrn=recipe["lrn"],
+        resample=recipe["resample"],
+        mean_rgb=tuple(float(value) for value in config["mean_rgb"]),
+        input_scale=float(config["input_scale"]),
+        tensors={name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()},
+        config=config,
+        weights_hash=run.weights_hash(),
+    )
+
+
+def require_peer(trained: Trained, peer: str) -> None:
+    """Refuses what torchvision's and timm's VGG cannot hold.
+
+    Raises:
+        InputError: C, A-LRN or B-5x5, another width than 1, a crop whose last map is not 7 x 7.
+    """
+    reason = None
+    if trained.net not in TWINS:
+        reason = f"it has A, B, D and E only, not {trained.net}"
+    elif trained.width != 1:
+        reason = f"its nets have width 1, {trained.run} has {trained.width:g}"
+    elif trained.crop // paper.STRIDE != MAP_SIDE:
+        reason = f"its first FC layer sees a crop of 224 pixels, {trained.run} has {trained.crop}"
+    if reason:
+        raise InputError(
+            f"{trained.run} cannot be written for {peer}: {reason}; --to onnx, caffe and safetensors hold every net"
+        )
+
+
+def export(
+    run: RunFolder, to: str, out: Path | None = None, *, force: bool = False, dense: bool = False, card: bool = False
+) -> list[Path]:
+    """Writes a run's net in another tool's format; gives the files that were written, the weights first.
+
+    Args:
+        run: a finished run.
+        to: a name of `ENDINGS`.
+        out: the file (timm: the folder) to write; None: runs/<run>/export/<run> and the format's ending.
+        force: overwrite files that are there.
+        dense: onnx: the net as convolutions over images of any size (Sect. 3.2).
+        card: a model card in Markdown, too.
+
+    Raises:
+        InputError: unfinished run, a net that the format cannot hold, files in the way.
+    """
+    if to not in ENDINGS:
+        raise InputError(f"--to {to}: choose one of {', '.join(ENDINGS)}")
+    if dense and to != "onnx":
+        raise InputError(f"--dense is for --to onnx; {to} holds weights, which are the same for crops and whole images")
+    run.require_finished()
+    ending = ".dense.onnx" if dense else ENDINGS[to]
+    path = out or run.path / "export" / f"{run.name}{ending}"
+    files = _files(to, path)
+    if card:
+        files.append(_beside(path, ".md"))
+    _refuse_existing(files, path, folder=to == "timm", force=force)
+    trained = load(run)
+    if to in ("torchvision", "timm"):
+        require_peer(trained, to)
+    _writers()[to](trained, path, dense)
+    if card:
+        from vggrepro import card as cards
+
+        write_text(files[-1], cards.card(run, trained, to, path))
+    size = sum(file.stat().st_size for file in files) / 1e6
+    say(f"export {run.name}: {to}, {size:,.1f} MB; input: {_input_line(trained, to)}")
+    return files
+
+
+def _input_line(trained: Trained, to: str) -> str:
+    """The preprocessing in a line."""
+    if to == "onnx":
+        return "uint8 RGB (N, H, W, 3); mean and scale are in the graph"
+    if to in ("torchvision", "timm"):
+        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (trained.mean, trained.std))
+        return f"RGB 0-1, Normalize(mean=({mean}), std=({std}))"
+    order = ("BGR", tuple(reversed(trained.mean_rgb))) if to == "caffe" else ("RGB", trained.mean_rgb)
+    mean = ", ".join(f"{value:.3f}" for value in order[1])
+    return f"({order[0]} 0-255 - ({mean})) * {trained.input_scale:g}"
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _files(to: str, path: Path) -> list[Path]:
+    """All files of an export, the weights first."""
+    if to == "timm":
+        return [path / "model.safetensors", path / "config.json"]
+    if to == "caffe":
+        return [path, path.with_suffix(".prototxt"), _beside(path, ".json")]
+    if to == "torchvision" and path.suffix != ".safetensors":
+        return [path, _beside(path, ".json")]
+    return [path]
+
+
+def _refuse_existing(files: list[Path], path: Path, *, folder: bool, force: bool) -> None:
+    if not folder and path.is_dir():
+        raise InputError(f"--out {path} is a folder; give the name of a file to write")
+    if folder and path.is_file():
+        raise InputError(f"--out {path} is a file; timm's format is a folder: give the name of one")
+    there = [str(file) for file in files if file.exists()]
+    if there and not force:
+        raise InputError(f"{there[0]} is there already; give --force to overwrite it, or another --out")
+
+
+def _writers() -> dict[str, Callable[[Trained, Path, bool], None]]:
+    """How each format is written; onnx is imported only where it is wanted."""
+
+    def torchvision(trained: Trained, path: Path, _: bool) -> None:
+        from vggrepro.formats import torchvision as format_
+
+        format_.write(path, trained)
+        if path.suffix != ".safetensors":
+            write_json(_beside(path, ".json"), trained.about())
+
+    def timm(trained: Trained, path: Path, _: bool) -> None:
+        from vggrepro.formats import timm as format_
+
+        format_.write(path, trained)
+
+    def safetensors(trained: Trained, path: Path, _: bool) -> None:
+        weights.save(path, trained.tensors, trained.about())
+
+    def onnx(trained: Trained, path: Path, dense: bool) -> None:
+        from vggrepro.formats import onnx as format_
+
+        format_.write(path, trained, dense)
+
+    def caffe(trained: Trained, path: Path, _: bool) -> None:
+        from vggrepro.formats import caffe_writer
+
+        caffe_writer.write(path, trained)
+        write_text(path.with_suffix(".prototxt"), caffe_writer.prototxt(trained))
+        write_json(_beside(path, ".json"), trained.about())
+
+    return {"torchvision": torchvision, "timm": timm, "safetensors": safetensors, "onnx": onnx, "caffe": caffe}

@@ -1,0 +1,116 @@
+"""Other people's weights: one module a format; which one a file is, its contents say, not its name."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from vggrepro.errors import InputError
+from vggrepro.formats.base import Foreign, Source
+
+HEAD = 4096  # bytes from a file's beginning that tell its format
+MAX_HEADER = 100_000_000  # of safetensors files
+HDF5 = b"\x89HDF\r\n\x1a\n"
+NOTHING_READABLE = (
+    "give a .caffemodel, MatConvNet's .mat, Keras's .h5 or .keras, a state dict of torchvision or timm, ONNX or "
+    "safetensors"
+)
+
+
+def read(path_or_name: Path | str, net: str) -> Foreign:
+    """Weights from a file of any known format, or of timm by name (`timm:vgg16.tv_in1k`), checked to be `net`'s.
+
+    Raises:
+        InputError: no such file, no known format, damaged, another net, too large.
+    """
+    text = str(path_or_name)
+    if text.startswith("timm:"):
+        from vggrepro.formats import timm
+
+        return timm.read_name(text.removeprefix("timm:"), net)
+    source = Source(Path(path_or_name))
+    return importlib.import_module(f"vggrepro.formats.{format_of(source)}").read(source, net)
+
+
+def format_of(source: Source) -> str:
+    """The module that reads a file: caffe, matconvnet, keras, onnx, torchvision (all that torch saved), own
+    (all safetensors).
+
+    torch's and safetensors' files differ in their tensors' names only, which those modules look at.
+
+    Raises:
+        InputError: no such file, or no known format; where it is a known slip, it is named.
+    """
+    path = source.path
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file of weights")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give a file of weights, or timm:NAME") from None
+    except PermissionError:
+        raise InputError(f"{path} cannot be read; change its permissions") from None
+    if slip := _slip(head):
+        raise InputError(f"{path}: {slip}")
+    if head.startswith(b"MATLAB "):
+        return "matconvnet"
+    if head.startswith(HDF5) or HDF5 in (head[offset : offset + 8] for offset in (512, 1024, 2048)):
+        return "keras"
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_kind(path)
+    if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05":
+        return "torchvision"  # torch's format before 1.6, a pickle
+    length = int.from_bytes(head[:8], "little")
+    if 2 <= length < MAX_HEADER and head[8:9] == b"{":
+        return "own"
+    if kind := _protobuf_kind(source):
+        return kind
+    raise InputError(f"{path}: its format is not known; {NOTHING_READABLE}")
+
+
+def _slip(head: bytes) -> str | None:
+    """What a file is that is taken for weights by mistake, and what to do."""
+    start = head.lstrip()[:200].lower()
+    if not head:
+        return "is empty; download it again"
+    if not head.strip(b"\0"):
+        return "begins with zeros, as an unfinished download; download it again"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page, not weights; open the address in a browser and download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not weights; fetch the file with 'git lfs pull'"
+    if start.startswith((b"name:", b"layer", b"input:", b"input_dim")) and b"\0" not in head:
+        return "is a prototxt, the net without its weights; give the .caffemodel"
+    if head.startswith(b"MATLAB 7.3"):
+        return "is of MATLAB 7.3, which is not read; save it again in MATLAB with -v7"
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")) or head[257:262] == b"ustar":
+        return "is an archive; unpack it and give the file of weights inside"
+    return None
+
+
+def _zip_kind(path: Path) -> str:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+        raise InputError(f"{path}: is a damaged or cut zip file ({error}); download it again") from None
+    if "model.weights.h5" in names:
+        return "keras"
+    if any(name.endswith("data.pkl") for name in names):
+        return "torchvision"
+    raise InputError(f"{path}: is a zip file without weights; unpack it and give the file of weights inside")
+
+
+def _protobuf_kind(source: Source) -> str | None:
+    """caffe or onnx, by the numbers of the message's own fields; None if it is no protobuf message."""
+    from vggrepro.formats import caffe, wire
+
+    fields = caffe.top_fields(source)
+    if {(1, wire.VARINT), (7, wire.LENGTH)} <= fields:  # ModelProto.ir_version, .graph
+        return "onnx"
+    if fields & {(caffe.NET_V1, wire.LENGTH), (caffe.NET_LAYER, wire.LENGTH)}:
+        return "caffe"
+    return None

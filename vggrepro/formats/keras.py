@@ -1,0 +1,217 @@
+"""Keras's weights: `.h5` of all its versions and `.keras`.
+
+Kernels are (h, w, in, out), matrices (in, out), fc1 sees (h, w, channel) flattened. Keras's VGG16 and VGG19 are the
+authors' Caffe models, so that their input is BGR, 0-255 minus the mean.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vggrepro import paper
+from vggrepro.errors import InputError
+from vggrepro.formats import published
+from vggrepro.formats.base import (
+    CAFFE_MEAN_RGB,
+    MAX_BYTES,
+    Foreign,
+    Source,
+    bgr_to_rgb,
+    check_shapes,
+    geometry,
+    names_by_order,
+    printable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import h5py
+
+BLOCK = re.compile(r"block(\d)_conv(\d)")
+FC = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
+MAX_OBJECTS = 20_000  # of one file
+WEIGHTS = "model.weights.h5"  # in a .keras file
+
+
+def read(source: Source, net: str) -> Foreign:
+    """The weights of an .h5 or .keras file: BGR folded into conv1_1, input 0-255 minus the authors' mean.
+
+    Raises:
+        InputError: h5py is missing, a damaged file, another net, no FC layers, Theano's ordering, or too large.
+    """
+    net, place = paper.check_net(net), str(source.path)
+    with _opened(source) as file:
+        layers = _layers(file, place)
+        named, by_order = _named(layers, net, place)
+        shapes = {name: _shape(name, data.shape, place) for name, data in named.items()}
+        classes, crop, width = geometry(net, shapes, place)
+        expected = paper.shapes(net, classes, crop, width)
+        check_shapes(net, shapes, expected, place)
+        maps = shapes["fc6.weight"][1] // (crop // paper.STRIDE) ** 2
+        tensors = {
+            name: _tensor(named[name], shape, maps if name == "fc6.weight" else 0) for name, shape in expected.items()
+        }
+    tensors["conv1_1.weight"] = bgr_to_rgb(tensors["conv1_1.weight"]).contiguous()
+    known = published.find(source)
+    notes = ["its layers have other names than Keras's VGG and were taken in their order"] if by_order else []
+    if not known:
+        notes.append("Keras's preprocessing for VGG ('caffe': BGR, minus the mean) is taken for its own")
+    return Foreign(
+        net=net,
+        tensors=tensors,
+        mean_rgb=CAFFE_MEAN_RGB,
+        input_scale=1.0,
+        classes=classes,
+        format="Keras",
+        origin=known.origin if known else f"trained elsewhere: the Keras weights {source.path.name}",
+        place=place,
+        known=known is not None,
+        scale=known.scale if known else None,
+        notes=tuple(notes),
+        hashes={"sha256": source.sha256, "md5": source.md5},
+        crop=crop,
+        width=width,
+    )
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[h5py.File]:
+    """The HDF5 file, of a .keras file the one inside; h5py's errors in a line."""
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(f"{source.path}: needs h5py; install it with: pip install 'vggrepro[keras]'") from None
+    place = str(source.path)
+    try:
+        if not zipfile.is_zipfile(source.path):
+            with h5py.File(source.path, "r") as file:
+                yield file
+            return
+        with zipfile.ZipFile(source.path) as archive:
+            size = archive.getinfo(WEIGHTS).file_size
+            if size > MAX_BYTES:
+                raise InputError(f"{place}: {WEIGHTS} would have {size:,} bytes, more than any net of Table 1")
+            with archive.open(WEIGHTS) as member:
+                data = io.BytesIO(member.read(size))
+        with h5py.File(data, "r") as file:
+            yield file
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]  # h5py raises all of these for damaged files
+        raise InputError(f"{place}: is a damaged or cut HDF5 file ({reason}); download it again") from None
+
+
+def _layers(file: h5py.File, place: str) -> dict[str, list[h5py.Dataset]]:
+    """The tensors of each layer, in the model's order; links to other files are not followed.
+
+    Raises:
+        InputError: too many objects, or numbers that lie in other files.
+    """
+    import h5py
+
+    found: dict[str, list[h5py.Dataset]] = {}
+    count = 0
+
+    def visit(path: str, item: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > MAX_OBJECTS:
+            raise InputError(f"{place}: holds more than {MAX_OBJECTS:,} objects; it is no net of Table 1")
+        if not isinstance(item, h5py.Dataset) or "optimizer" in path or not item.ndim:
+            return
+        if item.external or item.is_virtual:
+            raise InputError(f"{place}: {path} lies in another file; give a file that is whole")
+        found.setdefault(_layer_name(path, item), []).append(item)
+
+    file.visititems(visit)
+    root = file.get("model_weights", file)
+    written = [_text(name) for name in root.attrs.get("layer_names", ())]
+    return dict(sorted(found.items(), key=lambda entry: _order(entry[0], written)))
+
+
+def _layer_name(path: str, item: h5py.Dataset) -> str:
+    """The layer of a tensor: a name of Keras's VGG in its path, else the group it is in.
+
+    Keras 3 calls groups by their kind (`conv2d_1`) and keeps the layer's own name beside the tensors.
+    """
+    parts = path.split("/")
+    groups = parts[:-1]
+    if groups[-1:] == ["vars"]:
+        groups = [*groups[:-1], *([_text(item.parent.attrs["name"])] if "name" in item.parent.attrs else [])]
+    usual = (part for part in reversed(groups) if BLOCK.fullmatch(part) or part in FC)
+    return next(usual, printable(groups[-1] if groups else path))
+
+
+def _text(value: Any) -> str:
+    return printable(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
+
+
+def _order(name: str, written: Sequence[str]) -> tuple[int, bool, str, int]:
+    """As the file lists its layers; else convolutions before FC layers, each kind by its number."""
+    kind, _, number = name.rpartition("_")
+    place = written.index(name) if name in written else len(written)
+    if not number.isdecimal():
+        kind, number = name, "0"
+    return place, kind.startswith(("dense", "fc", "pred")), kind, int(number[:9])
+
+
+def _named(layers: Mapping[str, Sequence[h5py.Dataset]], net: str, place: str) -> tuple[dict[str, h5py.Dataset], bool]:
+    """The tensors by our names, and whether their layers were taken in their order."""
+    ours = {name: _our_name(name) for name in layers}
+    by_order = not all(ours.values())
+    if by_order:
+        kinds = "".join("c" if any(item.ndim == 4 for item in items) else "f" for items in layers.values())
+        if names := names_by_order(kinds, net):
+            ours = dict(zip(layers, names, strict=True))
+    result: dict[str, h5py.Dataset] = {}
+    for layer, items in layers.items():
+        if len(items) > 2:
+            raise InputError(
+                f"{place}: {layer} has {len(items)} tensors instead of a kernel and a bias; batch normalisation is not "
+                "the paper's"
+            )
+        for item in items:
+            result[f"{ours[layer] or layer}.{'weight' if item.ndim > 1 else 'bias'}"] = item
+    return result, by_order
+
+
+def _our_name(layer: str) -> str | None:
+    match = BLOCK.fullmatch(layer)
+    return f"conv{match[1]}_{match[2]}" if match else FC.get(layer)
+
+
+def _shape(name: str, shape: tuple[int, ...], place: str) -> tuple[int, ...]:
+    """A tensor's shape in our layout."""
+    if name == "conv1_1.weight" and shape[1:] == (3, 3, 3) and shape[0] != 3:
+        raise InputError(
+            f"{place}: is of Theano's ordering, whose convolutions are mirrored; give the 'tf_dim_ordering' file"
+        )
+    if len(shape) == 4:
+        return (shape[3], shape[2], shape[0], shape[1])
+    return shape[::-1]
+
+
+def _tensor(data: h5py.Dataset, shape: tuple[int, ...], channels: int) -> Tensor:
+    """A tensor in our layout and `shape`: convolutions (h, w, in, out) -> (out, in, h, w), matrices transposed.
+
+    fc6's inputs are flattened (h, w, channel) there and (channel, h, w) here; `channels` is 0 for other tensors.
+    """
+    values = torch.from_numpy(np.asarray(data[()], np.float32))
+    if channels:
+        side = math.isqrt(shape[1] // channels)
+        values = values.view(side, side, channels, shape[0]).permute(3, 2, 0, 1).flatten(1)
+    elif values.ndim == 4:
+        values = values.permute(3, 2, 0, 1)
+    return (values.T if values.ndim == 2 and not channels else values).contiguous()

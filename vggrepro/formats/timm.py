@@ -1,0 +1,137 @@
+"""timm's weights: `features.N` as torchvision's, `pre_logits.fc1`, `fc2` as convolutions, `head.fc`.
+
+Written as a folder of the form that timm loads by itself: `config.json` and `model.safetensors`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from vggrepro import paper
+from vggrepro.errors import InputError
+from vggrepro.files import write_json
+from vggrepro.formats import base, torchvision
+from vggrepro.formats.base import Foreign
+from vggrepro.formats.torchvision import TWINS, Preprocessing
+from vggrepro.progress import say
+
+if TYPE_CHECKING:
+    from vggrepro.exporting import Trained
+
+HEAD = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
+
+
+def names(net: str) -> dict[str, str]:
+    """Our tensor names and timm's."""
+    return {
+        own: HEAD.get(name.rpartition(".")[0], name.rpartition(".")[0]) + "." + name.rpartition(".")[2]
+        for own, name in torchvision.names(net).items()
+    }
+
+
+def write(folder: Path, trained: Trained) -> None:
+    """Writes `model.safetensors` and then `config.json`, which timm reads first."""
+    from vggrepro import weights
+
+    state = {}
+    for own, theirs in names(trained.net).items():
+        tensor = trained.tensors[own]
+        if own == "fc6.weight":
+            tensor = tensor.view(len(tensor), -1, *[trained.crop // paper.STRIDE] * 2)
+        elif own == "fc7.weight":
+            tensor = tensor[:, :, None, None]
+        state[theirs] = tensor
+    weights.save(folder / "model.safetensors", state, trained.about())
+    write_json(folder / "config.json", config(trained))
+
+
+def config(trained: Trained) -> dict[str, Any]:
+    """timm's description of a model; its test transform is the centre crop at Q = S."""
+    classes = trained.config.get("class_names")
+    words = trained.config.get("class_words")
+    return {
+        "architecture": TWINS[trained.net],
+        "num_classes": trained.classes,
+        "num_features": 512,
+        **({"label_names": classes} if classes else {}),
+        **({"label_descriptions": dict(zip(classes, words, strict=True))} if classes and words else {}),
+        "pretrained_cfg": {
+            "tag": "vggrepro",
+            "custom_load": False,
+            "input_size": [3, trained.crop, trained.crop],
+            "fixed_input_size": False,
+            "pool_size": [7, 7],
+            "interpolation": trained.resample,
+            "crop_pct": trained.crop / trained.test_side,
+            "crop_mode": "center",
+            "mean": trained.mean,
+            "std": trained.std,
+            "first_conv": "features.0",
+            "classifier": "head.fc",
+        },
+    }
+
+
+def foreign(
+    state: Mapping[str, Tensor], place: str, net: str, how: Preprocessing, hashes: dict[str, str], origin: str = ""
+) -> Foreign:
+    """timm's weights as ours: the FC layers' kernels become rows, channel first."""
+    tensors = torchvision.renamed(state, net, [names(twin) for twin in TWINS], place)
+    for name in ("fc6.weight", "fc7.weight"):
+        if name in tensors:
+            tensors[name] = tensors[name].flatten(1)
+    origin = origin or f"trained elsewhere: {Path(place).name} in timm's format"
+    return torchvision.made(tensors, net, how, "timm", origin, place, hashes, known=False)
+
+
+def preprocessing(path: Path) -> tuple[Any, Any] | None:
+    """(mean, std) of the `config.json` that timm's hub has beside a file; None without one."""
+    from vggrepro.files import read_json
+
+    beside = path.with_name("config.json")
+    if not beside.is_file():
+        return None
+    values = read_json(beside)
+    described = values.get("pretrained_cfg", values)
+    try:
+        mean, std = ([float(value) for value in described[name]] for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (mean, std) if len(mean) == len(std) == 3 and min(std) > 0 else None
+
+
+def read_name(name: str, net: str) -> Foreign:
+    """Weights that timm has by name, such as `vgg16.tv_in1k`; timm downloads them.
+
+    Raises:
+        InputError: no such VGG, no network, another net.
+    """
+    import timm
+
+    base_name = name.partition(".")[0]
+    if base_name not in TWINS.values() or name not in [*timm.list_models("vgg*", pretrained=True), base_name]:
+        known = ", ".join(model for model in timm.list_models("vgg*", pretrained=True) if "_bn" not in model)
+        raise InputError(f"timm:{name}: not one of timm's VGGs without batch normalisation; choose one of {known}")
+    twin = next(own for own, theirs in TWINS.items() if theirs == base_name)
+    if paper.check_net(net) != twin:
+        raise InputError(f"timm:{name}: holds net {twin}, not {net}; import it as {twin}")
+    say(f"timm:{name}: downloading, if it is not in the cache (without a network this takes a minute to fail)")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries, two lines each
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:  # whatever its download, its cache or its files run into
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(
+            f"timm:{name}: could not be downloaded ({line}); download its model.safetensors where there is a network "
+            "and give that file"
+        ) from None
+    described: Any = model.pretrained_cfg
+    how = Preprocessing(tuple(described["mean"]), tuple(described["std"]), said=True)
+    origin = f"trained elsewhere: timm's {described.get('architecture', base_name)}.{described.get('tag', '')}"
+    origin = origin.rstrip(".") + f", {base.NOT_THE_PAPERS}"
+    return foreign(model.state_dict(), f"timm:{name}", net, how, {}, origin)

@@ -1,0 +1,179 @@
+"""Weights trained elsewhere become a finished run, which evaluate, fuse, report and predict treat like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from vggrepro import __version__, formats, paper, synsets, weights
+from vggrepro.errors import InputError
+from vggrepro.files import atomic, lock, write_json
+from vggrepro.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign
+from vggrepro.paper import Run, Scale
+from vggrepro.progress import say
+from vggrepro.provenance import commit
+from vggrepro.runs import RunFolder
+
+UNKNOWN_SCALE = "256"  # stands for S where nobody knows it: evaluate takes its Q from it
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+def import_weights(
+    net: str,
+    origin: Path | str,
+    runs: Path,
+    name: str | None = None,
+    scale: str | None = None,
+    *,
+    resample: str | None = None,
+    replace: bool = False,
+) -> RunFolder:
+    """Reads weights of any known format and writes them as a finished run.
+
+    A kill leaves the folder as it was; the same import again changes nothing.
+
+    Args:
+        net: of Table 1.
+        origin: a file, or `timm:NAME`.
+        runs: the folder of run folders.
+        name: of the run; None: the paper's for `scale` or a published file's, else net and format.
+        scale: the training scale S; None: that of the name or the published file.
+        resample: with which evaluate rescales images for it, bilinear or bicubic; None: the file's, else bilinear.
+        replace: a run of that name may be there, and goes.
+
+    Raises:
+        InputError: unreadable or unfitting weights, a name that contradicts net or scale, or a run that is there.
+    """
+    net = paper.check_net(net)
+    run = _asked(net, name, scale)
+    early = name or (run.name if run else None)
+    if early:  # before half a gigabyte is read
+        _refuse_other(RunFolder(runs / early), None, replace)
+    foreign = formats.read(origin, net)
+    if run is None and foreign.scale:
+        run = Run(net, Scale.parse(foreign.scale))
+    folder = RunFolder(runs / (name or (run.name if run else f"{net}-{foreign.format.lower()}")))
+    config = _config(foreign, run or Run(net, Scale.parse(UNKNOWN_SCALE)), resample, origin)
+    for note in _notes(foreign, run):
+        say(f"note: {note}")
+    with lock(folder.path, f"vggrepro import {folder.name}"):
+        if _refuse_other(folder, config, replace):
+            say(f"{folder.name} holds these weights already")
+            return folder
+        for left in folder.path.glob(".tmp*"):  # safetensors' own, of an import that was killed
+            left.unlink()
+        with atomic(folder.weights_path) as temporary:
+            weights.write(temporary, foreign.tensors, {"run": folder.name})
+            # From here on, a kill leaves an unfinished run, never the old weights with the new config.
+            folder.weights_path.unlink(missing_ok=True)
+            folder.metrics_path.unlink(missing_ok=True)
+            folder.remove_progress()
+            write_json(folder.config_path, config)
+    say(f"{folder.name}: {foreign.origin}; next: vggrepro evaluate {folder.name}")
+    return folder
+
+
+def _asked(net: str, name: str | None, scale: str | None) -> Run | None:
+    """The run that --as and --scale ask for; None if they leave it to the file.
+
+    Raises:
+        InputError: no name for a folder, or one of the paper's runs that is another net or scale.
+    """
+    asked = Run(net, Scale.parse(scale)) if scale else None
+    if name is None:
+        return asked
+    if not NAME.fullmatch(name):
+        raise InputError(f"--as '{name}' is no name for a run; use letters, digits, '-', '_' and '.'")
+    named = next((run for run in paper.all_runs() if run.name == name), None)
+    if named is None:
+        return asked
+    if named.net != net:
+        raise InputError(f"--as {name} is the paper's name for a run of net {named.net}, not {net}; give another")
+    if asked and asked.scale != named.scale:
+        raise InputError(f"--as {name} has S = {named.scale.label}, --scale {scale}; give one of them")
+    return named
+
+
+def _refuse_other(folder: RunFolder, config: dict[str, Any] | None, replace: bool) -> bool:
+    """Whether the folder holds this import already, whose config is `config`; None asks before it is known.
+
+    Raises:
+        InputError: it holds something else that must not be lost.
+    """
+    used = folder.finished or folder.checkpoint_path.exists() or folder.metrics_path.exists()
+    if not used or not folder.config_path.is_file():
+        return False
+    was = folder.config()
+    imported = was.get("imported")
+    if imported and config is None:
+        return False  # perhaps the same; known when the file was read
+    if imported and config and _identity(was) == _identity(config) and folder.finished:
+        return True
+    if replace:
+        return False
+    held = f"imported weights ({was.get('origin')})" if imported else "a run that was trained here"
+    raise InputError(f"{folder.path} holds {held}; give another name with --as, or --replace")
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    """What makes two imports the same: all but the file's place and our version."""
+    imported = {key: value for key, value in config["imported"].items() if key != "file"}
+    return {**config, "imported": imported, "versions": None}
+
+
+def _config(foreign: Foreign, run: Run, resample: str | None, origin: Path | str) -> dict[str, Any]:
+    """config.json of an imported run; `origin` marks it in every table."""
+    names = class_names(foreign)
+    return {
+        "net": foreign.net,
+        "scale": str(run.scale),
+        "fc_only": run.fc_only,
+        "crop": foreign.crop,
+        "width": foreign.width,
+        "classes": foreign.classes,
+        **({"class_names": list(names), "class_words": list(synsets.words(names))} if names else {}),
+        "mean_rgb": list(foreign.mean_rgb),
+        "input_scale": foreign.input_scale,
+        "origin": foreign.origin,
+        "imported": {
+            "file": str(origin),
+            "format": foreign.format,
+            "known": foreign.known,
+            "class_order": foreign.class_order,
+            **(foreign.hashes or {"tensors": digest(foreign)}),
+        },
+        "recipe": {"resample": resample or foreign.resample, "lrn": foreign.lrn},
+        "versions": {"vggrepro": __version__, "commit": commit()},
+    }
+
+
+def class_names(foreign: Foreign) -> tuple[str, ...] | None:
+    """The classes by name where they are known: 1000 of ImageNet in the order of wnids, or those in the file."""
+    if foreign.class_names is None and foreign.class_order == WNID_ORDER and foreign.classes == len(synsets.table()):
+        return tuple(synsets.table())
+    return foreign.class_names
+
+
+def digest(foreign: Foreign) -> str:
+    """SHA-256 over the tensors, for weights that come by a name and not in a file."""
+    result = hashlib.sha256()
+    for name in sorted(foreign.tensors):
+        result.update(name.encode())
+        result.update(foreign.tensors[name].contiguous().view(-1).numpy().data)
+    return result.hexdigest()
+
+
+def _notes(foreign: Foreign, run: Run | None) -> list[str]:
+    """What the user should know, a sentence each."""
+    result = list(foreign.notes)
+    if not foreign.known and foreign.hashes:
+        result.append(f"no published file has its hash (sha256 {foreign.hashes['sha256'][:16]}…): {foreign.origin}")
+    if not foreign.known and foreign.class_names is None and class_names(foreign):
+        result.append("its 1,000 classes are taken as ImageNet's in the order of wnids; evaluate tells if they are not")
+    if run is None:
+        result.append(f"its training scale is not known: evaluate takes Q for S = {UNKNOWN_SCALE}; --scale says it")
+    elif not foreign.known and NOT_THE_PAPERS in foreign.origin:
+        result.append(f"tables show it as {run.name}, marked '{NOT_THE_PAPERS}'")
+    return result
