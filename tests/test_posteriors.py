@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -76,42 +77,27 @@ def test_the_file_format_is_the_contract(tmp_path: Path) -> None:
     )
 
 
-def test_average_by_hand(tmp_path: Path) -> None:
-    a = plant(tmp_path / "a.parquet", [[0.5, 0.25, 0.25], [1, 0, 0]], [0, 1])
-    b = plant(tmp_path / "b.parquet", [[0.25, 0.75, 0], [0, 1, 0]], [0, 1])
-    c = plant(tmp_path / "c.parquet", [[0, 0.5, 0.5], [0.5, 0.5, 0]], [0, 1])
-    (batch,) = posteriors.average([a, b, c])
-    assert batch.posteriors == pytest.approx(np.array([[0.25, 0.5, 0.25], [0.5, 0.5, 0]]))
-    assert batch.posteriors.dtype == np.float64
-
-
-def test_average_of_files_written_in_parts_of_different_sizes(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    values = rng.dirichlet(np.ones(3), size=5000).astype(np.float32)
-    keys, labels = [str(i) for i in range(5000)], np.zeros(5000, dtype=np.int32)
-    for name, step in (("a", 7), ("b", 3000)):
-        starts = range(0, 5000, step)
-        parts = [Batch(keys[i : i + step], labels[i : i + step], values[i : i + step]) for i in starts]
-        posteriors.write(tmp_path / name, parts, 3, ORIGIN)
-    mean = np.concatenate([batch.posteriors for batch in posteriors.average([tmp_path / "a", tmp_path / "b"])])
-    np.testing.assert_allclose(mean, values)
-
-
 def test_ranks_break_ties_by_class_order() -> None:
     rows = np.array([[0.25, 0.25, 0.25, 0.25]] * 4)
     assert posteriors.ranks(rows, np.array([0, 1, 2, 3])).tolist() == [0, 1, 2, 3]
     assert posteriors.ranks(np.array([[0.2, 0.5, 0.3]]), np.array([2])).tolist() == [1]
 
 
-def test_errors_by_hand(tmp_path: Path) -> None:
-    falling = [0.4, 0.25, 0.15, 0.1, 0.06, 0.04]  # class i has rank i
-    score = posteriors.score(posteriors.read(plant(tmp_path / "p", [falling] * 8, [0, 1, 4, 5, 0, 0, 5, 5])))
-    assert (score.images, score.top1, score.top5) == (8, 62.5, 37.5)  # 5 and 3 of 8 images
+def test_errors_by_hand() -> None:
+    ranks = np.array([0, 1, 4, 5, 0, 0, 5, 5])
+    assert posteriors.score_of(ranks, 6) == posteriors.Score(8, 62.5, 37.5)  # 5 and 3 of 8 images
+    assert posteriors.score_of(ranks, 5).top5 is None
 
 
-def test_five_classes_have_no_top_5(tmp_path: Path) -> None:
-    score = posteriors.score(posteriors.read(plant(tmp_path / "p", [[0.2] * 5], [1])))
-    assert (score.top1, score.top5) == (100.0, None)
+@pytest.mark.parametrize("classes", [1, 2, 300, 70_000])
+def test_ranks_of_any_number_of_classes(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    rows = rng.integers(0, 50, (4, classes)).astype(np.float32)  # many ties
+    labels = rng.integers(0, classes, 4)
+    order = np.argsort(-rows, axis=1, kind="stable")
+    expected = [list(order[i]).index(label) for i, label in enumerate(labels)]
+    assert posteriors.ranks(rows, labels).tolist() == expected
+    assert posteriors.ranks(np.zeros((1, classes)), np.array([classes - 1])).tolist() == [classes - 1]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +140,7 @@ def test_a_file_damaged_inside_is_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:60] = b"\xff" * 56  # the first page's header; the footer is whole
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"p\.parquet: damaged near row 0") as error:
+    with pytest.raises(InputError, match=r"p\.parquet: damaged parquet file") as error:
         list(posteriors.read(path))
     assert "\n" not in str(error.value)
 
@@ -163,7 +149,7 @@ def test_a_missing_file_and_one_of_other_columns(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.parquet does not exist; run 'vggrepro evaluate'"):
         list(posteriors.read(tmp_path / "none.parquet"))
     pq.write_table(pa.table({"key": ["a"], "score": [1.0]}), tmp_path / "other.parquet")
-    with pytest.raises(InputError, match=r"other.parquet: columns \['key', 'score'\] are not key, label, posterior"):
+    with pytest.raises(InputError, match=r"other.parquet: its columns \(key, score\) are not key, label and posterior"):
         list(posteriors.read(tmp_path / "other.parquet"))
 
 
@@ -171,7 +157,7 @@ def test_empty_cells_are_refused(tmp_path: Path) -> None:
     rows = pa.array([[0.5, 0.5], None], pa.list_(pa.float32(), 2))
     table = pa.table({"key": ["a", "b"], "label": pa.array([0, 1], pa.int32()), "posterior": rows})
     pq.write_table(table, tmp_path / "p.parquet")
-    with pytest.raises(InputError, match=r"p\.parquet: an empty cell"):
+    with pytest.raises(InputError, match=r"p\.parquet: row 1 has no posterior"):
         list(posteriors.read(tmp_path / "p.parquet"))
 
 
@@ -183,36 +169,115 @@ def test_a_file_without_our_metadata_has_no_origin(tmp_path: Path) -> None:
         posteriors.read_origin(tmp_path / "p.parquet")
 
 
-def test_files_of_different_images_labels_or_classes_are_not_averaged(tmp_path: Path) -> None:
-    first = plant(tmp_path / "first", [[0.5, 0.5]] * 2, [0, 1])
-    others = {
-        r"differ in their images \('a' against 'x'\)": plant(tmp_path / "keys", [[0.5, 0.5]] * 2, [0, 1], "xb"),
-        r"differ in their images \('a' against 'b'\)": plant(tmp_path / "order", [[0.5, 0.5]] * 2, [0, 1], "ba"),
-        "give different labels to image 'b'": plant(tmp_path / "labels", [[0.5, 0.5]] * 2, [0, 0]),
-        "has 2 classes, .*wide 3": plant(tmp_path / "wide", [[0.5, 0.25, 0.25]] * 2, [0, 1]),
-        r"differ in their images \('fewer rows' against 'more rows'\)": plant(
-            tmp_path / "more", [[0.5, 0.5]] * 3, [0, 1, 0]
-        ),
-    }
-    for said, other in others.items():
-        with pytest.raises(InputError, match=said):
-            list(posteriors.average([first, other]))
-
-
-def test_nothing_to_average() -> None:
-    with pytest.raises(InputError, match="nothing to average"):
-        list(posteriors.average([]))
-
-
-def test_images_without_a_label_have_no_error(tmp_path: Path) -> None:
-    for label in (-1, 2):
-        path = plant(tmp_path / "p", [[0.5, 0.5]] * 2, [0, label])
-        with pytest.raises(InputError, match="val: image 'b' has no label among 2 classes"):
-            posteriors.score(posteriors.read(path), "val")
-
-
 def test_stale_says_why() -> None:
     assert ORIGIN.stale(dataclasses.replace(ORIGIN, precision="bf16", commit="d", version="1")) is None
     assert ORIGIN.stale(dataclasses.replace(ORIGIN, weights="v")) == "other weights"
     assert ORIGIN.stale(dataclasses.replace(ORIGIN, fingerprint="g")) == "another data set"
     assert ORIGIN.stale(dataclasses.replace(ORIGIN, flip=False)) == "other flips"
+
+
+FLOATS = pa.list_(pa.float32(), 2)
+
+
+def table(**columns: pa.Array) -> pa.Table:
+    """Three rows of two classes; `columns` replace or add."""
+    rows = pa.array([[0.25, 0.75], [1, 0], [0.5, 0.5]], FLOATS)
+    return pa.table({"key": ["a", "b", "c"], "label": pa.array([0, 1, -1], pa.int32()), "posterior": rows} | columns)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"posterior": table()["posterior"].cast(pa.list_(pa.float32()))},
+        {"posterior": table()["posterior"].cast(pa.large_list(pa.float64()))},
+        {
+            "posterior": pa.array(
+                np.array(table()["posterior"].to_pylist(), np.float16).tolist(), pa.list_(pa.float16())
+            )
+        },
+        {"label": pa.array([0, 1, -1], pa.int64())},
+        {"key": pa.array(["a", "b", "c"], pa.large_string())},
+        {"key": pa.array(["a", "b", "c"]).dictionary_encode()},
+        {"key": pa.array([b"a", b"b", b"c"])},
+        {"confidence": pa.array([0.75, 1.0, 0.5])},
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd", "row_group_size": 2, "store_schema": False}])
+def test_files_of_other_tools(tmp_path: Path, columns: dict[str, pa.Array], options: dict[str, Any]) -> None:
+    content = table(**columns)
+    content = content.select(content.column_names[::-1])
+    pq.write_table(content, tmp_path / "p", **options)
+    assert posteriors.shape_of(tmp_path / "p") == posteriors.Shape(3, 2, foreign=True)
+    for rows in (1, 2, 3, 100):
+        batches = list(posteriors.read(tmp_path / "p", rows))
+        assert [key for batch in batches for key in batch.keys] == ["a", "b", "c"]
+        assert np.concatenate([batch.labels for batch in batches]).tolist() == [0, 1, -1]
+        assert np.concatenate([batch.posteriors for batch in batches]).tolist() == [[0.25, 0.75], [1, 0], [0.5, 0.5]]
+        sizes = [len(values) for values in posteriors.values(tmp_path / "p", rows)]
+        assert sum(sizes) == 3 and set(sizes[:-1]) <= {rows}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (table(posterior=pa.array([[0.5, 0.5], [1.0], [0.5, 0.5]])), "row 1 has 1 posteriors, row 0 2"),
+        (table(posterior=pa.array([[0.5, 0.5], [1.0, 0.0], [1.0, None]])), "row 2 lacks a posterior"),
+        (table(posterior=pa.array([[], [1.0], [1.0]])), "row 0 has no posteriors"),
+        (table(posterior=pa.array([[0, 1]] * 3)), r"posteriors are list<\w+: int64>, not a list of floats per row"),
+        (table(posterior=pa.array([0.5] * 3)), "posteriors are double, not a list of floats per row"),
+        (table(key=pa.array([1, 2, 3])), "keys are int64, not strings"),
+        (table(key=pa.array(["a", None, "c"])), "row 1 has no key"),
+        (table(key=pa.array(["a", "b", "a"])), "rows 0 and 2 are both image 'a'"),
+        (table(key=pa.array([b"a", b"b", b"\xff"])), "damaged parquet file .*UTF8"),
+        (table(label=pa.array([0, None, 1])), "row 1 has no label"),
+        (table(label=pa.array([0, 1, 2])), "row 2 has label 2 of 2 classes"),
+        (table(label=pa.array([0, 1, -2])), "row 2 has label -2 of 2 classes"),
+        (table(label=pa.array([0, 1, 2**40])), "row 2 has label 1099511627776 of 2 classes"),
+        (table(label=pa.array([0.0, 1.0, 0.0])), "labels are double, not integers"),
+        (table().slice(0, 0), "holds no images"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_row(tmp_path: Path, content: pa.Table, said: str) -> None:
+    pq.write_table(content, tmp_path / "p")
+    with pytest.raises(InputError, match=f"^{tmp_path / 'p'}: {said}") as error:
+        posteriors.images_of(tmp_path / "p")
+        list(posteriors.values(tmp_path / "p"))
+    assert "\n" not in str(error.value)
+
+
+def test_one_class(tmp_path: Path) -> None:
+    path = plant(tmp_path / "p", [[1.0], [1.0]], [0, 0])
+    assert posteriors.shape_of(path) == posteriors.Shape(2, 1, foreign=False)
+    assert [batch.posteriors.tolist() for batch in posteriors.read(path)] == [[[1.0], [1.0]]]
+
+
+def test_a_changed_bit_is_found_by_its_pages_checksum(tmp_path: Path) -> None:
+    path = plant(tmp_path / "p.parquet", [[0.5, 0.5]] * 8, [0] * 8)
+    content = bytearray(path.read_bytes())
+    at = bytes(content).index(np.array([0.5, 0.5], np.float32).tobytes())
+    content[at] ^= 1  # the last bit of a number: its row would still be a distribution
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"p\.parquet: damaged parquet file \(.*CRC"):
+        list(posteriors.read(path))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_damage_ends_otherwise_than_in_one_line(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    path = plant(tmp_path / "p", rng.dirichlet(np.ones(9), 8).tolist(), rng.integers(0, 9, 8).tolist())
+    (whole,) = posteriors.read(path)
+    content = bytearray(path.read_bytes())
+    at = int(rng.integers(len(content)))
+    if seed % 3 == 0:
+        del content[at:]
+    else:
+        content[at : at + seed] = rng.bytes(len(content[at : at + seed]))
+    path.write_bytes(content)
+    try:
+        posteriors.read_origin(path)
+        (batch,) = posteriors.read(path)
+    except InputError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    else:  # nothing that is read was hit
+        assert (batch.keys, batch.labels.tolist()) == (whole.keys, whole.labels.tolist())
+        np.testing.assert_array_equal(batch.posteriors, whole.posteriors)

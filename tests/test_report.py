@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from test_tables import RIGHT, WRONG, make_run, multi_scale, plant
+from test_tables import dataset_of as tiny
 
-from vggrepro import paper, report, tables
+from vggrepro import cli, documents, paper, report, tables
 from vggrepro.dataset import Dataset
+from vggrepro.paper import S256, Run
+from vggrepro.shelf import Shelf
 from vggrepro.tables import Table
 
 NAN = math.nan
@@ -49,14 +57,14 @@ One test scale.
 | :---- | :-- | :-- | ---------: | ----------: | ------: | ---------: | ----------: | ------: | :--- |
 | A     | 256 | 256 |       61.2 |        29.6 |   +31.6 |        6.1 |        10.4 |    -4.3 |      |
 | A-LRN | 256 | 256 |          – |        29.7 |       – |          – |        10.5 |       – | a    |
-| B     | 256 | 256 |   **28.7** |        28.7 |     0.0 |    **2.9** |         9.9 |    -7.0 |      |
+| B     | 256 | 256 |   **28.7** |    **28.7** |     0.0 |    **2.9** |     **9.9** |    -7.0 |      |
 
 - All alike.
 - (a) Not run: `vggrepro train A --scale 256`."""
     )
 
 
-def test_equal_printed_errors_are_both_best_and_a_lone_one_is_none() -> None:
+def test_a_lone_error_is_no_best() -> None:
     cells = report.display(table_of([24.82, 24.78, 25.0]))
     assert cells["top-1 ours"].tolist() == ["**24.8**", "**24.8**", "25.0"]
     assert report.display(table_of([24.8, NAN, NAN]))["top-1 ours"].tolist() == ["24.8", "–", "–"]
@@ -64,21 +72,6 @@ def test_equal_printed_errors_are_both_best_and_a_lone_one_is_none() -> None:
 
 def test_a_table_without_notes_has_no_note_column() -> None:
     assert "note" not in report.display(table_of([1.0, 2.0]))
-
-
-@pytest.mark.parametrize(
-    ("value", "sign", "text"),
-    [
-        (1.25, "+", "+1.2"),
-        (-0.04, "+", "0.0"),
-        (-1.26, "+", "-1.3"),
-        (0.04, "", "0.0"),
-        (NAN, "+", "–"),
-        (100.0, "", "100.0"),
-    ],
-)
-def test_numbers(value: float, sign: str, text: str) -> None:
-    assert report.number(value, sign) == text
 
 
 def test_all_published_rows_are_in_the_document_in_order(tmp_path: Path) -> None:
@@ -150,8 +143,8 @@ def test_csv_of_all_tables_has_every_published_number(tmp_path: Path) -> None:
 def test_write_gives_a_csv_a_table_and_the_document(tmp_path: Path) -> None:
     folder = tmp_path / "tables" / "demo"
     made = tables.tables(tmp_path / "runs", dataset_of(), (3, 6))
-    paths = report.write(made, dataset_of(), folder)
-    assert [path.name for path in paths] == ["table3.csv", "table6.csv", "tables.md"]
+    paths = report.write(made, folder)
+    assert [path.name for path in paths] == ["table3.csv", "table6.csv"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)  # no temporary files
     frame = pd.read_csv(folder / "table3.csv")
     assert list(frame.columns[:6]) == [
@@ -164,4 +157,141 @@ def test_write_gives_a_csv_a_table_and_the_document(tmp_path: Path) -> None:
     ]
     assert frame["top1_val_error_paper"].tolist() == [float(row["top1_val_error"]) for row in paper.published(3)]
     assert frame["note"].iloc[0].startswith("Not run: `vggrepro train A --scale 256`")
-    assert (folder / "tables.md").read_text(encoding="utf-8") == report.markdown(made, dataset_of())
+
+
+def test_write_puts_the_extras_beside_the_tables(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("B", S256))
+    for q, rows in ((224, RIGHT), (256, WRONG)):
+        plant(tmp_path, Run("B", S256), q, rows)
+    made = documents.gather(Shelf(tmp_path, tiny()))
+    paths = made.write(tmp_path / "tables")
+    assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md"]
+    assert paths[-1].read_text(encoding="utf-8") == made.markdown()
+    frame = pd.read_csv(tmp_path / "tables" / "curve.csv")
+    assert frame[["run", "Q", "top1_val_error"]].to_numpy().tolist() == [["B-256", 224, 0.0], ["B-256", 256, 75.0]]
+    assert "### Error against the test scale Q" in paths[-1].read_text(encoding="utf-8")
+
+
+def test_intervals_are_in_the_tidy_csv(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256))
+    plant(tmp_path, Run("A", S256), 256, WRONG)
+    frame = report.tidy(tables.tables(tmp_path, tiny(), (2, 3)))
+    row = frame[(frame["table"] == 3) & (frame["row"] == 1)].iloc[0]
+    centre, half = (0.75 + 3.8415 / 8) / (1 + 3.8415 / 4), 1.95996 * math.sqrt(0.75 * 0.25 / 4 + 3.8415 / 64)
+    half /= 1 + 3.8415 / 4  # Wilson 1927, z = 1.96, 3 of 4
+    assert (row["low"], row["high"]) == pytest.approx((100 * (centre - half), 100 * (centre + half)), abs=0.01)
+    assert frame[frame["table"] == 2][["low", "high"]].isna().all(axis=None)
+
+
+def test_a_document_in_miniature(tmp_path: Path) -> None:
+    multi_scale(tmp_path)
+    for path in (tmp_path / "E-256-512" / "posteriors").glob("val-multicrop-*"):
+        path.unlink()
+    plant(tmp_path, Run("E", paper.JITTER), 256, RIGHT, weights="old")
+    data = dataclasses.replace(tiny(), subset="2 of 10 shards.")
+    made = documents.gather(Shelf(tmp_path, data), [5])
+    text = report.markdown(made.tables, data, made.extras, "## 1. A claim: holds\n\nSo it does.\n")
+    golden = Path(__file__).with_name("report_golden.md").read_text(encoding="utf-8")
+    assert text.replace(str(tmp_path), "RUNS") == golden
+
+
+def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vggrepro import fusion, posteriors
+
+    multi_scale(tmp_path)
+    read: list[Path] = []
+    values = posteriors.values
+
+    def counting(path: Path, *arguments: int) -> object:
+        read.append(path)
+        return values(path, *arguments)
+
+    monkeypatch.setattr(fusion.posteriors, "values", counting)
+    made = documents.gather(Shelf(tmp_path, tiny()))
+    assert len(read) == len(set(read)) == 12
+    assert [table.number for table in made.tables] == list(range(1, 8))
+    text = made.markdown()
+    assert text.index("## Table 7") < text.index("## Beyond the paper") < text.index("## The paper's claims")
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vggrepro(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The console script in a folder with `data` (18 images of 6 classes) and `runs` of A-256 and B-256."""
+    folder = dataset.folder.parent
+    monkeypatch.chdir(folder)
+    rng = np.random.default_rng(0)
+    from vggrepro.dataset import Split
+    from vggrepro.posteriors import Batch, file_path, read_origin, write
+
+    split = Split(dataset, "val")
+    for runs in ("runs", "others"):
+        for net in ("A", "B"):
+            make_run(Path(runs), Run(net, S256), dataset={"fingerprint": dataset.fingerprint})
+            for q in S256.test_scales:
+                path = plant(Path(runs), Run(net, S256), q, RIGHT, fingerprint=dataset.fingerprint)
+                batch = Batch(split.keys(0, len(split)), split.labels, rng.dirichlet(np.ones(6), len(split)))
+                origin = read_origin(path)
+                write(file_path(path.parent.parent, "val", "dense", q), [batch], 6, origin)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vggrepro", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_stdout_is_the_document_alone(vggrepro: Call) -> None:
+    code, out, _ = vggrepro("report")
+    assert (code, out[:14], out[-1]) == (0, "# VGG's tables", "\n")
+    assert "### Error against the test scale Q" in out
+    assert "## The paper's claims" in out
+    code, out, err = vggrepro("report", "--search")
+    assert code == 0
+    assert "| best pair " in out
+    assert "--search: 3 subsets of 2 nets, 6 files of 18 images" in err
+    code, out, _ = vggrepro("report", "--format", "latex")
+    assert (code, out[0]) == (0, "%")
+    assert vggrepro("report", "--format", "latex", "--standalone")[1].startswith(r"\documentclass")
+    code, out, _ = vggrepro("report", "--format", "csv")
+    assert pd.read_csv(io.StringIO(out))["table"].nunique() == 6
+    code, out, _ = vggrepro("report", "--against", "others")
+    assert out.startswith("# VGG's tables: runs against others\n")
+    code, out, _ = vggrepro("report", "--against", "others", "--format", "csv", "--against-data", "data")
+    assert pd.read_csv(io.StringIO(out))["images_theirs"].iloc[0] == 18
+
+
+def test_fuse_writes_what_the_search_found(vggrepro: Call) -> None:
+    code, out, _ = vggrepro("fuse", "--search")
+    assert (code, out.split()[5:]) == (
+        0, [f"tables/photos/{name}" for name in ("curve.csv", "fusion.csv", "pairs.csv", "claims.csv", "tables.md")]
+    )  # fmt: skip
+    assert pd.read_csv("tables/photos/pairs.csv")["runs"].tolist() == ["A-256", "B-256", "A-256 + B-256"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("report", "--standalone"), "--standalone: only with --format latex"),
+        (("report", "--search", "--format", "csv"), "--search: only with --format md or latex and without --against; "
+         "'vggrepro fuse' has it as CSV"),
+        (("report", "--against", "others", "--format", "latex"), "--against: give --format md, csv or html"),
+        (("report", "--against-data", "data"), "--against-data: only with --against and --format md or csv"),
+        (("report", "--against", "nowhere"), "no run in nowhere; give --runs the folder of your runs"),
+        (("fuse", "A-256", "--search"), "--search takes all runs by their validation posteriors; give it without"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together(vggrepro: Call, words: tuple[str, ...], said: str) -> None:
+    code, out, err = vggrepro(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"vggrepro: {said}")
+    assert err.count("\n") == 1

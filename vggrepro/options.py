@@ -46,6 +46,8 @@ class Format(StrEnum):
     """How report writes the tables."""
 
     md = "md"
+    html = "html"
+    latex = "latex"
     csv = "csv"
 
 
@@ -84,6 +86,10 @@ CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense: poolings rou
 TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
 SplitOption = Annotated[SplitName, typer.Option("--split", help="val, or the unlabelled test images.")]
 Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
+Search = Annotated[
+    bool,
+    typer.Option("--search", help="Also which nets to fuse: all pairs, the best subset; chosen on half the images."),
+]
 WORKERS = min(8, os.cpu_count() or 2)
 
 

@@ -233,6 +233,9 @@ class Run:
         return self.parent is not None and self.parent.net == self.net
 
 
+SHALLOW = Run("B-5x5", S256)  # Sect. 4.1's net of 5x5 layers, compared with B on the centre crop
+
+
 def chain(run: Run) -> list[Run]:
     """`run` and everything it starts from, in the order of training."""
     result = [run]
@@ -323,8 +326,8 @@ def rows(table: int) -> list[Row]:
 
 
 def all_runs() -> list[Run]:
-    """Every run that Tables 3-6 need, ancestors first."""
-    result: dict[Run, None] = {}
+    """Every run that Tables 3-6 and Sect. 4.1's comparison with a shallow net need, ancestors first."""
+    result: dict[Run, None] = {SHALLOW: None}
     for table in (3, 4, 5, 6):
         for row in rows(table):
             for view in row.views:

@@ -1,30 +1,39 @@
-"""Posterior files: one row an image, one file a protocol; their averages and errors (Sect. 3.2, 4).
+"""Posterior files: one row an image, one file a protocol (Sect. 3.2, 4); `fusion` averages them.
 
 `runs/<run>/posteriors/<split>-<method>-q<Q>.parquet` holds `key` (string), `label` (int32, -1 unknown) and
 `posterior` (fixed_size_list<float32>[K], rows summing to 1) in the data set's order. What made them is in the
-file's metadata (`Origin`).
+file's metadata (`Origin`). Files of other tools may have their rows and columns in any order, further columns,
+any list of floats and any compression.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vggrepro.errors import InputError
 from vggrepro.files import atomic
+from vggrepro.recipe import recorded
 
 METADATA_KEY = b"vggrepro"
+SUM_TOLERANCE = 1e-3
 TOP_K = 5  # ILSVRC's second measure (Sect. 4)
 BATCH_ROWS = 2048
-FORMER = {"pooling": "floor"}  # what was meant by files written before a value had its name
+READ_BYTES = 1 << 20  # a column is read piece by piece: another tool's row group may be the whole file
+COLUMNS = ("key", "label", "posterior")
+RENEW = "delete the file and evaluate again"
+FORMER = {"pooling": "floor", "input": ""}  # what was meant by files written before a value had its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +46,17 @@ class Origin:
     fingerprint: str  # of the data set's content
     preset: str
     split: str
-    method: str  # dense, multicrop or center
+    method: str  # dense, multicrop, center, tencrop or googlenet
     q: int  # paper pixels
     q_pixels: int  # real pixels
     flip: bool
-    grid: int  # crops a side; 0 for dense, 1 for center
+    grid: int  # crops a side of multicrop; 1 for center, 0 for the others
     pooling: str  # "floor": maps are rounded down, as torch does; "ceil": up, as Caffe does
     resample: str
     precision: str
     version: str
     commit: str
+    input: str = ""  # `input_of` the run's config.json; empty: not known
 
     def stale(self, now: Origin) -> str | None:
         """Why this origin's posteriors cannot stand for `now`'s, or None if they can."""
@@ -60,7 +70,7 @@ class Origin:
         for field, words in names.items():
             if getattr(self, field) != getattr(now, field):
                 return words
-        return None
+        return "another net input" if self.input and now.input and self.input != now.input else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,12 @@ def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = 
     return run_folder / "posteriors" / f"{split}-{method}{variant}-q{q}.parquet"
 
 
+def input_of(config: dict[str, Any]) -> str:
+    """What of a run's config.json, beyond its weights, its posteriors depend on: mean, input scale, A-LRN's formula."""
+    lrn = [recorded(config)["lrn"]] if config["net"] == "A-LRN" else []
+    return json.dumps([config["mean_rgb"], config["input_scale"], *lrn])
+
+
 def _schema(classes: int, origin: Origin) -> pa.Schema:
     return pa.schema(
         [
@@ -100,10 +116,14 @@ def _schema(classes: int, origin: Origin) -> pa.Schema:
     )
 
 
-def write(path: Path, batches: Iterator[Batch] | Sequence[Batch], classes: int, origin: Origin) -> None:
-    """Writes a posterior file atomically, a row group a batch; posteriors are stored as float32."""
+def write(path: Path, batches: Iterable[Batch], classes: int, origin: Origin) -> None:
+    """Writes a posterior file atomically, a row group a batch; posteriors are stored as float32.
+
+    Every page has a checksum, so that damage does not pass for numbers. No dictionary: floats hardly repeat.
+    """
     schema = _schema(classes, origin)
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="none") as writer:
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
         for batch in batches:
             flat = pa.array(np.ascontiguousarray(batch.posteriors, dtype=np.float32).reshape(-1))
             lists = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("posterior").type)
@@ -111,17 +131,78 @@ def write(path: Path, batches: Iterator[Batch] | Sequence[Batch], classes: int, 
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _open(path: Path) -> pq.ParquetFile:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns pyarrow's complaints about a file, which may have several lines, into an InputError of one line."""
     try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
+        yield
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; run 'vggrepro evaluate'") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: damaged parquet file ({error}); delete it and evaluate again") from None
-    if names != ["key", "label", "posterior"] or not pa.types.is_fixed_size_list(file.schema_arrow.field(2).type):
-        raise InputError(f"{path}: columns {names} are not key, label, posterior (a fixed-size list per row)")
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise  # the file is not to blame
+        text = " ".join(str(error).split())
+        raise InputError(f"{path}: damaged parquet file ({text}); {RENEW}") from None
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """A parquet file with the three columns, of types that can be read.
+
+    Raises:
+        InputError: no such file, damaged, other columns.
+    """
+    with _reading(path):
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES, page_checksum_verification=True)
+        schema = file.schema_arrow
+    if any(schema.names.count(name) != 1 for name in COLUMNS):
+        names = ", ".join(schema.names)
+        raise InputError(f"{path}: its columns ({names}) are not key, label and posterior, once each")
+    key, label, posterior = (schema.field(name).type for name in COLUMNS)
+    text = key.value_type if pa.types.is_dictionary(key) else key
+    if not any(is_text(text) for is_text in _TEXTS):
+        raise InputError(f"{path}: keys are {key}, not strings")
+    if not pa.types.is_integer(label):
+        raise InputError(f"{path}: labels are {label}, not integers")
+    if not any(is_list(posterior) for is_list in _LISTS) or not pa.types.is_floating(posterior.value_type):
+        raise InputError(f"{path}: posteriors are {posterior}, not a list of floats per row")
     return file
+
+
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
+_LISTS = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Rows and classes of a posterior file; `foreign` if another tool wrote it, without an `Origin`."""
+
+    rows: int
+    classes: int
+    foreign: bool
+
+
+def shape_of(path: Path) -> Shape:
+    """A posterior file's size; at most its first row is read.
+
+    Raises:
+        InputError: no such file, damaged, other columns, no rows or no classes.
+    """
+    with _open(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        kind = schema.field("posterior").type
+        if not rows:
+            raise InputError(f"{path}: holds no images; {RENEW}")
+        if pa.types.is_fixed_size_list(kind):
+            classes = kind.list_size
+        else:
+            with _reading(path):
+                first = next(file.iter_batches(1, columns=["posterior"], use_threads=False))
+                classes = len(first.column(0)[0].as_py() or ())
+        if not classes:
+            raise InputError(f"{path}: row 0 has no posteriors; {RENEW}")
+        return Shape(rows, classes, METADATA_KEY not in (schema.metadata or {}))
 
 
 def read_origin(path: Path) -> Origin:
@@ -139,103 +220,158 @@ def read_origin(path: Path) -> Origin:
         raise InputError(f"{path}: has no valid 'vggrepro' metadata; delete it and evaluate again") from None
 
 
-def read(path: Path, rows: int = BATCH_ROWS) -> Iterator[Batch]:
-    """Streams a posterior file, checking that each row is a distribution.
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a split in order: what posteriors are joined by.
+
+    `keys` are n different strings, `labels` (n,) int32 in [-1, classes); `source` says in messages whose they are.
+    """
+
+    source: str
+    keys: pa.Array
+    labels: np.ndarray
+    classes: int
+
+
+def images_of(path: Path) -> Images:
+    """The images of a file, in its order, without its posteriors.
 
     Raises:
-        InputError: damaged file, or a row with a negative or non-finite number or a sum that is not 1.
+        InputError: as `shape_of`; a missing or repeated key, a label outside the classes.
     """
-    start = 0
+    classes = shape_of(path).classes
+    with _open(path) as file, _reading(path):
+        table = file.read(columns=["key", "label"], use_threads=False)
+        _check_end(path, len(table), file)
+        keys, labels = _keys(path, 0, table.column("key")), _labels(path, 0, table.column("label"), classes)
+    if len(pc.unique(keys)) < len(keys):
+        seen: dict[str, int] = {}
+        for row, key in enumerate(keys.to_pylist()):
+            if key in seen:
+                raise InputError(f"{path}: rows {seen[key]} and {row} are both image '{key}'; {RENEW}")
+            seen[key] = row
+    return Images(str(path), keys, labels, classes)
+
+
+def values(path: Path, rows: int = BATCH_ROWS) -> Iterator[np.ndarray]:
+    """Streams the posteriors alone: arrays (n, K) of exactly `rows` rows but the last, float32 (float64 if stored so).
+
+    Raises:
+        InputError: as `read`.
+    """
+    classes, start = shape_of(path).classes, 0
     with _open(path) as file:
-        classes = file.schema_arrow.field("posterior").type.list_size
-        try:
-            for chunk in file.iter_batches(rows):
-                if any(column.null_count for column in chunk.columns):
-                    raise InputError(f"{path}: an empty cell after row {start}; delete the file and evaluate again")
-                values = chunk.column(2).flatten().to_numpy(zero_copy_only=False).reshape(-1, classes)
-                sums = values.sum(axis=1, dtype=np.float64)
-                good = (np.abs(sums - 1) <= 1e-3) & (values >= 0).all(axis=1)
-                if not good.all():
-                    row = int(np.argmin(good))
-                    raise InputError(
-                        f"{path}: row {start + row} is no distribution (sum {sums[row]:.4f}, smallest "
-                        f"{values[row].min():.4g}); delete the file and evaluate again"
-                    )
-                start += len(values)
-                yield Batch(chunk.column(0).to_pylist(), chunk.column(1).to_numpy(), values)
-        except (pa.ArrowInvalid, OSError) as error:
-            error_text = " ".join(str(error).split())  # Arrow's messages may have several lines
-            raise InputError(f"{path}: damaged near row {start} ({error_text}); delete it, evaluate again") from None
+        rest: list[np.ndarray] = []
+        with _reading(path):
+            for chunk in file.iter_batches(rows, columns=["posterior"], use_threads=False):
+                if start + len(chunk) > file.metadata.num_rows:
+                    break
+                rest.append(_distributions(path, start, chunk.column(0), classes))
+                start += len(chunk)
+                while sum(map(len, rest)) >= rows:  # pyarrow's batches may be smaller than asked for
+                    merged = rest[0] if len(rest) == 1 else np.concatenate(rest)
+                    yield merged[:rows]
+                    rest = [merged[rows:]] if len(merged) > rows else []
+        _check_end(path, start, file)
+        if rest:
+            yield np.concatenate(rest)
 
 
-def average(paths: Sequence[Path]) -> Iterator[Batch]:
-    """Streams the mean posterior of several files with equal weights (Sect. 3.2, 4.4), in float64.
+def read(path: Path, rows: int = BATCH_ROWS) -> Iterator[Batch]:
+    """Streams a posterior file in its own order, checking that each row is a distribution.
 
     Raises:
-        InputError: no files; files of other images, labels, order or number of classes.
+        InputError: as `shape_of`; an empty cell, a label outside the classes, a row of another length, or one with
+            a negative or non-finite number or a sum that is not 1.
     """
-    if not paths:
-        raise InputError("nothing to average: no posterior files")
-    streams = [read(path) for path in paths]
-    while True:
-        parts = [next(stream, None) for stream in streams]
-        first = parts[0]
-        if first is None and all(part is None for part in parts):
-            return
-        for path, part in zip(paths, parts, strict=True):
-            _check_alike(paths[0], first, path, part)
-        assert first is not None
-        total = np.zeros(first.posteriors.shape)
-        for part in parts:
-            assert part is not None
-            total += part.posteriors
-        yield Batch(first.keys, first.labels, total / len(parts))
+    classes, start = shape_of(path).classes, 0
+    with _open(path) as file:
+        with _reading(path):
+            for chunk in file.iter_batches(rows, columns=list(COLUMNS), use_threads=False):
+                keys = _keys(path, start, chunk["key"]).to_pylist()
+                labels = _labels(path, start, chunk["label"], classes)
+                yield Batch(keys, labels, _distributions(path, start, chunk["posterior"], classes))
+                start += len(chunk)
+        _check_end(path, start, file)
 
 
-def _check_alike(path_a: Path, a: Batch | None, path_b: Path, b: Batch | None) -> None:
-    if a is None or b is None:
-        raise InputError(f"{path_a} and {path_b} hold different numbers of images; evaluate both on one split")
-    if a.posteriors.shape[1] != b.posteriors.shape[1]:
+def _check_end(path: Path, rows: int, file: pq.ParquetFile) -> None:
+    if rows != file.metadata.num_rows:
+        raise InputError(f"{path}: damaged parquet file (not {file.metadata.num_rows} rows, as it says); {RENEW}")
+
+
+def _present(path: Path, start: int, column: pa.Array, name: str) -> None:
+    """Refuses a column with nulls; `start` is the row of its first value."""
+    if column.null_count:
+        row = start + pc.index(column.is_null(), True).as_py()
+        raise InputError(f"{path}: row {row} has no {name}; {RENEW}")
+
+
+def _keys(path: Path, start: int, column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    _present(path, start, column, "key")
+    keys = column.cast(pa.string())
+    keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+    keys.validate(full=True)  # UTF-8
+    return keys
+
+
+def _labels(path: Path, start: int, column: pa.Array | pa.ChunkedArray, classes: int) -> np.ndarray:
+    _present(path, start, column, "label")
+    labels = column.to_numpy()
+    bad = (labels < -1) | (labels >= classes)
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(f"{path}: row {start + row} has label {labels[row]} of {classes} classes; {RENEW}")
+    return labels.astype(np.int32, copy=False)
+
+
+def _distributions(path: Path, start: int, column: pa.Array, classes: int) -> np.ndarray:
+    """(n, K) float32 or float64 from a list column, after the checks that `read` promises."""
+    _present(path, start, column, "posterior")
+    column.validate(full=True)
+    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    if (lengths != classes).any():
+        row = int((lengths != classes).argmax())
+        raise InputError(f"{path}: row {start + row} has {lengths[row]} posteriors, row 0 {classes}; {RENEW}")
+    if pa.types.is_fixed_size_list(column.type):  # as flatten, which copies
+        flat = column.values.slice(column.offset * classes, len(column) * classes)
+    else:
+        flat = column.flatten()
+    if flat.null_count:
+        row = pc.index(flat.is_null(), True).as_py() // classes
+        raise InputError(f"{path}: row {start + row} lacks a posterior; {RENEW}")
+    found = flat.to_numpy(zero_copy_only=False).reshape(-1, classes)
+    if found.dtype == np.float16:
+        found = found.astype(np.float32)
+    sums = found.sum(axis=1)
+    fine = np.abs(sums - 1) <= SUM_TOLERANCE  # no NaN passes
+    if not fine.all() or found.min(initial=0) < 0:
+        fine &= (found >= 0).all(axis=1)
+        row = int(fine.argmin())
         raise InputError(
-            f"{path_a} has {a.posteriors.shape[1]} classes, {path_b} {b.posteriors.shape[1]}; "
-            "only posteriors of one data set can be averaged"
+            f"{path}: row {start + row} is no distribution (sum {sums[row]:.4f}, smallest {found[row].min():.4g}); "
+            f"{RENEW}"
         )
-    if a.keys != b.keys:
-        pairs = zip(a.keys, b.keys, strict=False)
-        key = next(((x, y) for x, y in pairs if x != y), ("fewer rows", "more rows"))
-        raise InputError(f"{path_a} and {path_b} differ in their images ('{key[0]}' against '{key[1]}')")
-    if not np.array_equal(a.labels, b.labels):
-        raise InputError(
-            f"{path_a} and {path_b} give different labels to image '{a.keys[int(np.argmax(a.labels != b.labels))]}'"
-        )
+    return found
 
 
 def ranks(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rank of the true class, 0 is best: (n, K), (n,) -> (n,) int. Ties are broken by class order."""
-    true = np.take_along_axis(posteriors, labels[:, None].astype(np.int64), axis=1)
-    earlier = np.arange(posteriors.shape[1]) < labels[:, None]
-    return ((posteriors > true) | ((posteriors == true) & earlier)).sum(axis=1)
+    """Rank of the true class, 0 is best: (n, K), (n,) in [0, K) -> (n,) int32. Ties are broken by class order."""
+    rows = np.arange(len(posteriors))
+    true = posteriors[rows, labels][:, None]
+    result = _count(posteriors > true)
+    ties = _count(posteriors == true)
+    for row in np.flatnonzero(ties > 1):
+        result[row] += np.count_nonzero(posteriors[row, : labels[row]] == true[row])
+    return result
 
 
-def score(batches: Iterator[Batch], name: str = "posteriors") -> Score:
-    """Top-1 and top-5 error in per cent of images.
+def _count(mask: np.ndarray) -> np.ndarray:
+    """Trues of each row: (n, K) bool -> (n,) int32. Adding bytes is several times faster than counting booleans."""
+    return mask.view(np.uint8).sum(axis=1, dtype=np.uint16 if mask.shape[1] < 1 << 16 else np.uint32).astype(np.int32)
 
-    Raises:
-        InputError: an image without a label (or one outside the classes), or no image at all.
-    """
-    images = wrong1 = wrong5 = classes = 0
-    for batch in batches:
-        classes = batch.posteriors.shape[1]
-        bad = (batch.labels < 0) | (batch.labels >= classes)
-        if bad.any():
-            raise InputError(
-                f"{name}: image '{batch.keys[int(bad.argmax())]}' has no label among {classes} classes; "
-                "errors need a labelled split"
-            )
-        rank = ranks(batch.posteriors, batch.labels)
-        images += len(rank)
-        wrong1 += int((rank >= 1).sum())
-        wrong5 += int((rank >= TOP_K).sum())
-    if not images:
-        raise InputError(f"{name}: no images")
-    return Score(images, 100 * wrong1 / images, 100 * wrong5 / images if classes > TOP_K else None)
+
+def score_of(ranks: np.ndarray, classes: int) -> Score:
+    """Errors in per cent from the ranks (images,) of the true classes; at least one image."""
+    top5 = 100 * float((ranks >= TOP_K).mean()) if classes > TOP_K else None
+    return Score(len(ranks), 100 * float((ranks >= 1).mean()), top5)

@@ -1,45 +1,50 @@
 """Tables as documents: Markdown in the paper's look, tidy CSV, and both written to a folder.
 
-Rounding happens here and nowhere else: the paper's one decimal, an en dash for what was not run.
+How a table is laid out and its numbers rounded is `layout`'s.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vggrepro import paper
+from vggrepro import layout, paper
 from vggrepro.errors import InputError
 from vggrepro.files import write_text
+from vggrepro.layout import Column
 from vggrepro.shelf import SPLIT
 from vggrepro.tables import Table, letter
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
+    from vggrepro.extras import Extra
 
-DASH = "–"
 ILSVRC = {"classes": 1000, "train": 1_281_167, "val": 50_000}  # Sect. 4: the data set of all published errors
 
-PRINTED_ALONE = ("top5_test_error",)  # measures without numbers of ours
-HEADINGS = {
-    "top1_val_error": "top-1",
-    "top5_val_error": "top-5",
-    "top5_test_error": "test top-5",
-    "parameters_millions": "params (M)",
-    "parameters": "exactly",
-    "parameters_here": "here",
-    "models": "nets / S",
-}
 
+def markdown(tables: Sequence[Table], dataset: Dataset, extras: Sequence[Extra] = (), claims: str = "") -> str:
+    """The tables as one Markdown document that also reads well as plain text.
 
-def markdown(tables: Sequence[Table], dataset: Dataset) -> str:
-    """The tables as one Markdown document that also reads well as plain text."""
+    `claims` is a section's Markdown, whose headings are put a level lower.
+    """
     parts = [header(tables, dataset), *(table_markdown(table) for table in tables)]
+    if extras:
+        parts += ["## Beyond the paper", *(extra_markdown(extra) for extra in extras)]
+    if claims:
+        parts += ["## The paper's claims", re.sub("^#", "##", claims.strip(), flags=re.MULTILINE)]
     return "\n\n".join(parts) + "\n"
+
+
+def extra_markdown(extra: Extra, level: int = 3) -> str:
+    """One result beyond the paper: heading, caption, grid and notes."""
+    grid = pipes(grid_of(extra.columns), [column.heading for column in extra.columns if column.left])
+    parts = [f"{'#' * level} {extra.title}", extra.caption, grid]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in extra.notes)] if extra.notes else parts)
 
 
 def header(tables: Sequence[Table], dataset: Dataset) -> str:
@@ -50,8 +55,8 @@ def header(tables: Sequence[Table], dataset: Dataset) -> str:
         f"# VGG's tables on {dataset.name}",
         "",
         f"Data: {dataset.name}, {size} (fingerprint {dataset.fingerprint[:12]}); preset {dataset.preset}.",
-        "Numbers: ours, the paper's (arXiv 1409.1556v6) and Δ = ours - the paper's, errors in per cent; "
-        f"{DASH} is not run (or not published), **bold** our best.",
+        "Numbers: ours, the paper's (arXiv 1409.1556v6) and Δ = ours - the paper's, errors in per cent; [low; high] is "
+        "the 95 % interval of ours over images (Wilson), – not run (or not published), **bold** the best.",
     ]
     if reasons := reductions(tables, dataset):
         # The widest 95 % interval of a share, at one half: 1.96 sqrt(0.25 / n).
@@ -91,7 +96,8 @@ def reductions(tables: Sequence[Table], dataset: Dataset) -> list[str]:
 
 def table_markdown(table: Table) -> str:
     """One table: heading, caption, grid and footnotes."""
-    grid = pipes(display(table), left=(*(HEADINGS.get(name, name) for name in table.labels), "note"))
+    left = [column.heading for column in layout.columns(table) if column.left]
+    grid = pipes(display(table), left)
     parts = [f"## Table {table.number}", table.caption, grid]
     notes = [f"- {remark}" for remark in table.remarks]
     notes += [f"- ({letter(place)}) {note}" for place, note in enumerate(table.notes)]
@@ -111,51 +117,17 @@ def pipes(cells: pd.DataFrame, left: Container[str] = ()) -> str:
 
 
 def display(table: Table) -> pd.DataFrame:
-    """The table's cells as text: rounded, dashes for NaN, our best in bold, headings as `top-1 ours`."""
-    frame, result = table.frame, {}
-    for name in table.labels:
-        result[HEADINGS.get(name, name)] = [_label(name, text) for text in frame[name]]
-    for name in table.measures:
-        heading = HEADINGS[name]
-        if name in PRINTED_ALONE:
-            result[f"{heading} paper"] = [number(value) for value in frame[f"{name}_paper"]]
-            continue
-        result[f"{heading} ours"] = _bold_best([number(value) for value in frame[name]], table)
-        result[f"{heading} paper"] = [_as_printed(name, value) for value in frame[f"{name}_paper"]]
-        result[f"Δ {heading}"] = [number(value, "+") for value in frame[f"{name}_difference"]]
-    for name in ("parameters", "parameters_here"):
-        if name in frame:
-            result[HEADINGS.get(name, name)] = [f"{count:,}" for count in frame[name]]
-    if "note" in frame and (frame["note"] != "").any():
-        result["note"] = list(frame["note"])
-    return pd.DataFrame(result)
+    """The table's cells as text under one heading line: dashes for NaN, headings as `top-1 ours`, `**` for the best."""
+    return grid_of(layout.columns(table))
 
 
-def number(value: float, sign: str = "") -> str:
-    """One decimal, as the paper prints; an en dash for NaN. `sign="+"` shows the sign, but not of 0.0."""
-    if math.isnan(value):
-        return DASH
-    text = f"{value:{sign}.1f}"
-    return "0.0" if sign and float(text) == 0 else text
-
-
-def _as_printed(name: str, value: float) -> str:
-    return f"{value:.0f}" if name == "parameters_millions" else number(value)
-
-
-def _label(name: str, text: str) -> str:
-    """Label cells for the eye: blanks after commas; Table 6's nets without Q, which the caption gives."""
-    if name == "models":
-        return ", ".join(model.rpartition("/")[0] for model in text.split("; "))
-    return text.replace(",", ", ") if name == "Q" else text
-
-
-def _bold_best(cells: list[str], table: Table) -> list[str]:
-    """Our smallest printed error in bold, ties too, as the paper does; a lone number is no best."""
-    values = [float(cell) for cell in cells if cell != DASH]
-    if table.number == 2 or len(values) < 2:
-        return cells
-    return [f"**{cell}**" if cell != DASH and float(cell) == min(values) else cell for cell in cells]
+def grid_of(columns: Sequence[Column]) -> pd.DataFrame:
+    """Laid-out columns under one heading line, the best cells between `**`."""
+    marked = {
+        column.heading: [f"**{cell}**" if best else cell for cell, best in zip(column.cells, column.best, strict=True)]
+        for column in columns
+    }
+    return pd.DataFrame(marked)
 
 
 def explained(table: Table) -> pd.DataFrame:
@@ -175,13 +147,13 @@ def tidy(tables: Sequence[Table]) -> pd.DataFrame:
     """All tables in one long frame, a line a measure of a row.
 
     Columns: `table`, `row` (from 1, in the paper's order), the label columns (`net`, `S`, `Q`, `method`,
-    `group`, `models`; empty where a table has none), `measure`, `ours`, `paper`, `difference`, and the
-    remaining columns of the tables. Table 1 holds no numbers and is left out.
+    `group`, `models`; empty where a table has none), `measure`, `ours`, `paper`, `difference`, `low` and `high` (the
+    95 % interval of ours), and the remaining columns of the tables. Table 1 holds no numbers and is left out.
     """
     records: list[dict[str, Any]] = []
     labels = dict.fromkeys(("net", "S", "Q", "method", "group", "models"), "")
     for table in (table for table in tables if table.measures):
-        measured = {f"{name}{end}" for name in table.measures for end in ("", "_paper", "_difference")}
+        measured = {f"{name}{end}" for name in table.measures for end in ("", "_paper", "_difference", "_low", "_high")}
         rest = [str(name) for name in table.frame if name not in {*measured, *table.labels}]
         for place, (_, line) in enumerate(explained(table).iterrows(), 1):
             start = {
@@ -192,7 +164,8 @@ def tidy(tables: Sequence[Table]) -> pd.DataFrame:
             }
             for name in table.measures:
                 record = {**start, "measure": name, "ours": line[name]}
-                record |= {"paper": line[f"{name}_paper"], "difference": line[f"{name}_difference"]}
+                ends = ("paper", "difference", "low", "high")
+                record |= {end: line.get(f"{name}_{end}", math.nan) for end in ends}
                 records.append(record | {column: line[column] for column in rest})
     frame = pd.DataFrame.from_records(records)
     whole = ("parameters", "parameters_here", "images", "classes", "train_images")
@@ -204,18 +177,21 @@ def csv_text(tables: Sequence[Table]) -> str:
     return str(tidy(tables).to_csv(index=False, lineterminator="\n"))
 
 
-def write(tables: Sequence[Table], dataset: Dataset, folder: Path) -> list[Path]:
-    """Writes `table3.csv` … (raw floats, explained notes) and `tables.md` atomically; returns their paths.
+def write(tables: Sequence[Table], folder: Path, extras: Sequence[Extra] = ()) -> list[Path]:
+    """Writes `table3.csv` … and the extras' `curve.csv` … (raw floats, explained notes) atomically.
+
+    Returns:
+        their paths.
 
     Raises:
         InputError: the folder is that of the paper's own numbers.
     """
     if folder.resolve() == paper.tables_folder().resolve():
         raise InputError(f"{folder} holds the paper's numbers; rename the data set or give --tables another folder")
+    frames = {f"table{table.number}": explained(table) for table in tables}
+    frames |= {extra.name: extra.frame for extra in extras}
     paths = []
-    for table in tables:
-        paths.append(folder / f"table{table.number}.csv")
-        write_text(paths[-1], str(explained(table).to_csv(index=False, lineterminator="\n")))
-    paths.append(folder / "tables.md")
-    write_text(paths[-1], markdown(tables, dataset))
+    for name, frame in frames.items():
+        paths.append(folder / f"{name}.csv")
+        write_text(paths[-1], str(frame.to_csv(index=False, lineterminator="\n")))
     return paths

@@ -1,4 +1,4 @@
-"""The whole pipeline for Tables 3-6: prepare, train, evaluate, fuse. Each step skips what is done."""
+"""The whole pipeline for all tables and claims: prepare, train, evaluate, fuse. Each step skips what is done."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from typing import Any
 from vggrepro import hardware, paper, recipe
 from vggrepro.chain import Link, Request, plan_chain, train_chain
 from vggrepro.dataset import DATASET_JSON, Dataset, load
+from vggrepro.documents import Document, gather
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.paper import View
+from vggrepro.paper_claims import claims
 from vggrepro.prepare import prepare
-from vggrepro.report import write
 from vggrepro.runs import RunFolder
+from vggrepro.shelf import Shelf
 from vggrepro.sources import open_source
-from vggrepro.tables import tables
 from vggrepro.train import Machine
 
 
-def needed_views() -> dict[paper.Run, dict[str, list[int]]]:
-    """Q by method of each run, so that every row of Tables 3-6 has its posteriors."""
-    views: dict[paper.Run, dict[str, list[int]]] = {run: {} for run in paper.all_runs()}
-    for table in (3, 4, 5, 6):
-        for row in paper.rows(table):
-            for view in row.views:
-                qs = views[view.run].setdefault(view.method, [])
-                if view.q not in qs:
-                    qs.append(view.q)
-    return views
+def needed_views(multicrop: bool = False) -> dict[paper.Run, dict[str, list[int]]]:
+    """Q by method of each run, so that every table row and claim has its posteriors.
+
+    With `multicrop`, every run is also seen by crops, at its own Q set.
+    """
+    runs = paper.all_runs()
+    views = [view for table in (3, 4, 5, 6) for row in paper.rows(table) for view in row.views]
+    views += [view for claim in claims() for pair in claim.pairs for view in (*pair.first.views, *pair.second.views)]
+    if multicrop:
+        views += [View(run, q, "multicrop") for run in runs for q in run.scale.test_scales]
+    result: dict[paper.Run, dict[str, list[int]]] = {run: {} for run in runs}
+    for view in dict.fromkeys(views):
+        result[view.run].setdefault(view.method, []).append(view.q)
+    return result
 
 
 def plan_all(request: Request) -> list[Link]:
-    """Every run of Tables 3-6, ancestors first, each checked against its folder; only reads.
+    """Every run that the tables and claims need, ancestors first, each checked against its folder; only reads.
 
     Raises:
         InputError: a run folder of another configuration.
@@ -49,8 +55,12 @@ def reproduce(
     overrides: dict[str, Any],
     seed: int,
     options: str,
-) -> None:
-    """Does what is not yet done of Tables 3-6 and writes `<tables_folder>/<data set>/`.
+    multicrop: bool = False,
+) -> Document | None:
+    """Does what is not yet done for the tables and claims, and writes `<tables_folder>/<data set>/`.
+
+    Returns:
+        The report; None in processes that are not the first.
 
     Raises:
         InputError: as the stages do; a preset that is not the data set's.
@@ -58,7 +68,7 @@ def reproduce(
     dataset = _dataset(source, preset, data, machine.workers, seed)
     request = Request(recipe.load(dataset.preset, overrides), dataset, runs, machine, seed)
     plan_all(request)  # refuses before any work
-    views = needed_views()
+    views = needed_views(multicrop)
     for run in views:  # also the finished ones: they must be of this configuration
         train_chain(run, request, quiet=True)
     for run, by_method in views.items():
@@ -66,8 +76,11 @@ def reproduce(
         for q in sorted(qs):
             methods = tuple(method for method, wanted in by_method.items() if tuple(sorted(wanted)) == q)
             evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
-    if hardware.rank() == 0:
-        write(tables(runs, dataset, range(3, 8), options), dataset, tables_folder / dataset.name)
+    if hardware.rank():
+        return None
+    made = gather(Shelf(runs, dataset, options))
+    made.write(tables_folder / dataset.name)
+    return made
 
 
 def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:

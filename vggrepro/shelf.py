@@ -5,23 +5,23 @@ A file that must not stand for its run (other weights, other data) is named with
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vggrepro import paper, posteriors, recipe
+from vggrepro import fusion, paper, posteriors, recipe
+from vggrepro.dataset import DATASET_JSON, Dataset, Split, load
 from vggrepro.errors import InputError
 from vggrepro.paper import Run, View
-from vggrepro.posteriors import Origin, Score
+from vggrepro.posteriors import Images, Origin, Score, shape_of
 from vggrepro.runs import RunFolder, existing
-
-if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
 
 SPLIT = "val"  # the paper's test set: the labels of ILSVRC's own test set are held by its server (Sect. 4)
 PAPER_EPOCHS = 74  # Sect. 3.1: 370K iterations of 256 images
@@ -49,15 +49,6 @@ class File:
     origin: Origin | None = None  # None for a file of another tool, without our metadata
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Rows and classes of a posterior file; `foreign` if another tool wrote it, without an `Origin`."""
-
-    rows: int
-    classes: int
-    foreign: bool
-
-
 @dataclass(slots=True)
 class Shelf:
     """The posteriors at hand: finds, checks and scores them; hashes and scores are computed once.
@@ -72,7 +63,10 @@ class Shelf:
     dataset: Dataset
     options: str = ""
     _facts: dict[Run, Facts] = field(default_factory=dict)
-    _scores: dict[tuple[Path, ...], Score] = field(default_factory=dict)
+    _files: dict[View, File] = field(default_factory=dict)
+    _ranks: dict[frozenset[Path], np.ndarray] = field(default_factory=dict)
+    _bad: dict[Path, InputError] = field(default_factory=dict)
+    _images: Images | None = None
     _geometry: tuple[int, float] | None = None
 
     def finished(self, run: Run) -> bool:
@@ -87,16 +81,22 @@ class Shelf:
         return self._facts[run]
 
     def file(self, view: View) -> File:
-        """The file of a view and whether it may be used.
+        """The file of a view and whether it may be used; a bad row is known once `gather` has read the file."""
+        if view not in self._files:
+            self._files[view] = self._looked_up(view)
+        file = self._files[view]
+        bad = self._bad.get(file.path)
+        return dataclasses.replace(file, refused=_reason(file.path, bad)) if bad and not file.refused else file
 
-        Raises:
-            InputError: it is damaged, or no posterior file.
-        """
+    def _looked_up(self, view: View) -> File:
         path = posteriors.file_path(self.runs / view.run.name, SPLIT, view.method, view.q)
         if not path.is_file():
             return File(view, path, present=False)
-        shape = shape_of(path)
-        origin = None if shape.foreign else posteriors.read_origin(path)
+        try:
+            shape = shape_of(path)
+            origin = None if shape.foreign else posteriors.read_origin(path)
+        except InputError as error:
+            return File(view, path, True, _reason(path, error))
         facts = self.facts(view.run)
         reason = misplaced(facts, view.run) or (origin and refusal(origin, facts, SPLIT, view.method, view.q))
         if origin and not reason and origin.fingerprint != self.dataset.fingerprint:
@@ -107,13 +107,55 @@ class Shelf:
             reason = f"{shape.rows} images instead of {self.dataset.counts[SPLIT]}"
         return File(view, path, True, reason or None, origin)
 
+    def gather_rows(self, rows: Iterable[Sequence[View]]) -> None:
+        """`gather` for those rows whose files are all there and not refused."""
+        files = [[self.file(view) for view in views] for views in rows if views]
+        self.gather([file.path for file in row] for row in files if all(f.present and not f.refused for f in row))
+
+    def gather(self, groups: Iterable[Sequence[Path]]) -> None:
+        """Reads every file of the groups once and ranks the true classes under each group's mean posterior.
+
+        A bad file is refused from then on (`file` says why), and the groups that need it are left out.
+
+        Raises:
+            InputError: an image without a label.
+        """
+        new = {key for group in groups if (key := frozenset(group)) not in self._ranks and not key & self._bad.keys()}
+        if not new:
+            return
+        found = fusion.rank(new, self._split_images(frozenset[Path]().union(*new)))
+        self._images = found.images
+        self._ranks |= found.ranks
+        self._bad |= found.bad
+
+    def _split_images(self, paths: Iterable[Path]) -> Images | None:
+        """The split's images: as the data set has them; where it is not at hand, as a file of ours has them."""
+        if self._images is None:
+            self._images = split_images(self.dataset, SPLIT)
+        for path in sorted(paths):
+            with suppress(InputError):  # named as a bad file by `fusion.rank`
+                if self._images is None and not shape_of(path).foreign:
+                    self._images = posteriors.images_of(path)
+        return self._images
+
+    def ranks(self, paths: Iterable[Path]) -> np.ndarray:
+        """(images,) int32: the rank of each image's true class under the files' plain mean (Sect. 4.4), 0 is best.
+
+        The images are in one order for all files of this shelf, so that two results can be compared pair by pair.
+        Any order of the paths gives the same numbers; what `gather` has read is not read again.
+
+        Raises:
+            InputError: a file is bad.
+        """
+        key = frozenset(paths)
+        self.gather([sorted(key)])
+        if bad := sorted(key & self._bad.keys()):
+            raise self._bad[bad[0]]
+        return self._ranks[key].astype(np.int32)
+
     def score(self, paths: Iterable[Path]) -> Score:
-        """Errors of the files' plain mean (Sect. 4.4); the same files in another order are not read again."""
-        key = tuple(sorted(paths))
-        if key not in self._scores:
-            name = str(key[0]) if len(key) == 1 else f"{key[0]} and {len(key) - 1} more"
-            self._scores[key] = posteriors.score(posteriors.average(key), name)
-        return self._scores[key]
+        """Errors of the files' plain mean, from `ranks`."""
+        return posteriors.score_of(self.ranks(paths), len(self.dataset.classes))
 
     def geometry(self) -> tuple[int, float]:
         """(crop, width) of most runs on this data set; of its preset if there are none."""
@@ -128,18 +170,24 @@ class Shelf:
         return self._geometry
 
 
-def shape_of(path: Path) -> Shape:
-    """A posterior file's size without reading its rows."""
-    try:
-        footer = pq.read_metadata(path)
-        schema = footer.schema.to_arrow_schema()
-        classes = schema.field("posterior").type.list_size
-    except (pa.ArrowInvalid, OSError) as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"{path}: damaged parquet file ({text}); delete it and evaluate again") from None
-    except (KeyError, AttributeError):
-        raise InputError(f"{path}: has no column 'posterior' of fixed-size lists") from None
-    return Shape(footer.num_rows, classes, posteriors.METADATA_KEY not in (schema.metadata or {}))
+def _reason(path: Path, error: InputError) -> str:
+    """What is wrong with a file, for a footnote that names it and says how to renew it."""
+    return str(error).removeprefix(str(path)).lstrip(": ").removesuffix(f"; {posteriors.RENEW}")
+
+
+def split_images(dataset: Dataset, split: str) -> Images | None:
+    """Keys and labels of a split in its order; None where the prepared images are not, or no longer, at hand.
+
+    Raises:
+        InputError: the data set is damaged.
+    """
+    if not (dataset.folder / DATASET_JSON).is_file() or load(dataset.folder).fingerprint != dataset.fingerprint:
+        return None
+    if not any(dataset.folder.glob(f"{split}-*.arrow")):
+        return None
+    images = Split(dataset, split)
+    source = f"the split '{split}' of {dataset.folder}"
+    return Images(source, pa.array(images.keys(0, len(images)), pa.string()), images.labels, len(dataset.classes))
 
 
 def refusal(origin: Origin, facts: Facts, split: str, method: str, q: int) -> str | None:
@@ -197,7 +245,7 @@ def conditions(shelf: Shelf, files: Sequence[File]) -> list[str]:
         result += _run_conditions(shelf, run)
     if any(file.origin is None for file in files):
         result.append("Posteriors of another tool, without metadata: weights and data cannot be checked.")
-    if any(file.origin and not file.origin.flip for file in files):
+    if any(file.origin and not file.origin.flip and file.view.method != "center" for file in files):
         result.append("Evaluated without horizontal flips (the paper: with).")
     for file in files:
         if file.origin and file.view.method == "multicrop" and file.origin.grid != paper.GRID:

@@ -10,10 +10,11 @@ import numpy as np
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import write_text
-from vggrepro.posteriors import TOP_K, Batch, average, read_origin
+from vggrepro.fuse import files_of
+from vggrepro.fusion import average
+from vggrepro.posteriors import TOP_K, Batch, read_origin, shape_of
 from vggrepro.runs import RunFolder
-from vggrepro.shelf import shape_of
-from vggrepro.tables import files_of
+from vggrepro.shelf import split_images
 
 
 def lines(batches: Iterable[Batch], devkit_ids: Sequence[int]) -> list[str]:
@@ -45,7 +46,7 @@ def submit(runs: Sequence[RunFolder], methods: Sequence[str], split: str, datase
             raise InputError(f"{file} has {shape.classes} classes, {dataset.folder} {count}; name its own with --data")
         if not shape.foreign and read_origin(file).fingerprint != dataset.fingerprint:
             raise InputError(f"{file} comes from another data set than {dataset.folder}; name its own with --data")
-    return write(path, average(files), dataset)
+    return write(path, average(files, split_images(dataset, split)), dataset)
 
 
 def write(path: Path, batches: Iterable[Batch], dataset: Dataset) -> int:

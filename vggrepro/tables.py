@@ -2,7 +2,9 @@
 
 A table is a pandas DataFrame of raw floats (per cent; NaN where not run) with footnotes. Rows, their order
 and their label cells are those of `tables/paper/table*.csv`. Each measure `X` there (`top1_val_error`, ...)
-is three columns: `X` ours, `X_paper` as printed, `X_difference` = ours - paper. Tables 3-7 also have:
+is three columns: `X` ours, `X_paper` as printed, `X_difference` = ours - paper; errors also have the ends of their
+95 % interval over images (Wilson), `X_low` and `X_high`. `layout.paper_layout` groups the columns and rows as the paper
+does. Tables 3-7 also have:
 
     images                        images scored
     note                          letters of the footnotes that the row carries, "a, c"
@@ -20,42 +22,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from vggrepro import paper, posteriors
-from vggrepro.errors import InputError
+from vggrepro import paper, posteriors, statistics
 from vggrepro.paper import Run, View
-from vggrepro.runs import RunFolder
-from vggrepro.shelf import (
-    FLAGS,
-    SPLIT,
-    Facts,
-    File,
-    Shelf,
-    conditions,
-    evaluating_commands,
-    refusal,
-    shape_of,
-    training_commands,
-)
+from vggrepro.shelf import SPLIT, File, Shelf, conditions, evaluating_commands, training_commands
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
 
 ERRORS = ("top1_val_error", "top5_val_error")
+NAN = float("nan")
 PROVENANCE = ["data", "classes", "train_images", "preset", "crop", "width"]
 PROVENANCE += ["runs", "epochs", "seeds", "weights", "commit"]
 
 CAPTIONS = {
-    1: "The nets, one a column, deeper to the right. conv3-64 is a convolution of 3 × 3 pixels with 64 "
-    "channels; a ReLU follows every hidden layer.",
+    1: "The nets, one a column, deeper to the right; layers that the net on the left lacks are bold. conv3-64 is a "
+    "convolution of 3 × 3 pixels with 64 channels; a ReLU follows every hidden layer.",
     2: "Number of parameters (weights and biases) in millions.",
     3: "One test scale: each image is seen at a single Q, by dense evaluation.",
     4: "Several test scales: posteriors averaged over three Q, by dense evaluation.",
     5: "Dense evaluation, multi-crop evaluation and the average of both. S in [256;512], Q = 256, 384, 512.",
     6: "Several nets fused: plain mean of their posteriors, each net at its own three Q (S - 32, S, S + 32; "
     "256, 384, 512 for [256;512]). In the submission, D/[256;512] had its FC layers alone fine-tuned.",
-    7: "The best results beside those of other teams in the ILSVRC classification task.",
+    7: 'The best results beside those of other teams in the ILSVRC classification task; "VGG" is the paper\'s method. '
+    "All without outside training data.",
 }
 TEST_REMARK = "The test labels are held by the ILSVRC server: there is no test error of ours."
 
@@ -143,11 +135,12 @@ def letter(place: int) -> str:
     return alphabet[place] if place < 26 else alphabet[place // 26 - 1] + alphabet[place % 26]
 
 
-def _measured(table: int, shelf: Shelf, needs: Sequence[tuple[View, ...]]) -> Table:
-    """Table 3-7: the published rows, each with the views it averages (none: a quoted row)."""
-    printed = paper.published(table)
+def _measured(table: int, shelf: Shelf) -> Table:
+    """Table 3-7: the published rows beside what their posteriors give here."""
+    printed, needs = paper.published(table), views_of(table)
     measures = tuple(name for name in printed[0] if name.endswith("_error"))
     labels = tuple(name for name in printed[0] if name not in measures)
+    shelf.gather_rows(needs)
     footnotes, filled, records = Footnotes(shelf), [], []
     for place, (line, views) in enumerate(zip(printed, needs, strict=True)):
         files = [shelf.file(view) for view in views]
@@ -157,35 +150,53 @@ def _measured(table: int, shelf: Shelf, needs: Sequence[tuple[View, ...]]) -> Ta
         if missing := [file.view for file in files if not file.present]:
             footnotes.miss(place, missing)
         usable = bool(files) and not missing and not any(file.refused for file in files)
-        score = shelf.score(file.path for file in files) if usable else None
-        if score:
-            filled.append(place)
-            for text in conditions(shelf, files):
-                footnotes.add(place, text)
-        ours = {ERRORS[0]: score.top1, ERRORS[1]: score.top5} if score else {}
+        ranks = shelf.ranks(file.path for file in files) if usable else None
+        ours = {} if ranks is None else errors_of(ranks, len(shelf.dataset.classes))
         record: dict[str, Any] = {name: line[name] for name in labels}
         for name in measures:
             record |= _beside(name, ours.get(name), float(line[name]) if line[name] else None)
-        record |= {"images": score.images if score else None, "note": ""}
-        records.append(record | (_provenance(shelf, files) if score else dict.fromkeys(PROVENANCE)))
+            if name in ERRORS:
+                record |= {f"{name}_{end}": ours.get(f"{name}_{end}", NAN) for end in ("low", "high")}
+        record |= {"images": None, "note": "", **dict.fromkeys(PROVENANCE)}
+        if ranks is not None:
+            record |= {"images": len(ranks), **_provenance(shelf, files)}
+            filled.append(place)
+            for text in conditions(shelf, files):
+                footnotes.add(place, text)
+        records.append(record)
     frame = pd.DataFrame.from_records(records)
     frame = frame.astype(dict.fromkeys(("images", "classes", "train_images"), "Int64"))
     marks, notes, remarks = footnotes.settle(filled, len(records))
     frame["note"] = marks
+    if filled and shelf.dataset.subset:
+        remarks += (f"Only a subset of the data: {shelf.dataset.subset.rstrip('.')}.",)
     if len(shelf.dataset.classes) <= posteriors.TOP_K:
         remarks += (f"{len(shelf.dataset.classes)} classes have no top-{posteriors.TOP_K} error.",)
     if not all(needs):
         remarks += ("The rows of other teams are quoted from the paper.",)
     if "top5_test_error" in measures:
         remarks += (TEST_REMARK,)
-    caption = f"{CAPTIONS[table]} {_setting(shelf)}"
+    caption = f"{CAPTIONS[table]} {setting(shelf)}"
     return Table(table, caption, frame, labels, measures, notes, remarks, *shelf.geometry())
+
+
+def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:
+    """Both errors in per cent and the ends of their 95 % intervals, from the ranks (images,) of the true classes.
+
+    Keys `top1_val_error`, `top1_val_error_low`, `top1_val_error_high`, and so for top-5: NaN for 5 classes or fewer.
+    """
+    result: dict[str, float] = {}
+    for name, best in zip(ERRORS, (1, posteriors.TOP_K), strict=True):
+        wrong = int(np.count_nonzero(ranks >= best))
+        interval = statistics.wilson(wrong, len(ranks))
+        values = (100 * wrong / len(ranks), interval.low, interval.high) if classes > best else (NAN, NAN, NAN)
+        result |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+    return result
 
 
 def _beside(name: str, ours: float | None, printed: float | None) -> dict[str, float]:
     """A measure's three columns."""
-    nan = float("nan")
-    mine, theirs = nan if ours is None else ours, nan if printed is None else printed
+    mine, theirs = NAN if ours is None else ours, NAN if printed is None else printed
     return {name: mine, f"{name}_paper": theirs, f"{name}_difference": mine - theirs}
 
 
@@ -214,7 +225,7 @@ def _provenance(shelf: Shelf, files: Sequence[File]) -> dict[str, Any]:
     }
 
 
-def _setting(shelf: Shelf) -> str:
+def setting(shelf: Shelf) -> str:
     """What the errors of a table were measured on: the caption's last sentence."""
     crop, width = shelf.geometry()
     count, classes = shelf.dataset.counts[SPLIT], len(shelf.dataset.classes)
@@ -268,36 +279,45 @@ def table2(shelf: Shelf) -> Table:
     return Table(2, CAPTIONS[2], frame, ("net",), ("parameters_millions",), (), remarks, crop, width)
 
 
+def views_of(number: int) -> list[tuple[View, ...]]:
+    """The posteriors that each row of Table `number` averages, none for a quoted row; Tables 1 and 2 need none."""
+    if number < 3:
+        return []
+    if number < 7:
+        return [row.views for row in paper.rows(number)]
+    result: list[tuple[View, ...]] = []
+    for line in paper.published(7):
+        if line["method"] not in TABLE_7:
+            result.append(())
+            continue
+        table, wanted = TABLE_7[line["method"]]
+        result += [row.views for row in paper.rows(table) if wanted.items() <= row.labels.items()]
+    return result
+
+
 def table3(shelf: Shelf) -> Table:
     """Table 3: one test scale. Labels `net`, `S`, `Q`."""
-    return _measured(3, shelf, [row.views for row in paper.rows(3)])
+    return _measured(3, shelf)
 
 
 def table4(shelf: Shelf) -> Table:
     """Table 4: several test scales. Labels `net`, `S`, `Q`."""
-    return _measured(4, shelf, [row.views for row in paper.rows(4)])
+    return _measured(4, shelf)
 
 
 def table5(shelf: Shelf) -> Table:
     """Table 5: dense against multi-crop. Labels `net`, `method`."""
-    return _measured(5, shelf, [row.views for row in paper.rows(5)])
+    return _measured(5, shelf)
 
 
 def table6(shelf: Shelf) -> Table:
     """Table 6: fused nets. Labels `group`, `models` (net/S/Q; …), `method`; also the test error."""
-    return _measured(6, shelf, [row.views for row in paper.rows(6)])
+    return _measured(6, shelf)
 
 
 def table7(shelf: Shelf) -> Table:
     """Table 7: beside other teams, whose rows are quoted. Label `method`; also the test error."""
-    needs: list[tuple[View, ...]] = []
-    for line in paper.published(7):
-        if line["method"] not in TABLE_7:
-            needs.append(())
-            continue
-        table, wanted = TABLE_7[line["method"]]
-        needs += [row.views for row in paper.rows(table) if wanted.items() <= row.labels.items()]
-    return _measured(7, shelf, needs)
+    return _measured(7, shelf)
 
 
 TABLES = {1: table1, 2: table2, 3: table3, 4: table4, 5: table5, 6: table6, 7: table7}
@@ -307,72 +327,13 @@ def tables(runs: Path, dataset: Dataset, numbers: Iterable[int] = range(2, 8), o
     """The paper's tables from the posteriors in `runs`; `options` goes into every suggested command.
 
     Raises:
-        InputError: a posterior file that is damaged or holds no distributions, or files of one row that
-            differ in their images.
+        InputError: no images or no labels to score. Files that are damaged or differ in their images are named in
+            footnotes.
     """
-    shelf = Shelf(runs, dataset, options)
+    return tables_of(Shelf(runs, dataset, options), list(numbers))
+
+
+def tables_of(shelf: Shelf, numbers: Sequence[int] = range(2, 8)) -> list[Table]:
+    """The paper's tables from a shelf, each posterior file read once."""
+    shelf.gather_rows([row for number in numbers for row in views_of(number)])
     return [TABLES[number](shelf) for number in numbers]
-
-
-def fuse_runs(folders: Sequence[RunFolder], methods: Sequence[str], split: str = SPLIT) -> pd.DataFrame:
-    """Errors of each run's averaged posteriors and of the average of all (Sect. 4.4).
-
-    A run's files are those of its `Scale.test_scales` by each of `methods`; every file has equal weight.
-
-    Returns:
-        columns `run`, `method`, `Q`, `images`, `top1_error`, `top5_error` (per cent, NaN if K <= 5); a row a
-        run and, for two or more, a last row whose `run` is "A + B + …".
-
-    Raises:
-        InputError: no run, a missing or stale file, files of different data.
-    """
-    if not folders:
-        raise InputError("fuse: no runs given; name at least one evaluated run")
-    parts = [(folder, files_of(folder, methods, split)) for folder in dict.fromkeys(folders)]
-    everything = [path for _, paths in parts for path in paths]
-    prints: dict[str, Path] = {}
-    for path in everything:
-        if not shape_of(path).foreign:
-            prints.setdefault(posteriors.read_origin(path).fingerprint, path)
-    if len(prints) > 1:
-        first, second = list(prints.values())[:2]
-        raise InputError(f"{first} and {second} come from different data sets; evaluate both runs on one")
-    records = [_fused(folder.name, paths, _test_scales(folder), methods) for folder, paths in parts]
-    if len(parts) > 1:
-        name = " + ".join(folder.name for folder, _ in parts)
-        scales = {q for folder, _ in parts for q in _test_scales(folder)}
-        records.append(_fused(name, everything, sorted(scales), methods))
-    return pd.DataFrame.from_records(records)
-
-
-def _test_scales(folder: RunFolder) -> tuple[int, ...]:
-    return paper.Scale.parse(str(folder.config()["scale"])).test_scales
-
-
-def files_of(folder: RunFolder, methods: Sequence[str], split: str) -> list[Path]:
-    """The run's posterior files, all there and none stale, else InputError with the command."""
-    weights = folder.weights_hash() if folder.finished else None
-    facts = Facts(folder, folder.config(), 0, weights)
-    flags = " ".join(FLAGS.get(method, f"--{method}") for method in methods)
-    command = f"vggrepro evaluate {folder.name} {flags}" + ("" if split == SPLIT else f" --split {split}")
-    paths = []
-    for method in methods:
-        for q in _test_scales(folder):
-            path = posteriors.file_path(folder.path, split, method, q)
-            if not path.is_file():
-                raise InputError(f"{path} does not exist; run '{command}'")
-            if not shape_of(path).foreign:
-                reason = refusal(posteriors.read_origin(path), facts, split, method, q)
-                if reason:
-                    raise InputError(f"{path} is stale ({reason}); renew it with '{command}'")
-            paths.append(path)
-    return paths
-
-
-def _fused(name: str, paths: Sequence[Path], qs: Iterable[int], methods: Sequence[str]) -> dict[str, Any]:
-    score = posteriors.score(posteriors.average(paths), name)
-    top5 = float("nan") if score.top5 is None else score.top5
-    words = {"dense": "dense", "multicrop": "multi-crop"}
-    method = " & ".join(words.get(method, method) for method in sorted(methods, reverse=True))
-    record = {"run": name, "method": method, "Q": ", ".join(map(str, qs)), "images": score.images}
-    return record | {"top1_error": score.top1, "top5_error": top5}

@@ -1,4 +1,4 @@
-"""What is made of posteriors: fuse, report."""
+"""What is made of posteriors: fuse, claims, report."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vggrepro.options import (
     Format,
     Multicrop,
     Runs,
+    Search,
     SplitName,
     SplitOption,
     TablesFolder,
@@ -38,6 +39,7 @@ def fuse(
     submission: Annotated[
         Path | None, typer.Option("--submission", help="Write the averaged posteriors as ILSVRC's server takes them.")
     ] = None,
+    search: Search = False,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
@@ -45,12 +47,16 @@ def fuse(
     """Average posteriors, write Tables 3-7.
 
     With runs: prints the error of each and of their averaged posteriors; with --submission, writes the five best
-    devkit ids of each image. Without runs: writes every row of Tables 3-7 to tables/<data set>/.
+    devkit ids of each image. Without runs: writes every row of Tables 3-7 to tables/<data set>/, beside them the
+    claims, the error against Q and what else the posteriors give; with --search, also the best nets to fuse.
     """
-    from vggrepro import tables as stage
+    from vggrepro import documents
     from vggrepro.dataset import load
-    from vggrepro.report import write
+    from vggrepro.fuse import fuse_runs
+    from vggrepro.shelf import Shelf
 
+    if search and (names or submission is not None or split is not SplitName.val):
+        raise InputError("--search takes all runs by their validation posteriors; give it without runs or --split")
     dataset = load(data)
     require_runs(runs)
     methods = methods_of(dense=dense, multicrop=multicrop)
@@ -63,29 +69,133 @@ def fuse(
         print(f"{submission}: {count:,} images")
         return
     if names:
-        print_table(stage.fuse_runs(runs_of(runs, names), methods, split.value))
+        print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset))
         return
-    made = stage.tables(runs, dataset, range(3, 8), as_options(data, runs))
-    for path in write(made, dataset, tables / dataset.name):
+    shelf = Shelf(runs, dataset, as_options(data, runs))
+    made = documents.gather(shelf, methods=methods if search else ())
+    for path in made.write(tables / dataset.name):
         print(path)
 
 
-def report(
-    format_: Annotated[Format, typer.Option("--format", help="Markdown or CSV.")] = Format.md,
+def claims(
+    format_: Annotated[Format, typer.Option("--format", help="md or csv.")] = Format.md,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Print Tables 1-7 beside the paper's numbers."""
-    print(report_text(data, runs, format_), end="")
-
-
-def report_text(data: Path, runs: Path, format_: Format) -> str:
-    """Tables 1-7 as `report` prints them."""
-    from vggrepro import report as stage
+    """Test the paper's twelve claims on the posteriors."""
+    from vggrepro import claims as stage
     from vggrepro.dataset import load
-    from vggrepro.tables import tables
+    from vggrepro.shelf import Shelf
+
+    if format_ not in (Format.md, Format.csv):
+        raise InputError(f"--format {format_.value}: claims are printed as md or csv; the report has them as a page")
+    dataset = load(data)
+    require_runs(runs)
+    shelf = Shelf(runs, dataset, as_options(data, runs))
+    findings = stage.evaluate_claims(shelf)
+    print(stage.document(findings, shelf) if format_ is Format.md else stage.csv_text(findings), end="")
+
+
+def report(
+    format_: Annotated[
+        Format, typer.Option("--format", help="Markdown, one HTML page, LaTeX (booktabs) or CSV.")
+    ] = Format.md,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="With --format latex: a document that compiles, not tables to include.")
+    ] = False,
+    search: Search = False,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another folder of runs: both side by side, and their difference.")
+    ] = None,
+    against_data: Annotated[
+        Path | None, typer.Option("--against-data", help="The data set of those runs; default: the same.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Also write every figure of the HTML page here, as PNG and SVG.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Print Tables 1-7 beside the paper's numbers, the paper's claims, and more.
+
+    More is: error against Q, the 5x5 net, other papers' crops, as far as they were evaluated.
+    """
+    _check_report(format_, standalone=standalone, search=search, against=against, against_data=against_data)
+    if figures is not None:
+        _write_figures(data, runs, figures)
+    if against is not None and format_ is not Format.html:
+        print(_beside(data, runs, against, against_data or data, format_), end="")
+        return
+    print(report_text(data, runs, format_, standalone=standalone, search=search, against=against), end="")
+
+
+def _write_figures(data: Path, runs: Path, folder: Path) -> None:
+    """Every figure of the page as a file; what was written is said on stderr, as stdout is the report's."""
+    from vggrepro.dataset import load
+    from vggrepro.page import write_figures
+    from vggrepro.progress import say
+
+    dataset = load(data)
+    require_runs(runs)
+    paths = write_figures(runs, dataset, folder)
+    say(f"{folder}: {len(paths) // 2} figures as PNG and SVG")
+
+
+def _check_report(
+    format_: Format, *, standalone: bool, search: bool, against: Path | None, against_data: Path | None
+) -> None:
+    """Refuses options that do not go together."""
+    if standalone and format_ is not Format.latex:
+        raise InputError("--standalone: only with --format latex")
+    if search and (format_ not in (Format.md, Format.latex) or against is not None):
+        raise InputError(
+            "--search: only with --format md or latex and without --against; 'vggrepro fuse' has it as CSV"
+        )
+    if against is not None and format_ is Format.latex:
+        raise InputError("--against: give --format md, csv or html")
+    if against_data is not None and (against is None or format_ is Format.html):
+        raise InputError("--against-data: only with --against and --format md or csv")
+
+
+def report_text(
+    data: Path,
+    runs: Path,
+    format_: Format,
+    *,
+    standalone: bool = False,
+    search: bool = False,
+    against: Path | None = None,
+) -> str:
+    """The report as `report` prints it."""
+    from vggrepro.dataset import load
+    from vggrepro.shelf import Shelf
 
     dataset: Dataset = load(data)
     require_runs(runs)
-    made = tables(runs, dataset, range(1, 8), as_options(data, runs))
-    return stage.markdown(made, dataset) if format_ is Format.md else stage.csv_text(made)
+    options = as_options(data, runs)
+    if format_ is Format.html:
+        from vggrepro.page import page
+
+        if against is not None:
+            require_runs(against)
+        return page(runs, dataset, options, against)
+    from vggrepro import documents, report
+    from vggrepro.tables import tables
+
+    if format_ is Format.csv:
+        return report.csv_text(tables(runs, dataset, range(1, 8), options))
+    made = documents.gather(Shelf(runs, dataset, options), methods=("dense",) if search else ())
+    return made.markdown() if format_ is Format.md else made.latex(standalone)
+
+
+def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Format) -> str:
+    """Two reproductions side by side."""
+    from vggrepro import documents
+    from vggrepro.dataset import load
+    from vggrepro.shelf import Shelf
+
+    require_runs(runs)
+    require_runs(other)
+    ours = Shelf(runs, load(data), as_options(data, runs))
+    theirs = Shelf(other, load(other_data), as_options(other_data, other))
+    return documents.beside(ours, theirs) if format_ is Format.md else documents.beside_csv(ours, theirs)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.results import report_text
 from vggrepro.errors import InputError
 from vggrepro.options import (
     DEFAULT_DATA,
@@ -21,7 +20,6 @@ from vggrepro.options import (
     Device,
     DryRun,
     Epochs,
-    Format,
     Init,
     Layers,
     MicroBatch,
@@ -147,12 +145,15 @@ def reproduce(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     tensorboard: TensorBoard = False,
     compile_: Compile = False,
+    multicrop: Annotated[
+        bool, typer.Option("--multicrop", help="Multi-crop for every net, not only where a table needs it.")
+    ] = False,
     dry_run: DryRun = False,
     seed: Seed = 0,
 ) -> None:
-    """Run the whole pipeline, print the tables.
+    """Run the whole pipeline, print tables and claims.
 
-    Prepares, trains all nets of Tables 3-6, evaluates and fuses; what is done is skipped.
+    Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped.
     """
     from vggrepro import hardware
     from vggrepro.reproduce import plan_all
@@ -166,9 +167,9 @@ def reproduce(
         return _rehearse(plan_all(request), request, values)
     hardware.join_processes(machine.device)
     with stop_exit():
-        run_all(source, preset, data, runs, tables, machine, values, seed, as_options(data, runs))
-    if hardware.rank() == 0:
-        print(report_text(data, runs, Format.md), end="")
+        made = run_all(source, preset, data, runs, tables, machine, values, seed, as_options(data, runs), multicrop)
+    if made is not None:
+        print(made.markdown(), end="")
 
 
 def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:

@@ -1,0 +1,328 @@
+"""The twelve claims: data that agree with the paper, and verdicts from planted posteriors with known differences."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from vggrepro import paper, posteriors
+from vggrepro.claims import Finding, csv_text, document, evaluate_claims, frame, markdown, p_text
+from vggrepro.cli import app, main
+from vggrepro.dataset import Dataset
+from vggrepro.files import sha256
+from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.paper_claims import Kind, claims, margins
+from vggrepro.posteriors import Batch, Origin
+from vggrepro.runs import RunFolder
+from vggrepro.shelf import Shelf
+
+IMAGES, CLASSES = 2000, 7
+LABELS = np.arange(IMAGES, dtype=np.int32) % CLASSES
+
+
+def dataset_of(images: int = IMAGES, classes: int = CLASSES) -> Dataset:
+    counts = {"train": 24, "val": images}
+    names = tuple(f"class {i}" for i in range(classes))
+    return Dataset(Path("data"), "tiny", names, counts, (0, 0, 0), ((1, 0, 0),), (1, 1, 1), "demo", "print")
+
+
+def make_run(runs: Path, run: Run) -> RunFolder:
+    """A finished run's folder at the demo preset's geometry, trained as the paper says."""
+    folder = RunFolder(runs / run.name)
+    folder.path.mkdir(parents=True)
+    folder.weights_path.write_text(run.name)
+    start = {"run": run.parent.name} if run.parent else {"initialisation": "he"}
+    config = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 3, "start": start, "epochs": 74}
+    config |= {"crop": 64, "width": 0.125, "classes": CLASSES, "mean_rgb": [0, 0, 0], "input_scale": 1.0}
+    config |= {"recipe": {"preset": "demo"}, "dataset": {"fingerprint": "print", "train_images": 24}}
+    folder.config_path.write_text(json.dumps(config))
+    folder.metrics_path.write_text("{}\n" * 74)
+    return folder
+
+
+def plant(
+    runs: Path,
+    run: Run,
+    q: int,
+    wrong: Sequence[int],
+    method: str = "dense",
+    weight: float = 1.0,
+    classes: int = CLASSES,
+    **origin: str,
+) -> Path:
+    """Posteriors that are wrong in these images alone (second best there); `weight`: how much they say in a mean."""
+    if not RunFolder(runs / run.name).finished:
+        make_run(runs, run)
+    folder = RunFolder(runs / run.name)
+    labels = LABELS % classes
+    values = np.full((IMAGES, classes), (1 - weight) / classes)
+    values[np.arange(IMAGES), labels] += 0.4 * weight
+    neighbours = (labels + 1) % classes
+    values[np.arange(IMAGES), neighbours] += 0.3 * weight
+    hit = np.array(wrong, dtype=int)
+    values[hit, neighbours[hit]] += 0.3 * weight
+    rest = np.setdiff1d(np.arange(IMAGES), hit)
+    values[rest, labels[rest]] += 0.3 * weight
+    made = {"run": run.name, "weights": sha256(folder.weights_path), "dataset": "tiny", "fingerprint": "print"}
+    made |= {"preset": "demo", "split": "val", "method": method, "pooling": "floor", "resample": "bilinear"}
+    made |= {"precision": "fp32", "version": "0", "commit": "abc", **origin}
+    pixels, grid = paper.real_pixels(q, 64), {"multicrop": 5, "center": 1}.get(method, 0)
+    path = posteriors.file_path(folder.path, "val", method, q)
+    batch = Batch([f"image {i}" for i in range(IMAGES)], labels.astype(np.int32), values)
+    posteriors.write(path, [batch], classes, Origin(q=q, q_pixels=pixels, flip=method != "center", grid=grid, **made))
+    return path
+
+
+def finding(findings: Sequence[Finding], number: int) -> Finding:
+    return next(made for made in findings if made.claim.number == number)
+
+
+def test_the_claims_are_the_papers_twelve() -> None:
+    assert [claim.number for claim in claims()] == list(range(1, 13))
+    assert [len(claim.pairs) for claim in claims()] == [1, 6, 1, 3, 1, 6, 10, 2, 4, 13, 3, 0]
+    assert margins() == {"top-1": 0.6, "top-5": 0.5}
+
+
+def test_the_papers_own_numbers_bear_its_claims_out() -> None:
+    """Each printed difference lies as the claim says: no side is swapped, no row mistaken."""
+    for pair in (pair for claim in claims() for pair in claim.pairs):
+        errors = [(pair.first.top1, pair.second.top1), (pair.first.top5, pair.second.top5)]
+        known = [round(a - b, 1) for a, b in errors if a is not None and b is not None]
+        if pair.kind is Kind.LOWER:
+            assert all(gap <= 0 for gap in known)
+            assert not known or min(known) < 0
+        elif pair.kind is Kind.NOT_LOWER:
+            assert all(gap > -margins()[measure] for gap, measure in zip(known, margins(), strict=True))
+        else:
+            assert all(abs(gap) < margins()[measure] for gap, measure in zip(known, margins(), strict=True))
+
+
+def test_every_row_of_table_4_is_compared_with_its_row_of_table_3() -> None:
+    (scales,) = (claim for claim in claims() if claim.number == 7)
+    assert [pair.first.views for pair in scales.pairs] == [row.views for row in paper.rows(4)]
+    for pair in scales.pairs:
+        (single,) = pair.second.views
+        assert {view.run for view in pair.first.views} == {single.run}
+        assert single.q in {view.q for view in pair.first.views}
+        assert pair.second.top1 in [row.top1 for row in paper.rows(3) if row.views == (single,)]
+
+
+def test_an_ensemble_is_compared_with_each_of_its_nets() -> None:
+    (fused,) = (claim for claim in claims() if claim.number == 10)
+    submission = paper.rows(6)[0]
+    members = [pair.second for pair in fused.pairs if pair.first.views == submission.views]
+    assert sorted(view.run.name for side in members for view in side.views) == sorted(
+        view.run.name for view in submission.views
+    )
+    assert [side.top1 for side in members] == [26.6, 26.5, None, 27.7, 27.8, 26.9, 26.7]
+
+
+def test_planted_differences_have_their_verdicts(tmp_path: Path) -> None:
+    """B and D err much less than the net before them, C more; E as D, A-LRN as A: what they claim follows."""
+    errors = {"A": 300, "A-LRN": 300, "B": 200, "C": 260, "D": 150, "E": 150}
+    for net, count in errors.items():
+        plant(tmp_path, Run(net, S256), 256, range(count))
+    findings = evaluate_claims(Shelf(tmp_path, dataset_of()))
+    # C errs in 60 images more than B and in none less
+    assert {made.claim.number: made.verdict for made in findings} == {
+        1: "holds",
+        2: "contradicted",
+        3: "contradicted",
+        4: "not decided",
+        **dict.fromkeys(range(5, 12), "not run"),
+        12: "holds",
+    }
+    depth = finding(findings, 2)
+    assert [outcome.verdict for outcome in depth.outcomes] == [
+        "holds",
+        "contradicted",
+        "holds",
+        "holds",
+        "not run",
+        "not run",
+    ]
+    (lower, _) = depth.outcomes[0].tests
+    made = lower.comparison
+    assert (made.a, made.b) == (10, 15)
+    assert (made.only_a, made.only_b, made.images) == (0, 100, IMAGES)
+    tests = {
+        (outcome.pair, test.measure): test for made in findings for outcome in made.outcomes for test in outcome.tests
+    }
+    assert len(tests) == 10  # B-A, C-B, D-C, E-D, A-LRN-A, by two measures
+    ordered = sorted(test.p for test in tests.values())
+    assert lower.holm == pytest.approx((10 - ordered.index(lower.p)) * lower.p)
+    assert depth.deciding is not None
+    assert depth.deciding.pair.label == "C 256 against B 256"
+
+
+def test_a_small_difference_is_not_decided(tmp_path: Path) -> None:
+    plant(tmp_path, Run("B", S256), 256, range(200))
+    plant(tmp_path, Run("C", S256), 256, [*range(8, 200), 300, 301])  # 8 images better, 2 worse: p = 0.11
+    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of())), 3)
+    assert found.verdict == "not decided"
+    assert found.outcomes[0].tests[0].p == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    assert found.outcomes[0].tests[0].comparison.difference == pytest.approx(-0.3)
+
+
+def test_several_q_are_averaged_before_they_are_compared(tmp_path: Path) -> None:
+    """At Q = 256 alone 90 images are wrong; the surer posteriors of the other Q outvote it."""
+    plant(tmp_path, Run("B", S256), 256, range(90), weight=0.1)
+    for q in (224, 288):
+        plant(tmp_path, Run("B", S256), q, range(10))
+    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of())), 7)
+    first, *others = found.outcomes
+    assert (first.tests[0].comparison.only_a, first.tests[0].comparison.only_b) == (0, 80)
+    assert first.verdict == "holds"
+    assert {outcome.verdict for outcome in others} == {"not run"}
+    assert found.verdict == "not decided"
+
+
+def test_the_shallow_net_by_its_centre_crop(tmp_path: Path) -> None:
+    plant(tmp_path, Run("B", S256), 256, range(100), "center")
+    shelf = Shelf(tmp_path, dataset_of())
+    missing = finding(evaluate_claims(shelf), 5)
+    assert missing.verdict == "not run"
+    assert missing.notes[1:] == (
+        "Not run: `vggrepro train B-5x5 --scale 256`, then `vggrepro evaluate B-5x5-256 --center`.",
+    )
+    plant(tmp_path, Run("B-5x5", S256), 256, range(300), "center")
+    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of())), 5)
+    assert found.verdict == "holds"
+    assert found.conditions == ()  # that a centre crop has no flip is no departure from the paper
+    line = frame([found]).iloc[0]
+    assert math.isnan(line["first_paper"])
+    assert line["difference_paper"] == -7.0
+
+
+def test_fewer_than_six_classes_have_no_top_5(tmp_path: Path) -> None:
+    for net, wrong in (("B", 300), ("C", 100)):
+        plant(tmp_path, Run(net, S256), 256, range(wrong), classes=4)
+    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of(classes=4))), 3)
+    assert [test.measure for test in found.outcomes[0].tests] == ["top-1"]
+    assert found.verdict == "holds"
+
+
+def test_what_is_missing_is_named_with_its_commands(tmp_path: Path) -> None:
+    plant(tmp_path, Run("C", S256), 256, range(30))
+    stale = plant(tmp_path, Run("C", S384), 384, range(30), weights="other")
+    findings = evaluate_claims(Shelf(tmp_path, dataset_of(), "--runs R"))
+    assert finding(findings, 3).notes == ("Not run: `vggrepro train B --scale 256 --runs R`, then "
+        "`vggrepro evaluate B-256 --dense --runs R`.",)  # fmt: skip
+    assert finding(findings, 4).notes == (
+        f"Not used: {stale} (other weights). Renew: `vggrepro evaluate C-384 --dense --runs R`.",
+        "Not run: `vggrepro train C --scale 256:512 --runs R`, then `vggrepro train D --scale 256:512 --runs R`, then "
+        "`vggrepro evaluate D-256 D-384 C-256-512 D-256-512 --dense --runs R`.",
+    )
+
+
+def test_conditions_are_told_once_with_their_claims(tmp_path: Path) -> None:
+    for net in ("B", "C"):
+        plant(tmp_path, Run(net, S256), 256, range(30))
+    (tmp_path / "C-256" / "metrics.jsonl").write_text("{}\n" * 6)
+    text = markdown(evaluate_claims(Shelf(tmp_path, dataset_of())))
+    assert text.endswith(
+        "## How the runs differ from the paper's\n\n- Trained for 6 epochs (the paper: 74). (Claims 2, 3.)\n"
+    )
+
+
+def test_the_document(tmp_path: Path) -> None:
+    for net, wrong in (("B", range(300)), ("C", range(100, 200))):
+        plant(tmp_path, Run(net, S256), 256, wrong)
+    shelf = Shelf(tmp_path, dataset_of())
+    findings = evaluate_claims(shelf)
+    text = document(findings, shelf)
+    assert text.startswith("# The paper's claims on tiny\n\nData: tiny, 2,000 validation images of 7 classes ")
+    assert "This is a reduced reproduction: 7 classes (the paper: 1,000); 24 training images" in text
+    lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines()]
+    assert ["3", "Extra non-linearity helps: C is better than B", "C 256 against B 256, top-1", "-0.6",
+            "-10.0 [-11.4; -8.8]", "< 0.001", "holds"] in lines  # fmt: skip
+    assert ["C 256 against B 256", "top-1", "28.1 / 28.7", "-0.6", "5.0 / 15.0", "-10.0 [-11.4; -8.8]", "0 / 200",
+            "< 0.001", "< 0.001", "holds"] in lines  # fmt: skip
+    assert ["B centre crop against B-5x5 centre crop", "top-1", "– / –", "-7.0", "not run"] in lines
+    assert "the 2 tests that ran" in text
+    assert "2,000 images. In the median comparison 10.0 % of them are wrong (top-1) in one of the two alone" in text
+    assert text == document(evaluate_claims(shelf), shelf)
+
+
+def test_the_frame_has_a_line_a_measure_and_reads_back_from_csv(tmp_path: Path) -> None:
+    for net, wrong in (("B", 300), ("C", 100)):
+        plant(tmp_path, Run(net, S256), 256, range(wrong))
+    findings = evaluate_claims(Shelf(tmp_path, dataset_of()))
+    made = frame(findings)
+    assert len(made) == 2 * 50 + 5  # comparisons by two measures, parameters of five nets against A's
+    line = made[(made["claim"] == 3) & (made["measure"] == "top-1")].iloc[0]
+    assert (line["first_ours"], line["second_ours"]) == (5, 15)
+    assert line["low"] < line["difference"] < line["high"] < 0
+    assert (line["first_paper"], line["second_paper"], line["difference_paper"]) == (28.1, 28.7, -0.6)
+    assert (line["images"], line["only_first"], line["only_second"], line["verdict"]) == (IMAGES, 0, 200, "holds")
+    parameters = made[(made["measure"] == "parameters") & (made["first"] == "E")].iloc[0]
+    assert parameters["first_ours"] == pytest.approx(143.66724)
+    assert parameters["difference_paper"] == 11
+    back = pd.read_csv(io.StringIO(csv_text(findings)))
+    assert list(back) == list(made)
+    np.testing.assert_array_equal(back["difference"], made["difference"])
+
+
+def test_nothing_evaluated_is_all_not_run(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256))
+    findings = evaluate_claims(Shelf(tmp_path, dataset_of()))
+    assert {made.verdict for made in findings if made.claim.number < 12} == {"not run"}
+    text = markdown(findings)
+    assert "the 0 tests that ran" in text
+    assert "80 % power" not in text
+
+
+def test_too_few_images_say_so(tmp_path: Path) -> None:
+    for net in ("B", "C"):
+        plant(tmp_path, Run(net, S256), 256, range(30))
+    text = markdown(evaluate_claims(Shelf(tmp_path, dataset_of())))
+    assert "the smallest difference found with 80 % power is none, however large, by a test alone" in text
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.00099, "< 0.001"), (0.001, "0.001"), (0.0496, "0.050"), (1.0, "1.000")])
+def test_p_values_as_text(p: float, text: str) -> None:
+    assert p_text(p) == text
+
+
+def test_the_command_prints_both_formats(dataset: Dataset, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", Run("A", S256))
+    make_run(tmp_path / "runs", Run("E", JITTER))
+    options = ["claims", "--data", str(dataset.folder), "--runs", str(tmp_path / "runs")]
+    made = CliRunner().invoke(app, options)
+    assert made.exit_code == 0
+    assert made.stdout.startswith(f"# The paper's claims on {dataset.name}\n")
+    assert f"`vggrepro evaluate A-256 A-LRN-256 --dense --data {dataset.folder}" in made.stdout
+    table = CliRunner().invoke(app, [*options, "--format", "csv"])
+    assert set(pd.read_csv(io.StringIO(table.stdout))["claim"]) == set(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "vggrepro: no run in none; give --runs the folder of your runs, or train one: 'vggrepro train A'"),
+        (
+            ["--format", "html"],
+            "vggrepro: --format html: claims are printed as md or csv; the report has them as a page",
+        ),
+    ],
+)
+def test_the_command_refuses(
+    words: list[str],
+    said: str,
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["vggrepro", "claims", "--data", str(dataset.folder), "--runs", "none", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    output = capsys.readouterr()
+    assert (left.value.code, output.out, output.err) == (2, "", f"{said}\n")

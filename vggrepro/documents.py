@@ -1,0 +1,93 @@
+"""The whole report from posteriors, each file read once: tables, claims, results beyond the paper; in any format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from vggrepro import against, claims, extras, paper_claims, report, subsets
+from vggrepro.dataset import Dataset
+from vggrepro.extras import Extra
+from vggrepro.files import write_text
+from vggrepro.latex import latex
+from vggrepro.shelf import Shelf
+from vggrepro.tables import Table, tables_of, views_of
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a report holds, however it is written."""
+
+    dataset: Dataset
+    tables: Sequence[Table]
+    findings: Sequence[claims.Finding]
+    extras: Sequence[Extra]
+
+    def markdown(self) -> str:
+        return report.markdown(self.tables, self.dataset, self.extras, claims.markdown(self.findings))
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes `table3.csv` … `table7.csv`, the extras' and `claims.csv`, and all of it as `tables.md`; their paths.
+
+        Raises:
+            InputError: the folder is that of the paper's own numbers.
+        """
+        paths = report.write([table for table in self.tables if table.number >= 3], folder, self.extras)
+        for name, text in (("claims.csv", claims.csv_text(self.findings)), ("tables.md", self.markdown())):
+            write_text(folder / name, text)
+            paths.append(folder / name)
+        return paths
+
+    def latex(self, standalone: bool = False) -> str:
+        """Tables and extras; the claims are prose and tests, which `claims` prints."""
+        return latex(self.tables, self.dataset, self.extras, standalone)
+
+
+def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence[str] = ()) -> Document:
+    """Reads what the posteriors of `shelf` give: Tables `numbers`, claims, and everything beyond the paper.
+
+    With `methods`, also which nets to fuse by them, which reads files again (`subsets.search`).
+
+    Raises:
+        InputError: no images or no labels to score; fewer than two runs to search in.
+    """
+    rows = [views for number in numbers for views in views_of(number)]
+    sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
+    shelf.gather_rows([*rows, *(side.views for side in sides), *extras.rows(extras.stock(shelf))])
+    more = extras.extras(shelf) + (subsets.search(shelf, methods) if methods else [])
+    return Document(shelf.dataset, tables_of(shelf, numbers), claims.evaluate_claims(shelf), more)
+
+
+def beside(ours: Shelf, theirs: Shelf) -> str:
+    """Two reproductions side by side, as Markdown."""
+    tables = against.side_by_side(ours, theirs)
+    kind = "the same images: 95 % intervals of the differences are Tango's, p McNemar's exact one, uncorrected"
+    if not against.paired(ours, theirs):
+        kind = "different images: 95 % intervals of the differences are Newcombe's for independent errors"
+    lines = [
+        f"# VGG's tables: {ours.runs} against {theirs.runs}",
+        "",
+        f"Ours: {_described(ours)}. Theirs: {_described(theirs)}. Both on {kind}.",
+        "Errors in per cent; Δ = ours - theirs in points, [low; high] its interval; **bold** the best of a column.",
+    ]
+    parts = ["\n".join(lines), *(report.extra_markdown(table, level=2) for table in tables)]
+    if not tables:
+        parts.append("Neither has the posteriors of any row: `vggrepro report` names the commands.")
+    return "\n\n".join(parts) + "\n"
+
+
+def beside_csv(ours: Shelf, theirs: Shelf) -> str:
+    """Two reproductions as one CSV: `table`, then the columns of `against.side_by_side`."""
+    tables = against.side_by_side(ours, theirs)
+    frames = [table.frame.assign(table=int(table.name.removeprefix("table"))) for table in tables]
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["table"])
+    return str(frame[["table", *(name for name in frame if name != "table")]].to_csv(index=False, lineterminator="\n"))
+
+
+def _described(shelf: Shelf) -> str:
+    crop, width = shelf.geometry()
+    data = shelf.dataset
+    return f"{shelf.runs} on {data.name} (fingerprint {data.fingerprint[:12]}), crop {crop}, width {width:g}"

@@ -1,0 +1,288 @@
+"""Beyond the paper: error against Q, the 5 × 5 net of Sect. 4.1, other papers' crops. From posteriors alone.
+
+Each is there if its posteriors are. Files are those that the tables would take: stale ones are named, never used.
+The fusion of chosen nets is in `subsets`, since it costs more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vggrepro import layout, paper, posteriors, statistics
+from vggrepro.errors import InputError
+from vggrepro.layout import MEASURES, Column
+from vggrepro.paper import S256, Run, Scale, View
+from vggrepro.shelf import SPLIT, Shelf, conditions
+from vggrepro.tables import ERRORS, errors_of, setting
+
+FILE_NAME = re.compile(rf"{SPLIT}-(dense|multicrop|center|tencrop|googlenet)-q(\d+)\.parquet")
+RUN_NAME = re.compile(rf"({'|'.join(paper.NETS)})-(\d+(?:-\d+)?)(-fc)?")
+WORDS = {"dense": "dense", "multicrop": "multi-crop", "center": "centre crop", "tencrop": "10 crops"}
+WORDS |= {"googlenet": "144 crops"}
+OTHER_CROPS = {"center": 1, "tencrop": 10, "googlenet": 36}  # crops of an image at one Q, flips included
+GOOGLENET_QS = (256, 288, 320, 352)  # Szegedy et al. 2014, Sect. 7
+SHALLOW_PAPER = 7.0  # Sect. 4.1: points of top-1 error between the 5 x 5 net and B, on a centre crop
+
+Stock = dict[Run, dict[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A result beyond the paper.
+
+    `name` is its CSV's; `frame` its raw numbers (per cent); `columns` and `groups` what a page shows of them, as
+    `layout` has them for tables.
+    """
+
+    name: str
+    title: str
+    caption: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    groups: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of a result before it is scored: its labels, and the posteriors that are averaged."""
+
+    labels: dict[str, Any]
+    views: tuple[View, ...]
+
+
+def stock(shelf: Shelf) -> Stock:
+    """The Q at hand of each run and method, by the names of folders and files; runs in the paper's order.
+
+    A folder that is not named as the paper's runs are (`D-256-512`) is not taken: it has no place here.
+    """
+    result: Stock = {}
+    for folder in shelf.runs.glob("*/posteriors"):
+        run = _named(folder.parent.name)
+        by_method: dict[str, list[int]] = {}
+        for match in filter(None, (FILE_NAME.fullmatch(path.name) for path in folder.iterdir())):
+            by_method.setdefault(match[1], []).append(int(match[2]))
+        if run is not None and by_method:
+            result[run] = {method: tuple(sorted(by_method[method])) for method in WORDS if method in by_method}
+    return dict(sorted(result.items(), key=lambda item: _place(item[0])))
+
+
+def _named(name: str) -> Run | None:
+    """The run of a folder's name, if it is one."""
+    match = RUN_NAME.fullmatch(name)
+    if match is None:
+        return None
+    with suppress(InputError):  # a scale below the crop
+        return Run(match[1], Scale.parse(match[2]), match[3] is not None)
+    return None
+
+
+def _place(run: Run) -> tuple[int, int, int, bool]:
+    """Nets as in Table 1, scales as in Table 3: [256;512] after 384."""
+    return list(paper.NETS).index(run.net), run.scale.high, run.scale.low, run.fc_only
+
+
+def rows(at_hand: Stock) -> list[tuple[View, ...]]:
+    """The posteriors that each line of `extras` averages."""
+    return [entry.views for entries in (curve_rows, crops_rows, shallow_rows) for entry in entries(at_hand)]
+
+
+def extras(shelf: Shelf) -> list[Extra]:
+    """Everything beyond the paper that the posteriors at hand give, each file read once."""
+    at_hand = stock(shelf)
+    shelf.gather_rows(rows(at_hand))
+    made = (curve(shelf, at_hand), crops(shelf, at_hand), shallow(shelf, at_hand))
+    return [extra for extra in made if extra is not None]
+
+
+def curve_rows(at_hand: Stock) -> list[Entry]:
+    """A line a run, method and Q."""
+    return [
+        Entry({"run": run.name, "net": run.net, "S": run.scale.label, "method": WORDS[method], "Q": q},
+              (View(run, q, method),))
+        for run, methods in at_hand.items()
+        for method in ("dense", "multicrop")
+        for q in methods.get(method, ())
+    ]  # fmt: skip
+
+
+def crops_rows(at_hand: Stock) -> list[Entry]:
+    """Of each run that has other papers' crops: these, then dense and multi-crop evaluation at the paper's Q."""
+    result = []
+    for run, methods in at_hand.items():
+        if not OTHER_CROPS.keys() & methods.keys():
+            continue
+        three = run.scale.test_scales
+        whole, crops50 = 2 * len(three), 2 * paper.GRID**2 * len(three)
+        lines: list[tuple[str, str, tuple[int, ...], tuple[str, ...]]] = []
+        for method in ("center", "tencrop"):
+            seen = "1 crop" if method == "center" else "10 crops"
+            lines += [(WORDS[method], seen, (q,), (method,)) for q in methods.get(method, ())]
+        lines += [
+            (WORDS["googlenet"], "144 crops", GOOGLENET_QS, ("googlenet",)),
+            ("dense, one Q", "2 whole images", (run.scale.middle,), ("dense",)),
+            ("dense", f"{whole} whole images", three, ("dense",)),
+            ("multi-crop", f"{crops50} crops", three, ("multicrop",)),
+            ("multi-crop & dense", f"{crops50} crops, {whole} whole images", three, ("multicrop", "dense")),
+        ]
+        for protocol, seen, qs, kinds in lines:
+            if all(set(qs) <= set(methods.get(kind, ())) for kind in kinds):
+                labels = {"run": run.name, "protocol": protocol, "seen": seen, "Q": ", ".join(map(str, qs))}
+                result.append(Entry(labels, tuple(View(run, q, kind) for kind in kinds for q in qs)))
+    return result
+
+
+def shallow_rows(at_hand: Stock) -> list[Entry]:
+    """B and the shallow net of 5 × 5 filters, line after line, wherever both have a method and Q (Sect. 4.1)."""
+    pair = Run("B", S256), Run("B-5x5", S256)
+    if not all(run in at_hand for run in pair):
+        return []
+    deep, wide = (at_hand[run] for run in pair)
+    shared = [(method, q) for method in ("center", "dense") for q in deep.get(method, ()) if q in wide.get(method, ())]
+    return [
+        Entry({"net": run.net, "method": WORDS[method], "Q": q}, (View(run, q, method),))
+        for method, q in shared
+        for run in pair
+    ]
+
+
+def score(shelf: Shelf, entries: Iterable[Entry]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The entries that may be used, and a note on each file that may not.
+
+    Columns: the labels; `images`; both errors with `_low` and `_high` as in the tables; `note`: how the runs differ
+    from the paper's.
+    """
+    records, notes = [], []
+    for entry in entries:
+        files = [shelf.file(view) for view in entry.views]
+        notes += [f"Not used: {file.path} ({file.refused})." for file in files if file.refused]
+        if any(file.refused for file in files):
+            continue
+        ranks = shelf.ranks(file.path for file in files)
+        record = entry.labels | {"images": len(ranks)} | errors_of(ranks, len(shelf.dataset.classes))
+        records.append(record | {"note": " ".join(conditions(shelf, files))})
+    return pd.DataFrame.from_records(records), tuple(dict.fromkeys(notes))
+
+
+def labels_of(frame: pd.DataFrame, names: Sequence[str]) -> list[Column]:
+    """Label columns of a page, aligned to the left."""
+    return [
+        layout.column_of(name, "", name, [str(value) for value in frame[name]], {name: list(frame[name])}, left=True)
+        for name in names
+    ]
+
+
+def measures_of(frame: pd.DataFrame, best: bool = True) -> list[Column]:
+    """Both errors and their intervals as columns of a page; the smallest are bold."""
+    result = []
+    for name in ERRORS:
+        if frame[name].isna().all():
+            continue
+        top, short = MEASURES[name]
+        cells = [layout.number(value) for value in frame[name]]
+        bold = layout.smallest(cells) if best else ()
+        result.append(layout.column_of(top, "ours", short, cells, {name: list(frame[name])}, bold))
+        result.append(layout.interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
+    return result
+
+
+def curve(shelf: Shelf, at_hand: Stock) -> Extra | None:
+    """Error against Q of each run: `run`, `net`, `S`, `method`, `Q`, `images`, errors. Shown: top-1, a column a Q."""
+    frame, notes = score(shelf, curve_rows(at_hand))
+    if frame.empty or frame["Q"].nunique() < 2:
+        return None
+    name = ERRORS[0]
+    wide = frame.pivot(index=["run", "method"], columns="Q", values=name)
+    wide = wide.reindex(pd.MultiIndex.from_frame(frame[["run", "method"]].drop_duplicates()))
+    labels = wide.index.to_frame(index=False)
+    cells = wide.map(layout.number)
+    bold = [_best_of_line(list(line)) for line in cells.to_numpy()]
+    columns = labels_of(labels, ("run", "method"))
+    for place, q in enumerate(wide.columns):
+        best = [line[place] for line in bold]
+        raw = {name: list(wide[q])}
+        columns.append(layout.column_of("top-1 val. error (%) at Q", str(q), str(q), list(cells[q]), raw, best))
+    caption = f"Top-1 error of each run at each single Q; the best Q of a line is bold. {setting(shelf)}"
+    net = dict(zip(frame["run"], frame["net"], strict=True))
+    groups = tuple(net[run] for run in labels["run"])
+    return Extra("curve", "Error against the test scale Q", caption, frame, tuple(columns), groups, notes)
+
+
+def _best_of_line(cells: list[str]) -> list[bool]:
+    """The smallest numbers, unless all are equal."""
+    alike = len({cell for cell in cells if cell != layout.DASH}) == 1
+    return [False] * len(cells) if alike else layout.smallest(cells)
+
+
+def crops(shelf: Shelf, at_hand: Stock) -> Extra | None:
+    """Other papers' crops beside dense and multi-crop: `run`, `protocol`, `seen`, `Q`, `images`, errors."""
+    frame, notes = score(shelf, crops_rows(at_hand))
+    if frame.empty:
+        return None
+    columns = [*labels_of(frame, ("run", "protocol", "seen", "Q")), *measures_of(frame, best=False)]
+    caption = (
+        "The central crop, Krizhevsky et al.'s 10 crops and Szegedy et al.'s 144 beside the paper's protocols; what "
+        f"is seen of an image counts mirrored views and all Q. {setting(shelf)}"
+    )
+    return Extra("crops", "Crops against dense evaluation", caption, frame, tuple(columns), tuple(frame["run"]), notes)
+
+
+def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
+    """Sect. 4.1's ablation: B and B with its pairs of 3 × 3 layers made single 5 × 5 layers, on the same images.
+
+    Columns: `method`, `Q`, `images`; of each measure `X`: `X_B`, `X_B5x5`, `X_difference` (the shallow net's minus
+    B's, points), `X_low`, `X_high` (its paired 95 % interval), `X_paper` (the published difference), `note`.
+    """
+    entries = shallow_rows(at_hand)
+    scored, notes = score(shelf, entries)
+    if scored.empty:
+        return None
+    records = []
+    for deep, wide in zip(entries[::2], entries[1::2], strict=True):
+        files = [[shelf.file(view) for view in entry.views] for entry in (deep, wide)]
+        if any(file.refused for part in files for file in part):
+            continue
+        ranks = [shelf.ranks(file.path for file in part) for part in files]
+        record = {"method": deep.labels["method"], "Q": deep.labels["Q"], "images": len(ranks[0])}
+        for name, best in zip(ERRORS, (1, posteriors.TOP_K), strict=True):
+            if len(shelf.dataset.classes) <= best:
+                continue
+            made = statistics.compare(ranks[1] >= best, ranks[0] >= best)
+            record |= {f"{name}_B": made.b, f"{name}_B5x5": made.a, f"{name}_difference": made.difference}
+            record |= {f"{name}_low": made.low, f"{name}_high": made.high}
+            published = deep.labels["method"] == WORDS["center"] and name == ERRORS[0]
+            record[f"{name}_paper"] = SHALLOW_PAPER if published else float("nan")
+        records.append(record | {"note": " ".join(conditions(shelf, files[0] + files[1]))})
+    frame = pd.DataFrame.from_records(records)
+    if frame.empty:
+        return None
+    caption = (
+        "B against the shallow net with one 5 × 5 layer for each pair of 3 × 3 layers (Sect. 4.1); Δ is the shallow "
+        f"net's error minus B's, with its paired 95 % interval. {setting(shelf)}"
+    )
+    columns = [*labels_of(frame, ("method", "Q")), *_difference_columns(frame)]
+    return Extra("shallow", "Small filters", caption, frame, tuple(columns), tuple(frame["method"]), notes)
+
+
+def _difference_columns(frame: pd.DataFrame) -> list[Column]:
+    result = []
+    for name in ERRORS:
+        if f"{name}_B" not in frame:
+            continue
+        top, short = MEASURES[name]
+        for end, sub in (("_B", "B"), ("_B5x5", "B-5x5"), ("_difference", "Δ"), ("_paper", "Δ paper")):
+            values = list(frame[name + end])
+            if frame[name + end].isna().all():
+                continue
+            cells = [layout.number(value, "+" if "Δ" in sub else "") for value in values]
+            heading = sub.replace("Δ", f"Δ {short}") if "Δ" in sub else f"{short} {sub}"
+            result.append(layout.column_of(top, sub, heading, cells, {sub: values}))
+            if sub == "Δ":
+                result.append(layout.interval(top, f"Δ {short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
+    return result

@@ -1,0 +1,407 @@
+"""Figures of the report: a frame in, a matplotlib figure out; no files, no state.
+
+A net has one colour and a training scale S one marker in all of them; ours is filled, the paper's hollow on a dashed
+line. The colours keep apart for readers who see no red, green or blue, and have a contrast of 3 or more on white; on
+the page each stands for a pair, the other one for dark backgrounds. The same frame gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from vggrepro import paper
+
+P = ParamSpec("P")
+
+INK, MUTED, LINE, GROUND = "#1c1f24", "#5b616b", "#d5d9e0", "#ffffff"
+# Net: colour on light and on dark ground. "" is several nets fused.
+COLOURS = {
+    "A": ("#1545b9", "#58a4ee"),
+    "A-LRN": ("#3291f7", "#a2d4ff"),
+    "B": ("#18804b", "#32d6a2"),
+    "B-5x5": ("#8f8f8f", "#8b8b8b"),
+    "C": ("#b88605", "#f1c944"),
+    "D": ("#a42e00", "#ff7a4d"),
+    "E": ("#ab4197", "#e48ec8"),
+    "": ("#434954", "#c3c9d4"),
+}
+MARKERS = {"256": "o", "384": "s", "[256;512]": "D"}
+DASHES: dict[str, Any] = {"256": "-", "384": (0, (4, 1.5)), "[256;512]": (0, (1, 1))}
+MEASURES = {"top1_val_error": "top-1 error (%)", "top5_val_error": "top-5 error (%)"}
+WIDTH, HEIGHT = 4.4, 3.1  # inches: a card's width on the page, so that letters keep their size
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5.5,
+    "figure.facecolor": "none",
+    "text.parse_math": False,  # a run's name may hold dollars
+    "svg.fonttype": "none",  # letters stay letters: found, read aloud, in the page's font and colour
+    "svg.hashsalt": "vggrepro",
+    "path.simplify": True,
+}
+
+
+def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draws with our style whatever the user's matplotlibrc says."""
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.rc_context(), matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def svg(figure: Figure, background: str = "none") -> str:
+    """The figure as an SVG document; the same figure gives the same text."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        # Without these no date and no version of matplotlib stand in the file.
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", facecolor=background, metadata=nothing)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def png(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as a PNG on white."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", facecolor=GROUND, dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def colour(net: str) -> str:
+    """A net's colour on light ground; that of several nets for a name that is none."""
+    return COLOURS.get(net, COLOURS[""])[0]
+
+
+def marker(scale: str) -> str:
+    """A training scale's marker."""
+    return MARKERS.get(scale, "o")
+
+
+def weight_layers(net: str) -> int:
+    """Convolutional and FC layers (Table 1)."""
+    return sum(isinstance(layer, paper.Conv) for block in paper.blocks(net) for layer in block) + 3
+
+
+def _figure(height: float = HEIGHT) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _point(axes: Axes, x: float, row: Mapping[Any, Any], measure: str, net: str, scale: str) -> None:
+    """Ours, if it ran, filled, with its interval if the frame has one."""
+    value, low, high = (float(row.get(f"{measure}{end}", np.nan)) for end in ("", "_low", "_high"))
+    if not np.isfinite(value):
+        return
+    whisker = [[value - low], [high - value]] if np.isfinite([low, high]).all() else None
+    axes.errorbar(
+        x,
+        value,
+        yerr=whisker,
+        fmt=marker(scale),
+        color=colour(net),
+        markeredgecolor=GROUND,
+        markeredgewidth=0.6,
+        elinewidth=1.1,
+        capsize=2,
+        zorder=4,
+    )
+
+
+def _beside(name: str, names: list[str]) -> float:
+    """A small shift of one of several lines, so that their intervals do not hide each other."""
+    return 0.09 * (names.index(name) - (len(names) - 1) / 2)
+
+
+def _paper_point(axes: Axes, x: float, y: float, net: str, scale: str) -> None:
+    axes.plot(x, y, marker(scale), color=colour(net), markerfacecolor=GROUND, markersize=4.5, zorder=3)
+
+
+def _handle(label: str, shape: str = "o", shade: str = MUTED, hollow: bool = False, line: Any = "none") -> Line2D:
+    face = GROUND if hollow else shade
+    return Line2D([], [], color=shade, marker=shape, linestyle=line, markerfacecolor=face, label=label)
+
+
+def _ours_and_paper(scales: list[str]) -> list[Line2D]:
+    """What filled and hollow mean, and the markers of these scales."""
+    handles = [_handle("ours, 95 %", line="-"), _handle("the paper", hollow=True, line="--")]
+    return handles + [_handle(f"S = {scale}", marker(scale)) for scale in scales]
+
+
+def _legend(figure: Figure, handles: list[Line2D], columns: int = 4) -> None:
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.8, columnspacing=1.2)
+
+
+@styled
+def against_depth(frame: pd.DataFrame, measure: str) -> Figure:
+    """Error by net, shallow to deep, a line a training scale: Table 3's frame (columns net, S and the measure's)."""
+    figure, axes = _figure()
+    nets = [net for net in paper.NETS if net in set(frame["net"])]
+    scales = list(dict.fromkeys(frame["S"]))
+    for scale in scales:
+        lines = frame[frame["S"] == scale].set_index("net")
+        order = [net for net in nets if net in lines.index]
+        places = np.array([nets.index(net) for net in order]) + _beside(scale, scales)
+        axes.plot(places, lines.loc[order, f"{measure}_paper"], "--", color=MUTED, linewidth=0.8)
+        ran = np.isfinite(lines.loc[order, measure].to_numpy(float))
+        axes.plot(places[ran], lines.loc[order, measure][ran], "-", color=MUTED, linewidth=1)
+        for net, place in zip(order, places, strict=True):
+            _paper_point(axes, place, lines.loc[net, f"{measure}_paper"], net, scale)
+            _point(axes, place, lines.loc[net].to_dict(), measure, net, scale)
+    axes.set_xticks(range(len(nets)), [f"{net}\n{weight_layers(net)}" for net in nets])
+    axes.set(xlabel="net, weight layers", ylabel=MEASURES[measure], xlim=(-0.4, len(nets) - 0.6))
+    _legend(figure, _ours_and_paper(scales), 3)
+    return figure
+
+
+@styled
+def against_training_scale(frame: pd.DataFrame, measure: str) -> Figure:
+    """Error by S, a line a net that has two or more: Table 3's frame."""
+    figure, axes = _figure()
+    scales = list(dict.fromkeys(frame["S"]))
+    nets = [net for net in COLOURS if frame["S"][frame["net"] == net].nunique() > 1]
+    for net in nets:
+        lines = frame[frame["net"] == net]
+        places = np.array([scales.index(scale) for scale in lines["S"]]) + _beside(net, nets)
+        axes.plot(places, lines[f"{measure}_paper"], "--", color=colour(net), linewidth=0.8)
+        ran = np.isfinite(lines[measure].to_numpy(float))
+        axes.plot(places[ran], lines[measure][ran], "-", color=colour(net))
+        for place, row in zip(places, lines.to_dict("records"), strict=True):
+            _paper_point(axes, place, row[f"{measure}_paper"], net, row["S"])
+            _point(axes, place, row, measure, net, row["S"])
+    axes.set_xticks(range(len(scales)), scales)
+    axes.set(xlabel="training scale S", ylabel=MEASURES[measure], xlim=(-0.3, len(scales) - 0.7))
+    handles = [_handle(net, shade=colour(net), line="-") for net in nets]
+    _legend(figure, [*handles, *_ours_and_paper([])], 5)
+    return figure
+
+
+@styled
+def against_test_scale(frame: pd.DataFrame, measure: str) -> Figure:
+    """Error by Q, a line a run. Columns net, S, Q and the measure's; the paper prints no such numbers."""
+    figure, axes = _figure()
+    handles = []
+    for net, scale in dict.fromkeys(zip(frame["net"], frame["S"], strict=True)):
+        lines = frame[(frame["net"] == net) & (frame["S"] == scale)].sort_values("Q")
+        axes.plot(lines["Q"], lines[measure], linestyle=DASHES.get(scale, "-"), color=colour(net))
+        for row in lines.to_dict("records"):
+            _point(axes, row["Q"], row, measure, net, scale)
+        handles.append(_handle(f"{net}, S = {scale}", marker(scale), colour(net), line=DASHES.get(scale, "-")))
+    ticks = sorted(set(frame["Q"]))
+    # Scales are often 32 apart: a curve of many has ticks where letters fit.
+    axes.set_xticks(ticks if len(ticks) <= 7 else ticks[:: -(-len(ticks) // 7)])
+    axes.set(xlabel="test scale Q", ylabel=MEASURES[measure])
+    _legend(figure, handles, 3)
+    return figure
+
+
+METHODS = {"dense": 0.4, "multi-crop": 0.7, "multi-crop & dense": 1.0}  # and how strong a bar's colour is
+
+
+@styled
+def methods(frame: pd.DataFrame, measure: str) -> Figure:
+    """Bars of dense, multi-crop and both from zero. Columns nets ("D", "D + E"), method and the measure's."""
+    figure, axes = _figure()
+    groups = list(dict.fromkeys(frame["nets"]))
+    step = len(METHODS) + 0.7
+    for group, nets in enumerate(groups):
+        lines = frame[frame["nets"] == nets].set_index("method")
+        for place, (method, strength) in enumerate(METHODS.items()):
+            if method in lines.index:
+                _bar(axes, group * step + place, lines.loc[method], measure, colour(nets), strength)
+    axes.set_xticks([group * step + 1 for group in range(len(groups))], groups)
+    axes.set_xlim(-0.8, max(len(groups), 2) * step - 0.9)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel(MEASURES[measure])
+    axes.margins(y=0.12)
+    handles = [Line2D([], [], color=MUTED, marker="s", linestyle="none", markersize=7, alpha=strength, label=method)
+               for method, strength in METHODS.items()]  # fmt: skip
+    handles.append(Line2D([], [], color=INK, marker="_", markersize=11, linestyle="none", label="the paper"))
+    _legend(figure, handles)
+    return figure
+
+
+def _bar(axes: Axes, x: float, row: pd.Series, measure: str, shade: str, strength: float) -> None:
+    """Ours with its interval and its number, the paper's as a dash."""
+    value = float(row[measure])
+    if np.isfinite(value):
+        low, high = (float(row.get(f"{measure}{end}", np.nan)) for end in ("_low", "_high"))
+        axes.bar(x, value, 0.86, color=shade, alpha=strength, edgecolor=shade)
+        top = value
+        if np.isfinite([low, high]).all():
+            axes.errorbar(x, value, [[value - low], [high - value]], fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+            top = high
+        axes.annotate(f"{value:.1f}", (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+    axes.plot(x, row[f"{measure}_paper"], "_", color=INK, markersize=13, markeredgewidth=1.4)
+
+
+@styled
+def agreement(frame: pd.DataFrame) -> Figure:
+    """Our error against the paper's, a point a row of Tables 3-6. Columns net ("": fused), S, ours, paper."""
+    figure, axes = _figure()
+    for row in frame.to_dict("records"):
+        shape = "*" if row["net"] == "" else marker(row["S"])
+        size = 9 if shape == "*" else 5.5
+        axes.plot(row["paper"], row["ours"], shape, color=colour(row["net"]), markersize=size, alpha=0.85)
+    axes.margins(0.08)
+    x, y = axes.get_xlim(), axes.get_ylim()
+    axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.8, linestyle="--")
+    axes.set(xlim=x, ylim=y, xlabel="the paper's top-1 error (%)", ylabel="our top-1 error (%)")
+    nets = [net for net in COLOURS if net in set(frame["net"])]
+    handles = [_handle(net or "fused", "o" if net else "*", colour(net)) for net in nets]
+    handles += [_handle(f"S = {scale}", shape) for scale, shape in MARKERS.items() if scale in set(frame["S"])]
+    _legend(figure, handles, 5)
+    return figure
+
+
+VERDICTS = {"holds": COLOURS["B"][0], "contradicted": COLOURS["D"][0]}  # any other: muted
+
+
+@styled
+def forest(frame: pd.DataFrame) -> Figure:
+    """Differences with intervals, a line a comparison.
+
+    Columns label, difference, low, high (points), difference_paper, verdict.
+    """
+    figure, axes = _figure(0.8 + 0.4 * len(frame))
+    axes.axvline(0, color=MUTED, linewidth=1)
+    for place, row in enumerate(frame.to_dict("records")):
+        shade, value = VERDICTS.get(row["verdict"], MUTED), row["difference"]
+        whisker = [[value - row["low"]], [row["high"] - value]]
+        axes.errorbar(value, place, xerr=whisker, fmt="o", color=shade, elinewidth=1.4, capsize=2.5, zorder=3)
+        axes.plot(row["difference_paper"], place, "D", color=INK, markerfacecolor=GROUND, markersize=5, zorder=4)
+        axes.text(
+            0,
+            place - 0.42,
+            row["label"],
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+            bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.6},
+        )
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(frame) - 0.5, -0.8)
+    axes.set_xlabel("difference (points)")
+    handles = [_handle(word, shade=shade, line="-") for word, shade in [*VERDICTS.items(), ("not decided", MUTED)]]
+    _legend(figure, [*handles, _handle("the paper", "D", INK, hollow=True)])
+    return figure
+
+
+def drops(frame: pd.DataFrame) -> list[tuple[float, float]]:
+    """Where the learning rate fell between two epochs: (epochs done by then, new rate)."""
+    rates = frame["learning_rate"].to_numpy(float)
+    ends = frame["epoch"].to_numpy(float)
+    return [(ends[i - 1], rates[i]) for i in range(1, len(rates)) if rates[i] < rates[i - 1]]
+
+
+@styled
+def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
+    """A run's training loss above the errors that judged it; a dotted line where the learning rate was dropped.
+
+    Args:
+        epochs: columns epoch (1 is the end of the first), learning_rate, loss, top1_error, top5_error.
+        between: columns epoch (a fraction) and loss; may be empty.
+        net: gives the colour.
+    """
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(1, 1.1))
+    shade = colour(net)
+    if len(between):
+        above.plot(between["epoch"], between["loss"], color=shade, alpha=0.45, linewidth=0.9)
+    dots = "o" if len(epochs) <= 25 else ""
+    above.plot(epochs["epoch"], epochs["loss"], marker=dots, markersize=3, color=shade)
+    below.plot(epochs["epoch"], epochs["top1_error"], marker=dots, markersize=3, color=shade, label="top-1")
+    if epochs["top5_error"].notna().any():
+        line = {"color": shade, "linestyle": "--", "label": "top-5"}
+        below.plot(epochs["epoch"], epochs["top5_error"], marker=dots, markersize=3, **line)
+    below.legend(loc="upper right", ncols=2)
+    for place, rate in drops(epochs):
+        for axes in (above, below):
+            axes.axvline(place, color=MUTED, linestyle=":", linewidth=1)
+        label = f"{rate:.1g}"
+        above.annotate(label, (place, 1), (2, -1), xycoords=above.get_xaxis_transform(), textcoords="offset points",
+                       fontsize=7.5, color=MUTED, va="top")  # fmt: skip
+    above.set_ylabel("training loss")
+    below.set(ylabel="error (%)", xlabel="epoch")
+    below.margins(y=0.25)  # room for the legend
+    below.set_ylim(bottom=0)
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+@styled
+def all_runs(curves: Mapping[str, pd.DataFrame], nets: Mapping[str, tuple[str, str]]) -> Figure:
+    """The top-1 error that judged the training after each epoch, a line a run; `nets` gives each run's (net, S)."""
+    figure, axes = _figure(3.6)
+    handles = []
+    for run, frame in curves.items():
+        net, scale = nets[run]
+        dash = DASHES.get(scale, "-")
+        axes.plot(frame["epoch"], frame["top1_error"], linestyle=dash, color=colour(net))
+        axes.plot(frame["epoch"].iloc[-1:], frame["top1_error"].iloc[-1:], marker(scale), color=colour(net))
+        handles.append(_handle(run, marker(scale), colour(net), line=dash))
+    axes.set(xlabel="epoch", ylabel="top-1 error (%)")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, handles, 4)
+    return figure
+
+
+def tiles(weights: np.ndarray, columns: int) -> np.ndarray:
+    """Filters (n, 3, k, k) as one picture, uint8 (H, W, 4): zero is grey, each filter has its own scale.
+
+    Between filters lies a transparent pixel.
+    """
+    count, _, side, _ = weights.shape
+    rows = -(-count // columns)
+    picture = np.zeros((rows * (side + 1) - 1, columns * (side + 1) - 1, 4), np.uint8)
+    largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    scaled = 0.5 + 0.5 * weights / np.where(largest > 0, largest, 1)
+    for number, pixels in enumerate(scaled.transpose(0, 2, 3, 1)):
+        top, left = (number // columns) * (side + 1), (number % columns) * (side + 1)
+        picture[top : top + side, left : left + side, :3] = np.rint(255 * pixels)
+        picture[top : top + side, left : left + side, 3] = 255
+    return picture
+
+
+@styled
+def filters(weights: np.ndarray) -> Figure:
+    """The first layer's filters, (n, 3, k, k) over R, G, B, in the file's order."""
+    columns = 16 if len(weights) > 8 else 8
+    picture = tiles(np.asarray(weights, np.float64), columns)
+    figure = Figure(figsize=(WIDTH, WIDTH * picture.shape[0] / picture.shape[1]))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(picture, interpolation="none")
+    axes.set_axis_off()
+    return figure

@@ -1,0 +1,180 @@
+"""Tables as LaTeX: booktabs rules, the paper's grouped headings, the best numbers in bold.
+
+Needs the packages booktabs, array and graphicx; pdfLaTeX suffices where names keep to European letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from vggrepro import layout, report
+from vggrepro.layout import DASH, Column
+from vggrepro.tables import Table, letter
+
+if TYPE_CHECKING:
+    from vggrepro.dataset import Dataset
+    from vggrepro.extras import Extra
+
+PACKAGES = ("booktabs", "array", "graphicx")
+PREAMBLE = r"""\documentclass[a4paper]{article}
+\usepackage[T1]{fontenc}
+\usepackage[margin=2cm]{geometry}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
+\usepackage{booktabs,array,graphicx}
+\setlength{\belowcaptionskip}{4pt}
+\begin{document}
+\sloppy"""
+ESCAPES = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "'": r"{'}",
+    "[": "{[}", "]": "{]}",  # after \\ an opening bracket would be its argument
+    "-": "{-}",  # two would become a dash
+    "–": "--", "−": "$-$", "…": r"\dots{}", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$",
+    "Δ": r"$\Delta$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "→": r"$\to$", "²": r"$^2$",
+})  # fmt: skip
+WIDE = dict.fromkeys(("combined ConvNet models", "runs"), r">{\raggedright\arraybackslash}p{6.5cm}")
+
+
+def latex(tables: Sequence[Table], dataset: Dataset, extras: Sequence[Extra] = (), standalone: bool = False) -> str:
+    """The tables as LaTeX floats; `standalone` makes a document that compiles."""
+    about = report.header(tables, dataset).replace("**bold**", "bold").splitlines()
+    title, text = about[0].removeprefix("# "), [line for line in about[1:] if line]
+    parts = [
+        PREAMBLE + f"\n\\section*{{{escape(title)}}}\n" + "\n\n".join(map(prose, text))
+        if standalone
+        else f"% {title}; needs \\usepackage{{{','.join(PACKAGES)}}}\n" + "\n".join(f"% {line}" for line in text)
+    ]
+    parts += [_float(table) for table in tables]
+    parts += [_float_of_extra(extra) for extra in extras]
+    return "\n\n".join([*parts, r"\end{document}"] if standalone else parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX prints as it stands."""
+    return text.translate(ESCAPES)
+
+
+def prose(text: str) -> str:
+    """A sentence with `commands` between backticks, which are set in typewriter."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return "".join(f"\\texttt{{{escape(part)}}}" if place % 2 else escape(part) for place, part in enumerate(parts))
+
+
+def _float(table: Table) -> str:
+    columns, groups = layout.columns(table), layout.groups(table)
+    if table.number == 1:
+        grid = _configurations(columns)
+    elif table.number == 2:
+        grid = _sideways(columns)
+    else:
+        grid = tabular(columns, groups, titled="group" in table.labels)
+    notes = [prose(remark) for remark in table.remarks]
+    notes += [f"\\textsuperscript{{{letter(place)}}} {prose(note)}" for place, note in enumerate(table.notes)]
+    return _framed(f"VGG, Table {table.number}. {table.caption}", f"vgg{table.number}", grid, notes)
+
+
+def _float_of_extra(extra: Extra) -> str:
+    notes = [prose(note) for note in extra.notes]
+    return _framed(f"{extra.title}. {extra.caption}", extra.name, tabular(extra.columns, extra.groups), notes)
+
+
+def _framed(caption: str, name: str, grid: list[str], notes: Sequence[str]) -> str:
+    """A float: caption above, the grid shrunk to the line where it is wider, notes below."""
+    lines = [r"\begin{table}[htbp]", r"\centering", f"\\caption{{{prose(caption)}}}", f"\\label{{tab:{name}}}"]
+    lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%", *grid, "}"]
+    if notes:
+        lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]
+        lines += [" \\par\n".join(notes), r"\end{minipage}"]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def tabular(columns: Sequence[Column], groups: Sequence[str], titled: bool = False) -> list[str]:
+    """A booktabs tabular: two lines of heading, space between groups of rows.
+
+    `titled` names each group in a line of its own instead of in a column. Footnote letters go to the first column.
+    """
+    marks = next((column.cells for column in columns if column.heading == "note"), [""] * len(groups))
+    columns = [column for column in columns if column.heading != "note" and not (titled and column.heading == "group")]
+    kinds = "".join(WIDE.get(column.top, "l" if column.left else "r") for column in columns)
+    lines = [f"\\begin{{tabular}}{{@{{}}{kinds}@{{}}}}", r"\toprule", *_heading(columns), r"\midrule"]
+    cells = [_set(column) for column in columns]
+    previous = None
+    for row, group in enumerate(groups):
+        if group != previous:
+            lines += [r"\addlinespace"] if previous is not None and len(groups) > len(set(groups)) else []
+            lines += [f"\\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\\emph{{{escape(group)}}}}} \\\\"] if titled else []
+        previous = group
+        texts = [column[row] for column in cells]
+        if marks[row]:
+            texts[0] += f"\\textsuperscript{{{marks[row]}}}"
+        lines.append(" & ".join(texts) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _heading(columns: Sequence[Column]) -> list[str]:
+    """The two heading lines: groups of columns over a rule, then each column; one line if there are no groups."""
+    above, rules, start = [], [], 1
+    for top, members in groupby(columns, key=lambda column: column.top):
+        count = len(list(members))
+        single = count == 1 and columns[start - 1].left
+        above.append(escape(top) if single else f"\\multicolumn{{{count}}}{{c}}{{{escape(top)}}}")
+        if top and count > 1:
+            rules.append(f"\\cmidrule(lr){{{start}-{start + count - 1}}}")
+        start += count
+    below = [escape(column.sub) if column.left else f"\\multicolumn{{1}}{{r}}{{{escape(column.sub)}}}"
+             for column in columns]  # fmt: skip
+    if not any(column.sub for column in columns):
+        return [" & ".join(above) + r" \\"]
+    return [" & ".join(above) + r" \\", *([" ".join(rules)] if rules else []), " & ".join(below) + r" \\"]
+
+
+def _set(column: Column) -> list[str]:
+    """A column's cells: numbers with a true minus sign, the best bold, intervals small."""
+    result = []
+    for cell, best in zip(column.cells, column.best, strict=True):
+        text = escape(cell)
+        if cell[:1] in ("+", "-") and not column.left:
+            text = f"${cell}$"
+        elif column.sub == "95 %" and cell != DASH:
+            text = f"{{\\scriptsize {text}}}"
+        result.append(f"\\textbf{{{text}}}" if best else text)
+    return result
+
+
+def _configurations(columns: Sequence[Column]) -> list[str]:
+    """Table 1: what all nets have in common spans the columns, as in the paper."""
+    count = len(columns)
+    lines = [f"\\begin{{tabular}}{{@{{}}{'c' * count}@{{}}}}", r"\toprule"]
+    lines += [f"\\multicolumn{{{count}}}{{c}}{{{columns[0].top}}} \\\\", r"\midrule"]
+    lines += [" & ".join(escape(column.heading) for column in columns) + r" \\"]
+    cells = [_set(column) for column in columns]
+    for row in range(len(cells[0])):
+        texts = [column[row] for column in cells]
+        if len(set(texts)) > 1 or columns[0].cells[row].startswith("conv"):
+            lines.append(" & ".join(texts) + r" \\")
+            continue
+        shared = f"\\multicolumn{{{count}}}{{c}}{{{texts[0]}}} \\\\"
+        lines += (
+            [r"\midrule", shared, r"\midrule"] if texts[0] == "maxpool" or texts[0].startswith("input") else [shared]
+        )
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _sideways(columns: Sequence[Column]) -> list[str]:
+    """Table 2: a column a net, those of equal size together, as in the paper."""
+    names, counts = columns[0].cells, columns[1:]
+    keys = [tuple(column.cells[row] for column in counts) for row in range(len(names))]
+    together = [list(rows) for _, rows in groupby(range(len(names)), key=keys.__getitem__)]
+    head = ["Network", *(escape(", ".join(names[row] for row in rows)) for rows in together)]
+    lines = [f"\\begin{{tabular}}{{@{{}}l{'r' * len(together)}@{{}}}}", r"\toprule", " & ".join(head) + r" \\"]
+    lines.append(r"\midrule")
+    for column in counts:
+        name = f"{column.top}, {column.sub}" if column.top else column.sub
+        texts = _set(column)
+        lines.append(" & ".join([escape(name), *(texts[rows[0]] for rows in together)]) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]

@@ -1,0 +1,104 @@
+"""The report as one self-contained HTML page: no network, no fonts of others, works without JavaScript.
+
+docs/report.md says what it shows and how to read it.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from vggrepro import figures
+from vggrepro.dataset import Dataset
+from vggrepro.errors import InputError
+from vggrepro.files import atomic, write_text
+from vggrepro.page import provenance, sections
+from vggrepro.page.drawings import drawings
+from vggrepro.page.html import colour_variables, escape, paragraph
+from vggrepro.page.material import Material, gather
+
+ERRORS = (
+    "Filled: ours with its 95 % interval; hollow, on dashed lines: the paper's. A net has one colour and a training "
+    "scale S one marker throughout. Whether two rows differ is for the claims' paired tests: all saw the same images."
+)
+TRAINING = (
+    "Above: the training loss of each epoch, thin between them. Below: errors on central crops, measured while "
+    "training on the validation images, or on training images held out for it. A dotted line is a drop of the "
+    "learning rate, with the new rate."
+)
+FILTERS = (
+    "Each small square is a filter over R, G, B, in the order of the weights file; grey is zero, and each filter has a "
+    "scale of its own. A run that starts from another begins with its filters, in the same places."
+)
+BESIDE = (
+    "Ours are the runs of this page, theirs those of `{folder}`, both on the same images. Δ = ours − theirs in points, "
+    "its 95 % interval is Tango's, p McNemar's exact one, uncorrected."
+)
+
+
+def page(runs: Path, dataset: Dataset, options: str = "", against: Path | None = None) -> str:
+    """The page as text; the same files give the same text.
+
+    Args:
+        runs: the folder of run folders.
+        dataset: the data set whose `val` split was scored; its images are shown if they are there.
+        options: added to every suggested command.
+        against: another folder of runs on the same data, to stand beside these in a section of its own.
+
+    Raises:
+        InputError: damaged configuration or metrics of a run; no images or no labels to score.
+    """
+    material = gather(runs, dataset, options, other=against)
+    made = {name: body for name, body in _bodies(material, against).items() if body}
+    here = files(__package__)
+    style = (here / "page.css").read_text(encoding="utf-8")
+    style = style.replace("/*light*/", colour_variables(dark=False)).replace("/*dark*/", colour_variables(dark=True))
+    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(f"VGG's tables on {dataset.name}"),
+        style=style,
+        script=(here / "page.js").read_text(encoding="utf-8"),
+        navigation="".join(f'<a href="#{name}">{title}</a>' for name, title in made),
+        summary=sections.summary(material),
+        sections="\n".join(sections.section(*name, body) for name, body in made.items()),
+    )
+
+
+def _bodies(material: Material, against: Path | None) -> dict[tuple[str, str], str]:
+    """Each section's id, title and contents, empty where there is nothing to show."""
+    document = material.document
+    drawn = drawings(material)
+    grids = {
+        name: sections.grid([one for one in drawn if one.section == name], kind)
+        for name, kind in (("claims", ""), ("errors", ""), ("training", ""), ("filters", "small"))
+    }
+    beside = sections.extras(material.beside, "against-")
+    return {
+        ("claims", "The paper's claims"): sections.claim_cards(document.findings, grids["claims"]),
+        ("tables", "Tables"): sections.tables(document.tables),
+        ("against", "Two reproductions"): beside and paragraph(BESIDE.format(folder=against)) + beside,
+        ("errors", "Errors"): grids["errors"] and paragraph(ERRORS) + grids["errors"],
+        ("beyond", "Beyond the paper"): sections.extras(document.extras),
+        ("training", "Training"): grids["training"] and paragraph(TRAINING) + grids["training"],
+        ("filters", "First layer"): grids["filters"] and paragraph(FILTERS) + grids["filters"],
+        ("mistakes", "Most confident mistakes"): sections.mistakes(material),
+        ("provenance", "Provenance"): provenance.provenance(material),
+    }
+
+
+def write_figures(runs: Path, dataset: Dataset, folder: Path) -> list[Path]:
+    """Writes every figure of the page as PNG and SVG, `<name>.png` and `<name>.svg`; returns their paths.
+
+    Raises:
+        InputError: as `page`; `folder` is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--figures {folder} is a file; give a folder")
+    paths = []
+    for one in drawings(gather(runs, dataset, images=False)):
+        drawn = one.draw()
+        paths += [folder / f"{one.name}.png", folder / f"{one.name}.svg"]
+        with atomic(paths[-2]) as temporary:
+            temporary.write_bytes(figures.png(drawn))
+        write_text(paths[-1], figures.svg(drawn, figures.GROUND))
+    return paths

@@ -1,0 +1,253 @@
+"""Which figures the material allows, with their titles, captions and alternative texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from vggrepro import claims, figures, layout, paper
+from vggrepro.claims import Finding
+from vggrepro.page.material import Material, RunFacts
+
+TOP1, TOP5 = "top1_val_error", "top5_val_error"
+SHORT = {TOP1: "Top-1", TOP5: "Top-5"}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure to be drawn: its file's name, its section of the page, and what is said about it."""
+
+    name: str
+    section: str  # "claims", "errors", "training" or "filters"
+    title: str
+    caption: str
+    alt: str
+    draw: Callable[[], Figure]
+
+
+def drawings(material: Material) -> list[Drawing]:
+    """Every figure that has something of ours to show, in the page's order; names are fit for files and ids."""
+    drawn = [
+        *forest(material.document.findings),
+        *errors(material),
+        *curves(material.runs),
+        *first_layers(material.runs),
+    ]
+    result: dict[str, Drawing] = {}
+    for one in drawn:
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", one.name)
+        while name in result:
+            name += "-"
+        result[name] = dataclasses.replace(one, name=name)
+    return list(result.values())
+
+
+def forest(findings: Sequence[Finding]) -> Iterator[Drawing]:
+    """The differences that decide the claims, with their intervals."""
+    frame = deciding_frame(findings)
+    if frame.empty:
+        return
+    parts = [
+        f"{row['label']}: {row['difference']:+.1f} points, {layout.span(row['low'], row['high'])}"
+        for row in frame.to_dict("records")
+    ]
+    yield Drawing(
+        "claims-forest", "claims", "The difference that decides each claim",
+        "Left of zero, the side that the claim favours errs less. Filled: ours, 95 %; hollow: the paper's.",
+        "Differences in points. " + "; ".join(parts) + ".",
+        lambda: figures.forest(frame),
+    )  # fmt: skip
+
+
+def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
+    """A row a claim that was tested: columns label, difference, low, high, difference_paper, verdict."""
+    records = []
+    for finding in findings:
+        outcome = finding.deciding
+        test = outcome.deciding if outcome else None
+        if outcome is None or test is None:
+            continue
+        made = test.comparison
+        record: dict[str, Any] = {
+            "label": f"{finding.claim.number}. {outcome.pair.label}, {test.measure}",
+            "verdict": finding.verdict,
+        }
+        record |= {"difference": made.difference, "low": made.low, "high": made.high}
+        records.append(record | {"difference_paper": claims.printed(outcome.pair, test.measure)["difference_paper"]})
+    return pd.DataFrame.from_records(records)
+
+
+def errors(material: Material) -> Iterator[Drawing]:
+    """Errors against the paper's, depth, S, Q and methods."""
+    points = agreement_frame(material)
+    if len(points) > 1:
+        yield Drawing("agreement", "errors", "Ours against the paper's", _rank_caption(points), _agreement_alt(points),
+                      lambda: figures.agreement(points))  # fmt: skip
+    table3, bars = material.table(3).frame, methods_frame(material)
+    for measure in _measured(table3):
+        yield _depth(table3, measure)
+    several = table3.groupby("net")[TOP1].transform("count") > 1  # nets that ran at two S or more
+    for measure in _measured(table3[several]):
+        yield _training_scale(table3[several], measure)
+    for measure in _measured(bars):
+        yield _methods(bars, measure)
+    yield from _by_test_scale(material.by_test_scale)
+
+
+def _depth(frame: pd.DataFrame, measure: str) -> Drawing:
+    short = SHORT[measure]
+    return Drawing(
+        f"depth-{short.lower()}", "errors", f"{short} error against depth",
+        "One test scale (Table 3). C and D both have 16 weight layers; C's additional ones see 1 × 1 pixels.",
+        f"{short} error by net. " + _alt(frame, measure, ("net", "S")),
+        lambda: figures.against_depth(frame, measure),
+    )  # fmt: skip
+
+
+def _training_scale(frame: pd.DataFrame, measure: str) -> Drawing:
+    short = SHORT[measure]
+    return Drawing(
+        f"training-scale-{short.lower()}", "errors", f"{short} error against the training scale S",
+        "One test scale (Table 3). [256;512] is scale jitter, tested at Q = 384.",
+        f"{short} error by training scale. " + _alt(frame, measure, ("net", "S")),
+        lambda: figures.against_training_scale(frame, measure),
+    )  # fmt: skip
+
+
+def _methods(frame: pd.DataFrame, measure: str) -> Drawing:
+    short = SHORT[measure]
+    return Drawing(
+        f"methods-{short.lower()}", "errors", f"{short} error by method",
+        "Q = 256, 384, 512 (Tables 5 and 6); fused nets in grey.",
+        f"Bars of the {short.lower()} error. " + _alt(frame, measure, ("nets", "method")),
+        lambda: figures.methods(frame, measure),
+    )  # fmt: skip
+
+
+def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
+    """Error against Q, a figure a net, runs seen at two Q or more."""
+    if frame.empty:
+        return
+    frame = frame[(frame["method"] == "dense") & ~frame["run"].str.endswith("-fc")]
+    counts = frame.groupby("run")["Q"].transform("nunique")
+    for net in paper.NETS:
+        lines = frame[(frame["net"] == net) & (counts > 1)]
+        if lines.empty:
+            continue
+        yield Drawing(
+            f"test-scale-{net.lower()}", "errors", f"Net {net}: top-1 error against the test scale Q",
+            "Dense evaluation at a single Q; the paper prints averages over Q alone (Table 4).",
+            f"Top-1 error of net {net} by test scale. " + _alt(lines, TOP1, ("S", "Q")),
+            lambda lines=lines: figures.against_test_scale(lines, TOP1),  # type: ignore[misc]
+        )  # fmt: skip
+
+
+def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
+    """Training curves: all runs in one figure, then a figure a run."""
+    trained = [run for run in runs if run.epochs["loss"].notna().any()]
+    if len(trained) > 1:
+        frames = {run.name: run.epochs for run in trained}
+        ends = ", ".join(f"{run.name} {layout.number(run.epochs['top1_error'].iloc[-1])} %" for run in trained)
+        yield Drawing(
+            "all-runs", "training", "All runs: error by epoch",
+            "Top-1 error while training; the tables' protocols see more of each image.",
+            f"Top-1 error by epoch, while training. At the end: {ends}.",
+            lambda: figures.all_runs(frames, {run.name: (run.net, run.scale) for run in trained}),
+        )  # fmt: skip
+    for run in trained:
+        yield Drawing(
+            f"training-{run.name}", "training", run.name, _training_caption(run), _training_alt(run),
+            lambda run=run: figures.training(run.epochs, run.between, run.net),  # type: ignore[misc]
+        )  # fmt: skip
+
+
+def first_layers(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
+    """The first layer of each finished run."""
+    for run in runs:
+        weights = run.filters()
+        if weights is None or weights.ndim != 4 or weights.shape[1] != 3:
+            continue
+        side = weights.shape[-1]
+        alt = f"The {len(weights)} filters of {side} × {side} RGB pixels of conv1_1 in {run.name}, as small pictures."
+        caption = f"{len(weights)} filters, {side} × {side}."
+        yield Drawing(f"filters-{run.name}", "filters", run.name, caption, alt,
+                      lambda weights=weights: figures.filters(weights))  # type: ignore[misc]  # fmt: skip
+
+
+def agreement_frame(material: Material) -> pd.DataFrame:
+    """A row a filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors)."""
+    parts = []
+    for number in (3, 4, 5, 6):
+        frame = material.table(number).frame
+        part = frame.reindex(columns=["net", "S"])
+        part = part.assign(ours=frame[TOP1], paper=frame[f"{TOP1}_paper"])
+        if number == 5:
+            part["S"] = paper.JITTER.label
+        parts.append(part[part["ours"].notna() & part["paper"].notna()])
+    whole = pd.concat(parts, ignore_index=True)
+    return whole.assign(net=whole["net"].fillna(""), S=whole["S"].fillna("").map(_scale_label))
+
+
+def methods_frame(material: Material) -> pd.DataFrame:
+    """Tables 5 and 6 (post-submission) as rows nets, method and the measures, nets with a number of ours alone."""
+    single, fused = material.table(5).frame, material.table(6).frame
+    fused = fused[fused["group"] == "post-submission"].assign(net="D + E")
+    frame = pd.concat([single, fused], ignore_index=True).rename(columns={"net": "nets"})
+    return frame[frame.groupby("nets")[TOP1].transform("count") > 0]
+
+
+def _scale_label(text: str) -> str:
+    return paper.Scale.parse(text).label if text else ""
+
+
+def _measured(frame: pd.DataFrame) -> list[str]:
+    return [measure for measure in (TOP1, TOP5) if frame[measure].notna().any()]
+
+
+def _alt(frame: pd.DataFrame, measure: str, names: tuple[str, ...]) -> str:
+    """All numbers of a figure in words."""
+    words = {"S": "S = ", "Q": "Q = "}
+    parts = []
+    for row in frame[frame[measure].notna()].to_dict("records"):
+        name = ", ".join(f"{words.get(label, '')}{row[label]}" for label in names)
+        theirs = row.get(f"{measure}_paper", math.nan)
+        parts.append(f"{name}: {row[measure]:.1f} %" + (f" (the paper {theirs:.1f})" if np.isfinite(theirs) else ""))
+    return "; ".join(parts) + "."
+
+
+def _rank_caption(points: pd.DataFrame) -> str:
+    text = "Top-1 errors, a point a row of Tables 3–6; on the dashed line both are equal."
+    if points["ours"].nunique() > 2 and points["paper"].nunique() > 2:
+        rho = float(stats.spearmanr(points["ours"], points["paper"]).statistic)
+        text += f" Rank correlation over {len(points)} rows (Spearman): {rho:.2f}."
+    return text
+
+
+def _agreement_alt(points: pd.DataFrame) -> str:
+    ends = [f"{points[name].min():.1f} to {points[name].max():.1f} %" for name in ("ours", "paper")]
+    return f"Our top-1 error against the paper's for {len(points)} rows: ours {ends[0]}, the paper's {ends[1]}."
+
+
+def _training_caption(run: RunFacts) -> str:
+    start = (run.config.get("start") or {}).get("run")
+    text = f"{len(run.epochs)} epoch{'s' * (len(run.epochs) > 1)}" + (f", started from {start}" if start else "")
+    return f"{text}; judged by {run.judges} images."
+
+
+def _training_alt(run: RunFacts) -> str:
+    first, last = run.epochs.iloc[0], run.epochs.iloc[-1]
+    text = f"Training of {run.name}, {len(run.epochs)} epochs: loss from {first['loss']:.2f} to {last['loss']:.2f}, "
+    text += (
+        f"{run.judges} top-1 error from {layout.number(first['top1_error'])} to {layout.number(last['top1_error'])} %"
+    )
+    fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in figures.drops(run.epochs)]
+    return text + (f"; learning rate dropped {', '.join(fell)}." if fell else ".")

@@ -1,0 +1,187 @@
+"""Pieces of the page: escaped text, tables whose columns can be sorted, figures in the page's own colours."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from matplotlib.figure import Figure
+
+from vggrepro import figures
+from vggrepro.layout import Column, columns, groups
+from vggrepro.tables import Table
+
+# A figure's colours on white, and the page's names for them, which have another value on dark ground.
+NAMES = {
+    figures.INK: "currentColor",
+    figures.MUTED: "var(--muted)",
+    figures.LINE: "var(--line)",
+    figures.GROUND: "var(--card)",
+} | {light: f"var(--net-{net.lower() or 'fused'})" for net, (light, _) in figures.COLOURS.items()}
+
+
+def escape(text: object) -> str:
+    """Any text as HTML shows it, in attributes too; bytes of file names that are no UTF-8 become `\\udcXX`."""
+    plain = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return html.escape(plain)
+
+
+def prose(text: str) -> str:
+    """A sentence of ours: escaped, `code` set as such."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of prose; nothing for nothing."""
+    return f"<p>{prose(text)}</p>" if text else ""
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """A list of prose; nothing for none."""
+    return f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in lines)}</ul>" if lines else ""
+
+
+def colour_variables(dark: bool) -> str:
+    """CSS variables of the nets' colours."""
+    return " ".join(f"--net-{net.lower() or 'fused'}: {pair[dark]};" for net, pair in figures.COLOURS.items())
+
+
+def inline_svg(figure: Figure, name: str, alt: str) -> str:
+    """The figure as an SVG element that takes the page's font and colours.
+
+    Args:
+        figure: drawn by `figures`.
+        name: unique on the page; what the SVG refers to inside itself gets it as a prefix.
+        alt: what it shows, for those who do not see it.
+    """
+    text = figures.svg(figure)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"(: )(#[0-9a-f]{6})\b", lambda m: m[1] + NAMES.get(m[2], m[2]), text)
+    head, rest = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box is not None
+    return f'<svg {box[0]} role="img" aria-label="{escape(alt)}" xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'
+
+
+def figure(figure: Figure, name: str, title: str, caption: str, alt: str) -> str:
+    """A card with a figure, its title and what to see in it."""
+    more = f" {prose(caption)}" if caption else ""
+    picture = inline_svg(figure, name, alt)
+    return f'<figure id="{name}">{picture}<figcaption><b>{escape(title)}</b>{more}</figcaption></figure>'
+
+
+def scrolling(table: str, label: str) -> str:
+    """A table in a box of its own that scrolls sideways, by keyboard too."""
+    return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">{table}</div>'
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A cell that shows `text` and sorts by `value`; NaN comes last."""
+
+    value: float
+    text: str
+
+    @property
+    def key(self) -> str:
+        return "" if math.isnan(self.value) else f"{self.value:.6g}"
+
+
+def plain_table(
+    heads: Sequence[str], rows: Iterable[Sequence[object]], label: str, numeric: Iterable[str] = (), kind: str = ""
+) -> str:
+    """A sortable table; the first column names the row, those in `numeric` stand to the right."""
+    right = set(numeric)
+    top = "".join(f'<th scope="col"{_class(head in right)}>{escape(head)}</th>' for head in heads)
+    body = []
+    for row in rows:
+        cells = []
+        for place, (head, value) in enumerate(zip(heads, row, strict=True)):
+            sort = f' data-sort="{value.key}"' if isinstance(value, Number) else ""
+            text = escape(value.text if isinstance(value, Number) else value)
+            tag = 'th scope="row"' if place == 0 else "td"
+            cells.append(f"<{tag}{_class(head in right)}{sort}>{text}</{tag.split()[0]}>")
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    whole = f'<table class="sortable {kind}"><thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    return scrolling(whole, label)
+
+
+def _class(right: bool) -> str:
+    return ' class="n"' if right else ""
+
+
+def paper_table(table: Table) -> str:
+    """One of the paper's tables, its headings grouped as there; sortable, but for Table 1, which is a drawing."""
+    return column_table(
+        columns(table), groups(table), f"Table {table.number}", f"t{table.number}", sortable=table.number > 1
+    )
+
+
+def column_table(made: Sequence[Column], starts: Sequence[str], label: str, name: str, *, sortable: bool = True) -> str:
+    """Columns as `layout` has them, rows of a group together.
+
+    Args:
+        made: the columns.
+        starts: the group of each row.
+        label: what the table is called by those who do not see it.
+        name: its class; footnote `a` is the element `<name>-a`.
+        sortable: whether a click on a heading sorts; then the first column names the row.
+    """
+    lines = [f"<tr>{''.join(_cell(column, row, name, sortable and column is made[0]) for column in made)}</tr>"
+             for row in range(len(starts))]  # fmt: skip
+    body, place = [], 0
+    for _, members in groupby(starts):
+        count = len(list(members))
+        body.append(f"<tbody>{''.join(lines[place : place + count])}</tbody>")
+        place += count
+    kind = f"sortable {name}" if sortable else name
+    return scrolling(f'<table class="{kind}"><thead>{_heads(made)}</thead>{"".join(body)}</table>', label)
+
+
+def _heads(made: Sequence[Column]) -> str:
+    """Two lines of heading; a column without a second line spans both."""
+    first, second = [], []
+    for top, members in groupby(made, key=lambda column: column.top):
+        group = list(members)
+        if len(group) == 1 and not (group[0].sub and top):
+            first.append(_spanning(group[0], top or group[0].sub or group[0].heading))
+        elif top:
+            first.append(f'<th scope="colgroup" colspan="{len(group)}" class="group">{escape(top)}</th>')
+            second += [f'<th scope="col"{_class(not c.left)}>{escape(c.sub)}</th>' for c in group]
+        else:
+            first += [_spanning(column, column.sub or column.heading) for column in group]
+    return f"<tr>{''.join(first)}</tr>" + (f"<tr>{''.join(second)}</tr>" if second else "")
+
+
+def _spanning(column: Column, text: str) -> str:
+    return f'<th scope="col" rowspan="2"{_class(not column.left)}>{escape(text)}</th>'
+
+
+def _cell(column: Column, row: int, name: str, heads_row: bool) -> str:
+    text = escape(column.cells[row])
+    if column.heading == "note":
+        letters = [mark for mark in column.cells[row].split(", ") if mark]
+        text = ", ".join(f'<a href="#{name}-{mark}">{mark}</a>' for mark in letters)
+    if column.best[row]:
+        text = f"<b>{text}</b>"
+    kinds = [] if column.left else ["n"]
+    kinds += {"95 %": ["interval"], "paper": ["paper"], "ours": ["ours"]}.get(column.sub, [])
+    attributes = f' class="{" ".join(kinds)}"' if kinds else ""
+    attributes += f' data-sort="{_sort_key(column, row)}"' if not column.left else ""
+    if heads_row:
+        return f'<th scope="row"{attributes}>{text}</th>'
+    return f"<td{attributes}>{text}</td>"
+
+
+def _sort_key(column: Column, row: int) -> str:
+    """The number behind a cell, of an interval its low end; empty, which sorts last, for none."""
+    value = next(iter(column.raw.values()))[row]
+    return Number(float(value) if isinstance(value, (int, float)) else math.nan, "").key

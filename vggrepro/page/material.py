@@ -1,0 +1,142 @@
+"""What the page is made of, read once: the document's results, runs with their curves, errors by Q, mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from vggrepro import against, documents, extras
+from vggrepro.dataset import Dataset
+from vggrepro.documents import Document
+from vggrepro.extras import Entry, Extra
+from vggrepro.page.mistakes import Mistake, most_confident, pictures
+from vggrepro.paper import Scale, View
+from vggrepro.posteriors import read
+from vggrepro.progress import say
+from vggrepro.runs import RunFolder, Status, existing, status
+from vggrepro.shelf import Shelf
+from vggrepro.tables import Table
+
+FIRST_LAYER = "conv1_1.weight"
+CURVES = ("epoch", "learning_rate", "loss", "top1_error", "top5_error")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """A run: how far it is, its configuration, and its curves by epoch and in between (`figures.training`)."""
+
+    folder: RunFolder
+    status: Status
+    config: dict[str, Any]
+    records: list[dict[str, Any]]
+    epochs: pd.DataFrame
+    between: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The folder's name; bytes of it that are no UTF-8 become `\\udcXX`."""
+        return self.folder.name.encode("utf-8", "backslashreplace").decode()
+
+    @property
+    def net(self) -> str:
+        return str(self.config["net"])
+
+    @property
+    def scale(self) -> str:
+        """S as the paper prints it."""
+        return Scale.parse(str(self.config["scale"])).label
+
+    @property
+    def judges(self) -> str:
+        """The images that judged the training: "validation", or training images that were "held-out"."""
+        return "held-out" if (self.config.get("recipe") or {}).get("held_out") else "validation"
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the epochs that are done."""
+        return float(sum(record.get("seconds", 0.0) for record in self.records))
+
+    def filters(self) -> np.ndarray | None:
+        """The first layer's weights, (channels, 3, k, k); None without readable ones, which is said on stderr."""
+        if not self.folder.finished:
+            return None
+        try:
+            with safe_open(self.folder.weights_path, framework="np") as file:
+                return np.asarray(file.get_tensor(FIRST_LAYER), np.float32)
+        except (SafetensorError, OSError, ValueError) as error:
+            say(f"the report goes without the first layer of {self.name}: {self.folder.weights_path}: {error}")
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Everything that the page shows. `mistakes_of` is the view whose `mistakes` are shown, with their pictures.
+
+    `by_test_scale` has a row a posterior file: run, net, S, method, Q, images and the measures of the tables.
+    """
+
+    shelf: Shelf
+    document: Document
+    runs: Sequence[RunFacts]
+    by_test_scale: pd.DataFrame
+    mistakes_of: View | None
+    mistakes: Sequence[Mistake]
+    pictures: Sequence[str]
+    beside: Sequence[Extra]  # the tables of two reproductions, if there is another one
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.shelf.dataset
+
+    def table(self, number: int) -> Table:
+        return next(table for table in self.document.tables if table.number == number)
+
+
+def gather(
+    runs: Path, dataset: Dataset, options: str = "", *, other: Path | None = None, images: bool = True
+) -> Material:
+    """Reads it all. `other`: a second folder of runs; `images`: also the mistakes, for which a file is read again.
+
+    Raises:
+        InputError: damaged configuration or metrics of a run; no images or no labels to score.
+    """
+    shelf = Shelf(runs, dataset, options)
+    document = documents.gather(shelf)
+    entries = extras.curve_rows(extras.stock(shelf))
+    by_test_scale, _ = extras.score(shelf, entries)
+    best = best_view(by_test_scale, entries)
+    mistakes = most_confident(read(shelf.file(best).path)) if best and images else []
+    facts = [run_facts(run) for run in existing(runs)]
+    beside = against.side_by_side(shelf, Shelf(other, dataset)) if other else []
+    return Material(shelf, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
+
+
+def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
+    """The single file with the smallest top-1 error, the first in the paper's order of equal ones."""
+    if frame.empty:
+        return None
+    row = frame.iloc[int(frame["top1_val_error"].to_numpy().argmin())]
+    return next(entry.views[0] for entry in entries if all(row[name] == text for name, text in entry.labels.items()))
+
+
+def run_facts(run: RunFolder) -> RunFacts:
+    """A run's state, configuration and curves."""
+    config, records = run.config(), run.all_metrics()
+    epochs = [record for record in records if "step" not in record]
+    frame = pd.DataFrame.from_records(epochs).reindex(columns=list(CURVES)).astype(float)
+    return RunFacts(run, status(run), config, epochs, frame, _between(records, config))
+
+
+def _between(records: Sequence[dict[str, Any]], config: dict[str, Any]) -> pd.DataFrame:
+    """Losses between the ends of epochs; the step becomes a fraction of an epoch."""
+    batch, images = (config.get("recipe") or {}).get("batch"), (config.get("dataset") or {}).get("train_images")
+    if not batch or not images:
+        return pd.DataFrame(columns=["epoch", "loss"])
+    lines = [(record["step"] * batch / images, record.get("loss")) for record in records if "step" in record]
+    return pd.DataFrame(lines, columns=["epoch", "loss"])

@@ -1,0 +1,87 @@
+"""The section that says where everything comes from: data, runs with versions, hardware and time, recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from vggrepro import __version__, layout
+from vggrepro.page.html import Number, paragraph, plain_table
+from vggrepro.page.material import Material, RunFacts
+from vggrepro.progress import duration
+from vggrepro.provenance import commit
+
+SHARED = ("seed", "precision", "device", "versions")  # said once where they are alike in all runs
+
+
+def provenance(material: Material) -> str:
+    """Data, runs, recipes, and the commits that evaluated."""
+    runs, data = material.runs, material.dataset
+    here = f"vggrepro {__version__}" + (f", commit {commit()}" if commit() else "")
+    parts = [
+        f"Data: {data.name}, preset {data.preset}, fingerprint `{data.fingerprint[:12]}`. The paper's numbers: arXiv "
+        f"1409.1556v6. This page: {here}.",
+        f"The data set is a subset: {data.subset}" if data.subset else "",
+    ]
+    commits = _evaluated_by(material)
+    if commits:
+        parts.append(f"Posteriors were evaluated by commit{'s' * (len(commits) > 1)} {', '.join(commits)}.")
+    text = "".join(paragraph(part) for part in parts)
+    return text + _runs(runs) + _recipes(runs) if runs else text
+
+
+def _evaluated_by(material: Material) -> list[str]:
+    texts = [text for number in (3, 4, 5, 6) for text in material.table(number).frame["commit"].dropna()]
+    return sorted({word for text in texts for word in str(text).split() if word != "?"})
+
+
+def _runs(runs: Sequence[RunFacts]) -> str:
+    """A row a run, above it what is alike in all of several."""
+    frame = pd.DataFrame([_row(run) for run in runs])
+    alike = [name for name in SHARED if len(runs) > 1 and frame[name].nunique() == 1]
+    said = "; ".join(f"{name} {frame[name].iloc[0]}" for name in alike if frame[name].iloc[0] != "")
+    spent = duration(sum(run.seconds for run in runs))
+    text = f"Time spent in training epochs: {spent} in all." + (f" All runs: {said}." if said else "")
+    table = frame.drop(columns=alike)
+    right = ("epochs", "time", "images/s", "seed")
+    return paragraph(text) + plain_table(
+        [str(name) for name in table], table.to_numpy().tolist(), "Runs", right, "runs"
+    )
+
+
+def _row(run: RunFacts) -> dict[str, object]:
+    config = run.config
+    speeds = sorted(record["images_per_second"] for record in run.records if "images_per_second" in record)
+    speed = speeds[len(speeds) // 2] if speeds else None
+    started = (config.get("start") or {}).get("run") or config.get("origin") or "random weights"
+    versions = config.get("versions") or {}
+    return {
+        "run": run.name,
+        "state": run.status.state,
+        "epochs": run.status.epoch,
+        "time": Number(run.seconds, duration(run.seconds)) if run.records else "",
+        "images/s": "" if speed is None else Number(speed, f"{speed:,.0f}"),
+        "started from": started,
+        "seed": str(config.get("seed", "")),
+        "precision": str(config.get("precision", "")),
+        "device": str(config.get("device", "")),
+        "versions": ", ".join(f"{name} {value}" for name, value in versions.items() if value),
+        "weights": run.folder.weights_hash()[:12] if run.folder.finished else "",
+    }
+
+
+def _recipes(runs: Sequence[RunFacts]) -> str:
+    """Every value of the runs' recipes; where they differ, which run has which."""
+    recipes = {run.name: run.config["recipe"] for run in runs if run.config.get("recipe")}
+    rows = []
+    for name in dict.fromkeys(name for recipe in recipes.values() for name in recipe):
+        values: dict[str, list[str]] = {}
+        for run, recipe in recipes.items():
+            value = recipe.get(name, layout.DASH)
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            values.setdefault(text or layout.DASH, []).append(run)
+        several = "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
+        rows.append((name, next(iter(values)) if len(values) == 1 else several))
+    heads = ("value", "of all runs, or of those named")
+    return f"<h3>Recipe</h3>{plain_table(heads, rows, 'Recipe')}" if rows else ""

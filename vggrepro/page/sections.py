@@ -1,0 +1,219 @@
+"""The page's sections as HTML, each empty where its material is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from vggrepro import claims, layout, paper, report, synsets
+from vggrepro.claims import Finding
+from vggrepro.dataset import Dataset
+from vggrepro.extras import WORDS, Extra
+from vggrepro.page.drawings import TOP1, Drawing
+from vggrepro.page.html import Number, bullets, column_table, escape, figure, paper_table, paragraph, plain_table, prose
+from vggrepro.page.material import Material, RunFacts
+from vggrepro.shelf import SPLIT
+from vggrepro.tables import Table, letter
+from vggrepro.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
+
+SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_RUN: "–"}
+CLASSES = {HOLDS: "holds", CONTRADICTED: "contradicted", UNDECIDED: "open", NOT_RUN: "unrun"}
+READING = (
+    "Errors in per cent, ours beside the paper's; Δ = ours − the paper's; [low; high] is the 95 % interval of ours "
+    "over images (Wilson); – is not run or not printed; bold is the best. A click on a heading sorts."
+)
+
+
+def section(name: str, title: str, body: str) -> str:
+    """A section with its heading."""
+    return f'<section id="{name}" aria-labelledby="{name}-h">\n<h2 id="{name}-h">{title}</h2>\n{body}\n</section>'
+
+
+def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
+    """Cards of figures side by side as the width allows."""
+    cards = [figure(one.draw(), one.name, one.title, one.caption, one.alt) for one in drawn]
+    return f'<div class="grid {kind}">{"".join(cards)}</div>' if cards else ""
+
+
+def summary(material: Material) -> str:
+    """What data, how many runs, how many claims hold; the best numbers; in what this is less than the paper's."""
+    data = material.dataset
+    train, val = data.counts.get("train", 0), data.counts[SPLIT]
+    size = f"{len(data.classes):,} classes, {train:,} training and {val:,} validation images"
+    lead = f"<b>{escape(data.name)}</b>: {size}. {_run_counts(material.runs)} {_claim_counts(material)}"
+    parts = [f'<p class="lead">{lead}</p>', _tiles(material)]
+    if reasons := report.reductions(material.document.tables, data):
+        margin = 98 / math.sqrt(max(val, 1))  # the widest interval of a share, as in `report.header`
+        text = (
+            "Compare the order of the rows with the paper's, not the errors themselves: with "
+            f"{val:,} images, an error near 50 % is uncertain by ±{margin:.1f} points (95 %). What is reduced:"
+        )
+        body = f"<p><b>A reduced reproduction.</b> {text}</p>{bullets(reasons)}"
+        parts.append(f'<aside class="note">{body}</aside>')
+    return "\n".join(part for part in parts if part)
+
+
+def _run_counts(runs: Sequence[RunFacts]) -> str:
+    if not runs:
+        return "No runs yet."
+    states = [run.status.state for run in runs]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{len(runs)} run{'s' * (len(runs) > 1)}: {counts}."
+
+
+def _claim_counts(material: Material) -> str:
+    words = [finding.verdict for finding in material.document.findings]
+    counts = [f"{words.count(word)} {word}" for word in (CONTRADICTED, UNDECIDED, NOT_RUN) if word in words]
+    hold = words.count(HOLDS)
+    text = f"{hold} of the paper's {len(words)} claims {'holds' if hold == 1 else 'hold'}"
+    return f'<a href="#claims">{text}</a>{"".join(f", {count}" for count in counts)}.'
+
+
+def _tiles(material: Material) -> str:
+    """Our best row of Tables 3-6, of one net and of several, beside the paper's number for the same row."""
+    tiles = []
+    for name, numbers in (("Best single net", (3, 4, 5)), ("Best fusion", (6,))):
+        rows = [(row, table) for table in map(material.table, numbers) for row in table.frame.to_dict("records")]
+        rows = [pair for pair in rows if not math.isnan(pair[0][TOP1])]
+        if not rows:
+            continue
+        row, table = min(rows, key=lambda pair: pair[0][TOP1])
+        span = layout.span(row[f"{TOP1}_low"], row[f"{TOP1}_high"])
+        lines = (
+            f"<span>{name}, top-1 error</span><strong>{row[TOP1]:.1f}&nbsp;%</strong>",
+            f"<span>{span}, the paper's same row {layout.number(row[f'{TOP1}_paper'])} %</span>",
+            f"<span>{escape(_row_name(row, table))}</span>",
+        )
+        tiles.append(f'<a class="tile" href="#table{table.number}">{"".join(lines)}</a>')
+    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+
+
+def _row_name(row: dict[Any, Any], table: Table) -> str:
+    if table.number == 6:
+        count = str(row["models"]).count("; ") + 1
+        return f"{count} nets, {row['method']} (Table 6)"
+    scale = row.get("S", paper.JITTER.label)
+    return f"{row['net']}, S = {scale}, {row.get('method', 'dense')} (Table {table.number})"
+
+
+def claim_cards(findings: Sequence[Finding], forest: str) -> str:
+    """Each claim with its verdict and the comparison it rests on; all comparisons folded below."""
+    frame = claims.frame(findings)
+    cards = [_claim(finding, frame[frame["claim"] == finding.claim.number]) for finding in findings]
+    reading = "".join(map(paragraph, claims.preface(findings).split("\n\n")))
+    return f'<div class="beside"><div>{reading}</div>{forest}</div>\n<ol class="claims">{"".join(cards)}</ol>'
+
+
+def _claim(finding: Finding, lines: pd.DataFrame) -> str:
+    claim, word = finding.claim, finding.verdict
+    sign = f'<span aria-hidden="true">{SIGNS[word]}</span> {escape(claims.tally(finding))}'
+    chip = f'<span class="verdict {CLASSES[word]}">{sign}</span>'
+    heads = ("comparison", "measure", "ours", "Δ ours, 95 %", "the paper", "Δ paper", "p (Holm)", "verdict")
+    rows = [_comparison(row) for row in lines.to_dict("records")]
+    table = plain_table(heads, rows, f"Comparisons of claim {claim.number}", heads[2:7])
+    parts = [
+        f"<h3>{claim.number}. {escape(claim.sentence)}</h3>",
+        f'<p>{chip} <span class="muted">Sect. {escape(claim.section)}</span></p>',
+        paragraph(_decisive(finding)),
+        f"<details><summary>{len(rows)} comparison{'s' * (len(rows) > 1)}</summary>{table}",
+        bullets([*finding.notes, *finding.conditions]),
+        "</details>",
+    ]
+    return f"<li>{''.join(parts)}</li>"
+
+
+def _decisive(finding: Finding) -> str:
+    """The comparison that the verdict rests on, in a line."""
+    outcome = finding.deciding
+    test = outcome.deciding if outcome else None
+    if outcome is None or test is None:
+        return ""
+    made, theirs = test.comparison, claims.printed(outcome.pair, test.measure)
+    p = claims.p_text(test.holm)
+    equation = (f"p {p}" if p.startswith("<") else f"p = {p}").replace(" ", "\u00a0")  # on one line
+    return (
+        f"{outcome.pair.label}, {test.measure}: {layout.number(made.difference, '+')} points "
+        f"{layout.span(made.low, made.high)}; the paper {layout.number(theirs['difference_paper'], '+')}; "
+        f"{equation}."
+    )
+
+
+def _comparison(row: dict[Any, Any]) -> list[object]:
+    """A line of `claims.frame` as cells."""
+    both = [
+        Number(
+            row[f"first_{whose}"], f"{layout.number(row[f'first_{whose}'])} / {layout.number(row[f'second_{whose}'])}"
+        )
+        for whose in ("ours", "paper")
+    ]
+    difference = layout.number(row["difference"], "+")
+    if not math.isnan(row["low"]):
+        difference += f" {layout.span(row['low'], row['high'])}"
+    p = layout.DASH if math.isnan(row["p_holm"]) else claims.p_text(row["p_holm"])
+    return [
+        f"{row['first']} against {row['second']}",
+        row["measure"],
+        both[0],
+        Number(row["difference"], difference),
+        both[1],
+        Number(row["difference_paper"], layout.number(row["difference_paper"], "+")),
+        Number(row["p_holm"], p),
+        row["verdict"],
+    ]
+
+
+def tables(made: Sequence[Table]) -> str:
+    """Tables 1-7, each with its caption and footnotes."""
+    parts = [paragraph(READING)]
+    for table in made:
+        notes = [f"<li>{prose(remark)}</li>" for remark in table.remarks]
+        for place, note in enumerate(table.notes):
+            mark = letter(place)
+            notes.append(f'<li id="t{table.number}-{mark}"><b>({mark})</b> {prose(note)}</li>')
+        listed = f'<ul class="notes">{"".join(notes)}</ul>' if notes else ""
+        title = f"<h3>Table {table.number}</h3>{paragraph(table.caption)}"
+        parts.append(f'<article id="table{table.number}">{title}{paper_table(table)}{listed}</article>')
+    return "\n".join(parts)
+
+
+def extras(made: Sequence[Extra], prefix: str = "") -> str:
+    """Results beyond the paper, or (with a prefix to their names) of two reproductions, as tables."""
+    parts = []
+    for extra in made:
+        name = f"{prefix}{extra.name}"
+        grid_ = column_table(extra.columns, extra.groups, extra.title, name)
+        title = f"<h3>{escape(extra.title)}</h3>{paragraph(extra.caption)}"
+        parts.append(f'<article id="{name}">{title}{grid_}{bullets(extra.notes)}</article>')
+    return "\n".join(parts)
+
+
+def class_words(dataset: Dataset) -> list[str]:
+    """What people call each class: the first of its words, those of ILSVRC's classes also where the data has none."""
+    words = synsets.words(dataset.classes) if dataset.words == dataset.classes else dataset.words
+    return [(word or name).split(",")[0] for word, name in zip(words, dataset.classes, strict=True)]
+
+
+def mistakes(material: Material) -> str:
+    """The most confident mistakes of one posterior file, with their images where they are at hand."""
+    view = material.mistakes_of
+    if not material.mistakes or view is None:
+        return ""
+    words = class_words(material.dataset)
+    intro = (
+        f"The wrong first classes with the largest posteriors: {view.run.name}, {WORDS[view.method]}, Q = {view.q}, "
+        "which has the least top-1 error of a single run at a single Q. After each class stands its posterior."
+    )
+    cards = []
+    for mistake, picture in zip(material.mistakes, material.pictures, strict=True):
+        true, first = (escape(words[label]) for label in (mistake.label, mistake.predicted))
+        image = f'<img src="{picture}" alt="{true}, taken for {first}">'
+        lines = (
+            f'<p><span class="muted">said</span> <b>{first}</b> {100 * mistake.posterior:.1f}&nbsp;%</p>',
+            f'<p><span class="muted">is</span> <b>{true}</b> {100 * mistake.true_posterior:.1f}&nbsp;%</p>',
+            f'<p class="key">{escape(mistake.key)}</p>',
+        )
+        cards.append(f"<li>{image if picture else ''}<div>{''.join(lines)}</div></li>")
+    return f'{paragraph(intro)}<ul class="mistakes">{"".join(cards)}</ul>'

@@ -1,0 +1,187 @@
+"""Intervals and tests for errors counted on the same images. Pure functions: counts in, per cent and p out.
+
+Two classifiers seen on the same images differ only where exactly one of them errs (the discordant images).
+Counts are images, errors and differences are per cent of all images, p-values are two-sided. The tests speak of
+the images as a sample; the nets are taken as they are (Sect. 4 reports one net a row, too).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+LEVEL, ALPHA = 0.95, 0.05  # of intervals, of tests
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval in per cent (of an error) or points (of a difference)."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two error rates on the same images.
+
+    `a`, `b` are errors in per cent; `difference` = a - b in points, its 95 % interval from `low` to `high`;
+    `only_a` images are wrong in a alone, `only_b` in b alone; `p` is McNemar's exact test of no difference.
+    """
+
+    images: int
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    only_a: int
+    only_b: int
+    p: float
+
+    @property
+    def discordant(self) -> float:
+        """Images that exactly one of the two gets wrong, in per cent."""
+        return 100 * (self.only_a + self.only_b) / self.images
+
+
+def wilson(wrong: int, images: int, level: float = LEVEL) -> Interval:
+    """Wilson's score interval of an error in per cent (Wilson 1927); it stays within 0 and 100.
+
+    Raises:
+        ValueError: no images, or more wrong than there are.
+    """
+    _check_count(wrong, images)
+    interval = stats.binomtest(wrong, images).proportion_ci(level, method="wilson")
+    # Rounding may leave ends a hair from 0 and 100, where they are exact.
+    low = 0.0 if wrong == 0 else 100 * float(interval.low)
+    high = 100.0 if wrong == images else 100 * float(interval.high)
+    return Interval(low, high)
+
+
+def compare(wrong_a: np.ndarray, wrong_b: np.ndarray) -> Comparison:
+    """Compares two classifiers on the same images: (n,) bool each, true where it errs, in one order.
+
+    Raises:
+        ValueError: no images, or different numbers of them.
+    """
+    if wrong_a.shape != wrong_b.shape or wrong_a.ndim != 1 or not len(wrong_a):
+        raise ValueError(f"{wrong_a.shape} and {wrong_b.shape} are not the same images")
+    images = len(wrong_a)
+    errors_a, errors_b = int(np.count_nonzero(wrong_a)), int(np.count_nonzero(wrong_b))
+    both = int(np.count_nonzero(wrong_a & wrong_b))
+    only_a, only_b = errors_a - both, errors_b - both
+    interval = tango(only_a, only_b, images)
+    return Comparison(
+        images=images,
+        a=100 * errors_a / images,
+        b=100 * errors_b / images,
+        difference=100 * (only_a - only_b) / images,
+        low=interval.low,
+        high=interval.high,
+        only_a=only_a,
+        only_b=only_b,
+        p=mcnemar(only_a, only_b),
+    )
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """McNemar's exact test, two-sided: under equal errors, a discordant image is wrong in either with chance 1/2."""
+    return min(1.0, 2 * float(stats.binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def tango(only_a: int, only_b: int, images: int, level: float = LEVEL) -> Interval:
+    """Tango's score interval of the paired difference, in points (Tango 1998, Statistics in Medicine 17:891).
+
+    All differences that `score_test` does not reject; at 0 that test is McNemar's without correction. Always within
+    -100 and 100, of positive width also without discordant images.
+
+    Raises:
+        ValueError: no images, or more discordant ones than there are.
+    """
+    _check_count(only_a + only_b, images)
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    low = _lower_limit(only_a, only_b, images, z)
+    high = -_lower_limit(only_b, only_a, images, z)
+    return Interval(100 * low, 100 * high)
+
+
+def score_test(only_a: int, only_b: int, images: int, difference: float) -> float:
+    """Two-sided p of Tango's test that the true difference a - b is `difference` points.
+
+    It is below 0.05 where `tango`'s 95 % interval does not hold `difference`.
+    """
+    _check_count(only_a + only_b, images)
+    return float(2 * stats.norm.sf(abs(_score(only_a, only_b, images, difference / 100))))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values in the given order (Holm 1979): the chance of any false positive stays below p."""
+    order = sorted(range(len(ps)), key=ps.__getitem__)
+    adjusted = [1.0] * len(ps)
+    running = 0.0
+    for place, index in enumerate(order):
+        running = max(running, min(1.0, (len(ps) - place) * ps[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def power(images: int, discordant: float, difference: float, alpha: float = ALPHA) -> float:
+    """Chance that the exact test finds a true difference at level `alpha`, in the right direction.
+
+    Exact: summed over the number of discordant images. `discordant` and `difference` are per cent of the images.
+
+    Raises:
+        ValueError: a difference larger than the share of discordant images.
+    """
+    if not 0 <= abs(difference) <= discordant <= 100:
+        raise ValueError(f"a difference of {difference} needs {abs(difference)} % discordant images or more")
+    if discordant == 0:
+        return 0.0
+    share = discordant / 100
+    middle, spread = images * share, math.sqrt(images * share * (1 - share))
+    counts = np.arange(max(0, math.floor(middle - 9 * spread - 9)), min(images, math.ceil(middle + 9 * spread + 9)) + 1)
+    fewer = stats.binom.ppf(alpha / 2, counts, 0.5)
+    fewer -= stats.binom.cdf(fewer, counts, 0.5) > alpha / 2  # the most on the losing side that still reject
+    losing = (1 - abs(difference) / discordant) / 2
+    return float(np.sum(stats.binom.pmf(counts, images, share) * stats.binom.cdf(fewer, counts, losing)))
+
+
+def detectable(images: int, discordant: float, alpha: float = ALPHA, wanted: float = 0.8) -> float:
+    """The smallest true difference (points) that the exact test finds with the `wanted` power.
+
+    NaN where the images do not suffice for any: not even if all `discordant` per cent were wrong in the same net.
+    """
+    if power(images, discordant, discordant, alpha) < wanted:
+        return math.nan
+    return float(optimize.brentq(lambda d: power(images, discordant, d, alpha) - wanted, 0.0, discordant, xtol=1e-4))
+
+
+def _check_count(part: int, images: int) -> None:
+    if not 0 <= part <= images or images < 1:
+        raise ValueError(f"{part} of {images} images")
+
+
+def _score(only_a: int, only_b: int, images: int, difference: float) -> float:
+    """Tango's statistic: the standardised distance of the observed difference from `difference` (both shares)."""
+    # Under p_a - p_b = difference, the likelihood is largest at the larger root p_b of a x^2 + b x + c.
+    a = 2 * images
+    b = (2 * images - only_a + only_b) * difference - only_a - only_b
+    c = -only_b * difference * (1 - difference)
+    root = math.sqrt(max(0.0, b * b - 4 * a * c))
+    p_b = -2 * c / (b + root) if b > 0 else (root - b) / (2 * a)  # without cancellation
+    variance = images * (2 * p_b + difference * (1 - difference))
+    distance = only_a - only_b - images * difference
+    return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
+
+
+def _lower_limit(only_a: int, only_b: int, images: int, z: float) -> float:
+    """The difference below the observed one at which `_score` is z."""
+    observed, least = (only_a - only_b) / images, -1 + 1e-12
+    if observed <= least or _score(only_a, only_b, images, least) <= z:
+        return -1.0
+    return float(optimize.brentq(lambda d: _score(only_a, only_b, images, d) - z, least, observed - 1e-15, xtol=1e-12))
