@@ -16,7 +16,7 @@ import pandas as pd
 
 from vggrepro import layout, paper, report, tables
 from vggrepro.paper_claims import Claim, Kind, Pair, Side, claims, margins
-from vggrepro.shelf import SPLIT, File, Shelf, conditions, evaluating_commands, training_commands
+from vggrepro.shelf import SPLIT, File, Shelf, conditions
 from vggrepro.statistics import ALPHA, Comparison, detectable
 from vggrepro.verdicts import (
     CONTRADICTED,
@@ -105,24 +105,10 @@ def _gaps(shelf: Shelf, files: Sequence[File]) -> list[str]:
             refused.setdefault((file.view.run, file.refused), []).append(file)
     for (_, reason), group in refused.items():
         names = ", ".join([str(group[0].path), *(file.path.name for file in group[1:])])
-        result.append(f"Not used: {names} ({reason}). Renew: {commands(shelf, [file.view for file in group])}.")
+        result.append(f"Not used: {names} ({reason}). Renew: {shelf.commands([file.view for file in group])}.")
     if missing := [file.view for file in files if not file.present]:
-        result.append(f"Not run: {commands(shelf, missing)}.")
+        result.append(f"Not run: {shelf.commands(missing)}.")
     return result
-
-
-def commands(shelf: Shelf, views: Sequence[paper.View]) -> str:
-    """The commands, in Markdown, that make these views, with the shelf's options."""
-    nets = list(paper.NETS)
-    views = sorted(views, key=lambda view: (nets.index(view.run.net), view.run.scale))
-    runs = list(dict.fromkeys(view.run for view in views))
-    finished = [run for run in dict.fromkeys(a for run in runs for a in paper.chain(run)) if shelf.finished(run)]
-    words = training_commands([run for run in runs if run not in finished], finished)
-    words += evaluating_commands(view for view in views if view.method != "center")
-    if centre := [view.run.name for view in views if view.method == "center"]:
-        words.append(f"evaluate {' '.join(centre)} --center")
-    options = f" {shelf.options}" if shelf.options else ""
-    return ", then ".join(f"`vggrepro {word}{options}`" for word in words)
 
 
 def _parameters(claim: Claim, shelf: Shelf) -> Finding:

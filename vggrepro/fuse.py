@@ -13,7 +13,7 @@ from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.posteriors import Score, shape_of
 from vggrepro.runs import RunFolder
-from vggrepro.shelf import FLAGS, SPLIT, Facts, refusal, split_images
+from vggrepro.shelf import SPLIT, Facts, flags, refusal, split_images
 
 
 def fuse_runs(
@@ -62,8 +62,7 @@ def files_of(folder: RunFolder, methods: Sequence[str], split: str) -> list[Path
     """The run's posterior files, all there and none stale, else InputError with the command."""
     weights = folder.weights_hash() if folder.finished else None
     facts = Facts(folder, folder.config(), 0, weights)
-    flags = " ".join(FLAGS.get(method, f"--{method}") for method in methods)
-    command = f"vggrepro evaluate {folder.name} {flags}" + ("" if split == SPLIT else f" --split {split}")
+    command = f"vggrepro evaluate {folder.name} {flags(methods)}" + ("" if split == SPLIT else f" --split {split}")
     paths = []
     for method in methods:
         for q in _test_scales(folder):

@@ -24,8 +24,8 @@ from vggrepro.posteriors import Images, Origin, Score, shape_of
 from vggrepro.runs import RunFolder, existing
 
 SPLIT = "val"  # the paper's test set: the labels of ILSVRC's own test set are held by its server (Sect. 4)
+METHODS = ("dense", "multicrop", "center")  # of tables and claims
 PAPER_EPOCHS = 74  # Sect. 3.1: 370K iterations of 256 images
-FLAGS = {"dense": "--dense", "multicrop": "--multicrop"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,15 @@ class Shelf:
         """Errors of the files' plain mean, from `ranks`."""
         return posteriors.score_of(self.ranks(paths), len(self.dataset.classes))
 
+    def commands(self, views: Sequence[View]) -> str:
+        """What makes these views, in Markdown: `vggrepro train …`, then `vggrepro evaluate …`."""
+        finished = [run for run in paper.all_runs() if self.finished(run)]
+        needed = {view.run for view in views}
+        missing = [run for run in paper.all_runs() if run in needed and run not in finished]
+        words = training_commands(missing, finished) + evaluating_commands(views)
+        options = f" {self.options}" if self.options else ""
+        return ", then ".join(f"`vggrepro {word}{options}`" for word in words)
+
     def geometry(self) -> tuple[int, float]:
         """(crop, width) of most runs on this data set; of its preset if there are none."""
         if self._geometry is None:
@@ -200,6 +209,8 @@ def refusal(origin: Origin, facts: Facts, split: str, method: str, q: int) -> st
         return "earlier weights, while the run is being trained again"
     if facts.config is not None and origin.q_pixels != paper.real_pixels(q, int(facts.config["crop"])):
         return "another crop size"
+    if facts.config is not None and origin.input and origin.input != posteriors.input_of(facts.config):
+        return "another net input"
     return None
 
 
@@ -226,6 +237,11 @@ def training_commands(missing: Iterable[Run], finished: Iterable[Run] = ()) -> l
     return commands + [f"finetune-scale {run.net} --scale {run.scale} --layers fc" for run in tuned]
 
 
+def flags(methods: Iterable[str]) -> str:
+    """The options of `evaluate` and `fuse` that ask for these methods."""
+    return " ".join(f"--{method}" for method in methods)
+
+
 def evaluating_commands(views: Iterable[View]) -> list[str]:
     """`evaluate` commands for these views, one for all runs that need the same methods."""
     methods: dict[Run, set[str]] = {}
@@ -233,8 +249,7 @@ def evaluating_commands(views: Iterable[View]) -> list[str]:
         methods.setdefault(view.run, set()).add(view.method)
     names: dict[str, list[str]] = {}
     for run in (run for run in paper.all_runs() if run in methods):
-        flags = " ".join(flag for method, flag in FLAGS.items() if method in methods[run])
-        names.setdefault(flags, []).append(run.name)
+        names.setdefault(flags(method for method in METHODS if method in methods[run]), []).append(run.name)
     return [f"evaluate {' '.join(runs)} {flags}" for flags, runs in names.items()]
 
 

@@ -25,7 +25,7 @@ from vggrepro.errors import InputError
 from vggrepro.extras import WORDS, Extra, labels_of, measures_of, stock
 from vggrepro.paper import Run, View
 from vggrepro.progress import say
-from vggrepro.shelf import FLAGS, Shelf
+from vggrepro.shelf import Shelf, flags
 from vggrepro.tables import ERRORS, NAN, setting
 
 EXHAUSTIVE = 14  # nets, one more than Tables 3-6 have; of more, subsets are found greedily
@@ -187,9 +187,8 @@ def complete(shelf: Shelf, methods: Sequence[str]) -> tuple[dict[Run, list[Path]
         elif not any(file.refused for file in files):
             result[run] = [file.path for file in files]
     if lacking:
-        flags = " ".join(FLAGS[method] for method in methods)
         options = f" {shelf.options}" if shelf.options else ""
-        notes.append(f"Not all posteriors: `vggrepro evaluate {' '.join(lacking)} {flags}{options}`.")
+        notes.append(f"Not all posteriors: `vggrepro evaluate {' '.join(lacking)} {flags(methods)}{options}`.")
     return result, tuple(notes)
 
 

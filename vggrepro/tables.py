@@ -27,7 +27,7 @@ import pandas as pd
 
 from vggrepro import paper, posteriors, statistics
 from vggrepro.paper import Run, View
-from vggrepro.shelf import SPLIT, File, Shelf, conditions, evaluating_commands, training_commands
+from vggrepro.shelf import SPLIT, File, Shelf, conditions
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
@@ -103,23 +103,15 @@ class Footnotes:
         rows.append(row)
         all_views.extend(views)
 
-    def _commands(self, views: Sequence[View]) -> str:
-        runs = dict.fromkeys(view.run for view in views)
-        finished = [run for run in paper.all_runs() if self.shelf.finished(run)]
-        commands = training_commands([run for run in runs if run not in finished], finished)
-        commands += evaluating_commands(views)
-        options = f" {self.shelf.options}" if self.shelf.options else ""
-        return ", then ".join(f"`vggrepro {command}{options}`" for command in commands)
-
     def settle(self, filled: Sequence[int], rows: int) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
         """Letters of each row, the lettered notes, and the remarks (what every filled row would carry)."""
         texts = dict(self.texts)
         for (_, reason), (places, files) in self.refused.items():
             names = ", ".join([str(files[0].path), *(file.path.name for file in files[1:])])
-            renew = self._commands([file.view for file in files])
+            renew = self.shelf.commands([file.view for file in files])
             texts[f"Not used: {names} ({reason}). Renew: {renew}."] = places
         for places, views in self.unrun.values():
-            texts[f"Not run: {self._commands(views)}."] = places
+            texts[f"Not run: {self.shelf.commands(views)}."] = places
         remarks = [text for text, places in texts.items() if len(filled) > 1 and set(places) == set(filled)]
         lettered = sorted((text for text in texts if text not in remarks), key=lambda text: min(texts[text]))
         marks: list[list[str]] = [[] for _ in range(rows)]
