@@ -108,7 +108,8 @@ def plan(rate: float) -> None:
     print("|---|---|---|---|---|---|---|")
     hours: dict[str, dict[int, float]] = {}
     images = STEPS_A_RUN * BATCH
-    for run in paper.all_runs():
+    runs = [run for run in paper.all_runs() if run != paper.SHALLOW]  # those of Tables 3-6
+    for run in runs:
         flops = cost.training_flops(run.net, fc_only=run.fc_only)
         part = flops / cost.training_flops(run.net)
         hours[run.name] = {n: part * STEPS_A_RUN * step_seconds(run.net, n, rate) / 3600 for n in (1, 4, 8)}
@@ -117,7 +118,7 @@ def plan(rate: float) -> None:
         columns += [f"{value:.1f}" if value >= 1 else f"{value:.2f}" for value in hours[run.name].values()]
         print(f"| {' | '.join(columns)} | {speed:,.0f} |")
     total = {n: sum(run[n] for run in hours.values()) for n in (1, 4, 8)}
-    flops = sum(cost.training_flops(run.net, fc_only=run.fc_only) * images for run in paper.all_runs())
+    flops = sum(cost.training_flops(run.net, fc_only=run.fc_only) * images for run in runs)
     columns = [
         "all",
         f"{images * len(hours) / 1e6:,.0f}",
@@ -125,7 +126,7 @@ def plan(rate: float) -> None:
         *(f"{v:.1f}" for v in total.values()),
     ]
     print(f"| {' | '.join(columns)} | |")
-    critical = max(sum(hours[run.name][8] for run in paper.chain(end)) for end in paper.all_runs())
+    critical = max(sum(hours[run.name][8] for run in paper.chain(end)) for end in runs)
     print(f"\n64 GPUs as 8 groups of 8, runs beside each other: at least {critical:.1f} hours, the longest chain.")
 
 
