@@ -14,7 +14,7 @@ from test_tables import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import against, documents, statistics
 from vggrepro.paper import JITTER, S256, Run
-from vggrepro.shelf import Shelf
+from vggrepro.shelf import Shelf, foreign_data
 
 A = Run("A", S256)
 
@@ -63,6 +63,14 @@ def test_newcombes_interval_by_his_examples() -> None:
     ):
         interval = against.newcombe(*counts)
         assert (interval.low / 100, interval.high / 100) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_runs_of_other_data_are_known(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256), dataset={"name": "photos", "fingerprint": "x"})
+    assert foreign_data(tmp_path, dataset_of()) == "photos"
+    make_run(tmp_path, Run("B", S256))
+    assert foreign_data(tmp_path, dataset_of()) is None
+    assert foreign_data(tmp_path / "none", dataset_of()) is None
 
 
 def test_a_row_of_one_side_stands_alone_and_stale_files_are_named(tmp_path: Path) -> None:

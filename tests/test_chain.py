@@ -160,6 +160,32 @@ def test_another_configuration_is_refused(dataset: Dataset, tmp_path: Path) -> N
         train_chain(Run("C", S256), request(other, tmp_path))
 
 
+@pytest.mark.usefixtures("untrained")
+def test_imported_weights_are_neither_continued_nor_replaced_unasked(dataset: Dataset, tmp_path: Path) -> None:
+    train_chain(Run("A", S256), request(dataset, tmp_path))
+    run = RunFolder(tmp_path / "A-256")
+    names = ("net", "scale", "crop", "width", "classes", "mean_rgb", "input_scale")
+    config = {name: run.config()[name] for name in names}
+    origin = "trained elsewhere: the Caffe model bird"
+    recipe_ = {"resample": "bilinear", "lrn": "krizhevsky"}
+    write_json(run.config_path, config | {"origin": origin, "imported": {"known": False}, "recipe": recipe_})
+    held = f"{run.path} holds imported weights ({origin}); give --runs another folder"
+    for target, remedy in ((Run("A", S256), ", or --retrain to replace them"), (Run("B", S256), "")):
+        with pytest.raises(InputError) as error:
+            train_chain(target, request(dataset, tmp_path))
+        assert str(error.value) == held + remedy
+    train_chain(Run("B", S256), request(dataset, tmp_path), "A-256")  # asked for
+    train_chain(Run("A", S256), replace(request(dataset, tmp_path), retrain=True))
+    assert "imported" not in run.config()
+
+
+def test_nothing_is_trained_on_validation_images(photos: Path, tmp_path: Path) -> None:
+    made = prepare(FolderSource(photos, val_only=True), tmp_path / "data", "demo", workers=0)
+    with pytest.raises(InputError, match=r"data was prepared with --val-only and has no training images; to train, "):
+        train_chain(Run("A", S256), request(made, tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_retrain_starts_anew(dataset: Dataset, tmp_path: Path) -> None:
     first = request(dataset, tmp_path)
     train_chain(Run("A", S256), first)

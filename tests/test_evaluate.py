@@ -553,6 +553,31 @@ def test_parts_of_other_weights_are_not_mixed_in(
     assert pq.read_table(path)["posterior"].combine_chunks().equals(values.combine_chunks())
 
 
+def test_parts_of_another_size_are_not_taken_for_other_images(
+    run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed on a machine with parts of 3, continued on one with parts of 15: its second part has 3 images, too."""
+    monkeypatch.setattr(stage, "PART_IMAGES", {"cpu": (3, 3)})
+    protocol = Protocol(qs=(224,))
+    evaluate(run, dataset, protocol, MACHINE)
+    path = run.path / "posteriors" / "val-dense-q224.parquet"
+    expected = pq.read_table(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_remove_parts", lambda paths: None)
+        path.unlink()
+        evaluate(run, dataset, protocol, MACHINE)
+    path.unlink()
+    monkeypatch.setattr(stage, "PART_IMAGES", {"cpu": (15, 15)})
+    calls = count_calls(monkeypatch)
+    evaluate(run, dataset, protocol, MACHINE)
+    assert calls == [("dense", 15)]  # the last three are what the part from image 15 holds
+    after = pq.read_table(path)
+    assert after["key"].equals(expected["key"])
+    np.testing.assert_allclose(
+        np.array(after["posterior"].to_pylist()), expected["posterior"].to_pylist(), rtol=0, atol=1e-6
+    )
+
+
 def test_what_a_kill_after_merging_leaves_is_removed(
     run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

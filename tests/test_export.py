@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator
@@ -94,6 +95,20 @@ def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, to
     if net == "A-LRN":
         assert back.lrn == "caffe"
     assert back.origin == f"trained elsewhere: vggrepro's run {net}-256"
+
+
+def test_a_kill_between_the_weights_and_what_describes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new weights stand beside a description that is not theirs: refused, not read with it."""
+    run = small(tmp_path)
+    exporting.export(run, "caffe")
+    monkeypatch.setattr(exporting, "sha256", lambda _: 1 / 0)  # after the weights, before their description
+    with pytest.raises(ZeroDivisionError):
+        exporting.export(run, "caffe", force=True)
+    path = run.path / "export" / "A-256.caffemodel"
+    with pytest.raises(InputError, match=rf"{path}.json: describes another file than A-256.caffemodel; export the run"):
+        read(path, "A")
+    monkeypatch.undo()
+    assert read(exporting.export(run, "caffe", force=True)[0], "A").input_scale == 0.0172
 
 
 def test_an_imported_runs_origin_is_passed_on(tmp_path: Path) -> None:
@@ -334,6 +349,13 @@ def test_timms_config(tmp_path: Path) -> None:
     np.testing.assert_allclose(described["std"], [1 / (255 * 0.0172)] * 3)
 
 
+def test_timm_rescales_to_our_side() -> None:
+    for side in range(224, 1025):
+        share = timm_format._crop_share(224, side)
+        assert math.floor(224 / share) == side  # as timm computes it
+        assert share == pytest.approx(224 / side, rel=1e-15)
+
+
 def test_documented_onnx_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     run = small(tmp_path)
@@ -400,6 +422,8 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
         exporting.export(run, "onnx", run.path)
     with pytest.raises(InputError, match="is a file; timm's format is a folder: give the name of one"):
         exporting.export(run, "timm", run.config_path)
+    with pytest.raises(InputError, match=r"net\.prototxt is also the name of what stands beside the weights; give"):
+        exporting.export(run, "caffe", tmp_path / "net.prototxt")
 
 
 def test_an_unfinished_run_a_wrong_format_and_dense_weights(tmp_path: Path) -> None:
@@ -439,6 +463,9 @@ def test_the_card_has_the_runs_errors(tmp_path: Path, dataset: Dataset) -> None:
     assert [row.split(" | ")[1:6] for row in rows] == [
         [method, "256", "yes", "18", f"{error[method]:.2f}"] for method in ("dense", "multicrop")
     ]
+    evaluate(run, dataset, Protocol(("multicrop",), (256,), flip=False, grid=2), MACHINE)
+    text = exporting.export(run, "safetensors", card=True, force=True)[-1].read_text()
+    assert "| photos | multicrop-grid2-noflip | 256 | no | 18 |" in text  # not to be taken for the paper's
     weights.save(run.weights_path, weights.load(run.weights_path)[0], {"other": 1})
     text = exporting.export(run, "safetensors", card=True, force=True)[-1].read_text()
     assert "Not evaluated." in text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_tables import CLASSES, LABELS, RIGHT, WRONG, dataset_of, make_run, plant
 
-from vggrepro import evaluate, extras, report, views
+from vggrepro import extras, paper, report, views
 from vggrepro.extras import Extra
 from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.shelf import Shelf
@@ -90,7 +90,7 @@ def test_other_crops_stand_beside_the_papers_protocols(tmp_path: Path) -> None:
         plant(tmp_path, D, q, RIGHT, "multicrop")
     assert "crops" not in made(tmp_path)  # nothing of other papers yet
     plant(tmp_path, D, 384, HALF, "center", grid=1, flip=False)
-    for q in extras.GOOGLENET_QS[:-1]:
+    for q in paper.GOOGLENET_QS[:-1]:
         plant(tmp_path, D, q, RIGHT, "googlenet")
     protocols = made(tmp_path)["crops"].frame["protocol"].tolist()
     assert protocols == ["centre crop", "dense, one Q", "dense", "multi-crop", "multi-crop & dense"]  # 3 of 4 Q: no 144
@@ -108,10 +108,8 @@ def test_other_crops_stand_beside_the_papers_protocols(tmp_path: Path) -> None:
 
 
 def test_the_numbers_of_crops_are_those_of_the_views() -> None:
-    assert extras.GOOGLENET_QS == evaluate.GOOGLENET_QS
-    flips = {"center": 1, "tencrop": 2, "googlenet": 2}
-    assert {name: flips[name] * views.count(name, 5) for name in flips} == extras.OTHER_CROPS
-    assert extras.OTHER_CROPS["googlenet"] * len(extras.GOOGLENET_QS) == 144
+    assert (views.count("center", 5), 2 * views.count("tencrop", 5)) == (1, 10)
+    assert 2 * views.count("googlenet", 5) * len(paper.GOOGLENET_QS) == 144
 
 
 def test_the_shallow_net_is_compared_image_by_image(tmp_path: Path) -> None:

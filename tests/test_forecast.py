@@ -12,7 +12,7 @@ from vggrepro import cost, forecast
 from vggrepro.augment import rescaled_size
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
-from vggrepro.evaluate import Protocol
+from vggrepro.evaluate import Protocol, evaluate
 
 
 def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +44,20 @@ def test_decoding_counts_once_for_all_methods_and_q(
     run = make_run(tmp_path / "runs" / "A-256")
     frame = forecast.forecast([run], dataset, Protocol(("dense", "center"), qs=(224, 256)), MACHINE)
     assert frame.time.tolist() == ["3 min 00 s"] * 4 + ["1 min 00 s", "13 min 00 s"]
+
+
+def test_what_is_done_costs_nothing(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(forecast, "_measured", lambda *_: 0.1)
+    monkeypatch.setattr(forecast, "_decoded", lambda *_: 0.3)
+    run = make_run(tmp_path / "runs" / "A-256")
+    evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)
+    frame = forecast.forecast([run], dataset, Protocol(qs=(224, 256)), MACHINE)
+    assert frame.Q.tolist() == ["256", "256", ""]
+    frame = forecast.forecast([run], dataset, Protocol(qs=(224,)), MACHINE)
+    assert frame.time.tolist() == ["0 s"]
+    assert "A-256: dense is up to date" in capfd.readouterr().err
 
 
 def test_of_several_processes_the_first_alone_measures_and_prints(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,60 @@ def test_parts_wrong_shapes_and_no_state_dict(tmp_path: Path, small: dict[str, T
     assert refused(path) == "FILE: fc8.bias holds values that are no finite numbers; download the file again"
 
 
+@pytest.mark.parametrize(
+    "odd", [torch.zeros(6).to_sparse(), torch.zeros(6, dtype=torch.complex64), torch.zeros(6, device="meta")]
+)
+def test_tensors_without_plain_numbers(tmp_path: Path, small: dict[str, Tensor], odd: Tensor) -> None:
+    torch.save(as_torchvision(small, "B") | {"classifier.6.bias": odd}, tmp_path / "w.pth")
+    expected = "FILE: classifier.6.bias holds no plain numbers; save it as float32"
+    assert refused(tmp_path / "w.pth") == expected
+
+
+def test_a_zip_that_was_compressed_is_refused(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    """Its weights would be read as the compressed bytes, and a megabyte may unpack to gigabytes."""
+    torch.save(as_torchvision(small, "B"), tmp_path / "w.pth")
+    packed = tmp_path / "packed.pth"
+    with zipfile.ZipFile(tmp_path / "w.pth") as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    assert refused(packed) == "FILE: was packed again, compressed; give the file as torch.save wrote it"
+
+
+def test_timms_kernels_of_other_shapes(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    state, path = as_timm(small, "B"), tmp_path / "w.pth"
+    for shape in ((3,), ()):
+        torch.save(state | {"pre_logits.fc1.weight": torch.zeros(shape)}, path)
+        assert refused(path) == "FILE: its tensors have shapes that are no net's; give a whole file of net B"
+    repeated = torch.zeros(2, 1).as_strided((10**6, 2, 10**6), (0, 1, 0))  # eight terabytes, were it flattened
+    torch.save(state | {"pre_logits.fc1.weight": repeated}, path)
+    assert " weights are more than 400,000,000; it is no net of Table 1" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"resample": "nearest"}, "resample is none of bilinear, bicubic; restore it from the export"),
+        ({"lrn": "none"}, "lrn is none of krizhevsky, caffe; restore it from the export"),
+        ({"scale": "large"}, "lacks or damages --scale 'large' is not a scale; give S such as 256, or MIN:MAX"),
+        ({"crop": float("inf")}, "lacks or damages cannot convert float infinity to integer; restore it"),
+    ],
+)
+def test_side_cars_that_say_what_cannot_be(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
+    run = make_run(tmp_path / "A-256")
+    path, beside, *_ = exporting.export(run, "caffe")[::2]
+    write_json(beside, exporting.load(run).about() | change)
+    assert refused(path, "A").startswith(f"FILE.json: {expected}")
+
+
+def test_texts_nested_too_deep(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "A-256")
+    path, beside, *_ = exporting.export(run, "caffe")[::2]
+    beside.write_text("[" * 100_000)
+    assert refused(path, "A").startswith("FILE.json: damaged JSON (maximum recursion depth exceeded")
+    save_file({"conv1_1.weight": torch.zeros(1)}, tmp_path / "w.safetensors", {"state": "[" * 100_000})
+    assert refused(tmp_path / "w.safetensors").startswith("FILE: damaged (maximum recursion depth exceeded")
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_cut_files(tmp_path: Path, small: dict[str, Tensor], zipped: bool) -> None:
     path = tmp_path / "w.pth"
@@ -302,6 +357,28 @@ def test_onnx_graphs_of_others_and_damaged_ones(tmp_path: Path) -> None:
     assert refused(path, "A") == expected
     path.write_bytes(path.read_bytes()[:-1000])
     assert refused(path, "A").startswith("FILE: ")
+
+
+def test_onnx_tensors_that_are_damaged_or_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx = pytest.importorskip("onnx")
+    (path,) = exporting.export(make_run(tmp_path / "A-256"), "onnx")
+    monkeypatch.chdir(tmp_path)  # onnx itself would look for other files here
+    whole = path.read_bytes()
+
+    def changed(**fields: Any) -> str:
+        model = onnx.load_model_from_string(whole)
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "fc8.bias")
+        for name, value in fields.items():
+            setattr(tensor, name, value)
+        tensor.external_data.add(key="location", value="weights.bin")
+        path.write_bytes(model.SerializeToString())
+        return refused(path, "A")
+
+    assert changed(raw_data=b"1234").startswith("FILE: damaged (fc8.bias: ")
+    assert changed(data_type=99).startswith("FILE: damaged (fc8.bias: 99")
+    (tmp_path / "weights.bin").write_bytes(bytes(100))
+    expected = "FILE: fc8.bias lies in another file; give a file that is whole"
+    assert changed(data_location=onnx.TensorProto.EXTERNAL) == expected
 
 
 # timm by name

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_tables import RIGHT, WRONG, make_run, multi_scale, plant
+from test_tables import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import fuse, posteriors
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
+from vggrepro.files import write_json
 from vggrepro.paper import S256, Run
 from vggrepro.runs import RunFolder
 
@@ -50,9 +53,29 @@ def test_fuse_runs_refuses_what_is_missing_stale_or_of_other_data(tmp_path: Path
         plant(tmp_path, Run("B", S256), q, RIGHT, fingerprint="other")
     with pytest.raises(InputError, match="come from different data sets"):
         fuse.fuse_runs([a, b], ["dense"])
+    other = replace(dataset_of(), fingerprint="third")
+    with pytest.raises(InputError, match=r"comes from another data set than .*; give its data set with --data"):
+        fuse.fuse_runs([a], ["dense"], dataset=other)
     a.weights_path.write_text("retrained")
     with pytest.raises(InputError, match=r"q224.parquet is stale \(other weights\); renew it with"):
         fuse.fuse_runs([a], ["dense"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"recipe": {"resample": "bicubic"}}, "another resampling"),
+        ({"crop": 96}, "another crop size"),
+    ],
+)
+def test_posteriors_of_an_edited_config_are_stale(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    run = make_run(tmp_path, Run("A", S256))
+    for q in S256.test_scales:
+        plant(tmp_path, Run("A", S256), q, RIGHT)
+    fuse.fuse_runs([run], ["dense"])
+    write_json(run.config_path, run.config() | changes)
+    with pytest.raises(InputError, match=rf"q224.parquet is stale \({reason}\)"):
+        fuse.fuse_runs([run], ["dense"])
 
 
 def test_fuse_runs_refuses_a_damaged_file_and_reads_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

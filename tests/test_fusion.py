@@ -174,6 +174,18 @@ def test_a_bad_row_spoils_its_own_groups_only(tmp_path: Path, monkeypatch: pytes
         fusion.score(paths)
 
 
+def test_a_failure_in_a_thread_is_raised_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, _ = random_files(tmp_path, 2, 50, 6)
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(fusion, "BLOCK_NUMBERS", 6)  # a block an image: more blocks than threads
+    monkeypatch.setattr(posteriors, "ranks", fail)
+    with pytest.raises(MemoryError, match="no memory"):
+        fusion.rank([paths])
+
+
 def test_all_files_bad(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"no parquet")
     found = fusion.rank([[tmp_path / "p"]])

@@ -193,6 +193,65 @@ def test_tars_folders_and_kaggle_have_one_fingerprint(tmp_path: Path) -> None:
     assert len(set(found.values())) == 1, found
 
 
+ALONE = {
+    "as downloaded": ("val.tar", "devkit.tar.gz"),
+    "flat": ("val/", "devkit/"),
+    "by class": ("val/<wnid>/", "devkit.tar.gz"),
+    "half by class": ("val half", "devkit.tar.gz"),
+    "beside all others": ("train.tar", "train/<wnid>/", "val.tar", "test.tar", "devkit.tar.gz"),
+    "kaggle": ("kaggle",),
+    "kaggle without train": ("kaggle",),
+    "flat with Kaggle's list": ("kaggle",),
+}
+
+
+@pytest.mark.parametrize("layout", ALONE)
+def test_validation_images_alone(tmp_path: Path, layout: str) -> None:
+    """All 1000 classes in the order of wnids, in every layout, though val shows six; nothing else is read."""
+    put(tmp_path, *ALONE[layout])
+    inner = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
+    if layout == "beside all others":
+        (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(b"not looked at")
+        (tmp_path / "ILSVRC2012_img_test_v10102019.tar").write_bytes(b"not looked at")
+    if layout == "kaggle without train":
+        shutil.rmtree(inner / "train")
+    if layout == "flat with Kaggle's list":
+        (inner / "val").rename(tmp_path / "val")
+        shutil.rmtree(tmp_path / "ILSVRC")
+    source = open_source(str(tmp_path), val_only=True)
+    assert isinstance(source, IlsvrcSource)
+    assert (source.classes, source.devkit_ids[0]) == (tuple(ORDER), 449)
+    assert source.subset == "7 of 50,000 validation images"
+    assert [source.count(split) for split in ("train", "val", "test")] == [0, 7, 0]
+    label = [ORDER.index(wnid) for wnid in WNIDS]
+    assert everything(source, "val") == [(name, data, label[i]) for (name, data), i in zip(VAL, TRUTH, strict=True)]
+    assert not any("train" in path.name or "test" in path.name for path, _ in source.checksums())
+    dataset = prepare(source, tmp_path / "data", "demo", workers=0)
+    assert (dataset.counts, len(dataset.classes)) == ({"train": 0, "val": 7}, 1000)
+    fingerprints = {prepare(open_source(str(tmp_path), val_only=True), tmp_path / "again", "demo").fingerprint}
+    put(tmp_path / "tars", "val.tar", "devkit.tar.gz")
+    other = prepare(open_source(str(tmp_path / "tars"), val_only=True), tmp_path / "other", "demo", workers=0)
+    assert fingerprints | {other.fingerprint} == {dataset.fingerprint}
+
+
+def test_all_validation_images_are_no_subset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synsets, "VAL_IMAGES", 7)
+    monkeypatch.setattr(synsets, "FIRST_IMAGES", {1: ORDER.index(WNIDS[TRUTH[0]])})
+    put(tmp_path, "val.tar", "devkit.tar.gz")
+    assert open_source(str(tmp_path), val_only=True).subset == ""
+
+
+def test_without_the_training_tar_the_option_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "val.tar", "devkit.tar.gz")
+    assert message(tmp_path) == (
+        f"prepare: {tmp_path} has no ILSVRC2012_img_train.tar and no train/ folder; put one there, or give --val-only, "
+        "which is enough to evaluate nets trained elsewhere"
+    )
+    (tmp_path / devkit.TAR).unlink()
+    with pytest.raises(InputError, match=r"holds images without class folders, and no ILSVRC2012_devkit_t12\.tar\.gz"):
+        open_source(str(tmp_path), val_only=True)
+
+
 def test_kaggles_inner_folder_finds_the_labels_above_it(tmp_path: Path) -> None:
     put(tmp_path, "kaggle")
     inner = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
@@ -509,3 +568,10 @@ def test_the_real_layout(shared_data: Path, tmp_path: Path) -> None:
     assert dataset.counts == {"train": 100, "val": 100}
     assert dataset.words[0] == "tench, Tinca tinca"
     assert dataset.devkit_ids == source.devkit_ids
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    for name in ("ILSVRC2012_img_val.tar", devkit.TAR):
+        (hidden / name).symlink_to(folder / name)
+    alone = prepare(open_source(str(hidden), val_only=True), tmp_path / "v", "demo", workers=2)
+    assert (alone.counts, alone.classes) == ({"train": 0, "val": 100}, dataset.classes)
+    assert (alone.folder / "val-00000.arrow").read_bytes() == (dataset.folder / "val-00000.arrow").read_bytes()

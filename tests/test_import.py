@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from vggrepro.formats.base import Source
 from vggrepro.formats.published import Published
 from vggrepro.importing import import_weights
 from vggrepro.runs import RunFolder
+from vggrepro.runs import status as run_status
 
 Result = tuple[int, str, str]
 Call = Callable[..., Result]
@@ -189,8 +191,7 @@ def test_a_failure_leaves_the_folder_as_it_was(model: Path, tmp_path: Path, monk
             import_weights("D", model, runs, "new")
     assert {path.name: path.read_bytes() for path in (runs / "mine").iterdir()} == before
     assert [path.name for path in (runs / "new").iterdir()] == ["lock"]
-    for name in (".tmpAbCdEf", "weights.safetensors.tmp"):  # what a kill leaves
-        (runs / "new" / name).write_bytes(b"half")
+    (runs / "new" / "weights.safetensors.tmp").write_bytes(b"half")  # what a kill leaves
     assert import_weights("D", model, runs, "new").finished
     assert {path.name for path in (runs / "new").iterdir()} == {"config.json", "lock", "weights.safetensors"}
 
@@ -276,7 +277,53 @@ def test_the_whole_way_to_the_tables(vggrepro: Call, dataset: Dataset, known: Pa
     assert code == 0
     assert "D-256-512" in fused
     code, status, _ = vggrepro("status", "--data", str(dataset.folder))
-    assert "finished" in next(line for line in status.splitlines() if line.split()[0] == "D-256-512")
+    line = next(line.split() for line in status.splitlines() if line.split()[0] == "D-256-512")
+    assert (line[1], line[-1]) == ("finished", "imported")
+    assert "0" not in line  # no epoch of ours
+    row = run_status(RunFolder(Path("runs/D-256-512")))
+    assert (row.epoch, row.note) == ("", "imported")
+
+
+def test_validation_images_alone_are_enough(vggrepro: Call, photos: Path, known: Path, tmp_path: Path) -> None:
+    """prepare --val-only, import, evaluate, report, doctor; all that trains is refused, with nothing left behind."""
+    shutil.copytree(photos / "val", tmp_path / "mine" / "val")
+    code, out, err = vggrepro("prepare", "mine", "--preset", "demo")
+    assert (code, out) == (2, "")
+    assert err == (
+        "vggrepro: prepare: 'mine' has a validation folder but no train/; put training images there, or give "
+        "--val-only, which is enough to evaluate nets trained elsewhere\n"
+    )
+    code, out, _ = vggrepro("prepare", "mine", "--val-only", "--preset", "demo")
+    assert (code, out) == (0, "data: mine, 6 classes, 18 val images, preset demo\n")
+    code, out, _ = vggrepro("dataset", "--sheet", "sheet.png", "--verify")
+    assert code == 0
+    assert "no training images (--val-only): mean and covariance are the validation images'; for evaluation\n" in out
+    refusal = (
+        "vggrepro: data was prepared with --val-only and has no training images; to train, prepare all of the data to "
+        "another folder and give it with --data\n"
+    )
+    for command in (("train", "D"), ("finetune-scale", "D", "--scale", "384"), ("reproduce",)):
+        for more in ((), ("--dry-run",)):
+            assert vggrepro(*command, *more, "--device", "cpu") == (2, "", refusal), command
+    assert not Path("runs").exists() and not Path("tables").exists()
+    assert vggrepro("import", "D", str(known))[0] == 0
+    assert vggrepro("train", "D", "--scale", "256:512", "--device", "cpu") == (2, "", refusal)
+    options = ("--precision", "fp32", "--workers", "1")
+    code, out, _ = vggrepro("evaluate", "--center", "--q", "256", *options)
+    assert (code, out.split()[-1]) == (0, "18")
+    assert vggrepro("evaluate", "--dense", *options)[0] == 0
+    code, out, _ = vggrepro("report")
+    assert code == 0
+    assert "Data: mine, 6 classes, 18 validation images (fingerprint " in out
+    assert "18 validation images (the paper: 50,000)" in out
+    assert "training images" not in out
+    code, out, _ = vggrepro("report", "--format", "html")
+    assert "<b>mine</b>: 6 classes, 18 validation images. 1 run: 1 finished." in out
+    assert vggrepro("claims")[0] == vggrepro("fuse")[0] == vggrepro("fuse", "D-256-512")[0] == 0
+    code, out, _ = vggrepro("doctor")
+    assert code == 0
+    assert "ok       data set      mine: 18 val; 6 classes, preset demo; " in out
+    assert any(line.split()[1:2] == ["D-256-512"] for line in out.splitlines())
 
 
 def test_another_number_of_classes_is_one_line(vggrepro: Call, dataset: Dataset, tmp_path: Path) -> None:

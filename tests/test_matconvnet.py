@@ -179,6 +179,19 @@ def test_a_bomb_is_refused_before_it_unpacks(
     )
 
 
+def test_a_bomb_of_empty_matrices_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight bytes each, of which a thousandfold is packed away, would each become an array."""
+    path, cell = tmp_path / "bomb.mat", np.empty((1, 3000), object)
+    cell[:] = [[np.zeros((0, 0))] * 3000]
+    savemat(path, {"layers": cell}, do_compression=True)
+    monkeypatch.setattr(mat5, "MAX_ELEMENTS", 2000)
+    with pytest.raises(InputError) as error:
+        read(path, "D")
+    assert str(error.value) == (
+        f"{path}: is a damaged or cut MATLAB file (more than 2,000 elements); download it again"
+    )
+
+
 def test_damaged_structures_end_in_a_line(small: dict[str, np.ndarray], tmp_path: Path) -> None:
     """Bytes changed in the file's structure; scipy's reader would end the process at some of these."""
     data = write(tmp_path / "whole.mat", small, 64).read_bytes()

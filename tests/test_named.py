@@ -392,3 +392,17 @@ def test_a_cut_off_download_is_marked(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "train and val hold different classes" in message("imagenette", tmp_path)
     shutil.rmtree(tmp_path / "imagenette2" / "val" / WNIDS[-1])
     assert open_named("imagenette", tmp_path).subset == "18 of 9,469 train images, 9 of 3,925 val images"
+
+
+@pytest.mark.parametrize("name", ["imagenette", "cifar10", "flowers102"])
+def test_the_validation_part_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MINIATURES[name](tmp_path, monkeypatch)
+    whole = open_named(name, tmp_path)
+    if name == "imagenette":
+        shutil.rmtree(tmp_path / "imagenette2" / "train" / WNIDS[0])
+    source = open_named(name, tmp_path, val_only=True)
+    assert (source.classes, source.count("train"), source.count("test")) == (whole.classes, 0, 0)
+    assert rows(source, "val") == rows(whole, "val")
+    assert "train images" not in source.subset and "val images" in source.subset
+    dataset = prepare(source, tmp_path / "data", "demo", workers=0)
+    assert dataset.counts == {"train": 0, "val": whole.count("val")}

@@ -383,3 +383,61 @@ def test_colour_moments_are_exact(image: np.ndarray) -> None:
     pixels = image.reshape(-1, 3).astype(np.int64)
     np.testing.assert_allclose(mean, pixels.sum(0) / len(pixels), rtol=1e-15)
     np.testing.assert_allclose(moment, pixels.T @ pixels / len(pixels), rtol=1e-15)
+
+
+# Validation images alone
+
+
+def test_validation_images_alone_are_measured_and_marked(photos: Path, dataset: Dataset, tmp_path: Path) -> None:
+    made = prepare(FolderSource(photos, val_only=True), tmp_path / "v", "demo", workers=2)
+    about = json.loads((made.folder / "dataset.json").read_text())
+    assert about["counts"] == {"train": 0, "val": 18}
+    assert (about["statistics"], made.statistics, made.trainable) == ("val", "val", False)
+    assert about["classes"] == list(CLASSES)
+    pixels = [np.asarray(Image.open(file), float).reshape(-1, 3) for file in sorted((photos / "val").rglob("*.jpg"))]
+    mean = np.mean([own.mean(axis=0) for own in pixels], axis=0)
+    moment = np.mean([own.T @ own / len(own) for own in pixels], axis=0)
+    np.testing.assert_allclose(made.mean_rgb, mean, rtol=1e-10)
+    vectors, values = np.array(made.rgb_eigenvectors), np.array(made.rgb_eigenvalues)
+    np.testing.assert_allclose((vectors.T * values) @ vectors, moment - np.outer(mean, mean), atol=1e-6)
+    assert sorted(contents(made.folder)) == ["dataset.json", "val-00000.arrow"]
+    assert contents(made.folder)["val-00000.arrow"] == contents(dataset.folder)["val-00000.arrow"]
+    assert (dataset.statistics, dataset.trainable) == ("train", True)
+    assert json.loads((dataset.folder / "dataset.json").read_text())["statistics"] == "train"
+    dataset.require_training()
+    with pytest.raises(InputError) as error:
+        made.require_training()
+    assert str(error.value) == (
+        f"{made.folder} was prepared with --val-only and has no training images; to train, prepare all of the data to "
+        "another folder and give it with --data"
+    )
+
+
+def test_a_data_set_from_before_says_nothing_of_its_statistics(dataset: Dataset) -> None:
+    path = dataset.folder / "dataset.json"
+    about = json.loads(path.read_text())
+    del about["statistics"]
+    path.write_text(json.dumps(about))
+    assert load(dataset.folder).trainable
+
+
+def test_with_and_without_training_images_are_not_mixed(photos: Path, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"already holds data set 'photos' .* differs in val_only, contents\); choose"):
+        prepare(FolderSource(photos, val_only=True), dataset.folder, "demo", workers=0)
+    made = prepare(FolderSource(photos, val_only=True), tmp_path / "v", "demo", workers=0)
+    before = contents(made.folder)
+    assert prepare(FolderSource(photos, val_only=True), made.folder, "demo", workers=0) == made  # done
+    with pytest.raises(InputError, match="already holds data set 'photos'"):
+        prepare(FolderSource(photos), made.folder, "demo", workers=0)
+    assert contents(made.folder) == before
+    with pytest.raises(InputError) as error:
+        prepare(FolderSource(photos, val_only=True), tmp_path / "w", "demo", store_side=146, workers=0)
+    assert str(error.value) == (
+        "prepare: --store-side is for training images, --val-only leaves them out; give one of them"
+    )
+    assert not (tmp_path / "w").exists()
+
+
+def test_small_validation_images_are_noticed(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(FolderSource(photos, val_only=True), tmp_path / "v", "paper", workers=0)
+    assert "note: half of the validation images have a shorter side of " in capsys.readouterr().err

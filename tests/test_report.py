@@ -167,6 +167,10 @@ def test_write_puts_the_extras_beside_the_tables(tmp_path: Path) -> None:
     paths = made.write(tmp_path / "tables")
     assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md"]
     assert paths[-1].read_text(encoding="utf-8") == made.markdown()
+    searched = tmp_path / "tables" / "pairs.csv"
+    searched.write_text("of an earlier search")
+    made.write(tmp_path / "tables")
+    assert not searched.exists()
     frame = pd.read_csv(tmp_path / "tables" / "curve.csv")
     assert frame[["run", "Q", "top1_val_error"]].to_numpy().tolist() == [["B-256", 224, 0.0], ["B-256", 256, 75.0]]
     assert "### Error against the test scale Q" in paths[-1].read_text(encoding="utf-8")
@@ -286,7 +290,8 @@ def test_fuse_writes_what_the_search_found(vggrepro: Call) -> None:
          "'vggrepro fuse' has it as CSV"),
         (("report", "--against", "others", "--format", "latex"), "--against: give --format md, csv or html"),
         (("report", "--against-data", "data"), "--against-data: only with --against and --format md or csv"),
-        (("report", "--against", "nowhere"), "no run in nowhere; give --runs the folder of your runs"),
+        (("report", "--against", "nowhere"), "--against nowhere: no run there; give the folder of the other runs"),
+        (("fuse", "--split", "test"), "--split: only with runs; the tables are of the validation images"),
         (("fuse", "A-256", "--search"), "--search takes all runs by their validation posteriors; give it without"),
     ],
 )  # fmt: skip
@@ -295,3 +300,14 @@ def test_options_that_do_not_go_together(vggrepro: Call, words: tuple[str, ...],
     assert (code, out) == (2, "")
     assert err.startswith(f"vggrepro: {said}")
     assert err.count("\n") == 1
+
+
+def test_without_training_images_none_are_claimed() -> None:
+    """All of ILSVRC's validation images and nets trained elsewhere: nothing is reduced."""
+    table = table_of([1.0], crop=224, width=1.0)
+    full = dataclasses.replace(dataset_of(1000, 0, 50_000), statistics="val")
+    assert report.reductions([table], full) == []
+    assert "1,000 classes, 50,000 validation images (fingerprint 0123456789ab)" in report.header([table], full)
+    assert "reduced" not in report.header([table], full)
+    part = dataclasses.replace(full, counts={"train": 0, "val": 100})
+    assert report.reductions([table], part) == ["100 validation images (the paper: 50,000)"]

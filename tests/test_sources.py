@@ -37,6 +37,14 @@ def everything(source: Source, split: str, start: int = 0) -> list[tuple[str, by
     return [(example.key, example.data, example.label) for example in source.examples(split, start)]
 
 
+def alone(text: Path | str) -> Source:
+    """The source with --val-only."""
+    source = open_source(str(text), val_only=True)
+    assert source.val_only
+    assert (source.required, source.count("train"), source.count("test")) == (("val",), 0, 0)
+    return source
+
+
 # The command line's word
 
 
@@ -75,6 +83,37 @@ def test_class_folders_in_order(photos: Path) -> None:
     assert examples[7].place == str((photos / "train" / "bee" / "2.jpg").resolve())
     assert everything(source, "val", 11) == everything(source, "val")[11:]
     assert everything(source, "val", 18) == []
+
+
+def test_the_demos_validation_images_alone() -> None:
+    source = alone("demo")
+    assert (source.count("val"), source.classes) == (560, open_source("demo").classes)
+    assert next(source.examples("val", 559)) == next(open_source("demo").examples("val", 559))
+
+
+def test_class_folders_of_validation_images_alone(photos: Path, tmp_path: Path) -> None:
+    whole = open_source(str(photos))
+    shutil.copytree(photos / "val", tmp_path / "p" / "valid")
+    for folder in (photos, tmp_path / "p"):  # train/ is not looked at
+        source = alone(folder)
+        assert isinstance(source, FolderSource)
+        assert (source.classes, source.count("val")) == (CLASSES, 18)
+        assert everything(source, "val") == everything(whole, "val")
+    contents = alone(tmp_path / "p").contents()
+    (tmp_path / "p" / "train" / "gnu").mkdir(parents=True)  # another class, and no image
+    shutil.copytree(photos / "val" / "ant", tmp_path / "p" / "test")
+    assert alone(tmp_path / "p").contents() == contents
+    shutil.rmtree(tmp_path / "p" / "train")
+    hint = "give --val-only, which is enough to evaluate nets trained elsewhere"
+    assert message(tmp_path / "p") == (
+        f"prepare: '{tmp_path / 'p'}' has a validation folder but no train/; put training images there, or {hint}"
+    )
+    with pytest.raises(InputError, match=f"'{tmp_path / 'p' / 'valid'}' has no known layout, but {tmp_path / 'p'} has"):
+        alone(tmp_path / "p" / "valid")
+    shutil.rmtree(tmp_path / "p" / "valid")
+    (tmp_path / "p" / "train" / "gnu").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"has no val/<class>/ folders; put images apart there"):
+        alone(tmp_path / "p")
 
 
 @pytest.mark.parametrize("name", ["validation", "valid"])
@@ -314,6 +353,58 @@ def test_all_of_imagenet_shows_its_order_by_the_first_images(tmp_path: Path, ord
     assert source.devkit_ids[:2] == (449, 450)
     assert source.name == "imagenet"
     assert source.subset == "1,000 of 1,281,167 training and 50,000 of 50,000 validation images"
+
+
+@pytest.mark.parametrize("layout", ["wnids in names", "first images", "no names in the footer"])
+def test_a_part_of_imagenets_validation_images_has_all_its_classes(tmp_path: Path, layout: str) -> None:
+    """--val-only: of a few images, the shipped table knows the 1000 classes if names tell that labels are its rows."""
+    known = list(synsets.table().values())
+    truth = {**synsets.FIRST_IMAGES, 9: 999, 12: 3}
+    end = "" if layout == "first images" else "_{}"
+    rows = [
+        ({"bytes": b"x", "path": f"ILSVRC2012_val_{n:08}{end.format(known[label].wnid)}.JPEG"}, label)
+        for n, label in truth.items()
+    ]
+    words = None if layout == "no names in the footer" else [synset.words for synset in known]
+    write_parquet(tmp_path / "validation.parquet", rows, words)
+    assert (
+        f"prepare: {tmp_path}: no train or training parquet files among validation; names start with their split, such "
+        "as train-00000-of-00001.parquet; without any, give --val-only, which is enough to evaluate nets trained "
+        "elsewhere"
+    ) == message(tmp_path)
+    source = alone(tmp_path)
+    assert (source.name, source.classes) == ("imagenet", tuple(synsets.table()))
+    assert (source.words[0], source.devkit_ids[0]) == ("tench, Tinca tinca", 449)
+    assert source.subset == "6 of 50,000 validation images"
+    assert [label for _, _, label in everything(source, "val")] == list(truth.values())
+    write_parquet(tmp_path / "train.parquet", [({"bytes": b"", "path": "no image"}, 0)], ["of", "other", "classes"])
+    assert alone(tmp_path).contents() == source.contents()
+
+
+def test_other_validation_images_are_not_taken_for_imagenets(tmp_path: Path) -> None:
+    words = [synset.words for synset in synsets.table().values()]
+    known = list(synsets.table())
+    for name, path, label in (
+        ("another order", f"ILSVRC2012_val_00000009_{known[3]}.JPEG", 4),
+        ("own name", f"{known[3]}_7.JPEG", 3),
+        ("nothing tells", "ILSVRC2012_val_00000009.JPEG", 3),
+    ):
+        write_parquet(tmp_path / name / "val.parquet", [({"bytes": b"x", "path": path}, label)] * 2, words)
+        with pytest.raises(InputError, match="val has no image of class "):
+            alone(tmp_path / name)
+
+
+def test_parquet_files_of_validation_images_alone(tmp_path: Path) -> None:
+    rows = some_rows(12)
+    write_parquet(tmp_path / "val.parquet", rows, list(CLASSES))
+    source = alone(tmp_path)
+    assert (source.name, source.classes) == (tmp_path.name, CLASSES)
+    assert everything(source, "val") == [(image["path"], image["bytes"], label) for image, label in rows]
+    write_parquet(tmp_path / "val.parquet", rows[:5], list(CLASSES))
+    with pytest.raises(InputError, match="val has no image of class fox"):
+        alone(tmp_path)
+    write_parquet(tmp_path / "val.parquet", rows)
+    assert alone(tmp_path).classes == tuple("012345")
 
 
 def test_names_from_a_table_beside_the_parquet_files(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_tables import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import fuse, posteriors, subsets
+from vggrepro import fuse, posteriors, shelf, subsets
 from vggrepro.errors import InputError
 from vggrepro.paper import JITTER, S256, Run
 from vggrepro.runs import RunFolder
@@ -91,6 +94,25 @@ def test_pairs_are_those_of_fuse(tmp_path: Path) -> None:
         assert line["all_top5_val_error"] == frame["top5_error"].iloc[-1]
     assert [column.heading for column in pairs.columns] == ["run", "A-256", "B-256", "C-256"]
     assert [column.cells.count("") for column in pairs.columns] == [0, 0, 1, 2]  # a triangle
+
+
+def test_labels_are_the_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another tool's file may know no labels: where all or the first are such, the split's count."""
+    rng = np.random.default_rng(6)
+    files(tmp_path, {net: rng.dirichlet(np.ones(6), 4).tolist() for net in ("A", "B")})
+    first = tmp_path / "A-256" / "posteriors" / "val-dense-q224.parquet"
+    known = posteriors.images_of(first)
+    for module in (shelf, subsets):
+        monkeypatch.setattr(module, "split_images", lambda dataset, split: known)
+    expected = [extra.frame for extra in subsets.search(Shelf(tmp_path, dataset_of()))]
+    for net in ("A", "B"):
+        for path in (tmp_path / f"{net}-256" / "posteriors").iterdir():
+            table = pq.read_table(path).replace_schema_metadata(None)
+            unknown = pa.array(np.full(len(table), -1, np.int32))
+            pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", unknown), path)
+        found = subsets.search(Shelf(tmp_path, dataset_of()))
+        for extra, frame in zip(found, expected, strict=True):
+            pd.testing.assert_frame_equal(extra.frame, frame)
 
 
 def test_more_nets_are_sought_greedily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,3 +98,18 @@ def test_the_sheet_shows_images_of_each_class(dataset: Dataset, tmp_path: Path) 
         assert (own[:, caption + 5 * side : caption + 6 * side] == 255).all()
     with pytest.raises(InputError, match="is a folder; give the name of a file to write"):
         survey.sheet(dataset, tmp_path)
+
+
+def test_a_sheet_of_validation_images_alone(photos: Path, tmp_path: Path) -> None:
+    dataset = prepare(FolderSource(photos, val_only=True), tmp_path / "data", "demo", workers=0)
+    assert survey.notes(dataset)[1] == (
+        "no training images (--val-only): mean and covariance are the validation images'; for evaluation"
+    )
+    assert survey.splits_table(dataset)["split"].to_list() == ["val"]
+    survey.sheet(dataset, tmp_path / "s.png")
+    pixels = np.asarray(Image.open(tmp_path / "s.png"))
+    side, caption, top = survey.SIDE, survey.CAPTION, survey.HEADER
+    for row in range(6):
+        own = pixels[top + row * side : top + row * side + survey.THUMBNAIL]
+        shown = [own[:, caption + n * side : caption + n * side + survey.THUMBNAIL].std() > 5 for n in range(9)]
+        assert shown == [True] * 3 + [False] * 6  # three images a class

@@ -335,6 +335,20 @@ def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
     assert notes_of(table, line(table, net="C", S="384")) == ["C-384: imported from vgg.npz."]
 
 
+def test_a_damaged_run_folder_costs_no_row(tmp_path: Path) -> None:
+    for net, name, text in (("A", "metrics.jsonl", "{}\nnonsense\n"), ("B", "config.json", "[]"), ("C", "", "")):
+        run = make_run(tmp_path, Run(net, S256), done=6)
+        plant(tmp_path, Run(net, S256), 256, RIGHT)
+        if name:
+            (run.path / name).write_text(text)
+    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    assert [line(table, net=net, S="256")["top1_val_error"] for net in "ABC"] == [0.0, 0.0, 0.0]
+    for net, words in (("A", "metrics.jsonl: damaged"), ("B", "config.json: ")):
+        assert any(words in note for note in notes_of(table, line(table, net=net))), net
+    assert "How B-256 was trained is not known: its config.json is damaged." in notes_of(table, line(table, net="B"))
+    assert "Trained for ? epochs (the paper: 74)." in notes_of(table, line(table, net="A"))
+
+
 def test_epochs_are_told_scale_after_scale_and_once_if_all_rows_share_them(tmp_path: Path) -> None:
     multi_scale(tmp_path)
     assert tables.table5(Shelf(tmp_path, dataset_of())).remarks == ()

@@ -13,6 +13,7 @@ import pytest
 from conftest import CLASSES, photo
 from PIL import Image
 
+from vggrepro import synsets
 from vggrepro.dataset import Split
 from vggrepro.errors import InputError
 from vggrepro.images import decode
@@ -297,3 +298,48 @@ def test_changed_tars_are_noticed(tmp_path: Path) -> None:
     assert before == WebDatasetSource(tmp_path).contents()
     write(tmp_path / "train-1.tar", samples(6, "more"))
     assert WebDatasetSource(tmp_path).contents() != before
+
+
+# Validation images alone
+
+
+def test_validation_tars_alone(tmp_path: Path) -> None:
+    parts = samples(12, "v")
+    write(tmp_path / "val-0.tar", parts)
+    assert message(tmp_path) == (
+        f"prepare: {tmp_path}: no train or training tars among val-0.tar; names contain their split, such as "
+        "train-0000.tar; without any, give --val-only, which is enough to evaluate nets trained elsewhere"
+    )
+    source = WebDatasetSource(tmp_path, val_only=True)
+    assert (source.classes, source.count("train"), source.count("val")) == (tuple("012345"), 0, 12)
+    assert everything(source, "val") == expected(parts)
+    (tmp_path / "train-0.tar").write_bytes(b"not looked at")
+    (tmp_path / "test-0.tar").write_bytes(b"not looked at")
+    assert WebDatasetSource(tmp_path, val_only=True).contents() == source.contents()
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    dataset = prepare(WebDatasetSource(tmp_path, val_only=True), tmp_path / "data", "demo", workers=0)
+    assert (dataset.classes, dataset.counts) == (CLASSES, {"train": 0, "val": 12})
+    write(tmp_path / "val-0.tar", samples(4, "v"))
+    with pytest.raises(InputError, match="val has no image of class eel, fox"):
+        WebDatasetSource(tmp_path, val_only=True)
+    (tmp_path / "classes.txt").unlink()
+    write(tmp_path / "val-0.tar", [*samples(4, "v"), ("x.jpg", encoded(0, 0)), ("x.cls", b"9")])
+    with pytest.raises(InputError, match="val has no image of label 4 but some of 9; number the classes from 0"):
+        WebDatasetSource(tmp_path, val_only=True)
+
+
+def test_imagenets_validation_tars_are_known_by_the_first_images(tmp_path: Path) -> None:
+    def val(labels: dict[int, int]) -> Parts:
+        stems = {f"ILSVRC2012_val_{n:08}": label for n, label in labels.items()}
+        return [part for s, n in stems.items() for part in ((f"{s}.jpg", encoded(n % 6, n)), (f"{s}.cls", b"%d" % n))]
+
+    truth = {**synsets.FIRST_IMAGES, 7: 0, 20: 999}
+    write(tmp_path / "imagenet1k-validation-00.tar", val(truth))
+    source = WebDatasetSource(tmp_path, val_only=True)
+    assert (source.name, source.classes) == ("imagenet", tuple(synsets.table()))
+    assert (source.words[0], source.devkit_ids[0]) == ("tench, Tinca tinca", 449)
+    dataset = prepare(source, tmp_path / "data", "demo", workers=0)
+    assert (dataset.subset, len(dataset.classes)) == ("6 of 50,000 validation images", 1000)
+    write(tmp_path / "imagenet1k-validation-00.tar", val({**truth, 1: 489}))
+    with pytest.raises(InputError, match="val has no image of label 1 but some of 999"):
+        WebDatasetSource(tmp_path, val_only=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from vggrepro import paper, weights
 from vggrepro.errors import InputError
@@ -45,6 +50,50 @@ def test_saving_replaces_the_old_file_at_once(tmp_path: Path) -> None:
     weights.save(path, {"a": torch.ones(3)}, {})
     assert weights.load(path)[0]["a"].tolist() == [1, 1, 1]
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_the_bytes_are_those_of_safetensors_own_writer(tmp_path: Path) -> None:
+    """Of each type, of no dimension, of no element; names and a state that JSON escapes."""
+    torch.manual_seed(0)
+    shapes = {"b": (3,), "a": (2, 3), "scalar": (), "none": (0, 4), 'é"\n': (5,)}
+    mixed = {f"{kind} {name}": torch.randn(shape).to(kind) for kind in weights.KINDS for name, shape in shapes.items()}
+    state = {"step": 3, "name": "ü\n", "loss": 0.1 + 0.2}
+    weights.save(tmp_path / "w", mixed, state)
+    data = (tmp_path / "w").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert save(mixed, metadata=header["__metadata__"]) == data
+    loaded, was = weights.load(tmp_path / "w", signed=True)
+    assert was == state
+    assert all(
+        torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype for name, tensor in mixed.items()
+    )
+
+
+def test_a_kill_leaves_one_file_that_the_next_save_replaces(tmp_path: Path) -> None:
+    """Killed after the first tensor: nothing of another name lies there, and the old weights are whole."""
+    path = tmp_path / "w.safetensors"
+    os.umask(mask := os.umask(0))
+    weights.save(path, {"a": torch.zeros(3)}, {})
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask  # as any other file, also for a web server or a colleague
+    code = (
+        "import os, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "from vggrepro import weights\n"
+        "whole, seen = weights._bytes, []\n"
+        "def die(tensor):\n"
+        "    seen.append(1)\n"
+        "    if len(seen) == 4: os.kill(os.getpid(), signal.SIGKILL)\n"  # two for the hash, two to write
+        "    return whole(tensor)\n"
+        "weights._bytes = die\n"
+        "weights.save(Path(sys.argv[1]), {'a': torch.ones(1 << 16), 'b': torch.ones(3)}, {})\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.safetensors", "w.safetensors.tmp"]
+    assert weights.load(path, signed=True)[0]["a"].tolist() == [0, 0, 0]
+    weights.save(path, {"a": torch.ones(3)}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    assert weights.load(path, signed=True)[0]["a"].tolist() == [1, 1, 1]
 
 
 def test_a_file_from_elsewhere_has_no_state(tmp_path: Path) -> None:

@@ -38,8 +38,11 @@ def side_by_side(ours: Shelf, theirs: Shelf, numbers: Sequence[int] = range(3, 8
 
 
 def paired(ours: Shelf, theirs: Shelf) -> bool:
-    """Whether both were evaluated on the same images."""
-    return ours.dataset.fingerprint == theirs.dataset.fingerprint
+    """Whether both were evaluated on the same images, in one order."""
+    if ours.dataset.fingerprint != theirs.dataset.fingerprint:
+        return False
+    mine, others = ours.images, theirs.images
+    return mine is None or others is None or bool(mine.keys.equals(others.keys))
 
 
 def newcombe(wrong_a: int, images_a: int, wrong_b: int, images_b: int) -> Interval:

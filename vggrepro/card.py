@@ -89,7 +89,8 @@ def _errors(run: RunFolder, trained: Trained) -> str:
         except InputError:  # another tool's, or damaged: no row, `report` says why
             continue
         top5 = "–" if score.top5 is None else f"{score.top5:.2f}"
-        made = f"{origin.dataset} | {origin.method} | {origin.q} | {'yes' if origin.flip else 'no'}"
+        method = path.stem.removeprefix("val-").rpartition("-q")[0]  # with its variant: a grid, ceil, noflip
+        made = f"{origin.dataset} | {method} | {origin.q} | {'yes' if origin.flip else 'no'}"
         rows.append(f"| {made} | {score.images:,} | {score.top1:.2f} | {top5} |")
     if not rows:
         return "Not evaluated."

@@ -63,8 +63,10 @@ def plan_chain(target: Run, request: Request, start: str | None = None) -> list[
         start: overrides what the target starts from: an initialisation or the name of a finished run.
 
     Raises:
-        InputError: a run folder of another configuration, or data whose stored copies are too small for a scale.
+        InputError: a run folder of another configuration, data without training images, or whose stored copies are too
+            small for a scale.
     """
+    request.dataset.require_training()
     chain = paper.chain(target) if start is None else [target]
     done = {run for run in chain if RunFolder(request.runs / run.name).finished}
     if request.retrain:
@@ -274,11 +276,16 @@ def _check(folder: RunFolder, config: dict[str, Any], request: Request, is_targe
     A finished run that is only started from may have been trained with other options, on the same data.
 
     Raises:
-        InputError: the first value that differs is named.
+        InputError: the first value that differs is named; imported weights, which no training here goes on from.
     """
     if not folder.config_path.is_file() or (is_target and request.retrain):
         return
     was = folder.config()
+    if was.get("imported"):
+        remedy = ", or --retrain to replace them" if is_target else ""
+        raise InputError(
+            f"{folder.path} holds imported weights ({was.get('origin')}); give --runs another folder{remedy}"
+        )
     only_start = folder.finished and not is_target
     difference = _difference(was, config, STRUCTURE if only_start else IDENTITY)
     if difference:

@@ -23,6 +23,7 @@ from vggrepro.verdicts import (
     HOLDS,
     MEASURES,
     NOT_RUN,
+    UNDECIDED,
     Outcome,
     Tested,
     assess,
@@ -34,6 +35,7 @@ from vggrepro.verdicts import (
 if TYPE_CHECKING:
     import numpy as np
 
+SO_FAR = "holds so far"  # "not decided" only because comparisons were not run: those that were all hold
 LARGEST = 144.0  # million weights: the "more shallow net" that the paper's are not larger than (Sect. 2.3)
 
 
@@ -47,6 +49,12 @@ class Finding:
     notes: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     parameters: dict[str, tuple[float, float, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def standing(self) -> str:
+        """The verdict in words: `SO_FAR` in place of "not decided" where it says more."""
+        so_far = {outcome.verdict for outcome in self.outcomes} == {HOLDS, NOT_RUN}
+        return SO_FAR if so_far and self.verdict == UNDECIDED else self.verdict
 
     @property
     def deciding(self) -> Outcome | None:
@@ -241,8 +249,8 @@ def preface(findings: Sequence[Finding]) -> str:
     made = {(o.pair, test.measure): test for f in findings for o in f.outcomes for test in o.tests}
     lines = [
         "A claim holds if all its comparisons do, and is contradicted if one is significantly the other way; shown "
-        "first is the comparison that decides. Differences are first - second in points, negative where the first errs "
-        "less, with 95 % intervals (Tango). p is of the exact McNemar test on the same images (where nets are to err "
+        "first is the comparison that decides. A comparison has two tests, by top-1 and by top-5 error. Differences are "
+        "first − second in points, negative where the first errs less, with 95 % intervals (Tango). p is of the exact McNemar test on the same images (where nets are to err "
         f"alike, of a margin of {bounds['top-1']} points top-1, {bounds['top-5']} top-5), after Holm's correction over "
         f"the {len(made)} tests that ran. The tests take the nets as they were trained, once each: a net trained again "
         "with another seed may differ by more."
@@ -269,12 +277,17 @@ def _sensitivity(tests: Sequence[Tested]) -> str:
 
 
 def tally(finding: Finding) -> str:
-    """The verdict, and where its comparisons differ how many have which."""
+    """The verdict in words, and where its comparisons differ how many of them have which."""
     words = [outcome.verdict for outcome in finding.outcomes]
     if len(set(words)) <= 1:
-        return finding.verdict
-    counts = [f"{words.count(word)} {word.replace('holds', 'hold')}" for word in dict.fromkeys(sorted(words))]
-    return f"{finding.verdict} ({', '.join(counts)})"
+        return finding.standing
+    counts = [counted(words.count(word), word) for word in dict.fromkeys(sorted(words))]
+    return f"{finding.standing} (of {len(words)} comparisons: {', '.join(counts)})"
+
+
+def counted(count: int, verdict: str) -> str:
+    """`1 holds`, `2 hold`, `2 hold so far`, `3 not decided`."""
+    return f"{count} {verdict if count == 1 else verdict.replace('holds', 'hold')}"
 
 
 def _summary(finding: Finding) -> dict[str, str]:
@@ -304,7 +317,7 @@ def _details(finding: Finding) -> str:
         any_ran = any(outcome.tests for outcome in finding.outcomes)
         lines = [line for outcome in finding.outcomes for line in _detail_lines(outcome, any_ran)]
     parts = [
-        f"## {claim.number}. {claim.sentence}: {finding.verdict}",
+        f"## {claim.number}. {claim.sentence}: {finding.standing}",
         f"Sect. {claim.section}.",
         report.pipes(pd.DataFrame(lines), left),
     ]

@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What `dataset.json` says; colours are on the 0-255 scale, computed on the training split."""
+    """What `dataset.json` says; colours are on the 0-255 scale, computed on the split `statistics`."""
 
     folder: Path
     name: str
@@ -49,6 +49,20 @@ class Dataset:
     words: tuple[str, ...] = ()  # what people call each class; the class's own name where nothing better is known
     devkit_ids: tuple[int, ...] = ()  # each class's number in ILSVRC submissions; empty for other data
     store_side: int = 0  # training images are kept as copies of at most this shorter side (pixels); 0: as they were
+    statistics: str = "train"  # "val": prepared with --val-only, without training images
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has training images, and colours measured on them."""
+        return self.statistics == "train"
+
+    def require_training(self) -> None:
+        """InputError unless nets can be trained on it."""
+        if not self.trainable:
+            raise InputError(
+                f"{self.folder} was prepared with --val-only and has no training images; to train, prepare all of the "
+                "data to another folder and give it with --data"
+            )
 
 
 def load(folder: Path) -> Dataset:
@@ -83,6 +97,7 @@ def load(folder: Path) -> Dataset:
             tuple(values.get("words") or values["classes"]),
             tuple(values.get("devkit_ids", ())),
             int(values.get("store_side", 0)),
+            str(values.get("statistics", "train")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: lacks or garbles {error}; prepare the data set again") from None

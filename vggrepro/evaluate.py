@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +30,7 @@ from vggrepro.paper import Scale, real_pixels
 from vggrepro.posteriors import Batch, Origin
 from vggrepro.progress import Track, say
 from vggrepro.provenance import commit
+from vggrepro.recipe import recorded
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine
 
@@ -39,7 +40,6 @@ PART_IMAGES = {"cpu": (64, 256), "cuda": (1024, 1024)}
 PART_MACS = 10**12  # of a crop's forward pass each, between the two
 AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of rescaled images that wait for the net
 METHODS = ("dense", "multicrop", "center", "tencrop", "googlenet")
-GOOGLENET_QS = (256, 288, 320, 352)  # Szegedy et al. 2014, Sect. 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Protocol:
         """
         if self.qs:
             return self.qs
-        return {"center": (scale.middle,), "tencrop": (scale.middle,), "googlenet": GOOGLENET_QS}.get(
+        return {"center": (scale.middle,), "tencrop": (scale.middle,), "googlenet": paper.GOOGLENET_QS}.get(
             method, scale.test_scales
         )
 
@@ -119,6 +119,32 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
     Raises:
         InputError: unfinished run, another number of classes, no such split, val images without labels.
     """
+    wanted = wanted_files(run, dataset, protocol, machine)
+    scale = Scale.parse(str(run.config()["scale"]))
+    with hardware.first_process(lock(run.path, f"vggrepro evaluate {run.name}")):
+        missing = missing_files(run, protocol, wanted)
+        if missing:
+            split = Split(dataset, protocol.split)
+            _require_labels(split)
+            _compute(run, split, protocol, machine, {key: wanted[key] for key in missing})
+        else:
+            say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
+        if hardware.rank() == 0:
+            _remove_parts([protocol.path(run, *key) for key in wanted])
+        hardware.barrier()
+    if missing and hardware.rank() == 0 and protocol.split == "val":
+        _warn_of_devkit_order(run, dataset, protocol.path(run, *next(iter(wanted))))
+    return errors(run, scale, protocol)
+
+
+def wanted_files(
+    run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine
+) -> dict[tuple[str, int], Origin]:
+    """What the posterior files of a protocol, by (method, Q), are to be made of.
+
+    Raises:
+        InputError: unfinished run, another number of classes or another order of them.
+    """
     run.require_finished()
     config = run.config()
     if int(config["classes"]) != len(dataset.classes):
@@ -136,23 +162,18 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
     scale = Scale.parse(str(config["scale"]))
     keys = [(method, q) for method in protocol.methods for q in protocol.scales(method, scale)]
     weights_hash = run.weights_hash()
-    wanted = {key: _origin(run, config, weights_hash, dataset, protocol, machine, *key) for key in keys}
-    with hardware.first_process(lock(run.path, f"vggrepro evaluate {run.name}")):
-        missing = [
-            key for key in wanted if not _fresh(protocol.path(run, *key), run, wanted[key], protocol.exact_precision)
-        ]
-        if missing:
-            split = Split(dataset, protocol.split)
-            _require_labels(split)
-            _compute(run, split, protocol, machine, {key: wanted[key] for key in missing})
-        else:
-            say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
-        if hardware.rank() == 0:
-            _remove_parts([protocol.path(run, *key) for key in wanted])
-        hardware.barrier()
-    if missing and hardware.rank() == 0 and protocol.split == "val":
-        _warn_of_devkit_order(run, dataset, protocol.path(run, *keys[0]))
-    return errors(run, scale, protocol)
+    return {key: _origin(run, config, weights_hash, dataset, protocol, machine, *key) for key in keys}
+
+
+def missing_files(
+    run: RunFolder, protocol: Protocol, wanted: Mapping[tuple[str, int], Origin]
+) -> list[tuple[str, int]]:
+    """Which of the files are not there or stale; says why they are stale."""
+    return [
+        key
+        for key, origin in wanted.items()
+        if not _fresh(protocol.path(run, *key), run, origin, protocol.exact_precision)
+    ]
 
 
 def _require_labels(split: Split) -> None:
@@ -206,7 +227,7 @@ def _origin(
         flip=protocol.flips(method),
         grid={"multicrop": protocol.grid, "center": 1}.get(method, 0),
         pooling="ceil" if method == "dense" and protocol.ceil_pool else "floor",
-        resample=config.get("recipe", {}).get("resample", "bilinear"),
+        resample=recorded(config)["resample"],
         precision=machine.precision,
         version=__version__,
         commit=commit(),
@@ -246,7 +267,7 @@ def _compute(
     bounds = [(start, min(start + size, len(split))) for start in range(0, len(split), size)]
     folders = {key: _parts_folder(protocol.path(run, *key)) for key in tasks}
     todo = {
-        number: [key for key in tasks if not _part_done(folders[key], number, tasks[key], stop - start)]
+        number: [key for key in tasks if not _part_done(folders[key], start, tasks[key], stop - start)]
         for number, (start, stop) in enumerate(bounds)
         if number % hardware.world() == hardware.rank()
     }
@@ -264,11 +285,11 @@ def _compute(
                 track.advance(len(keys))
             for key, views_at_q in gathered.items():
                 part = Batch(split.keys(start, stop), split.labels[start:stop], views_at_q.finish())
-                posteriors.write(_part_path(folders[key], number), [part], evaluator.classes, tasks[key])
+                posteriors.write(_part_path(folders[key], start), [part], evaluator.classes, tasks[key])
     hardware.barrier()
     if hardware.rank() == 0:
         for key, origin in tasks.items():
-            paths = [_part_path(folders[key], number) for number in range(len(bounds))]
+            paths = [_part_path(folders[key], start) for start, _ in bounds]
             posteriors.write(protocol.path(run, *key), _chained(paths, size), evaluator.classes, origin)
 
 
@@ -306,13 +327,14 @@ def _remove_parts(paths: list[Path]) -> None:
             _parts_folder(path).parent.rmdir()
 
 
-def _part_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:05}.parquet"
+def _part_path(folder: Path, start: int) -> Path:
+    """A part by its first image: another device's parts have other sizes, and must not pass for these."""
+    return folder / f"from-{start:08}.parquet"
 
 
-def _part_done(folder: Path, number: int, origin: Origin, images: int) -> bool:
+def _part_done(folder: Path, start: int, origin: Origin, images: int) -> bool:
     """Whether a part of exactly this origin and size was written before; other parts are overwritten."""
-    path = _part_path(folder, number)
+    path = _part_path(folder, start)
     if not path.is_file():
         return False
     try:

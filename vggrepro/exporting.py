@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vggrepro import __version__, paper, weights
 from vggrepro.errors import InputError
-from vggrepro.files import write_json, write_text
+from vggrepro.files import sha256, write_json, write_text
 from vggrepro.formats.torchvision import TWINS
 from vggrepro.net import VGG
 from vggrepro.progress import say
@@ -231,9 +231,19 @@ def _refuse_existing(files: list[Path], path: Path, *, folder: bool, force: bool
         raise InputError(f"--out {path} is a folder; give the name of a file to write")
     if folder and path.is_file():
         raise InputError(f"--out {path} is a file; timm's format is a folder: give the name of one")
+    if len(set(files)) < len(files):
+        raise InputError(f"--out {path} is also the name of what stands beside the weights; give another ending")
     there = [str(file) for file in files if file.exists()]
     if there and not force:
         raise InputError(f"{there[0]} is there already; give --force to overwrite it, or another --out")
+
+
+def _described(path: Path, trained: Trained, write: Callable[[], None]) -> None:
+    """Writes a file and `<file>.json` beside it, which names the file's hash: a kill in between cannot pair others."""
+    about = trained.about()
+    write_json(_beside(path, ".json"), about | {"sha256": ""})
+    write()
+    write_json(_beside(path, ".json"), about | {"sha256": sha256(path)})
 
 
 def _writers() -> dict[str, Callable[[Trained, Path, bool], None]]:
@@ -242,9 +252,10 @@ def _writers() -> dict[str, Callable[[Trained, Path, bool], None]]:
     def torchvision(trained: Trained, path: Path, _: bool) -> None:
         from vggrepro.formats import torchvision as format_
 
-        format_.write(path, trained)
-        if path.suffix != ".safetensors":
-            write_json(_beside(path, ".json"), trained.about())
+        if path.suffix == ".safetensors":
+            format_.write(path, trained)
+        else:
+            _described(path, trained, lambda: format_.write(path, trained))
 
     def timm(trained: Trained, path: Path, _: bool) -> None:
         from vggrepro.formats import timm as format_
@@ -262,8 +273,7 @@ def _writers() -> dict[str, Callable[[Trained, Path, bool], None]]:
     def caffe(trained: Trained, path: Path, _: bool) -> None:
         from vggrepro.formats import caffe_writer
 
-        caffe_writer.write(path, trained)
         write_text(path.with_suffix(".prototxt"), caffe_writer.prototxt(trained))
-        write_json(_beside(path, ".json"), trained.about())
+        _described(path, trained, lambda: caffe_writer.write(path, trained))
 
     return {"torchvision": torchvision, "timm": timm, "safetensors": safetensors, "onnx": onnx, "caffe": caffe}

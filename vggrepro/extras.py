@@ -25,8 +25,7 @@ FILE_NAME = re.compile(rf"{SPLIT}-(dense|multicrop|center|tencrop|googlenet)-q(\
 RUN_NAME = re.compile(rf"({'|'.join(paper.NETS)})-(\d+(?:-\d+)?)(-fc)?")
 WORDS = {"dense": "dense", "multicrop": "multi-crop", "center": "centre crop", "tencrop": "10 crops"}
 WORDS |= {"googlenet": "144 crops"}
-OTHER_CROPS = {"center": 1, "tencrop": 10, "googlenet": 36}  # crops of an image at one Q, flips included
-GOOGLENET_QS = (256, 288, 320, 352)  # Szegedy et al. 2014, Sect. 7
+OTHER_CROPS = {"center", "tencrop", "googlenet"}
 SHALLOW_PAPER = 7.0  # Sect. 4.1: points of top-1 error between the 5 x 5 net and B, on a centre crop
 
 Stock = dict[Run, dict[str, tuple[int, ...]]]
@@ -66,7 +65,7 @@ def stock(shelf: Shelf) -> Stock:
     for folder in shelf.runs.glob("*/posteriors"):
         run = _named(folder.parent.name)
         by_method: dict[str, list[int]] = {}
-        for match in filter(None, (FILE_NAME.fullmatch(path.name) for path in folder.iterdir())):
+        for match in filter(None, (FILE_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_file())):
             by_method.setdefault(match[1], []).append(int(match[2]))
         if run is not None and by_method:
             result[run] = {method: tuple(sorted(by_method[method])) for method in WORDS if method in by_method}
@@ -116,7 +115,7 @@ def crops_rows(at_hand: Stock) -> list[Entry]:
     """Of each run that has other papers' crops: these, then dense and multi-crop evaluation at the paper's Q."""
     result = []
     for run, methods in at_hand.items():
-        if not OTHER_CROPS.keys() & methods.keys():
+        if not OTHER_CROPS & methods.keys():
             continue
         three = run.scale.test_scales
         whole, crops50 = 2 * len(three), 2 * paper.GRID**2 * len(three)
@@ -125,7 +124,7 @@ def crops_rows(at_hand: Stock) -> list[Entry]:
             seen = "1 crop" if method == "center" else "10 crops"
             lines += [(WORDS[method], seen, (q,), (method,)) for q in methods.get(method, ())]
         lines += [
-            (WORDS["googlenet"], "144 crops", GOOGLENET_QS, ("googlenet",)),
+            (WORDS["googlenet"], "144 crops", paper.GOOGLENET_QS, ("googlenet",)),
             ("dense, one Q", "2 whole images", (run.scale.middle,), ("dense",)),
             ("dense", f"{whole} whole images", three, ("dense",)),
             ("multi-crop", f"{crops50} crops", three, ("multicrop",)),

@@ -23,9 +23,18 @@ def atomic(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`; renames it to `path` when the block ends without an error.
 
     A kill leaves the old `path` or none, never half of it. Concurrent writers must hold a lock.
+
+    Raises:
+        InputError: the folder cannot be made or takes no files, as those of /proc.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(PermissionError):  # named below
+            temporary.touch()
+            temporary.unlink()  # what the block does not write is missed, as any file
+    except FileNotFoundError:
+        raise InputError(f"{path}: its folder takes no files; give a path that can be written") from None
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -57,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged JSON ({error}); restore the file or remove its folder") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no JSON object; restore the file or remove its folder")

@@ -11,10 +11,9 @@ import pandas as pd
 from vggrepro import cost, views
 from vggrepro.augment import rescaled_size
 from vggrepro.dataset import Dataset, Split
-from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol, rescaled
+from vggrepro.evaluate import Protocol, missing_files, rescaled, wanted_files
 from vggrepro.evaluator import Evaluator
-from vggrepro.paper import Scale, real_pixels
+from vggrepro.paper import real_pixels
 from vggrepro.progress import duration, say
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine
@@ -24,27 +23,24 @@ SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
 
 
 def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
-    """A row a run, method and Q, one for decoding, and a total.
+    """A row a run, method and Q that is not yet done, one for decoding, and a total.
 
     Columns: run, method, Q, passes (forward passes an image: crops times flips), GFLOP (an image), images/s and
     GFLOP/s (measured here on the split's own images), time (of one process for the whole split). An image is decoded
     once for all methods and Q, on a CPU by the cores that the net runs on, else beside it.
 
     Raises:
-        InputError: an unfinished run, no such split.
+        InputError: an unfinished run, one of other classes, no such split.
     """
-    for run in runs:
-        run.require_finished()
+    todo = {run: missing_files(run, protocol, wanted_files(run, dataset, protocol, machine)) for run in runs}
     split = Split(dataset, protocol.split)
     sample = _sample(split)
     rows, total = [], 0.0
-    for run in runs:
-        config = run.config()
-        if int(config["classes"]) != len(dataset.classes):
-            raise InputError(f"{run.name} has {config['classes']} classes, {dataset.folder} {len(dataset.classes)}")
-        evaluator, scale = Evaluator(run, machine, protocol.ceil_pool), Scale.parse(str(config["scale"]))
-        keys = [(method, q) for method in protocol.methods for q in protocol.scales(method, scale)]
-        net_seconds = 0.0
+    for run, keys in todo.items():
+        if not keys:
+            say(f"{run.name}: {', '.join(protocol.methods)} is up to date")
+            continue
+        evaluator, net_seconds = Evaluator(run, machine, protocol.ceil_pool), 0.0
         for method, q in keys:
             say(f"measuring {run.name}, {method} at Q = {q}, a few seconds")
             flops = image_flops(run, split, sample, protocol, method, q)

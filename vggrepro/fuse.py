@@ -22,7 +22,7 @@ def fuse_runs(
     """Errors of each run's averaged posteriors and of the average of all (Sect. 4.4).
 
     A run's files are those of its `Scale.test_scales` by each of `methods`; every file has equal weight and is read
-    once. They must hold the images of `dataset`, unless their metadata name another one.
+    once. They must hold the images of `dataset`.
 
     Returns:
         columns `run`, `method`, `Q`, `images`, `top1_error`, `top5_error` (per cent, NaN if K <= 5); a row a
@@ -42,6 +42,9 @@ def fuse_runs(
     if len(prints) > 1:
         first, second = list(prints.values())[:2]
         raise InputError(f"{first} and {second} come from different data sets; evaluate both runs on one")
+    if dataset and prints and prints.keys() != {dataset.fingerprint}:
+        path = next(iter(prints.values()))
+        raise InputError(f"{path} comes from another data set than {dataset.folder}; give its data set with --data")
     groups = [paths for _, paths in parts]
     names = [folder.name for folder, _ in parts]
     scales = [_test_scales(folder) for folder, _ in parts]
@@ -49,7 +52,7 @@ def fuse_runs(
         groups.append(everything)
         names.append(" + ".join(names))
         scales.append(tuple(sorted({q for qs in scales for q in qs})))
-    images = split_images(dataset, split) if dataset and prints.keys() <= {dataset.fingerprint} else None
+    images = split_images(dataset, split) if dataset else None
     scores = fusion.scores(groups, images)
     return pd.DataFrame([_record(*row, methods) for row in zip(names, scales, scores, strict=True)])
 

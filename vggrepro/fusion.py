@@ -263,8 +263,10 @@ class _Files:
 
         def block(first: int) -> None:
             adder = self._adders.get()
-            compute(adder, start + first, {path: rows[first : first + step] for path, rows in values.items()})
-            self._adders.put(adder)
+            try:
+                compute(adder, start + first, {path: rows[first : first + step] for path, rows in values.items()})
+            finally:
+                self._adders.put(adder)
 
         list(self._pool.map(block, range(0, count, step)))
 

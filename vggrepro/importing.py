@@ -62,8 +62,6 @@ def import_weights(
         if _refuse_other(folder, config, replace):
             say(f"{folder.name} holds these weights already")
             return folder
-        for left in folder.path.glob(".tmp*"):  # safetensors' own, of an import that was killed
-            left.unlink()
         with atomic(folder.weights_path) as temporary:
             weights.write(temporary, foreign.tensors, {"run": folder.name})
             # From here on, a kill leaves an unfinished run, never the old weights with the new config.

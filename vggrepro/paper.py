@@ -18,6 +18,7 @@ FC_WIDTH = 4096  # Sect. 2.1
 INITIALISERS = ("random", "glorot", "he")  # N(0, std^2), its footnote, and He et al. 2015 (Sect. 3.1)
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
+GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
 GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
 
 # Table 1, a column a net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.

@@ -66,7 +66,8 @@ def prepare(
     """Writes `source` to `folder` as a data set and returns it; does nothing if that was done before.
 
     The mean RGB and the RGB covariance are those of the training split, each image counting equally, since each
-    gives one crop an epoch whatever its size.
+    gives one crop an epoch whatever its size. Of a source that is `val_only` they are those of the validation images:
+    dataset.json says so ("statistics": "val"), and nothing is trained on it.
 
     Args:
         store_side: keep training images whose shorter side is longer than this as JPEG copies of this shorter side
@@ -75,8 +76,10 @@ def prepare(
 
     Raises:
         InputError: the folder holds another data set, a corrupt image (unless `skip_bad`), too few classes for a
-            top-5 error (unless `allow_few_classes`), a class without images.
+            top-5 error (unless `allow_few_classes`), a class without images, smaller copies of no training images.
     """
+    if store_side and source.val_only:
+        raise InputError("prepare: --store-side is for training images, --val-only leaves them out; give one of them")
     crop = recipe.load(preset).crop  # refuses an unknown name before an hour of work
     least, most = real_pixels(S256.high, crop), real_pixels(JITTER.high, crop)
     if 0 < store_side < least:
@@ -94,6 +97,8 @@ def prepare(
     plan: dict[str, Any] = {"source": source.description, "preset": preset, "classes": list(source.classes)}
     if store_side:
         plan["store_side"] = store_side
+    if source.val_only:
+        plan["val_only"] = True
     splits = [split for split in ("train", "val", "test") if source.count(split)]  # refuses an empty class
     plan["contents"] = source.contents()
     if done := _already(folder, plan):
@@ -307,16 +312,19 @@ def _record_batch(items: list[Measured]) -> pa.RecordBatch:
 
 def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[str]) -> Dataset:
     shards: dict[str, dict[str, Any]] = dict(sorted(state["shards"].items()))
-    counts = {s: sum(r["rows"] for name, r in shards.items() if name.startswith(f"{s}-")) for s in splits}
+    counts = {"train": 0} | {
+        s: sum(r["rows"] for name, r in shards.items() if name.startswith(f"{s}-")) for s in splits
+    }
     bad = [line for record in shards.values() for line in record["bad"]]
-    for split in ("train", "val"):
+    for split in source.required:
         if not counts[split]:
             raise InputError(f"prepare: {split} has no readable image; the paper's method needs some")
         if not source.subset:
             _check_classes(folder, split, source.classes)
-    train = [record for name, record in shards.items() if name.startswith("train-")]
-    mean = np.sum([record["mean"] for record in train], axis=0) / counts["train"]
-    moment = np.sum([record["moment"] for record in train], axis=0) / counts["train"]
+    measured = source.required[0]
+    records = [record for name, record in shards.items() if name.startswith(f"{measured}-")]
+    mean = np.sum([record["mean"] for record in records], axis=0) / counts[measured]
+    moment = np.sum([record["moment"] for record in records], axis=0) / counts[measured]
     values, vectors = principal_axes(moment - np.outer(mean, mean))
     content = json.dumps([list(source.classes), [record["digest"] for record in shards.values()]])
     kinds: dict[str, Counter[str]] = {split: Counter() for split in splits}
@@ -330,6 +338,7 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
         "mean_rgb": mean.tolist(),
         "rgb_eigenvectors": vectors.tolist(),
         "rgb_eigenvalues": values.tolist(),
+        "statistics": measured,
         "fingerprint": hashlib.sha256(content.encode()).hexdigest(),
         "subset": source.subset,
         "words": [word or name for word, name in zip(source.words or source.classes, source.classes, strict=True)],
@@ -355,12 +364,13 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
 
 def _advise(dataset: Dataset) -> None:
     """Says so where images are far smaller than the preset's scales, which mostly is a forgotten --preset."""
-    split = Split(dataset, "train")
+    split = Split(dataset, dataset.statistics)
     shorter = int(np.median(np.minimum(split.widths, split.heights)))
     needed, quarter = (real_pixels(S256.high, recipe.load(name).crop) for name in (dataset.preset, "quarter"))
     if 2 * shorter < needed:
+        kind = "training" if dataset.trainable else "validation"
         say(
-            f"note: half of the training images have a shorter side of {shorter} pixels or less; S = 256 of preset "
+            f"note: half of the {kind} images have a shorter side of {shorter} pixels or less; S = 256 of preset "
             f"{dataset.preset} enlarges them to {needed}; --preset quarter takes {quarter}"
         )
 

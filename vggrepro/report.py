@@ -17,6 +17,7 @@ from vggrepro import layout, paper
 from vggrepro.errors import InputError
 from vggrepro.files import write_text
 from vggrepro.layout import Column
+from vggrepro.progress import say
 from vggrepro.shelf import SPLIT
 from vggrepro.tables import Table, letter
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
     from vggrepro.extras import Extra
 
+EXTRAS = ("curve", "crops", "shallow", "fusion", "pairs")  # what may stand beside the tables
 ILSVRC = {"classes": 1000, "train": 1_281_167, "val": 50_000}  # Sect. 4: the data set of all published errors
 
 
@@ -49,12 +51,11 @@ def extra_markdown(extra: Extra, level: int = 3) -> str:
 
 def header(tables: Sequence[Table], dataset: Dataset) -> str:
     """Title, what the numbers were measured on, and how far that is from the paper."""
-    train, val = dataset.counts.get("train", 0), dataset.counts[SPLIT]
-    size = f"{len(dataset.classes):,} classes, {train:,} training and {val:,} validation images"
+    val = dataset.counts[SPLIT]
     lines = [
         f"# VGG's tables on {dataset.name}",
         "",
-        f"Data: {dataset.name}, {size} (fingerprint {dataset.fingerprint[:12]}); preset {dataset.preset}.",
+        f"Data: {dataset.name}, {size(dataset)} (fingerprint {dataset.fingerprint[:12]}); preset {dataset.preset}.",
         "Numbers: ours, the paper's (arXiv 1409.1556v6) and Δ = ours - the paper's, errors in per cent; [low; high] is "
         "the 95 % interval of ours over images (Wilson), – not run (or not published), **bold** the best.",
     ]
@@ -70,11 +71,22 @@ def header(tables: Sequence[Table], dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
+def size(dataset: Dataset) -> str:
+    """How many classes and images; a data set for evaluation alone has no training images to speak of."""
+    train, val = dataset.counts.get("train", 0), dataset.counts[SPLIT]
+    images = f"{train:,} training and {val:,}" if dataset.trainable else f"{val:,}"
+    return f"{len(dataset.classes):,} classes, {images} validation images"
+
+
 def reductions(tables: Sequence[Table], dataset: Dataset) -> list[str]:
-    """In what the data and the nets are less than the paper's; empty for all of ILSVRC at full size."""
+    """In what the data and the nets are less than the paper's; empty for all of ILSVRC at full size.
+
+    Without training images the nets were trained elsewhere, which their rows say.
+    """
     result = []
-    sizes = {"train": dataset.counts.get("train", 0), "val": dataset.counts[SPLIT]}
-    sizes["classes"] = len(dataset.classes)
+    sizes = {"val": dataset.counts[SPLIT], "classes": len(dataset.classes)}
+    if dataset.trainable:
+        sizes["train"] = dataset.counts.get("train", 0)
     words = {"classes": "classes", "train": "training images", "val": "validation images"}
     for name, size in sorted(sizes.items()):
         if size != ILSVRC[name]:
@@ -180,6 +192,8 @@ def csv_text(tables: Sequence[Table]) -> str:
 def write(tables: Sequence[Table], folder: Path, extras: Sequence[Extra] = ()) -> list[Path]:
     """Writes `table3.csv` … and the extras' `curve.csv` … (raw floats, explained notes) atomically.
 
+    Files of extras that an earlier call wrote and this one does not make are removed.
+
     Returns:
         their paths.
 
@@ -194,4 +208,9 @@ def write(tables: Sequence[Table], folder: Path, extras: Sequence[Extra] = ()) -
     for name, frame in frames.items():
         paths.append(folder / f"{name}.csv")
         write_text(paths[-1], str(frame.to_csv(index=False, lineterminator="\n")))
+    old = [path for name in EXTRAS if (path := folder / f"{name}.csv").exists() and path not in paths]
+    for path in old:
+        path.unlink()
+    if old:
+        say(f"removed from {folder}, as older than these tables: {', '.join(path.name for path in old)}")
     return paths

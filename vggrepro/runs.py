@@ -121,7 +121,7 @@ class RunFolder:
         try:
             return [json.loads(line) for line in lines]
         except ValueError as error:
-            raise InputError(f"{self.metrics_path}: damaged ({error}); train the run again with --retrain") from None
+            raise InputError(f"{self.metrics_path}: damaged ({error}); restore it, or remove the damaged lines") from None
 
 
 def folder(runs: Path, name: str) -> RunFolder:
@@ -172,20 +172,21 @@ def status(run: RunFolder) -> Status:
     if not run.config_path.is_file():
         return Status(run.name, "not started", "", None, None, None, None, None, None, "")
     try:
-        run.config()
+        config = run.config()
     except InputError as error:
         return Status(run.name, "damaged", "", None, None, None, None, None, None, str(error))
     progress = read_json(run.progress_path) if run.progress_path.is_file() else {}
     metrics = run.metrics()
     last = metrics[-1] if metrics else {}
+    imported = bool(run.finished and config.get("imported"))
     if run.finished:
-        state, note = "finished", ""
+        state, note = "finished", "imported" if imported else ""
     elif holder := locked_by(run.path):
         state, note = "training", holder
     else:
         state, note = "interrupted", "run the same train command to resume"
     epoch = f"{progress.get('epoch', len(metrics)):g}/{progress.get('epochs', '?')}" if not run.finished else ""
-    epoch = epoch or str(len(metrics))
+    epoch = epoch or ("" if imported else str(len(metrics)))
     return Status(
         run.name,
         state,

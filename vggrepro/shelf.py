@@ -30,12 +30,17 @@ PAPER_EPOCHS = 74  # Sect. 3.1: 370K iterations of 256 images
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a run's folder says about it; `config` is None without config.json, `weights` without weights."""
+    """What a run's folder says about it.
+
+    `config` is None without config.json, `epochs` without readable metrics, `weights` without weights; `damaged` says
+    which file cannot be read.
+    """
 
     folder: RunFolder
     config: dict[str, Any] | None
-    epochs: int
+    epochs: int | None
     weights: str | None
+    damaged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +80,14 @@ class Shelf:
     def facts(self, run: Run) -> Facts:
         if run not in self._facts:
             folder = RunFolder(self.runs / run.name)
-            config = folder.config() if folder.config_path.is_file() else None
             weights = folder.weights_hash() if folder.finished else None
-            self._facts[run] = Facts(folder, config, len(folder.metrics()), weights)
+            config, epochs, damaged = None, None, ""
+            try:
+                config = folder.config() if folder.config_path.is_file() else None
+                epochs = len(folder.metrics())
+            except InputError as error:  # one run's damage must not take the other runs' rows down
+                damaged = str(error)
+            self._facts[run] = Facts(folder, config, epochs, weights, damaged)
         return self._facts[run]
 
     def file(self, view: View) -> File:
@@ -128,6 +138,11 @@ class Shelf:
         self._ranks |= found.ranks
         self._bad |= found.bad
 
+    @property
+    def images(self) -> Images | None:
+        """The split's images in the order of `ranks`; None before anything was read."""
+        return self._images
+
     def _split_images(self, paths: Iterable[Path]) -> Images | None:
         """The split's images: as the data set has them; where it is not at hand, as a file of ours has them."""
         if self._images is None:
@@ -158,19 +173,25 @@ class Shelf:
         return posteriors.score_of(self.ranks(paths), len(self.dataset.classes))
 
     def commands(self, views: Sequence[View]) -> str:
-        """What makes these views, in Markdown: `vggrepro train …`, then `vggrepro evaluate …`."""
+        """What makes these views, in Markdown: `vggrepro train …`, then `vggrepro evaluate …`.
+
+        Without training images, `vggrepro import …` stands for the training.
+        """
         finished = [run for run in paper.all_runs() if self.finished(run)]
         needed = {view.run for view in views}
         missing = [run for run in paper.all_runs() if run in needed and run not in finished]
-        words = training_commands(missing, finished) + evaluating_commands(views)
         options = f" {self.options}" if self.options else ""
-        return ", then ".join(f"`vggrepro {word}{options}`" for word in words)
+        words = [f"{command}{options}" for command in training_commands(missing, finished)]
+        if not self.dataset.trainable:
+            words = [f"import {run.net} FILE --as {run.name}" for run in missing]
+        words += [f"{command}{options}" for command in evaluating_commands(views)]
+        return ", then ".join(f"`vggrepro {word}`" for word in words)
 
     def geometry(self) -> tuple[int, float]:
         """(crop, width) of most runs on this data set; of its preset if there are none."""
         if self._geometry is None:
-            known = {run.name for run in paper.all_runs()}
-            configs = [run.config() for run in existing(self.runs) if run.name in known]
+            facts = [self.facts(run) for run in paper.all_runs() if (self.runs / run.name).is_dir()]
+            configs = [fact.config for fact in facts if fact.config]
             preset = recipe.load(self.dataset.preset)
             mine = self.dataset.fingerprint
             configs = [c for c in configs if c.get("dataset", {}).get("fingerprint", mine) == mine]
@@ -182,6 +203,18 @@ class Shelf:
 def _reason(path: Path, error: InputError) -> str:
     """What is wrong with a file, for a footnote that names it and says how to renew it."""
     return str(error).removeprefix(str(path)).lstrip(": ").removesuffix(f"; {posteriors.RENEW}")
+
+
+def foreign_data(runs: Path, dataset: Dataset) -> str | None:
+    """The name of another data set that all runs of a folder were trained on, or None."""
+    names: list[str] = []
+    for run in existing(runs):
+        with suppress(InputError):
+            trained = run.config().get("dataset") or {}
+            if trained.get("fingerprint", dataset.fingerprint) == dataset.fingerprint:
+                return None
+            names.append(str(trained.get("name", "another data set")))
+    return names[0] if names else None
 
 
 def split_images(dataset: Dataset, split: str) -> Images | None:
@@ -211,6 +244,8 @@ def refusal(origin: Origin, facts: Facts, split: str, method: str, q: int) -> st
         return "another crop size"
     if facts.config is not None and origin.input and origin.input != posteriors.input_of(facts.config):
         return "another net input"
+    if facts.config is not None and origin.resample != recipe.recorded(facts.config)["resample"]:
+        return "another resampling"
     return None
 
 
@@ -274,8 +309,11 @@ def _run_conditions(shelf: Shelf, run: Run) -> list[str]:
     result = []
     if facts.weights is None:
         result.append(f"The weights of {run.name} are not here to check its posteriors against.")
+    if facts.damaged:
+        result.append(f"{facts.damaged}.")
     if facts.config is None:
-        return [*result, f"{run.name} has no config.json: how it was trained is not known."]
+        why = "its config.json is damaged" if facts.damaged else "it has no config.json"
+        return [*result, f"How {run.name} was trained is not known: {why}."]
     config = facts.config
     crop, width = shelf.geometry()
     if (int(config["crop"]), float(config["width"])) != (crop, width):
@@ -325,7 +363,8 @@ def _epochs(shelf: Shelf, run: Run, start: str) -> list[str]:
     limit = (everyone[-1].config or {}).get("epochs", 0)
     if everyone[0].epochs == PAPER_EPOCHS and (len(steps) == 1 or limit >= PAPER_EPOCHS):
         return []
-    counts = " + ".join(str(facts.epochs) if facts.config else "?" for facts in everyone)
+    known = [facts.epochs if facts.config else None for facts in everyone]
+    counts = " + ".join("?" if epochs is None else str(epochs) for epochs in known)
     if len(steps) > 1:
         scales = ", ".join(step.scale.label for step in steps)
         return [f"Trained for {counts} epochs at S = {scales} (the paper: {PAPER_EPOCHS} at the first)."]

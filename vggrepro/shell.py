@@ -68,7 +68,8 @@ def leave_with(app: typer.Typer) -> NoReturn:
         if "NoArgs" in type(error).__name__:
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)
-        _leave(error.format_message() + " (see --help)")  # a wrong option or argument
+        message = error.format_message().replace("Value error, ", "", 1).removesuffix(".")  # of newer typers
+        _leave(f"{message} (see --help)")  # a wrong option or argument
     finally:
         if "torch" in sys.modules:
             from vggrepro import hardware

@@ -24,8 +24,9 @@ from vggrepro import fusion, layout, paper, posteriors, statistics
 from vggrepro.errors import InputError
 from vggrepro.extras import WORDS, Extra, labels_of, measures_of, stock
 from vggrepro.paper import Run, View
+from vggrepro.posteriors import Images
 from vggrepro.progress import say
-from vggrepro.shelf import Shelf, flags
+from vggrepro.shelf import SPLIT, Shelf, flags, split_images
 from vggrepro.tables import ERRORS, NAN, setting
 
 EXHAUSTIVE = 14  # nets, one more than Tables 3-6 have; of more, subsets are found greedily
@@ -38,11 +39,13 @@ Subset = tuple[int, ...]  # places in the list of nets, ascending
 class Counter:
     """Counts the images that fused subsets of nets get wrong, in each half.
 
-    `files` are the posterior files of each net; every file has equal weight. `wrong` is, of each subset counted, a
-    (2, 2) array: top-1 and top-5, in the choosing and in the held-out half; `images` are those of the halves.
+    `files` are the posterior files of each net; every file has equal weight. `split` has their images and labels; by
+    default, the first file's. `wrong` is, of each subset counted, a (2, 2) array: top-1 and top-5, in the choosing and
+    in the held-out half; `images` are those of the halves.
     """
 
     files: Sequence[Sequence[Path]]
+    split: Images | None = None
     wrong: dict[Subset, np.ndarray] = field(default_factory=dict)
     images: np.ndarray = field(default_factory=lambda: np.zeros(2, np.int64))
     classes: int = 0
@@ -61,7 +64,7 @@ class Counter:
             members[row, list(subset)] = 1
         total = np.zeros((len(new), 2, 2), np.int64)
         self.images[:] = 0
-        for batch in fusion.sums(self.files):
+        for batch in fusion.sums(self.files, self.split):
             self.classes = batch.posteriors.shape[2]
             held_out = halves(batch.keys)
             self.images += np.bincount(held_out, minlength=2)
@@ -147,7 +150,7 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
     names = [run.name for run in files]
     if len(names) < 2:
         raise InputError(f"--search: {_too_few(names, methods)}; evaluate two or more")
-    counter = Counter(list(files.values()))
+    counter = Counter(list(files.values()), split_images(shelf.dataset, SPLIT))
     everything = tuple(range(len(names)))
     singles = [(place,) for place in everything]
     pairs = list(combinations(everything, 2))
@@ -156,7 +159,7 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
     subsets: list[Subset] = [*singles, *pairs, *published.values(), everything]
     if exhaustive:
         subsets = [subset for size in everything for subset in combinations(everything, size + 1)]
-    count = shelf.dataset.counts["val"]
+    count = shelf.dataset.counts[SPLIT]
     total = sum(map(len, files.values()))
     say(f"--search: {len(set(subsets)):,} subsets of {len(names)} nets, {total} files of {count:,} images")
     counter.count(subsets)

@@ -57,6 +57,8 @@ def notes(dataset: Dataset) -> list[str]:
     lines = [f"{dataset.folder}: {dataset.name}, {len(dataset.classes)} classes, preset {dataset.preset}"]
     if dataset.subset:
         lines.append(f"a subset: {dataset.subset}")
+    if not dataset.trainable:
+        lines.append("no training images (--val-only): mean and covariance are the validation images'; for evaluation")
     if side := dataset.store_side:
         stored = about["stored_as"]
         how = f"JPEG quality {stored['quality']}, colour {stored['subsampling']}"
@@ -113,18 +115,21 @@ def verify(dataset: Dataset, workers: int) -> int:
 def sheet(dataset: Dataset, path: Path) -> None:
     """Writes sample images of up to twelve classes, evenly spaced in the class list, a class a row, as a PNG.
 
-    Training images on the left, validation images on the right, so that a wrong class order shows.
+    Training images on the left, validation images on the right, so that a wrong class order shows; without training
+    images, validation images in all columns.
 
     Raises:
         InputError: `path` is a folder.
     """
     if path.is_dir():
         raise InputError(f"--sheet {path} is a folder; give the name of a file to write, such as {path / 'sheet.png'}")
-    splits = {split: Split(dataset, split) for split in SHEET_IMAGES}
-    present = np.unique(splits["train"].labels)
+    columns = SHEET_IMAGES if dataset.trainable else {"val": sum(SHEET_IMAGES.values())}
+    splits = {split: Split(dataset, split) for split in columns}
+    first = splits[dataset.statistics]
+    present = np.unique(first.labels)
     chosen = _evenly(present, SHEET_CLASSES)
     font = _font()
-    width = CAPTION + sum(SHEET_IMAGES.values()) * SIDE + GAP
+    width = CAPTION + sum(columns.values()) * SIDE + GAP
     canvas = Image.new("RGB", (width, HEADER + len(chosen) * SIDE), "white")
     draw = ImageDraw.Draw(canvas)
     left = CAPTION
@@ -132,14 +137,14 @@ def sheet(dataset: Dataset, path: Path) -> None:
         draw.text((left, 4), name, fill="black", font=font)
         for row, label in enumerate(chosen.tolist()):
             rows = np.flatnonzero(split.labels == label)
-            for column, index in enumerate(_evenly(rows, SHEET_IMAGES[name]).tolist()):
+            for column, index in enumerate(_evenly(rows, columns[name]).tolist()):
                 image = split.image(index)
                 pixels = cut(image, centre_window(*image.size, THUMBNAIL, THUMBNAIL))
                 canvas.paste(Image.fromarray(pixels), (left + column * SIDE, HEADER + row * SIDE))
-        left += SHEET_IMAGES[name] * SIDE + GAP
+        left += columns[name] * SIDE + GAP
     for row, label in enumerate(chosen.tolist()):
         name, words = dataset.classes[label], dataset.words[label]
-        count = int((splits["train"].labels == label).sum())
+        count = int((first.labels == label).sum())
         caption = [f"{label}: {name}", *([words.split(",")[0]] if words != name else [])]
         caption.append(f"{count:,} image{'s' if count != 1 else ''}")
         fitted = "\n".join(_shortened(line, draw, font) for line in caption)

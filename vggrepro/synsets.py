@@ -60,8 +60,10 @@ def val_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def subset(train: int, val: int) -> str:
-    """What so many images are of ILSVRC-2012, empty for all of them."""
+def subset(train: int | None, val: int) -> str:
+    """What so many images are of ILSVRC-2012, empty for all of them; `train` None: only val was asked for."""
+    if train is None:
+        return "" if val == VAL_IMAGES else f"{val:,} of {VAL_IMAGES:,} validation images"
     if (train, val) == (TRAIN_IMAGES, VAL_IMAGES):
         return ""
     return f"{train:,} of {TRAIN_IMAGES:,} training and {val:,} of {VAL_IMAGES:,} validation images"

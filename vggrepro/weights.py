@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vggrepro.errors import InputError
 from vggrepro.files import atomic
 from vggrepro.net import VGG
+
+# What safetensors calls the types, in the order in which its own writer puts tensors into a file: from the last on.
+KINDS = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
 
 
 class Damaged(InputError):
@@ -35,15 +44,30 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> No
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-    """What `save` does, without its care for what was there."""
+    """What `save` does, without its care for what was there.
+
+    The bytes are those of safetensors' own writers. Of these, one leaves files of random names when it is killed, the
+    other takes twice the tensors' memory.
+    """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {**state, "sha256": _digest(ready, state)}
-    try:  # one entry: safetensors writes several in any order, and equal contents shall be equal files
-        save_file(ready, path, metadata={"state": json.dumps(header)})
-    except SafetensorError as error:
-        if not (number := re.search(r"\(os error (\d+)\)", str(error))):
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None  # a full disk
+    order = list(KINDS)
+    names = sorted(ready, key=lambda name: (-order.index(ready[name].dtype), name))
+    # One entry of metadata: safetensors writes several in any order, and equal contents shall be equal files.
+    header: dict[str, Any] = {"__metadata__": {"state": json.dumps({**state, "sha256": _digest(ready, state)})}}
+    end = 0
+    for name in names:
+        start, end = end, end + ready[name].nbytes
+        header[name] = {
+            "dtype": KINDS[ready[name].dtype],
+            "shape": list(ready[name].shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(_bytes(ready[name]))
 
 
 def load(path: Path, *, signed: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -79,8 +103,13 @@ def _digest(tensors: Mapping[str, Tensor], state: dict[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """A contiguous tensor's memory."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def into(model: VGG, tensors: dict[str, Tensor], place: str) -> None:

@@ -25,6 +25,9 @@ def prepare(
     store_side: Annotated[
         int, typer.Option("--store-side", min=0, help="Keep training images as copies of this shorter side, pixels.")
     ] = 0,
+    val_only: Annotated[
+        bool, typer.Option("--val-only", help="Validation images alone: enough for nets that were trained elsewhere.")
+    ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check the MD5 sums of the official files first.")] = False,
     downloads: Annotated[
         Path, typer.Option("--downloads", help="Where data sets named by SOURCE are downloaded to.")
@@ -43,7 +46,7 @@ def prepare(
     from vggrepro.progress import say
     from vggrepro.sources import open_source
 
-    opened = open_source(source, seed, downloads)
+    opened = open_source(source, seed, downloads, val_only=val_only)
     say(f"prepare: {opened.description}")
     if verify:
         check_downloads(opened)
@@ -57,7 +60,7 @@ def prepare(
         store_side=store_side,
         workers=workers,
     )
-    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
+    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items() if count)
     print(f"{dataset.folder}: {dataset.name}, {len(dataset.classes)} classes, {counts} images, preset {dataset.preset}")
     if dataset.subset:
         print(f"a subset: {dataset.subset}")

@@ -53,8 +53,11 @@ def fuse(
     from vggrepro import documents
     from vggrepro.dataset import load
     from vggrepro.fuse import fuse_runs
+    from vggrepro.progress import say
     from vggrepro.shelf import Shelf
 
+    if not names and submission is None and split is not SplitName.val:
+        raise InputError("--split: only with runs; the tables are of the validation images")
     if search and (names or submission is not None or split is not SplitName.val):
         raise InputError("--search takes all runs by their validation posteriors; give it without runs or --split")
     dataset = load(data)
@@ -71,6 +74,8 @@ def fuse(
     if names:
         print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset))
         return
+    if (dense or multicrop) and not search:
+        say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
     shelf = Shelf(runs, dataset, as_options(data, runs))
     made = documents.gather(shelf, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
@@ -177,7 +182,7 @@ def report_text(
         from vggrepro.page import page
 
         if against is not None:
-            require_runs(against)
+            _require_runs_on(against, dataset)
         return page(runs, dataset, options, against)
     from vggrepro import documents, report
     from vggrepro.tables import tables
@@ -188,6 +193,19 @@ def report_text(
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 
 
+def _require_runs_on(other: Path, dataset: Dataset) -> None:
+    """Refuses an --against folder without runs, or whose runs are all of another data set."""
+    from vggrepro.runs import existing
+    from vggrepro.shelf import foreign_data
+
+    if not existing(other):
+        raise InputError(f"--against {other}: no run there; give the folder of the other runs")
+    if name := foreign_data(other, dataset):
+        raise InputError(
+            f"--against {other}: its runs are of {name}, not of {dataset.folder}; give its data set with --against-data"
+        )
+
+
 def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Format) -> str:
     """Two reproductions side by side."""
     from vggrepro import documents
@@ -195,7 +213,7 @@ def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Form
     from vggrepro.shelf import Shelf
 
     require_runs(runs)
-    require_runs(other)
+    _require_runs_on(other, load(other_data))
     ours = Shelf(runs, load(data), as_options(data, runs))
     theirs = Shelf(other, load(other_data), as_options(other_data, other))
     return documents.beside(ours, theirs) if format_ is Format.md else documents.beside_csv(ours, theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 from vggrepro.errors import InputError
@@ -21,13 +22,15 @@ def read(path_or_name: Path | str, net: str) -> Foreign:
     """Weights from a file of any known format, or of timm by name (`timm:vgg16.tv_in1k`), checked to be `net`'s.
 
     Raises:
-        InputError: no such file, no known format, damaged, another net, too large.
+        InputError: an address, no such file, no known format, damaged, another net, too large.
     """
     text = str(path_or_name)
     if text.startswith("timm:"):
         from vggrepro.formats import timm
 
         return timm.read_name(text.removeprefix("timm:"), net)
+    if re.match("(https?|ftp|s3|hf)://", text):
+        raise InputError(f"{text} is an address; download the file and give its path")
     source = Source(Path(path_or_name))
     return importlib.import_module(f"vggrepro.formats.{format_of(source)}").read(source, net)
 

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.files import read_json
+from vggrepro.files import read_json, sha256
 from vggrepro.progress import Track
+from vggrepro.recipe import CHOICES
 
 CAFFE_MEAN_RGB = (123.68, 116.779, 103.939)  # of the authors' models, published as BGR 103.939, 116.779, 123.68
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of torchvision's weights, of pixels from 0 to 1
@@ -103,10 +104,15 @@ def sidecar(path: Path) -> dict[str, Any]:
     """What `export` wrote beside a file that cannot hold it (`<file>.json`), as arguments of `Foreign`; else empty.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or describes another file.
     """
     beside = path.with_name(path.name + ".json")
-    return stated(read_json(beside), str(beside)) if beside.is_file() else {}
+    if not beside.is_file():
+        return {}
+    about = read_json(beside)
+    if "sha256" in about and about["sha256"] != sha256(path):
+        raise InputError(f"{beside}: describes another file than {path.name}; export the run again with --force")
+    return stated(about, str(beside))
 
 
 def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -129,12 +135,15 @@ def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
             "scale": str(paper.Scale.parse(str(about["scale"]))),
             "resample": str(about.get("resample", "bilinear")),
             "lrn": str(about.get("lrn", "krizhevsky")),
-            "class_names": tuple(about["class_names"]) if about.get("class_names") else None,
+            "class_names": tuple(map(str, about["class_names"])) if about.get("class_names") else None,
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
         raise InputError(f"{place}: lacks or damages {error}; restore it from the export, or remove it") from None
     if len(mean) != 3 or not all(math.isfinite(value) for value in (*mean, factor)):
         raise InputError(f"{place}: mean_rgb and input_scale are not finite numbers; restore it from the export")
+    for name in ("resample", "lrn"):
+        if result[name] not in CHOICES[name]:
+            raise InputError(f"{place}: {name} is none of {', '.join(CHOICES[name])}; restore it from the export")
     return result
 
 
@@ -230,12 +239,21 @@ def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> tuple
             f"{place}: its tensors have shapes that are no net's; give a whole file of net {net}"
         ) from None
     own = {name: tuple(shape) for name, shape in shapes.items()}
-    if (count := sum(math.prod(shape) for shape in own.values())) > MAX_PARAMETERS:
-        raise InputError(f"{place}: {count:,} weights are more than {MAX_PARAMETERS:,}; it is no net of Table 1")
+    check_count(own, place)
     for width in widths:
         if paper.shapes(net, classes, side * paper.STRIDE, width) == own:
             return classes, side * paper.STRIDE, width
     return classes, side * paper.STRIDE, widths[0]
+
+
+def check_count(shapes: Mapping[str, Sequence[int]], place: str) -> None:
+    """Refuses more weights than any net has: a file may repeat a few numbers to fill any shape.
+
+    Raises:
+        InputError: so it is.
+    """
+    if (count := sum(math.prod(shape) for shape in shapes.values())) > MAX_PARAMETERS:
+        raise InputError(f"{place}: {count:,} weights are more than {MAX_PARAMETERS:,}; it is no net of Table 1")
 
 
 def names_by_order(kinds: str, net: str) -> list[str] | None:

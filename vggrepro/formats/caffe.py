@@ -110,12 +110,14 @@ def read(source: Source, net: str) -> Foreign:
     known, exported = published.find(source), sidecar(source.path)
     notes = ["its layers have other names than the authors' and were taken in their order"] if by_order else []
     if not known and not exported:
-        notes.append("its mean is not in the file: the authors' is taken (BGR 103.939, 116.779, 123.68)")
+        notes.append(
+            "its mean and scale are not in the file: the authors' are taken (BGR 103.939, 116.779, 123.68, and scale 1)"
+        )
     values: dict[str, Any] = {
         "mean_rgb": CAFFE_MEAN_RGB,
         "input_scale": 1.0,
         "crop": crop,
-        "origin": known.origin if known else f"trained elsewhere: the Caffe model {source.path.stem}",
+        "origin": known.origin if known else f"trained elsewhere: the Caffe model {source.path.name}",
         "scale": known.scale if known else None,
         "lrn": _lrn(layers, net, place),
     }
@@ -134,10 +136,15 @@ def read(source: Source, net: str) -> Foreign:
 
 
 def _advice(source: Source) -> str:
-    sizes = [file.size for file in published.FILES if source.size < file.size]
-    if source.size > 1 << 20 and sizes:
-        return f"it has {source.size:,} bytes, the authors' have {sizes[0]:,} (D) or more: download it again"
-    return "download it again"
+    """What to do about a damaged file: it says its name at its beginning, if it is the authors'."""
+    if source.path.with_name(source.path.name + ".json").is_file():
+        return "copy it or export the run again"
+    with open(source.path, "rb") as file:
+        head = file.read(64)
+    for released in published.FILES:
+        if released.size and released.origin.rpartition(" ")[2].encode() in head and source.size != released.size:
+            return f"it has {source.size:,} bytes, the authors' has {released.size:,}: download it again"
+    return "copy or download it again"
 
 
 def top_fields(source: Source) -> set[tuple[int, int]]:

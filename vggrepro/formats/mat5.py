@@ -23,6 +23,7 @@ TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18:
 CELL, STRUCT, CHAR, NUMERIC = 1, 2, 4, range(6, 16)  # classes of matrices
 COMPLEX = 0x800
 MAX_DEPTH, MAX_DIMENSIONS, MAX_NAME = 16, 8, 64  # MATLAB's names have 63 characters
+MAX_ELEMENTS = 1_000_000  # of one file; each becomes objects many times its size
 
 
 class Damaged(ValueError):
@@ -62,11 +63,11 @@ def load(path: Path) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads elements of one byte order; keeps count of what was unpacked."""
+    """Reads elements of one byte order; keeps count of them and of what was unpacked."""
 
     def __init__(self, order: str) -> None:
         self.big = order == "big"
-        self.unpacked = 0
+        self.unpacked = self.elements = 0
 
     def _numbers(self, data: memoryview, kind: str) -> np.ndarray:
         size = int(kind[1])
@@ -81,6 +82,9 @@ class _Reader:
         """The element at `at` and where the next one begins; those of up to 4 bytes have a short form."""
         if len(data) - at < 8:
             raise Damaged("it is cut short")
+        self.elements += 1
+        if self.elements > MAX_ELEMENTS:
+            raise Damaged(f"more than {MAX_ELEMENTS:,} elements")
         first, size = self._words(data[at : at + 8])
         if first >> 16:
             kind, size = first & 0xFFFF, first >> 16

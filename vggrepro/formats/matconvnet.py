@@ -61,7 +61,7 @@ def read(source: Source, net: str) -> Foreign:
         input_scale=1.0,
         classes=classes,
         format="MatConvNet",
-        origin=known.origin if known else f"trained elsewhere: the MatConvNet model {source.path.stem}",
+        origin=known.origin if known else f"trained elsewhere: the MatConvNet model {source.path.name}",
         place=place,
         class_order=WNID_ORDER,
         class_names=names,

@@ -199,7 +199,14 @@ def read(source: Source, net: str) -> Foreign:
     tensors = {}
     for initializer in model.graph.initializer:
         if initializer.name in paper.shapes(net, 1):
-            values = torch.from_numpy(onnx.numpy_helper.to_array(initializer).copy())
+            if initializer.data_location == onnx.TensorProto.EXTERNAL:  # would be read from wherever it says
+                raise InputError(f"{path}: {initializer.name} lies in another file; give a file that is whole")
+            try:
+                values = torch.from_numpy(onnx.numpy_helper.to_array(initializer).copy())
+            except Exception as error:  # onnx's, numpy's and torch's, of contradicting sizes or unknown types
+                raise InputError(
+                    f"{path}: damaged ({initializer.name}: {_line(error)}); download or export it again"
+                ) from None
             tensors[initializer.name] = (
                 values.flatten(1) if initializer.name.startswith("fc") and values.ndim > 1 else values
             )

@@ -60,7 +60,7 @@ def _header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             state = json.loads((file.metadata() or {}).get("state", "{}"))
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); copy or download it again") from None
     return shapes, state if isinstance(state, dict) else {}
 

@@ -6,6 +6,7 @@ Written as a folder of the form that timm loads by itself: `config.json` and `mo
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def config(trained: Trained) -> dict[str, Any]:
             "fixed_input_size": False,
             "pool_size": [7, 7],
             "interpolation": trained.resample,
-            "crop_pct": trained.crop / trained.test_side,
+            "crop_pct": _crop_share(trained.crop, trained.test_side),
             "crop_mode": "center",
             "mean": trained.mean,
             "std": trained.std,
@@ -77,13 +78,20 @@ def config(trained: Trained) -> dict[str, Any]:
     }
 
 
+def _crop_share(crop: int, side: int) -> float:
+    """crop / side, so that timm's side, crop / share rounded down, is `side` again (for 354 it would be 353)."""
+    share = crop / side
+    return share if int(crop / share) == side else math.nextafter(share, 0)
+
+
 def foreign(
     state: Mapping[str, Tensor], place: str, net: str, how: Preprocessing, hashes: dict[str, str], origin: str = ""
 ) -> Foreign:
     """timm's weights as ours: the FC layers' kernels become rows, channel first."""
     tensors = torchvision.renamed(state, net, [names(twin) for twin in TWINS], place)
+    base.check_count({name: tensor.shape for name, tensor in tensors.items()}, place)  # before any is copied
     for name in ("fc6.weight", "fc7.weight"):
-        if name in tensors:
+        if name in tensors and tensors[name].ndim > 1:
             tensors[name] = tensors[name].flatten(1)
     origin = origin or f"trained elsewhere: {Path(place).name} in timm's format"
     return torchvision.made(tensors, net, how, "timm", origin, place, hashes, known=False)
@@ -102,7 +110,8 @@ def preprocessing(path: Path) -> tuple[Any, Any] | None:
         mean, std = ([float(value) for value in described[name]] for name in ("mean", "std"))
     except (KeyError, TypeError, ValueError):
         return None
-    return (mean, std) if len(mean) == len(std) == 3 and min(std) > 0 else None
+    fine = len(mean) == len(std) == 3 and all(map(math.isfinite, [*mean, *std])) and min(std) > 0
+    return (mean, std) if fine else None
 
 
 def read_name(name: str, net: str) -> Foreign:

@@ -103,6 +103,7 @@ def renamed(
     if net not in TWINS:
         raise InputError(f"{place}: torchvision and timm have A, B, D and E only, not {net}")
     state = {_bare(name): tensor for name, tensor in state.items()}
+    _check_plain(state, place)
     if any("running_mean" in name for name in state):
         raise InputError(
             f"{place}: has batch normalisation, which the paper's nets have not; give the net without '_bn'"
@@ -114,6 +115,17 @@ def renamed(
     scheme = schemes[twins.index(net)]
     own = {theirs: ours for ours, theirs in scheme.items()}
     return {own.get(name, name): tensor for name, tensor in state.items()}
+
+
+def _check_plain(tensors: Mapping[str, Tensor], place: str) -> None:
+    """Refuses sparse, quantised, complex and absent numbers, which are no float32 when copied.
+
+    Raises:
+        InputError: the first of them.
+    """
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+            raise InputError(f"{place}: {base.printable(name)} holds no plain numbers; save it as float32")
 
 
 def _bare(name: str) -> str:
@@ -138,6 +150,7 @@ def made(
         InputError: another net's names or shapes.
     """
     net = paper.check_net(net)
+    _check_plain(tensors, place)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     classes, crop, width = base.geometry(net, shapes, place)
     base.check_shapes(net, shapes, paper.shapes(net, classes, crop, width), place)
@@ -172,14 +185,27 @@ def _state(source: Source) -> dict[str, Tensor]:
     """The named tensors of a file that torch saved; no code in it is run."""
     path = source.path
     try:
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _check_stored(path)
         with warnings.catch_warnings(action="ignore"):  # of pickle protocols that torch does not write
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: holds more than weights: Python objects, which could run any code when loaded; save its "
             "state_dict() with torch.save, or as safetensors, and give that file"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, MemoryError, AttributeError, TypeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        MemoryError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise InputError(f"{path}: is damaged or cut ({_line(error)}); download it again") from None
     for _ in range(2):
         if isinstance(loaded, dict):
@@ -187,6 +213,17 @@ def _state(source: Source) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()) or not loaded:
         raise InputError(f"{path}: holds no state dict (names and tensors); save the net's state_dict() and give that")
     return {str(name): tensor for name, tensor in loaded.items()}
+
+
+def _check_stored(path: Path) -> None:
+    """Refuses compressed parts: torch writes none, reads those of weights as they lie, and unpacks others to any size.
+
+    Raises:
+        InputError: a part is compressed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise InputError(f"{path}: was packed again, compressed; give the file as torch.save wrote it")
 
 
 def _line(error: BaseException) -> str:

@@ -15,9 +15,9 @@ from vggrepro import against, documents, extras
 from vggrepro.dataset import Dataset
 from vggrepro.documents import Document
 from vggrepro.extras import Entry, Extra
+from vggrepro.fusion import average
 from vggrepro.page.mistakes import Mistake, most_confident, pictures
 from vggrepro.paper import Scale, View
-from vggrepro.posteriors import read
 from vggrepro.progress import say
 from vggrepro.runs import RunFolder, Status, existing, status
 from vggrepro.shelf import Shelf
@@ -111,7 +111,7 @@ def gather(
     entries = extras.curve_rows(extras.stock(shelf))
     by_test_scale, _ = extras.score(shelf, entries)
     best = best_view(by_test_scale, entries)
-    mistakes = most_confident(read(shelf.file(best).path)) if best and images else []
+    mistakes = most_confident(average([shelf.file(best).path], shelf.images)) if best and images else []
     facts = [run_facts(run) for run in existing(runs)]
     beside = against.side_by_side(shelf, Shelf(other, dataset)) if other else []
     return Material(shelf, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)

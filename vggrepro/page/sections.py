@@ -41,9 +41,8 @@ def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
 def summary(material: Material) -> str:
     """What data, how many runs, how many claims hold; the best numbers; in what this is less than the paper's."""
     data = material.dataset
-    train, val = data.counts.get("train", 0), data.counts[SPLIT]
-    size = f"{len(data.classes):,} classes, {train:,} training and {val:,} validation images"
-    lead = f"<b>{escape(data.name)}</b>: {size}. {_run_counts(material.runs)} {_claim_counts(material)}"
+    val = data.counts[SPLIT]
+    lead = f"<b>{escape(data.name)}</b>: {report.size(data)}. {_run_counts(material.runs)} {_claim_counts(material)}"
     parts = [f'<p class="lead">{lead}</p>', _tiles(material)]
     if reasons := report.reductions(material.document.tables, data):
         margin = 98 / math.sqrt(max(val, 1))  # the widest interval of a share, as in `report.header`
@@ -65,8 +64,9 @@ def _run_counts(runs: Sequence[RunFacts]) -> str:
 
 
 def _claim_counts(material: Material) -> str:
-    words = [finding.verdict for finding in material.document.findings]
-    counts = [f"{words.count(word)} {word}" for word in (CONTRADICTED, UNDECIDED, NOT_RUN) if word in words]
+    words = [finding.standing for finding in material.document.findings]
+    others = (claims.SO_FAR, CONTRADICTED, UNDECIDED, NOT_RUN)
+    counts = [claims.counted(words.count(word), word) for word in others if word in words]
     hold = words.count(HOLDS)
     text = f"{hold} of the paper's {len(words)} claims {'holds' if hold == 1 else 'hold'}"
     return f'<a href="#claims">{text}</a>{"".join(f", {count}" for count in counts)}.'

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from vggrepro.errors import InputError
-from vggrepro.sources.base import Example, Source
+from vggrepro.sources.base import VAL_ONLY, Example, Source
 from vggrepro.sources.demo import DemoSource
 from vggrepro.sources.folders import FolderSource
 from vggrepro.sources.ilsvrc import IlsvrcSource
@@ -20,20 +20,21 @@ MOST_BELOW = 50  # folders that are looked into for a layout
 LAYOUTS: tuple[type[Source], ...] = (IlsvrcSource, FolderSource, WebDatasetSource, ParquetSource)  # asked in this order
 
 
-def open_source(text: str, seed: int = 0, downloads: Path = Path("downloads")) -> Source:
+def open_source(text: str, seed: int = 0, downloads: Path = Path("downloads"), *, val_only: bool = False) -> Source:
     """The source that SOURCE names on the command line; a folder of such a name is given as `./mnist`.
 
     Args:
         seed: of the demo's images.
         downloads: where data sets given by name are downloaded to.
+        val_only: take the validation images alone, whether others are there or not.
 
     Raises:
         InputError: nothing there, or no known layout.
     """
     if text == "demo":
-        return DemoSource(seed)
+        return DemoSource(seed, val_only=val_only)
     if text in NAMES:
-        return open_named(text, downloads.expanduser())
+        return open_named(text, downloads.expanduser(), val_only=val_only)
     folder = Path(text)
     if not folder.exists():
         if near := get_close_matches(text.lower(), NAMES, n=1, cutoff=0.75):
@@ -41,19 +42,23 @@ def open_source(text: str, seed: int = 0, downloads: Path = Path("downloads")) -
         raise InputError(f"prepare: '{text}' does not exist; give 'demo', a folder or a name ({_known()})")
     if not folder.is_dir():
         raise InputError(f"prepare: '{text}' is a file; give the folder that holds it")
-    if source := _recognised(folder):
-        return source(folder)  # type: ignore[call-arg]
+    if source := _recognised(folder, val_only):
+        return source(folder, val_only=val_only)  # type: ignore[call-arg]
+    if not val_only and _recognised(folder, val_only=True):
+        raise InputError(
+            f"prepare: '{text}' has a validation folder but no train/; put training images there, or {VAL_ONLY}"
+        )
     above = [folder.resolve().parent, folder.resolve().parent.parent]
     below = sorted(entry for entry in folder.iterdir() if entry.is_dir())[:MOST_BELOW]
     for place in (*above, *below):
-        if near_source := _recognised(place):
+        if near_source := _recognised(place, val_only):
             raise InputError(f"prepare: '{text}' has no known layout, but {place} has: {near_source.layout}; give that")
     raise InputError(f"prepare: '{text}' has no known layout; {_known()}")
 
 
-def _recognised(folder: Path) -> type[Source] | None:
+def _recognised(folder: Path, val_only: bool) -> type[Source] | None:
     try:
-        return next((source for source in LAYOUTS if source.recognises(folder)), None)
+        return next((source for source in LAYOUTS if source.recognises(folder, val_only)), None)
     except OSError:  # a folder that may not be read
         return None
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("validation", "valid", "val")
+VAL_ONLY = "give --val-only, which is enough to evaluate nets trained elsewhere"  # where training images are missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,16 @@ class Source(ABC):
     words: tuple[str, ...] = ()  # a readable name for each class, where the source has one beside its own name
     devkit_ids: tuple[int, ...] = ()  # each class's number in ILSVRC submissions, where it has one
     subset: str = ""  # why this is only a part of the data set that its name says
+    val_only: bool = False  # --val-only: of all splits only "val" is looked at, even where there are others
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The splits that must have images; the first is the one for mean and covariance."""
+        return ("val",) if self.val_only else ("train", "val")
 
     @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """Whether a folder has this layout, told from its names alone."""
+    def recognises(cls, folder: Path, val_only: bool = False) -> bool:
+        """Whether a folder has this layout, with or without training images, told from its names alone."""
         return False
 
     @abstractmethod

@@ -197,9 +197,10 @@ class DemoSource(Source):
     name = "demo"
     classes = CLASSES
 
-    def __init__(self, seed: int, train: int = 4800, val: int = 560) -> None:
+    def __init__(self, seed: int, train: int = 4800, val: int = 560, *, val_only: bool = False) -> None:
         self.seed = seed
-        self.counts = {"train": train, "val": val}
+        self.val_only = val_only
+        self.counts = {"val": val} if val_only else {"train": train, "val": val}
         self.description = f"demo, seed {seed}"
 
     def contents(self) -> str:

@@ -17,22 +17,23 @@ from vggrepro.sources.listing import Images, Part, image_files, split_folder
 class FolderSource(Source):
     """`train/<class>/*` and `val/<class>/*` image files; classes are the folder names, sorted.
 
-    Images in `test/<class>/` are a test split, those in `test/` one without labels.
+    Images in `test/<class>/` are a test split, those in `test/` one without labels. `val_only` asks for no `train/`.
     """
 
     layout = "a folder with train/<class>/ and val/<class>/ image folders"
 
     @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        training = split_folder(folder, "train")
-        return training is not None and not any(e.suffix in {".parquet", ".tar"} for e in training.iterdir())
+    def recognises(cls, folder: Path, val_only: bool = False) -> bool:
+        root = (split_folder(folder, "val") if val_only else None) or split_folder(folder, "train")
+        return root is not None and not any(e.suffix in {".parquet", ".tar"} for e in root.iterdir())
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, val_only: bool = False) -> None:
         self.folder = folder.resolve()
+        self.val_only = val_only
         self.name = self.folder.name
         self.description = f"class folders {self.folder}"
-        names = self._class_names("train")
-        if not names:
+        names = self._class_names(self.required[0])
+        if not names and not val_only:
             raise InputError(f"prepare: {folder}/train has no class folders; put images in train/<class>/")
         if not (validation := self._class_names("val")):
             raise InputError(
@@ -57,10 +58,10 @@ class FolderSource(Source):
     @cached_property
     def _images(self) -> dict[str, Images]:
         skipped = Counter[str]()
-        result = {split: Images(self._labelled(split, self.classes, skipped)) for split in ("train", "val")}
-        if (folder := split_folder(self.folder, "test")) is not None:
+        result = {split: Images(self._labelled(split, self.classes, skipped)) for split in self.required}
+        if not self.val_only and (folder := split_folder(self.folder, "test")) is not None:
             result["test"] = Images(self._test(folder, skipped))
-        for split in ("train", "val"):
+        for split in self.required:
             root = split_folder(self.folder, split)
             if root is not None and len(loose := image_files(root, deep=False)):
                 say(f"prepare: left out {len(loose):,} images that lie in {root} itself, without a class")
@@ -75,9 +76,10 @@ class FolderSource(Source):
         for name in names:
             files = image_files(root / name, skipped)
             if not len(files) and split != "test":
+                everywhere = " and ".join(self.required)
                 raise InputError(
                     f"prepare: class folder {root / name} holds no image "
-                    f"({', '.join(sorted(IMAGE_SUFFIXES))}); fill it, or remove the class from train and val"
+                    f"({', '.join(sorted(IMAGE_SUFFIXES))}); fill it, or remove the class from {everywhere}"
                 )
             yield Part.of(files, self.classes.index(name), f"{name}/")
 

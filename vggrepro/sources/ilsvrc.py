@@ -17,7 +17,7 @@ from vggrepro.errors import InputError
 from vggrepro.progress import Track
 from vggrepro.sources import devkit
 from vggrepro.sources.archives import Members, members, nested
-from vggrepro.sources.base import Example, Source, digest
+from vggrepro.sources.base import VAL_ONLY, Example, Source, digest
 from vggrepro.sources.listing import Files, Images, Part, image_files, image_members, is_image, split_folder
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
@@ -46,22 +46,25 @@ class IlsvrcSource(Source):
     name = "imagenet"
 
     @classmethod
-    def recognises(cls, folder: Path) -> bool:
+    def recognises(cls, folder: Path, val_only: bool = False) -> bool:
         if (data := _data_folder(folder)) != folder or any((folder / name).is_file() for name in (TRAIN_TAR, VAL_TAR)):
             return True
-        if (training := split_folder(data, "train")) is None:
+        validation = split_folder(data, "val")
+        if val_only and validation is not None and any(_of_ilsvrc(path) for path in validation.iterdir()):
+            return True  # flat
+        if (classes := validation if val_only else split_folder(data, "train")) is None:
             return False
-        present = {path.name for path in training.iterdir()}  # 1000 names, or some more
+        present = {path.name for path in classes.iterdir()}  # 1000 names, or some more
         wnids = present & synsets.table().keys()
         tars = present & {f"{wnid}.tar" for wnid in synsets.table()}
         if tars or (wnids and any((folder / name).exists() for name in (devkit.TAR, devkit.FOLDER, devkit.SOLUTION))):
             return True
-        validation = split_folder(data, "val")
         flat = validation is not None and any(is_image(path.name) for path in validation.iterdir())
         return bool(wnids) and (flat or len(wnids) == devkit.CLASSES)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, val_only: bool = False) -> None:
         self.folder = folder.resolve()
+        self.val_only = val_only
         self.data = _data_folder(self.folder)
         self.description = f"ILSVRC-2012 {self.folder}"
         above = self.data.parents[2:3] if self.data.parts[-3:] == ("ILSVRC", "Data", "CLS-LOC") else ()
@@ -73,8 +76,10 @@ class IlsvrcSource(Source):
         if len(self.devkit.truth) == synsets.VAL_IMAGES:
             synsets.check_first_images(self.devkit.truth, str(self.devkit.path))
         read: dict[str, Callable[[], Images]] = {"val": self._val, "test": self._test, "train": self._train}
+        if val_only:
+            read = {"val": self._val}
         self._images = {split: images() for split, images in read.items()}  # the longest last: mistakes show at once
-        self.subset = synsets.subset(self.count("train"), self.count("val"))
+        self.subset = synsets.subset(None if val_only else self.count("train"), self.count("val"))
 
     def _tar(self, name: str) -> Path | None:
         return next((path for path in (self.folder / name, self.data / name) if path.is_file()), None)
@@ -84,7 +89,9 @@ class IlsvrcSource(Source):
         if (place := tar or root) is None:
             near = sorted(path.name for path in self.data.glob("ILSVRC2012_img_train*"))
             found = f" ({near[0]} is no such file: rename or gunzip it)" if near else ""
-            raise InputError(f"prepare: {self.data} has no {TRAIN_TAR} and no train/ folder{found}; put one there")
+            raise InputError(
+                f"prepare: {self.data} has no {TRAIN_TAR} and no train/ folder{found}; put one there, or {VAL_ONLY}"
+            )
         parts: dict[str, Part] = {}
         with Track(f"index {place.name}", devkit.CLASSES, "classes") as track:
             for name, images in _inner_tars(tar) if tar else _class_places(place):
@@ -184,13 +191,14 @@ class IlsvrcSource(Source):
         return digest([*found, (truth, len(self.devkit.truth))])
 
     def count(self, split: str) -> int:
-        return len(self._images[split])
+        return len(self._images.get(split, ()))
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
         return self._images[split].examples(start)
 
     def checksums(self) -> list[tuple[Path, str]]:
-        tars = [(path, md5) for name, md5 in MD5.items() if (path := self._tar(name)) is not None]
+        names = (VAL_TAR, devkit.TAR) if self.val_only else tuple(MD5)
+        tars = [(path, MD5[name]) for name in names if (path := self._tar(name)) is not None]
         if self.devkit.path is not None and self.devkit.path.name == devkit.TAR:  # in Kaggle's folder, it is above
             tars = [*(pair for pair in tars if pair[0].name != devkit.TAR), (self.devkit.path, MD5[devkit.TAR])]
         return tars
@@ -200,6 +208,11 @@ def _data_folder(folder: Path) -> Path:
     """The folder with train/ and val/: the one given, or that of Kaggle's copy in it."""
     kaggle = (folder / inner for inner in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC"))
     return next((path for path in kaggle if path.is_dir()), folder)
+
+
+def _of_ilsvrc(path: Path) -> bool:
+    """Whether a file is one of ILSVRC-2012's validation images by its name."""
+    return is_image(path.name) and synsets.val_number(path.name) is not None
 
 
 def _inner_tars(tar: Path) -> Iterator[tuple[str, Files | Members]]:

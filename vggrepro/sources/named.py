@@ -150,7 +150,7 @@ ENTRIES: dict[str, Entry] = {
 NAMES = tuple(ENTRIES)
 
 
-def open_named(name: str, downloads: Path) -> Source:
+def open_named(name: str, downloads: Path, *, val_only: bool = False) -> Source:
     """The data set of that name, downloaded to the folder `downloads` unless torchvision finds it there.
 
     Raises:
@@ -158,7 +158,7 @@ def open_named(name: str, downloads: Path) -> Source:
     """
     if name not in ENTRIES:
         raise InputError(f"prepare: no data set '{name}'; known names: {', '.join(NAMES)}")
-    return NamedSource(name, downloads)
+    return NamedSource(name, downloads, val_only=val_only)
 
 
 class NamedSource(Source):
@@ -166,15 +166,17 @@ class NamedSource(Source):
 
     layout = "a torchvision data set by name (imagenette, cifar10, food101 …), which is downloaded"
 
-    def __init__(self, name: str, downloads: Path) -> None:
+    def __init__(self, name: str, downloads: Path, *, val_only: bool = False) -> None:
         entry = ENTRIES[name]
         self.name = name
+        self.val_only = val_only
         self.root = downloads.resolve()
         self.description = f"torchvision's {name} in {self.root}"
         if entry.scipy and find_spec("scipy") is None:
             raise InputError(f"prepare: {name} comes in .mat files, which torchvision reads with scipy; install scipy")
-        self.data = {split: self._open(entry, arguments) for split, arguments in entry.parts.items()}
-        first = self.data["train"]
+        parts = {"val": entry.parts["val"]} if val_only else entry.parts
+        self.data = {split: self._open(entry, arguments) for split, arguments in parts.items()}
+        first = self.data[self.required[0]]
         if entry.numbered:
             self.classes = tuple(map(str, range(entry.numbered)))
         elif hasattr(first, "wnids"):  # Imagenette: its classes are tuples of synonyms
@@ -185,7 +187,8 @@ class NamedSource(Source):
         for split, data in self.data.items():
             if getattr(data, "classes", None) != getattr(first, "classes", None):
                 raise InputError(f"prepare: {name} in {self.root}: train and {split} hold different classes; {REDO}")
-        there = zip(self.data, entry.images, strict=True)
+        published = dict(zip(entry.parts, entry.images, strict=True))
+        there = [(split, published[split]) for split in self.data]
         missing = [f"{self.count(s):,} of {n:,} {s} images" for s, n in there if self.count(s) != n]
         self.subset = ", ".join(missing)
         if missing:

@@ -17,10 +17,11 @@ from pandas.util import hash_array
 
 from vggrepro import synsets
 from vggrepro.errors import InputError
-from vggrepro.sources.base import TRAIN_NAMES, VAL_NAMES, Example, Source, digest, some
+from vggrepro.sources.base import TRAIN_NAMES, VAL_NAMES, VAL_ONLY, Example, Source, digest, some
 
 # `n01440764_10026.JPEG`; at the end: `n01440764_10026_n01440764.JPEG`, `ILSVRC2012_val_00000001_n01751748.JPEG`
 _WNID = r"(?:^|[/_])(?P<wnid>n[0-9]{8})(?:_[0-9]+)?\.[A-Za-z]+$"
+_VAL = r"(?:^|/)ILSVRC2012_val_[0-9]{8}(?:_(?P<wnid>n[0-9]{8}))?\.[A-Za-z]+$"
 
 
 class ParquetSource(Source):
@@ -29,33 +30,35 @@ class ParquetSource(Source):
     A file's split is the first word of its name (`train-00000-of-00003.parquet`) or its folder's name
     (`train/0000.parquet`). Without a validation split, `test` serves as one; beside one, its labels may all be
     missing (-1). Where the images' paths carry wnids that go with the labels one to one, as in ILSVRC/imagenet-1k,
-    these are the classes, and the names in the footer are for people.
+    these are the classes, and the names in the footer are for people. `val_only` asks for validation files alone.
     """
 
     layout = "a folder of Hugging Face parquet files (train-*.parquet, validation-*.parquet)"
 
     @classmethod
-    def recognises(cls, folder: Path) -> bool:
+    def recognises(cls, folder: Path, val_only: bool = False) -> bool:
         return bool(_parquet_files(folder))
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, val_only: bool = False) -> None:
         self.folder = folder.resolve()
+        self.val_only = val_only
         self.name = self.folder.name
         self.description = f"parquet files {self.folder}"
         self.files = self._find_files()
-        self.image, self.label, names = self._columns(self.files["train"][0])
+        first = self.files[self.required[0]][0]
+        self.image, self.label, names = self._columns(first)
         for path in (path for files in self.files.values() for path in files):
             image, label, others = self._columns(path)
             if (image, label) != (self.image, self.label):
                 raise InputError(f"prepare: {path}: columns '{image}', '{label}' differ from the first file's")
             if others != names:
-                raise InputError(f"prepare: {path}: its class names differ from {self.files['train'][0].name}'s")
+                raise InputError(f"prepare: {path}: its class names differ from {first.name}'s")
+        if names is None and val_only and self._is_imagenets:
+            names = list(synsets.table())
         if names is None:
-            highest = max(self._label_bounds(split)[1] for split in ("train", "val"))
-            if highest >= self.count("train"):
-                raise InputError(
-                    f"prepare: {self.folder}: label {highest}, but only {self.count('train')} train images"
-                )
+            highest, most = max(self._label_bounds(split)[1] for split in self.required), self.count(self.required[0])
+            if highest >= most:
+                raise InputError(f"prepare: {self.folder}: label {highest}, but only {most} {self.required[0]} images")
             names = [str(n) for n in range(1 + highest)]
             self._set_classes(names, [])
         else:
@@ -67,8 +70,8 @@ class ParquetSource(Source):
                     f"prepare: {self.folder}: label {low if low < 0 else high} of {split} is outside the "
                     f"{len(names)} classes"
                 )
-        self._check_classes()
         self._check_imagenet()
+        self._check_classes()
 
     def _find_files(self) -> dict[str, list[Path]]:
         by_word: dict[str, list[Path]] = {}
@@ -85,12 +88,13 @@ class ParquetSource(Source):
         if not splits["val"]:
             splits["val"], splits["test"] = splits["test"], []
         for split, names in (("train", TRAIN_NAMES), ("val", (*VAL_NAMES, "test"))):
-            if not splits[split]:
+            if split in self.required and not splits[split]:
+                without = f"; without any, {VAL_ONLY}" if split == "train" and splits["val"] else ""
                 raise InputError(
-                    f"prepare: {self.folder}: no {' or '.join(names)} parquet files among "
-                    f"{some(sorted(by_word))}; names start with their split, such as train-00000-of-00001.parquet"
+                    f"prepare: {self.folder}: no {' or '.join(names)} parquet files among {some(sorted(by_word))}; "
+                    f"names start with their split, such as train-00000-of-00001.parquet{without}"
                 )
-        return {split: files for split, files in splits.items() if files}
+        return {split: files for split, files in splits.items() if files and not (self.val_only and split != "val")}
 
     def _columns(self, path: Path) -> tuple[str, str, list[str] | None]:
         """Names of the image and label columns, and the class names if the footer has them."""
@@ -148,8 +152,10 @@ class ParquetSource(Source):
 
     def _wnids(self, count: int) -> list[str]:
         """Each label's wnid, if all training and validation images carry one and the two correspond one to one."""
+        if self.val_only and count == len(synsets.table()) and self._is_imagenets:
+            return list(synsets.table())  # of which a part of the validation images may not show all
         found: dict[int, str] = {}
-        for split in ("train", "val"):
+        for split in self.required:
             for path in self.files[split]:
                 wnids = pc.struct_field(pc.extract_regex(self._paths(path), _WNID), "wnid")
                 table = pa.table({"label": _column(path, self.label), "wnid": wnids})
@@ -161,8 +167,19 @@ class ParquetSource(Source):
 
     def _check_imagenet(self) -> None:
         """The whole validation set of ImageNet shows by its first images whether labels are in order of wnids."""
-        if len(self.classes) != len(synsets.table()) or self.count("val") != synsets.VAL_IMAGES:
+        whole = self.count("val") == synsets.VAL_IMAGES
+        if len(self.classes) != len(synsets.table()) or not (whole or self.val_only):
             return
+        if whole:
+            synsets.check_first_images(self._first_images, str(self.folder))
+        shown = self._is_imagenets if self.val_only else self._first_images.keys() == synsets.FIRST_IMAGES.keys()
+        if shown and self.classes == tuple(synsets.table()):
+            train = None if self.val_only else self.count("train")
+            self.name, self.subset = "imagenet", synsets.subset(train, self.count("val"))
+
+    @cached_property
+    def _first_images(self) -> dict[int, int]:
+        """The labels of ImageNet's first four validation images by their numbers, where they are."""
         first: dict[int, int] = {}
         for path in self.files["val"]:
             paths = self._paths(path)
@@ -171,9 +188,21 @@ class ParquetSource(Source):
             for name, label in zip(paths.filter(mask).to_pylist(), labels, strict=True):
                 if (number := synsets.val_number(name.rpartition("/")[2])) is not None:
                     first[number] = label
-        synsets.check_first_images(first, str(self.folder))
-        if first.keys() == synsets.FIRST_IMAGES.keys() and self.classes == tuple(synsets.table()):
-            self.name, self.subset = "imagenet", synsets.subset(self.count("train"), self.count("val"))
+        return first
+
+    @cached_property
+    def _is_imagenets(self) -> bool:
+        """Whether val is ImageNet's or a part of it: names say so, and by wnids or first images its order is known."""
+        known, told = list(synsets.table()), False
+        for path in self.files["val"]:
+            wnids = pc.struct_field(pc.extract_regex(self._paths(path), _VAL), "wnid")
+            table = pa.table({"label": _column(path, self.label), "wnid": wnids})
+            for pair in table.group_by(["label", "wnid"]).aggregate([]).to_pylist():
+                label, wnid = pair["label"], pair["wnid"]
+                if wnid is None or label not in range(len(known)) or wnid not in ("", known[label]):
+                    return False
+                told = told or bool(wnid)
+        return told or self._first_images == synsets.FIRST_IMAGES
 
     def _label_bounds(self, split: str) -> tuple[int, int]:
         values = self._labels[split]
@@ -183,7 +212,9 @@ class ParquetSource(Source):
         return bounds["min"] or 0, bounds["max"] or 0
 
     def _check_classes(self) -> None:
-        for split in ("train", "val"):
+        if self.val_only and self.subset:
+            return  # ImageNet's 1000, whichever are shown
+        for split in self.required:
             present = set(pc.unique(self._labels[split]).to_pylist())
             empty = [name for label, name in enumerate(self.classes) if label not in present]
             if empty:

@@ -17,10 +17,11 @@ from typing import IO
 
 import numpy as np
 
+from vggrepro import synsets
 from vggrepro.errors import InputError
 from vggrepro.progress import Track
 from vggrepro.sources.archives import Members, members
-from vggrepro.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example, Source, digest, some
+from vggrepro.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, VAL_ONLY, Example, Source, digest, some
 
 SPLITS = {"train": TRAIN_NAMES, "val": VAL_NAMES, "test": ("test", "testing")}
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -49,17 +50,19 @@ class WebDatasetSource(Source):
     A tar's split is a word of its name (`train-0000.tar`, `imagenet1k-validation-00.tar`) or its folder's name.
     Without a validation split, `test` serves as one; beside one, test images need no label. Classes are named by
     `classes.txt` (a name a line) or `classes.tsv` (label, wnid, words) in the folder, by the wnids with which all
-    training keys start, or by their numbers.
+    training keys start, or by their numbers. `val_only` asks for validation tars alone; ImageNet's are known by names
+    and labels of the first images.
     """
 
     layout = "a folder of WebDataset tars (train-0000.tar …, val-0000.tar …)"
 
     @classmethod
-    def recognises(cls, folder: Path) -> bool:
+    def recognises(cls, folder: Path, val_only: bool = False) -> bool:
         return any(_split_of(path, folder) for path in _tars(folder))
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, val_only: bool = False) -> None:
         self.folder = folder.resolve()
+        self.val_only = val_only
         self.name = self.folder.name
         self.description = f"WebDataset tars {self.folder}"
         files = self._find_files()
@@ -69,9 +72,14 @@ class WebDatasetSource(Source):
             for split, path in ((split, path) for split, paths in files.items() for path in paths):
                 self.shards[split].append(_index(path, labelled=split != "test"))
                 track.advance(1)
+        if val_only and self._is_imagenets():
+            listed = list(synsets.table()), [synset.words for synset in synsets.table().values()]
+            self.name, self.subset = "imagenet", synsets.subset(None, self.count("val"))
+            self.devkit_ids = synsets.devkit_ids(listed[0])
         self._check_labels(len(listed[0]) if listed else None)
         self.classes, self.words = self._class_names(listed)
-        self._check_classes()
+        if not self.subset:
+            self._check_classes()
         self._distinct = {split: _distinct(shards) for split, shards in self.shards.items()}
 
     def _find_files(self) -> dict[str, list[Path]]:
@@ -85,12 +93,24 @@ class WebDatasetSource(Source):
         if not splits["val"]:
             splits["val"], splits["test"] = splits["test"], []
         for split, names in (("train", TRAIN_NAMES), ("val", (*VAL_NAMES, "test"))):
-            if not splits[split]:
+            if split in self.required and not splits[split]:
+                without = f"; without any, {VAL_ONLY}" if split == "train" and splits["val"] else ""
                 raise InputError(
                     f"prepare: {self.folder}: no {' or '.join(names)} tars among {some([p.name for p in tars])}; "
-                    "names contain their split, such as train-0000.tar"
+                    f"names contain their split, such as train-0000.tar{without}"
                 )
-        return {split: paths for split, paths in splits.items() if paths}
+        return {split: paths for split, paths in splits.items() if paths and not (self.val_only and split != "val")}
+
+    def _is_imagenets(self) -> bool:
+        """Whether val is ImageNet's by all names, and in the order of wnids by its first images."""
+        first: dict[int, int] = {}
+        for shard in self.shards["val"]:
+            for row, label in enumerate(shard.labels.tolist()):
+                if (number := synsets.val_number(shard.images.name(row).rpartition("/")[2])) is None:
+                    return False
+                if number in synsets.FIRST_IMAGES:
+                    first[number] = label
+        return first == synsets.FIRST_IMAGES
 
     def _listed_names(self) -> tuple[list[str], list[str]] | None:
         """Class names and words (maybe none) from a file in the folder, in the order of labels."""
@@ -110,16 +130,17 @@ class WebDatasetSource(Source):
 
     def _check_labels(self, classes: int | None) -> None:
         """Refuses labels outside the `classes` that are listed or, without a list, gaps in those of train."""
-        for split in ("train", "val"):
+        own = self.required[0]
+        for split in self.required:
             if not self.count(split):
                 raise InputError(f"prepare: {self.folder}: its {split} tars hold no sample; download them again")
         if classes is None:
-            present = np.unique(_labels(self.shards["train"]))
+            present = np.unique(_labels(self.shards[own]))
             present = present[present >= 0]  # a negative one is reported below
             gaps = np.flatnonzero(present != np.arange(len(present)))
             if len(gaps):
                 raise InputError(
-                    f"prepare: {self.folder}: train has no image of label {gaps[0]} but some of {present[-1]}; "
+                    f"prepare: {self.folder}: {own} has no image of label {gaps[0]} but some of {present[-1]}; "
                     "number the classes from 0 without gaps, or list them all in classes.txt"
                 )
             classes = len(present)
@@ -134,14 +155,16 @@ class WebDatasetSource(Source):
                     )
 
     def _class_names(self, listed: tuple[list[str], list[str]] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        wnids = _wnids(self.shards["train"])
+        own = self.shards[self.required[0]]
+        wnids = _wnids(own)
         if listed:
             names, words = listed
         else:
-            names, words = [str(label) for label in np.unique(_labels(self.shards["train"]))], []
+            names, words = [str(label) for label in np.unique(_labels(own))], []
         if wnids and not any(_WNID.fullmatch(f"{name}_".encode()) for name in names):
             names, words = [wnids.get(label, name) for label, name in enumerate(names)], names if listed else []
-        for split, found in (("train", wnids), ("val", _wnids(self.shards["val"]))):
+        for split in self.required:
+            found = _wnids(self.shards[split])
             for label, wnid in sorted(found.items() if wnids else ()):
                 if names[label] != wnid:
                     raise InputError(
@@ -153,7 +176,7 @@ class WebDatasetSource(Source):
         return tuple(names), tuple(words)
 
     def _check_classes(self) -> None:
-        for split in ("train", "val"):
+        for split in self.required:
             count = np.bincount(_labels(self.shards[split]), minlength=len(self.classes))
             empty = [name for label, name in enumerate(self.classes) if not count[label]]
             if empty:
