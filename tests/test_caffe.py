@@ -300,6 +300,28 @@ def test_cut_and_damaged_files_are_named(model: Path, tmp_path: Path) -> None:
         read(place, "D")
 
 
+def test_advice_for_a_damaged_file_is_that_for_its_maker(model: Path, tmp_path: Path) -> None:
+    """The authors' sizes are named for files that say they are the authors', whatever their length."""
+
+    def complaint(data: bytes, name: str) -> str:
+        place = tmp_path / name
+        place.write_bytes(data)
+        with pytest.raises(InputError) as error:
+            read(place, "D")
+        text = str(error.value)
+        return text.removeprefix(f"{place}: is a damaged or cut caffemodel (").partition("); ")[2]
+
+    message = PACKED["NetParameter"].FromString(model.read_bytes())
+    message.name = "mine"
+    data = message.SerializeToString() + b"x"
+    assert complaint(data, "x") == "copy or download it again"
+    (tmp_path / "own.json").write_text("{}")
+    assert complaint(data, "own") == "copy it or export the run again"
+    message.name = "VGG_ILSVRC_19_layers"
+    data = message.SerializeToString()[:-1]
+    assert complaint(data, "x") == f"it has {len(data):,} bytes, the authors' has 574,671,192: download it again"
+
+
 def test_nesting_and_numbers_of_fields_are_bounded() -> None:
     with pytest.raises(WireError, match="nested more than 64 deep"):
         caffe.parse(memoryview(b"\x0b" * 1_000_000))

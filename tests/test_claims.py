@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vggrepro import paper, posteriors
-from vggrepro.claims import Finding, csv_text, document, evaluate_claims, frame, markdown, p_text
+from vggrepro.claims import Finding, csv_text, document, evaluate_claims, frame, markdown, p_text, tally
 from vggrepro.cli import app, main
 from vggrepro.dataset import Dataset
 from vggrepro.files import sha256
@@ -23,6 +23,7 @@ from vggrepro.paper_claims import Kind, claims, margins
 from vggrepro.posteriors import Batch, Origin
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import Shelf
+from vggrepro.verdicts import Outcome
 
 IMAGES, CLASSES = 2000, 7
 LABELS = np.arange(IMAGES, dtype=np.int32) % CLASSES
@@ -163,6 +164,24 @@ def test_planted_differences_have_their_verdicts(tmp_path: Path) -> None:
     assert depth.deciding.pair.label == "C 256 against B 256"
 
 
+def test_verdicts_of_comparisons_are_counted_in_words() -> None:
+    (claim,) = (claim for claim in claims() if claim.number == 2)
+
+    def of(verdict: str, *verdicts: str) -> Finding:
+        outcomes = zip(claim.pairs, verdicts, strict=False)
+        return Finding(claim, tuple(Outcome(pair, (), word) for pair, word in outcomes), verdict)
+
+    assert tally(of("not run", "not run", "not run")) == "not run"
+    assert tally(of("contradicted", "holds", "contradicted", "not decided", "contradicted")) == (
+        "contradicted (of 4 comparisons: 2 contradicted, 1 holds, 1 not decided)"
+    )
+    assert tally(of("not decided", "holds", "holds", "not decided")) == (
+        "not decided (of 3 comparisons: 2 hold, 1 not decided)"
+    )
+    assert tally(of("not decided", "holds", "not run")) == "holds so far (of 2 comparisons: 1 holds, 1 not run)"
+    assert tally(of("not decided", "holds", "not run", "not decided")).startswith("not decided (")
+
+
 def test_a_small_difference_is_not_decided(tmp_path: Path) -> None:
     plant(tmp_path, Run("B", S256), 256, range(200))
     plant(tmp_path, Run("C", S256), 256, [*range(8, 200), 300, 301])  # 8 images better, 2 worse: p = 0.11
@@ -182,7 +201,7 @@ def test_several_q_are_averaged_before_they_are_compared(tmp_path: Path) -> None
     assert (first.tests[0].comparison.only_a, first.tests[0].comparison.only_b) == (0, 80)
     assert first.verdict == "holds"
     assert {outcome.verdict for outcome in others} == {"not run"}
-    assert found.verdict == "not decided"
+    assert (found.verdict, found.standing) == ("not decided", "holds so far")
 
 
 def test_the_shallow_net_by_its_centre_crop(tmp_path: Path) -> None:
@@ -308,10 +327,7 @@ def test_the_command_prints_both_formats(dataset: Dataset, tmp_path: Path) -> No
     ("words", "said"),
     [
         ([], "vggrepro: no run in none; give --runs the folder of your runs, or train one: 'vggrepro train A'"),
-        (
-            ["--format", "html"],
-            "vggrepro: --format html: claims are printed as md or csv; the report has them as a page",
-        ),
+        (["--format", "html"], "vggrepro: Invalid value for '--format': 'html' is not one of 'md', 'csv' (see --help)"),
     ],
 )
 def test_the_command_refuses(

@@ -261,6 +261,11 @@ def test_folder_that_cannot_be_written(vggrepro: Call, dataset: Dataset) -> None
     refused(vggrepro("prepare", "--to", "plain/data"), "plain/data", "can be written")
 
 
+def test_a_value_that_is_no_choice(vggrepro: Call) -> None:
+    result = vggrepro("report", "--format", "nope")
+    refused(result, "Invalid value for '--format': 'nope' is not one of 'md', 'html', 'latex', 'csv' (see --help)")
+
+
 def test_one_image_and_its_slips(vggrepro: Call, dataset: Dataset, photos: Path) -> None:
     assert vggrepro("train", "A", *FAST)[0] == 0
     image, folder = str(photos / "val" / "bee" / "0.jpg"), Path("folder")

@@ -100,7 +100,7 @@ def test_torchvision_made_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> 
 def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["torch>=2.6", "pandas>=2.2", "scipy>=1.11", 'onnx>=1.16; extra == "onnx"', 'h5py; extra == "keras"']
     lines += ['vggrepro[onnx]; extra == "dev"', 'pytest>=8; extra == "dev"']
-    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: lines)
+    monkeypatch.setattr(doctor, "declared", lambda: lines)
     versions = {"torch": "2.15.0+cu128", "pandas": "2.1.4", "h5py": "3.1"}
     monkeypatch.setattr(doctor, "installed", versions.get)
     found = doctor.packages()
@@ -110,6 +110,30 @@ def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     found = doctor.extras()
     assert found.result == "onnx: lacks onnx; keras: there"
     assert found.advice == "pip install 'vggrepro[onnx]', if you want them"
+
+
+def test_a_checkout_says_its_requirements_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata of an editable install may be older than the extras."""
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["torch>=2.6"])
+    assert doctor.declared(tmp_path) == ["torch>=2.6"]
+    text = '[project]\nname = "NAME"\ndependencies = ["pandas>=2.2"]\n[project.optional-dependencies]\n'
+    text += """fast = ["x>=4; platform_machine in 'x86_64' and sys_platform != 'darwin'"]\n"""
+    for name, expected in (("vggrepro", ["pandas", "x"]), ("other", ["torch"])):
+        (tmp_path / "pyproject.toml").write_text(text.replace("NAME", name))
+        lines = doctor.declared(tmp_path)
+        monkeypatch.setattr(doctor, "declared", lambda lines=lines: lines)
+        monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
+        monkeypatch.setattr(doctor.sys, "platform", "linux")
+        assert [package for package, _, _ in doctor.requirements()] == expected
+        monkeypatch.setattr(doctor.platform, "machine", lambda: "aarch64")
+        assert [package for package, _, _ in doctor.requirements()] == expected[:1]
+        monkeypatch.undo()
+        monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["torch>=2.6"])
+
+
+def test_this_checkouts_extras_are_listed() -> None:
+    extras = {extra for _, _, extra in doctor.requirements()}
+    assert {"", "onnx", "keras", "tensorboard", "dev"} <= extras
 
 
 @pytest.mark.parametrize(("text", "expected"), [("2.15.0+cu128", (2, 15, 0)), ("3.0", (3, 0)), ("1.0.0rc1", (1, 0, 0))])

@@ -134,6 +134,44 @@ def test_depth_shows_ours_filled_and_the_papers_hollow() -> None:
     assert sum(not sign[2] for sign in drawn.values()) == 12
 
 
+def test_the_papers_lines_of_three_training_scales_keep_apart() -> None:
+    frame = table3({("D", scale): 25.0 for scale in figures.MARKERS})
+    lines = [
+        line for line in figures.against_depth(frame, TOP1).axes[0].get_lines() if line.get_color() == figures.MUTED
+    ]
+    broken = [line.get_linestyle() for line in lines if line.is_dashed()]
+    assert len(broken) == 3
+    assert len(set(map(str, figures.PAPER_DASHES.values()))) == 3
+    assert set(figures.PAPER_DASHES) == set(figures.MARKERS)
+
+
+def test_legends_are_no_wider_than_their_figures() -> None:
+    frame = table3({(net, scale): 25.0 for net in paper.NETS for scale in figures.MARKERS})
+    rows = [(nets, method, 25.0, 24.0) for nets in ("D", "E", "D + E") for method in figures.METHODS]
+    bars = pd.DataFrame(rows, columns=["nets", "method", TOP1, f"{TOP1}_paper"])
+    points = pd.DataFrame({"net": list(figures.COLOURS), "S": [*figures.MARKERS, *[""] * 5], "ours": 1.0, "paper": 2.0})
+    sides = {"difference": 1.0, "low": 0.0, "high": 2.0, "difference_paper": 0.0, "verdict": "holds"}
+    longest = "10. D + E multi-crop & dense against D multi-crop & dense, top-1"
+    forest = pd.DataFrame([{"label": longest, **sides, "claimed_low": -math.inf, "claimed_high": 0.0}])
+    epochs = pd.DataFrame({"epoch": [1.0], "top1_error": [50.0]})
+    names = [f"{net}-256-512-fc" for net in "CDE"]
+    for figure in (
+        figures.against_depth(frame, TOP1),
+        figures.against_training_scale(frame, TOP1),
+        figures.against_test_scale(frame[frame["net"] == "D"].assign(Q=256), TOP1),
+        figures.methods(bars, TOP1),
+        figures.agreement(points),
+        figures.forest(forest),
+        figures.all_runs(dict.fromkeys(names, epochs), {name: (name[0], "[256;512]") for name in names}),
+    ):
+        figures.svg(figure)  # lays it out
+        width = figure.bbox.width
+        for one in (*figure.legends, *figure.axes[0].texts):
+            box = one.get_window_extent()
+            assert box.x0 >= 0, one
+            assert box.x1 <= width, one
+
+
 def test_training_scales_are_of_nets_with_several() -> None:
     figure = figures.against_training_scale(table3({("D", "256"): 27.5, ("D", "384"): 26.5}), TOP1)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["256", "384", "[256;512]"]
@@ -196,9 +234,13 @@ def test_names_of_runs_are_taken_as_they_are() -> None:
 def test_differences_stand_in_order_with_their_intervals() -> None:
     frame = pd.DataFrame(
         {"label": ["one", "two"], "difference": [-1.0, 2.0], "low": [-2.0, 1.0], "high": [0.5, 4.0],
-         "difference_paper": [-0.5, math.nan], "verdict": ["not decided", "contradicted"]}
+         "difference_paper": [-0.5, math.nan], "verdict": ["not decided", "contradicted"],
+         "claimed_low": [-math.inf, -0.5], "claimed_high": [0, 0.5]}
     )  # fmt: skip
     axes = figures.forest(frame).axes[0]
+    left = axes.get_xlim()[0]
+    bands = [(bar.get_x(), bar.get_width(), bar.get_y() + bar.get_height() / 2) for bar in axes.patches]
+    assert bands == [(left, -left, 0), (-0.5, 1, 1)]
     assert [text.get_text() for text in axes.texts] == ["one", "two"]
     assert axes.yaxis_inverted()
     whiskers = [path.get_segments()[0][:, 0].tolist() for path in axes.collections]

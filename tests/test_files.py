@@ -42,6 +42,21 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
+def test_folders_that_take_no_files(tmp_path: Path) -> None:
+    """Linux says "not found" of what cannot be made in /proc; a file that the block misses is a bug and stays one."""
+    if sys.platform != "linux":
+        pytest.skip("/proc is Linux's")
+    for path in (Path("/proc/x.onnx"), Path("/proc/nope/x.onnx")):
+        with pytest.raises(InputError) as caught:
+            files.write_text(path, "text")
+        assert str(caught.value) == f"{path}: its folder takes no files; give a path that can be written"
+    with pytest.raises(FileNotFoundError), files.atomic(tmp_path / "a"):
+        (tmp_path / "missing").read_text()
+    with pytest.raises(FileNotFoundError), files.atomic(tmp_path / "a"):
+        pass  # writes nothing
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_file_appears_only_when_the_block_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with files.atomic(path) as temporary:

@@ -104,10 +104,10 @@ def test_an_unknown_file_says_what_is_not_known(vggrepro: Call, model: Path) -> 
     assert (code, out) == (0, "runs/D-caffe\n")
     digest = hashlib.sha256(model.read_bytes()).hexdigest()[:16]
     assert err.splitlines() == [
-        "note: its mean is not in the file: the authors' is taken (BGR 103.939, 116.779, 123.68)",
-        f"note: no published file has its hash (sha256 {digest}…): trained elsewhere: the Caffe model bird",
+        "note: its mean and scale are not in the file: the authors' are taken (BGR 103.939, 116.779, 123.68; scale 1)",
+        f"note: no published file has its hash (sha256 {digest}…): trained elsewhere: the Caffe model bird.caffemodel",
         "note: its training scale is not known: evaluate takes Q for S = 256; --scale says it",
-        "D-caffe: trained elsewhere: the Caffe model bird; next: vggrepro evaluate D-caffe",
+        "D-caffe: trained elsewhere: the Caffe model bird.caffemodel; next: vggrepro evaluate D-caffe",
     ]
     assert RunFolder(Path("runs/D-caffe")).config()["scale"] == "256"
 
@@ -156,12 +156,12 @@ def test_nothing_is_overwritten_unasked(vggrepro: Call, model: Path, tmp_path: P
     code, out, err = vggrepro("import", "D", str(other), "--as", "mine")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == (
-        "vggrepro: runs/mine holds imported weights (trained elsewhere: the Caffe model bird); give another name with "
-        "--as, or --replace"
+        "vggrepro: runs/mine holds imported weights (trained elsewhere: the Caffe model bird.caffemodel); give another "
+        "name with --as, or --replace"
     )
     assert path.stat().st_mtime_ns == first
     assert vggrepro("import", "D", str(other), "--as", "mine", "--replace")[0] == 0
-    assert RunFolder(Path("runs/mine")).config()["origin"] == "trained elsewhere: the Caffe model other"
+    assert RunFolder(Path("runs/mine")).config()["origin"] == "trained elsewhere: the Caffe model other.caffemodel"
     trained = Path("runs/D-384")
     trained.mkdir()
     own = {"net": "D", "scale": "384", "crop": 64, "width": 1, "classes": 6, "mean_rgb": [1, 2, 3], "input_scale": 1}
@@ -231,6 +231,7 @@ def test_places_that_are_no_files(tmp_path: Path) -> None:
     for path, message in (
         (tmp_path, "is a folder; give a file of weights"),
         (tmp_path / "x", "does not exist; give a file of weights, or timm:NAME"),
+        ("https://host/x.pth", "is an address; download the file and give its path"),
     ):
         with pytest.raises(InputError) as error:
             import_weights("D", path, tmp_path / "runs")

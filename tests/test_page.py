@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -25,16 +26,17 @@ from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.files import sha256
-from vggrepro.page.drawings import drawings
-from vggrepro.page.html import Number, escape, plain_table, prose
+from vggrepro.page.drawings import TOP1, agreement_frame, deciding_frame, drawings
+from vggrepro.page.html import Number, escape, minus, plain_table, prose
 from vggrepro.page.material import run_facts
-from vggrepro.page.mistakes import most_confident, pictures
+from vggrepro.page.mistakes import Mistake, most_confident, pictures, whole_rows
 from vggrepro.page.sections import class_words
 from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.posteriors import Batch, Origin
 from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
+from vggrepro.verdicts import HOLDS, Outcome
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -262,6 +264,18 @@ def test_unreadable_weights_cost_their_filters_only(
     assert f"without the first layer of A-256: {folder.weights_path}: " in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(("name", "content"), [("metrics.jsonl", "{}\nnonsense\n"), ("config.json", "[]")])
+def test_a_damaged_run_costs_its_own_training_only(
+    tmp_path: Path, data: Dataset, capsys: pytest.CaptureFixture[str], name: str, content: str
+) -> None:
+    make_run(tmp_path, "A-256", Run("A", S256))
+    (make_run(tmp_path, "B-256", Run("B", S256)).path / name).write_text(content)
+    text = stage.page(tmp_path, data)
+    assert "Training of A-256" in text
+    assert "Training of B-256" not in text
+    assert "without the training of B-256" in " ".join(capsys.readouterr().err.split())
+
+
 def test_two_reproductions_stand_side_by_side(small: Path, runs: Path, data: Dataset) -> None:
     text = stage.page(small, data, against=runs)
     reader = Reader(text[text.index('<section id="against"') : text.index('<section id="errors"')])
@@ -322,6 +336,48 @@ def test_classes_are_called_by_their_first_word() -> None:
     data = Dataset(Path(), "x", ("n01443537", "mine"), {}, (0,), ((0,),), (0,), "demo", "", "", ("n01443537", "mine"))
     assert class_words(data) == ["goldfish", "mine"]
     assert class_words(dataclasses.replace(data, words=("fish, pet", ""))) == ["fish", "mine"]
+
+
+def test_mistakes_fill_their_rows() -> None:
+    one = Mistake(0.5, 0, "a", 0, 1, 0.1)
+    assert [len(whole_rows([one] * count)) for count in (0, 1, 5, 6, 7, 12, 19, 24)] == [0, 1, 5, 6, 6, 12, 18, 24]
+
+
+def test_negative_numbers_have_a_true_minus(text: str) -> None:
+    assert minus("-1.5 [-2.0; -1.0]") == "−1.5 [−2.0; −1.0]"
+    assert minus("A-9, 256-512, +1") == "A-9, 256-512, +1"
+    words = Reader(text[text.index('<section id="claims"') : text.index('<section id="training"')]).text
+    assert "−" in words
+    assert not re.search(r"(?<!\w)-\d", re.sub(r"class=.*?>", "", words))
+
+
+def test_rows_that_two_tables_share_count_once(runs: Path, data: Dataset) -> None:
+    material = stage.gather(runs, data, images=False)
+    frame = agreement_frame(material)
+    # Table 3: A, D at three S; Table 4: D at three S; Table 5: D's two other methods (dense is Table 4's).
+    assert len(frame) == 4 + 3 + 2
+    filled = sum(int(material.table(number).frame[TOP1].notna().sum()) for number in (3, 4, 5, 6))
+    assert filled == len(frame) + 1
+
+
+def test_claims_stand_with_what_they_expect_and_how_much_was_tested(text: str, runs: Path, data: Dataset) -> None:
+    findings = stage.gather(runs, data, images=False).document.findings
+    frame = deciding_frame(findings)
+    assert frame["label"].str.match(r"\d+\. .* against .*, top-[15]$").all()
+    assert set(zip(frame["claimed_low"], frame["claimed_high"], strict=True)) == {(-math.inf, 0.0)}
+    tested = next(finding for finding in findings if finding.claim.number == 1)
+    pair = tested.claim.pairs[0]
+    test = next(test for finding in findings for outcome in finding.outcomes for test in outcome.tests)
+    planted = dataclasses.replace(
+        tested, outcomes=(Outcome(pair, (dataclasses.replace(test, margin=0.6),), HOLDS),), verdict=HOLDS
+    )
+    row = deciding_frame([planted]).iloc[0]
+    assert row["label"] == f"1. A-LRN 256 against A 256, {test.measure} (errs no less)"
+    assert (row["claimed_low"], row["claimed_high"]) == (-0.6, math.inf)
+    words = Reader(text).text
+    assert "First − second: left of zero the first errs less." in words
+    assert "6 comparisons (4 tests): " in words  # scale jitter by top-1 and top-5, D alone
+    assert "E against A: +10.8 million parameters; the paper +11." in words
 
 
 def test_figures_have_names_fit_for_files(runs: Path, data: Dataset) -> None:
@@ -446,7 +502,7 @@ def test_claims_sort_by_their_differences(show: Any) -> None:
     claim = "#claims ol > li:nth-child(6)"  # scale jitter: C and E did not run
     tab.locator(f"{claim} thead th", has_text="Δ ours").get_by_role("button").click()
     cells = [text.split(" ")[0] for text in column(tab, claim, 3)]
-    numbers = [float(text) for text in cells if text != "–"]
+    numbers = [float(text.replace("−", "-")) for text in cells if text != "–"]
     assert len(numbers) > 2
     assert numbers == sorted(numbers)
     assert cells[len(numbers) :] == ["–"] * (len(cells) - len(numbers))
@@ -468,6 +524,20 @@ def test_nothing_but_tables_scrolls_sideways(show: Any, width: int) -> None:
         assert box.evaluate("one => one.scrollWidth > one.clientWidth && one.clientWidth < innerWidth")
         letters = "all => Math.min(...all.map(one => one.getBoundingClientRect().height))"
         assert tab.locator("#depth-top-1 svg text").evaluate_all(letters) >= 9
+
+
+def test_claims_stand_beside_their_figure_where_there_is_room(show: Any) -> None:
+    boxes = "all => all.map(one => one.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])"
+    for width in (390, 1280):
+        tab = show(viewport={"width": width, "height": 844})
+        tab.locator("#claims li:first-child details").evaluate("one => one.open = true")
+        reading, forest, *cards = tab.locator(
+            "#claims .claims > div:first-child, #claims figure, #claims ol > li"
+        ).evaluate_all(boxes)
+        assert (forest[0] >= reading[2]) == (width == 1280)
+        for left, top, right, bottom in [reading, *cards]:
+            apart = right <= forest[0] or left >= forest[2] or bottom <= forest[1] or top >= forest[3]
+            assert apart, (width, left, top)
 
 
 CONTRAST = """() => {

@@ -7,38 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 from vggrepro import __version__, fusion, paper, posteriors
 from vggrepro.errors import InputError
+from vggrepro.runs import RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vggrepro.exporting import Trained
-    from vggrepro.runs import RunFolder
 
 RECIPE = {  # values of the recipe that a reader asks for first
     "preset": "preset",
     "batch": "batch",
-    "learning_rate": "learning rate",
     "momentum": "momentum",
     "weight_decay": "weight decay",
     "dropout": "dropout",
-    "initialisation": "initialisation",
     "schedule": "schedule",
 }
 
 
-def card(run: RunFolder, trained: Trained, to: str, path: Path) -> str:
-    """The card of a run's net, exported as `to` to `path`."""
+def card(run: RunFolder, trained: Trained, to: str, path: Path, dense: bool = False) -> str:
+    """The card of a run's net, exported as `to` (onnx: perhaps `dense`) to `path`."""
     config = trained.config
+    command = f"vggrepro export {trained.run} --to {to}" + (" --dense" if dense else "")
     parts = [
         f"# {trained.run}: net {trained.net} of *Very Deep Convolutional Networks for Large-Scale Image Recognition*",
-        f"Written by `vggrepro export {trained.run} --to {to}` ({__version__}). It is one of Table 1 of Simonyan & "
-        "Zisserman, arXiv 1409.1556; the weights are not the authors' unless it says so below.",
+        f"Written by `{command}` ({__version__}). Net {trained.net} is one of Table 1 of Simonyan & Zisserman, "
+        "arXiv 1409.1556; the weights are not the authors' unless it says so below.",
         "## Net and input",
-        _lines(_net(trained, path)),
+        _lines(_net(trained, path) | _input(trained, to, dense)),
         "## Training",
         _lines(_training(run, config)),
         "## Errors",
         _errors(run, trained),
         "## Limits",
-        _lines(_limits(trained)),
+        _lines(_limits(trained, dense)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -49,32 +50,96 @@ def _lines(values: dict[str, str]) -> str:
 
 def _net(trained: Trained, path: Path) -> dict[str, str]:
     count = paper.parameter_count(trained.net, trained.classes, trained.crop, trained.width)
-    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (trained.mean, trained.std))
-    rgb = ", ".join(f"{value:.6g}" for value in trained.mean_rgb)
     return {
         "file": f"`{path.name}`",
+        "weights": f"SHA-256 of the run's weights.safetensors `{trained.weights_hash}`",
         "parameters": f"{count:,}; width {trained.width:g}",
         "classes": str(trained.classes),
-        "input": f"RGB, {trained.crop} × {trained.crop}, (0–255 − ({rgb})) · {trained.input_scale:g}",
-        "the same as torchvision's `Normalize`": f"mean ({mean}), std ({std}), of pixels from 0 to 1",
-        "test image": f"shorter side {trained.test_side} ({trained.resample}, antialiased), then the central crop",
-        "weights": f"SHA-256 of the run's weights.safetensors `{trained.weights_hash}`",
     }
+
+
+def _input(trained: Trained, to: str, dense: bool) -> dict[str, str]:
+    """What this very file takes and gives: where the graph has mean and scale, nobody may apply them again."""
+    crop, q = trained.crop, paper.Scale.parse(trained.scale).middle
+    rgb, mean, std = map(_triple, (trained.mean_rgb, trained.mean, trained.std))
+    ours = f"(0–255 − ({rgb})) · {trained.input_scale:g}"
+    normalize = f"mean ({mean}), std ({std})"
+    result: dict[str, str] = {}
+    if to == "onnx":
+        least = crop // paper.STRIDE * paper.STRIDE
+        size = f"(N, H, W, 3), H and W at least {least}" if dense else f"(N, {crop}, {crop}, 3)"
+        result["input"] = f"`images`, uint8 RGB, {size}: pixels as they are, neither centred nor scaled"
+        result["in the graph"] = f"{ours}, the net, " + ("the mean over positions, " if dense else "") + "soft-max"
+        result["output"] = f"`posterior` and, before the soft-max, `scores`: float32 (N, {trained.classes})"
+    elif to in ("torchvision", "timm"):
+        result["input"] = f"float32 RGB from 0 to 1, (N, 3, {crop}, {crop}), then `Normalize`: {normalize}"
+        result["the same of pixels from 0 to 255"] = ours
+    elif to == "caffe":
+        bgr = _triple(reversed(trained.mean_rgb))
+        result["input"] = f"float32 BGR, (N, 3, {crop}, {crop}), (0–255 − ({bgr})) · {trained.input_scale:g}"
+    else:
+        result["input"] = f"float32 RGB, (N, 3, {crop}, {crop}), {ours}"
+        result["the same as torchvision's `Normalize`"] = f"{normalize}, of pixels from 0 to 1"
+    result["test image"] = f"shorter side {trained.test_side} for Q = {q}, the longer rounded down " + (
+        f"({trained.resample}, antialiased), " + ("whole" if dense else f"then the central crop of {crop} × {crop}")
+    )
+    return result
+
+
+def _triple(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
 
 
 def _training(run: RunFolder, config: dict[str, Any]) -> dict[str, str]:
     if origin := config.get("origin"):
         return {"origin": str(origin)}
     data, recipe = config.get("dataset") or {}, config.get("recipe") or {}
-    start = config.get("start") or {}
+    start, epochs = _history(run, config)
     values = {
         "data": f"{data.get('name', 'not recorded')}, {data.get('train_images', '?')} training images"
         + (f", fingerprint `{data['fingerprint'][:16]}`" if data.get("fingerprint") else ""),
         "training scale S": paper.Scale.parse(str(config["scale"])).label + " (in the paper's pixels)",
-        "start": str(start.get("run") or f"random weights ({start.get('initialisation', 'not recorded')})"),
-        "epochs": str(len(run.metrics())),
+        "start": start,
+        "epochs": epochs,
+        **({"trained layers": "the FC layers alone"} if config.get("fc_only") else {}),
+        "learning rate": f"{config['learning_rate']:g} at first" if "learning_rate" in config else "not recorded",
     }
     return values | {label: f"{recipe[name]}" for name, label in RECIPE.items() if name in recipe}
+
+
+def _history(run: RunFolder, config: dict[str, Any]) -> tuple[str, str]:
+    """What the run started from, back to random weights, and the epochs of each, as far as those runs are there."""
+    starts, epochs = list[str](), [str(len(run.metrics()))]
+    while name := (config.get("start") or {}).get("run"):
+        before = _before(run.path.absolute().parent / str(name), config["start"].get("weights"))
+        if before is None:
+            starts.append(f"{name}, which is not there or was trained again")
+            epochs.insert(0, "unknown")
+            break
+        parent, count = before
+        copied = "all layers"
+        if parent["net"] != config["net"]:
+            fresh = (config.get("recipe") or {}).get("initialisation", "not recorded")
+            copied = f"{', '.join(paper.COPIED_FROM_A)}; the others random, {fresh}"
+        starts.append(f"{name} ({copied})")
+        if parent.get("origin"):
+            starts.append(str(parent["origin"]))
+            break
+        epochs.insert(0, f"{count} ({name})")
+        config = parent
+    else:
+        starts.append(f"random weights ({(config.get('start') or {}).get('initialisation', 'not recorded')})")
+    return " ← ".join(starts), " + ".join(epochs) + (" (this run)" if len(epochs) > 1 else "")
+
+
+def _before(path: Path, weights: str | None) -> tuple[dict[str, Any], int] | None:
+    """Config and epochs of the run that had these weights; None if it is gone, damaged or was trained again."""
+    parent = RunFolder(path)
+    try:
+        config, count = parent.config(), len(parent.metrics())
+    except InputError:
+        return None
+    return (config, count) if parent.finished and parent.weights_hash() == weights else None
 
 
 def _errors(run: RunFolder, trained: Trained) -> str:
@@ -98,10 +163,11 @@ def _errors(run: RunFolder, trained: Trained) -> str:
     return "\n".join([head, "| :-- | :-- | --: | :-- | --: | --: | --: |", *rows])
 
 
-def _limits(trained: Trained) -> dict[str, str]:
+def _limits(trained: Trained, dense: bool) -> dict[str, str]:
     result = {
         "classes": "it knows those it was trained on and gives one of them to any image",
-        "crop": f"the FC layers see {trained.crop} × {trained.crop} pixels; larger images by dense evaluation or crops",
+        "crop": f"the FC layers see {trained.crop} × {trained.crop} pixels; larger images "
+        + ("are seen at positions 32 pixels apart" if dense else "by dense evaluation or crops"),
     }
     if (trained.crop, trained.width) != (paper.CROP, 1):
         result["size"] = (

@@ -249,9 +249,10 @@ def preface(findings: Sequence[Finding]) -> str:
     made = {(o.pair, test.measure): test for f in findings for o in f.outcomes for test in o.tests}
     lines = [
         "A claim holds if all its comparisons do, and is contradicted if one is significantly the other way; shown "
-        "first is the comparison that decides. A comparison has two tests, by top-1 and by top-5 error. Differences are "
-        "first − second in points, negative where the first errs less, with 95 % intervals (Tango). p is of the exact McNemar test on the same images (where nets are to err "
-        f"alike, of a margin of {bounds['top-1']} points top-1, {bounds['top-5']} top-5), after Holm's correction over "
+        "first is the comparison that decides. A test is one comparison by one measure, top-1 or top-5. Differences "
+        "are first − second in points, negative where the first errs less, with 95 % intervals (Tango). p is of the "
+        "exact McNemar test on the same images (where nets are to err alike, of a margin of "
+        f"{bounds['top-1']} points top-1, {bounds['top-5']} top-5), after Holm's correction over "
         f"the {len(made)} tests that ran. The tests take the nets as they were trained, once each: a net trained again "
         "with another seed may differ by more."
     ]
@@ -278,11 +279,15 @@ def _sensitivity(tests: Sequence[Tested]) -> str:
 
 def tally(finding: Finding) -> str:
     """The verdict in words, and where its comparisons differ how many of them have which."""
+    counts = tally_counts(finding)
+    return finding.standing + (f" (of {len(finding.outcomes)} comparisons: {counts})" if counts else "")
+
+
+def tally_counts(finding: Finding) -> str:
+    """How many of a claim's comparisons have which verdict, `2 contradicted, 1 holds`; nothing where all have one."""
     words = [outcome.verdict for outcome in finding.outcomes]
-    if len(set(words)) <= 1:
-        return finding.standing
-    counts = [counted(words.count(word), word) for word in dict.fromkeys(sorted(words))]
-    return f"{finding.standing} (of {len(words)} comparisons: {', '.join(counts)})"
+    counts = [counted(words.count(word), word) for word in sorted(set(words))]
+    return ", ".join(counts) if len(counts) > 1 else ""
 
 
 def counted(count: int, verdict: str) -> str:
@@ -299,12 +304,18 @@ def _summary(finding: Finding) -> dict[str, str]:
         result |= {"by": f"{outcome.pair.label}, {test.measure}", "paper": gap, "ours": _difference(test.comparison)}
         result |= {"p (Holm)": p_text(test.holm)}
     elif finding.parameters:
-        (full, published, _), (first_full, first_published, _) = (finding.parameters[net] for net in ("E", "A"))
-        result |= {"by": "E against A, million parameters", "paper": f"{published - first_published:+.0f}"}
-        result |= {"ours": f"{full - first_full:+.1f}", "p (Holm)": layout.DASH}
+        ours, theirs = growth(finding)
+        result |= {"by": "E against A, million parameters", "paper": f"{theirs:+.0f}", "ours": f"{ours:+.1f}"}
+        result |= {"p (Holm)": layout.DASH}
     else:
         result |= dict.fromkeys(("by", "paper", "ours", "p (Holm)"), layout.DASH)
     return result | {"verdict": tally(finding)}
+
+
+def growth(finding: Finding) -> tuple[float, float]:
+    """Claim 12: the millions of parameters that E has more than A, counted at full size and as printed."""
+    (full, published, _), (first_full, first_published, _) = (finding.parameters[net] for net in ("E", "A"))
+    return full - first_full, published - first_published
 
 
 def _details(finding: Finding) -> str:

@@ -7,13 +7,13 @@ check, so that a broken torch or torchvision is a finding and no traceback.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
 import shutil
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 PYTHON = (3, 11)
 PACKAGE = "vggrepro"
+CHECKOUT = Path(__file__).parents[1]
 SECONDS = 8.0  # for the weights of runs; what does not fit is named
 MEMORY_GB, DISK_GB = 4, 5  # D at width 1: 0.6 GB of weights; while training 1.1 GB a checkpoint, two of them
 DECODED = 8  # images of each split
@@ -141,12 +142,27 @@ def extras() -> Finding:
 
 
 def requirements() -> Iterator[tuple[str, str, str]]:
-    """(package, least version, extra or "") of vggrepro's metadata, as far as they are for this machine."""
-    for line in importlib.metadata.requires(PACKAGE) or ():
+    """(package, least version, extra or "") of what vggrepro asks for, as far as it is for this machine."""
+    for line in declared():
         match = re.match(r"([\w.-]+)(?:\[[^]]*\])?\s*(?:>=\s*([\d.]+))?", line)
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", line)
-        if match and match[1] != PACKAGE and not ("sys_platform" in line and sys.platform == "darwin"):
+        elsewhere = "sys_platform" in line and sys.platform == "darwin"
+        elsewhere |= "platform_machine" in line and platform.machine() not in line
+        if match and match[1] != PACKAGE and not elsewhere:
             yield match[1], match[2] or "0", extra[1] if extra else ""
+
+
+def declared(checkout: Path = CHECKOUT) -> list[str]:
+    """vggrepro's requirements, as metadata writes them.
+
+    A checkout's own pyproject.toml comes first: an editable install's metadata are of the day it was installed.
+    """
+    path = checkout / "pyproject.toml"
+    project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {}) if path.is_file() else {}
+    if project.get("name") != PACKAGE:
+        return importlib.metadata.requires(PACKAGE) or []
+    optional = project["optional-dependencies"].items()
+    return project["dependencies"] + [f'{line}; extra == "{extra}"' for extra, lines in optional for line in lines]
 
 
 def installed(name: str) -> str | None:

@@ -193,7 +193,7 @@ def export(
     if card:
         from vggrepro import card as cards
 
-        write_text(files[-1], cards.card(run, trained, to, path))
+        write_text(files[-1], cards.card(run, trained, to, path, dense))
     size = sum(file.stat().st_size for file in files) / 1e6
     say(f"export {run.name}: {to}, {size:,.1f} MB; input: {_input_line(trained, to)}")
     return files

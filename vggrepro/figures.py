@@ -38,10 +38,12 @@ COLOURS = {
 }
 MARKERS = {"256": "o", "384": "s", "[256;512]": "D"}
 DASHES: dict[str, Any] = {"256": "-", "384": (0, (4, 1.5)), "[256;512]": (0, (1, 1))}
+PAPER_DASHES: dict[str, Any] = {"256": (0, (6, 2)), "384": (0, (3, 1.5, 1, 1.5)), "[256;512]": (0, (1, 1.5))}
 MEASURES = {"top1_val_error": "top-1 error (%)", "top5_val_error": "top-5 error (%)"}
-WIDTH, HEIGHT = 4.4, 3.1  # inches: a card's width on the page, so that letters keep their size
+WIDTH, HEIGHT = 4.0, 3.1  # inches: a card's width on the page, so that letters keep their size
+WIDE = 4.4  # of the claims, which have a wider card and longer labels
 STYLE: dict[Any, Any] = {
-    "font.size": 9,
+    "font.size": 9.5,
     "text.color": INK,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -57,7 +59,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "lines.linewidth": 1.4,
     "lines.markersize": 5.5,
     "figure.facecolor": "none",
@@ -112,8 +114,8 @@ def weight_layers(net: str) -> int:
     return sum(isinstance(layer, paper.Conv) for block in paper.blocks(net) for layer in block) + 3
 
 
-def _figure(height: float = HEIGHT) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def _figure(height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
@@ -152,13 +154,20 @@ def _handle(label: str, shape: str = "o", shade: str = MUTED, hollow: bool = Fal
 
 
 def _ours_and_paper(scales: list[str]) -> list[Line2D]:
-    """What filled and hollow mean, and the markers of these scales."""
+    """What filled and hollow mean, and of these scales the markers and the paper's lines."""
     handles = [_handle("ours, 95 %", line="-"), _handle("the paper", hollow=True, line="--")]
-    return handles + [_handle(f"S = {scale}", marker(scale)) for scale in scales]
+    return handles + [_handle(f"S = {s}", marker(s), hollow=True, line=PAPER_DASHES.get(s, "--")) for s in scales]
 
 
 def _legend(figure: Figure, handles: list[Line2D], columns: int = 4) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.8, columnspacing=1.2)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        handlelength=2.2,
+        handletextpad=0.5,
+        columnspacing=0.8,
+    )
 
 
 @styled
@@ -171,7 +180,8 @@ def against_depth(frame: pd.DataFrame, measure: str) -> Figure:
         lines = frame[frame["S"] == scale].set_index("net")
         order = [net for net in nets if net in lines.index]
         places = np.array([nets.index(net) for net in order]) + _beside(scale, scales)
-        axes.plot(places, lines.loc[order, f"{measure}_paper"], "--", color=MUTED, linewidth=0.8)
+        dash = PAPER_DASHES.get(scale, "--")
+        axes.plot(places, lines.loc[order, f"{measure}_paper"], linestyle=dash, color=MUTED, linewidth=1)
         ran = np.isfinite(lines.loc[order, measure].to_numpy(float))
         axes.plot(places[ran], lines.loc[order, measure][ran], "-", color=MUTED, linewidth=1)
         for net, place in zip(order, places, strict=True):
@@ -201,7 +211,7 @@ def against_training_scale(frame: pd.DataFrame, measure: str) -> Figure:
     axes.set_xticks(range(len(scales)), scales)
     axes.set(xlabel="training scale S", ylabel=MEASURES[measure], xlim=(-0.3, len(scales) - 0.7))
     handles = [_handle(net, shade=colour(net), line="-") for net in nets]
-    _legend(figure, [*handles, *_ours_and_paper([])], 5)
+    _legend(figure, [*handles, *_ours_and_paper([])], 3)
     return figure
 
 
@@ -220,7 +230,7 @@ def against_test_scale(frame: pd.DataFrame, measure: str) -> Figure:
     # Scales are often 32 apart: a curve of many has ticks where letters fit.
     axes.set_xticks(ticks if len(ticks) <= 7 else ticks[:: -(-len(ticks) // 7)])
     axes.set(xlabel="test scale Q", ylabel=MEASURES[measure])
-    _legend(figure, handles, 3)
+    _legend(figure, handles, 2)
     return figure
 
 
@@ -247,7 +257,7 @@ def methods(frame: pd.DataFrame, measure: str) -> Figure:
     handles = [Line2D([], [], color=MUTED, marker="s", linestyle="none", markersize=7, alpha=strength, label=method)
                for method, strength in METHODS.items()]  # fmt: skip
     handles.append(Line2D([], [], color=INK, marker="_", markersize=11, linestyle="none", label="the paper"))
-    _legend(figure, handles)
+    _legend(figure, handles, 2)
     return figure
 
 
@@ -261,7 +271,7 @@ def _bar(axes: Axes, x: float, row: pd.Series, measure: str, shade: str, strengt
         if np.isfinite([low, high]).all():
             axes.errorbar(x, value, [[value - low], [high - value]], fmt="none", ecolor=INK, elinewidth=1, capsize=2)
             top = high
-        axes.annotate(f"{value:.1f}", (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(f"{value:.1f}", (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=8.5)
     axes.plot(x, row[f"{measure}_paper"], "_", color=INK, markersize=13, markeredgewidth=1.4)
 
 
@@ -280,7 +290,7 @@ def agreement(frame: pd.DataFrame) -> Figure:
     nets = [net for net in COLOURS if net in set(frame["net"])]
     handles = [_handle(net or "fused", "o" if net else "*", colour(net)) for net in nets]
     handles += [_handle(f"S = {scale}", shape) for scale, shape in MARKERS.items() if scale in set(frame["S"])]
-    _legend(figure, handles, 5)
+    _legend(figure, handles, 4)
     return figure
 
 
@@ -291,11 +301,12 @@ VERDICTS = {"holds": COLOURS["B"][0], "contradicted": COLOURS["D"][0]}  # any ot
 def forest(frame: pd.DataFrame) -> Figure:
     """Differences with intervals, a line a comparison.
 
-    Columns label, difference, low, high (points), difference_paper, verdict.
+    Columns label, difference, low, high (points), difference_paper, verdict; claimed_low, claimed_high (points, maybe
+    infinite): where the claim has the difference.
     """
-    figure, axes = _figure(0.8 + 0.4 * len(frame))
-    axes.axvline(0, color=MUTED, linewidth=1)
+    figure, axes = _figure(1.0 + 0.4 * len(frame), WIDE)
     for place, row in enumerate(frame.to_dict("records")):
+        axes.plot([0, 0], [place - 0.2, place + 0.2], color=MUTED, linewidth=1)  # not through the labels
         shade, value = VERDICTS.get(row["verdict"], MUTED), row["difference"]
         whisker = [[value - row["low"]], [row["high"] - value]]
         axes.errorbar(value, place, xerr=whisker, fmt="o", color=shade, elinewidth=1.4, capsize=2.5, zorder=3)
@@ -306,15 +317,24 @@ def forest(frame: pd.DataFrame) -> Figure:
             row["label"],
             transform=axes.get_yaxis_transform(),
             va="center",
-            fontsize=8,
+            fontsize=8.5,
             bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.6},
         )
+    left, right = axes.get_xlim()
+    for place, (low, high) in enumerate(zip(frame["claimed_low"], frame["claimed_high"], strict=True)):
+        start, end = np.clip([low, high], left, right)
+        axes.barh(place, end - start, 0.4, start, color=LINE, zorder=1.5)
+    axes.set_xlim(left, right)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(frame) - 0.5, -0.8)
     axes.set_xlabel("difference (points)")
     handles = [_handle(word, shade=shade, line="-") for word, shade in [*VERDICTS.items(), ("not decided", MUTED)]]
-    _legend(figure, [*handles, _handle("the paper", "D", INK, hollow=True)])
+    handles += [
+        _handle("the paper", "D", INK, hollow=True),
+        Line2D([], [], color=LINE, linewidth=7, solid_capstyle="butt", label="as claimed"),
+    ]
+    _legend(figure, handles, 3)
     return figure
 
 
@@ -351,7 +371,7 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
             axes.axvline(place, color=MUTED, linestyle=":", linewidth=1)
         label = f"{rate:.1g}"
         above.annotate(label, (place, 1), (2, -1), xycoords=above.get_xaxis_transform(), textcoords="offset points",
-                       fontsize=7.5, color=MUTED, va="top")  # fmt: skip
+                       fontsize=8.5, color=MUTED, va="top")  # fmt: skip
     above.set_ylabel("training loss")
     below.set(ylabel="error (%)", xlabel="epoch")
     below.margins(y=0.25)  # room for the legend
@@ -363,7 +383,7 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
 @styled
 def all_runs(curves: Mapping[str, pd.DataFrame], nets: Mapping[str, tuple[str, str]]) -> Figure:
     """The top-1 error that judged the training after each epoch, a line a run; `nets` gives each run's (net, S)."""
-    figure, axes = _figure(3.6)
+    figure, axes = _figure(3.9)
     handles = []
     for run, frame in curves.items():
         net, scale = nets[run]
@@ -374,7 +394,7 @@ def all_runs(curves: Mapping[str, pd.DataFrame], nets: Mapping[str, tuple[str, s
     axes.set(xlabel="epoch", ylabel="top-1 error (%)")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, handles, 4)
+    _legend(figure, handles, 3)
     return figure
 
 

@@ -30,11 +30,12 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(PermissionError):  # named below
-            temporary.touch()
-            temporary.unlink()  # what the block does not write is missed, as any file
+        temporary.touch()
+        temporary.unlink()  # so that a block which writes nothing is still found out
     except FileNotFoundError:
         raise InputError(f"{path}: its folder takes no files; give a path that can be written") from None
+    except OSError as error:
+        raise _of(path, temporary, error) from error
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -42,9 +43,16 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and str(error.filename or temporary) == str(temporary):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        if isinstance(error, OSError) and (renamed := _of(path, temporary, error)) is not error:
+            raise renamed from error
         raise
+
+
+def _of(path: Path, temporary: Path, error: OSError) -> OSError:
+    """An error of the temporary file as one of `path`; any other as it is."""
+    if error.errno and str(error.filename or temporary) == str(temporary):
+        return OSError(error.errno, os.strerror(error.errno), str(path))
+    return error
 
 
 def write_text(path: Path, text: str) -> None:

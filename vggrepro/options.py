@@ -51,6 +51,13 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class ClaimsFormat(StrEnum):
+    """How claims writes its findings."""
+
+    md = "md"
+    csv = "csv"
+
+
 Data = Annotated[Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Data set folder that prepare wrote.")]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]

@@ -1,6 +1,6 @@
 """What the paper claims, as data: twelve sentences, and for each the table rows that are compared (Sect. 2.3, 4).
 
-A comparison names first the side that the claim favours. Differences are first - second: negative where the first
+A comparison names first the side that the claim speaks of. Differences are first - second: negative where the first
 errs less. What the kinds of comparison mean, and why, is in docs/claims.md.
 """
 

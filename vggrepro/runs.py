@@ -121,7 +121,7 @@ class RunFolder:
         try:
             return [json.loads(line) for line in lines]
         except ValueError as error:
-            raise InputError(f"{self.metrics_path}: damaged ({error}); restore it, or remove the damaged lines") from None
+            raise InputError(f"{self.metrics_path}: damaged ({error}); restore it, or remove its bad lines") from None
 
 
 def folder(runs: Path, name: str) -> RunFolder:

@@ -11,6 +11,7 @@ from vggrepro.errors import InputError
 from vggrepro.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
+    ClaimsFormat,
     Data,
     Dense,
     Format,
@@ -83,7 +84,7 @@ def fuse(
 
 
 def claims(
-    format_: Annotated[Format, typer.Option("--format", help="md or csv.")] = Format.md,
+    format_: Annotated[ClaimsFormat, typer.Option("--format", help="Markdown or CSV.")] = ClaimsFormat.md,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
@@ -92,13 +93,11 @@ def claims(
     from vggrepro.dataset import load
     from vggrepro.shelf import Shelf
 
-    if format_ not in (Format.md, Format.csv):
-        raise InputError(f"--format {format_.value}: claims are printed as md or csv; the report has them as a page")
     dataset = load(data)
     require_runs(runs)
     shelf = Shelf(runs, dataset, as_options(data, runs))
     findings = stage.evaluate_claims(shelf)
-    print(stage.document(findings, shelf) if format_ is Format.md else stage.csv_text(findings), end="")
+    print(stage.document(findings, shelf) if format_ is ClaimsFormat.md else stage.csv_text(findings), end="")
 
 
 def report(
@@ -202,7 +201,8 @@ def _require_runs_on(other: Path, dataset: Dataset) -> None:
         raise InputError(f"--against {other}: no run there; give the folder of the other runs")
     if name := foreign_data(other, dataset):
         raise InputError(
-            f"--against {other}: its runs are of {name}, not of {dataset.folder}; give its data set with --against-data"
+            f"--against {other}: its runs are of {name}, not of {dataset.folder}; give its data set with --against-data "
+            "and --format md or csv"
         )
 
 

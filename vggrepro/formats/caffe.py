@@ -111,7 +111,7 @@ def read(source: Source, net: str) -> Foreign:
     notes = ["its layers have other names than the authors' and were taken in their order"] if by_order else []
     if not known and not exported:
         notes.append(
-            "its mean and scale are not in the file: the authors' are taken (BGR 103.939, 116.779, 123.68, and scale 1)"
+            "its mean and scale are not in the file: the authors' are taken (BGR 103.939, 116.779, 123.68; scale 1)"
         )
     values: dict[str, Any] = {
         "mean_rgb": CAFFE_MEAN_RGB,

@@ -19,7 +19,7 @@ from vggrepro.page.html import colour_variables, escape, paragraph
 from vggrepro.page.material import Material, gather
 
 ERRORS = (
-    "Filled: ours with its 95 % interval; hollow, on dashed lines: the paper's. A net has one colour and a training "
+    "Filled: ours with its 95 % interval; hollow, on broken lines: the paper's. A net has one colour and a training "
     "scale S one marker throughout. Whether two rows differ is for the claims' paired tests: all saw the same images."
 )
 TRAINING = (
@@ -47,7 +47,7 @@ def page(runs: Path, dataset: Dataset, options: str = "", against: Path | None =
         against: another folder of runs on the same data, to stand beside these in a section of its own.
 
     Raises:
-        InputError: damaged configuration or metrics of a run; no images or no labels to score.
+        InputError: no images or no labels to score.
     """
     material = gather(runs, dataset, options, other=against)
     made = {name: body for name, body in _bodies(material, against).items() if body}

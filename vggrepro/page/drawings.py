@@ -16,7 +16,10 @@ from scipy import stats
 
 from vggrepro import claims, figures, layout, paper
 from vggrepro.claims import Finding
+from vggrepro.page.html import minus
 from vggrepro.page.material import Material, RunFacts
+from vggrepro.paper_claims import Kind
+from vggrepro.tables import views_of
 
 TOP1, TOP5 = "top1_val_error", "top5_val_error"
 SHORT = {TOP1: "Top-1", TOP5: "Top-5"}
@@ -57,19 +60,20 @@ def forest(findings: Sequence[Finding]) -> Iterator[Drawing]:
     if frame.empty:
         return
     parts = [
-        f"{row['label']}: {row['difference']:+.1f} points, {layout.span(row['low'], row['high'])}"
+        minus(f"{row['label']}: {row['difference']:+.1f} points, {layout.span(row['low'], row['high'])}")
         for row in frame.to_dict("records")
     ]
     yield Drawing(
         "claims-forest", "claims", "The difference that decides each claim",
-        "Left of zero, the side that the claim favours errs less. Filled: ours, 95 %; hollow: the paper's.",
+        "First − second: left of zero the first errs less. Grey: where the claim has it. Filled: ours, 95 %; hollow: "
+        "the paper's.",
         "Differences in points. " + "; ".join(parts) + ".",
         lambda: figures.forest(frame),
     )  # fmt: skip
 
 
 def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
-    """A row a claim that was tested: columns label, difference, low, high, difference_paper, verdict."""
+    """A row a claim that was tested: the columns of `figures.forest`."""
     records = []
     for finding in findings:
         outcome = finding.deciding
@@ -77,13 +81,21 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
         if outcome is None or test is None:
             continue
         made = test.comparison
-        record: dict[str, Any] = {
-            "label": f"{finding.claim.number}. {outcome.pair.label}, {test.measure}",
-            "verdict": finding.verdict,
-        }
+        kind = outcome.pair.kind
+        label = f"{finding.claim.number}. {outcome.pair.label}, {test.measure}"
+        label += "" if kind is Kind.LOWER else f" ({kind})"
+        record: dict[str, Any] = {"label": label, "verdict": finding.verdict}
+        record["claimed_low"], record["claimed_high"] = _claimed(kind, test.margin or 0.0)
         record |= {"difference": made.difference, "low": made.low, "high": made.high}
         records.append(record | {"difference_paper": claims.printed(outcome.pair, test.measure)["difference_paper"]})
     return pd.DataFrame.from_records(records)
+
+
+def _claimed(kind: Kind, margin: float) -> tuple[float, float]:
+    """The differences, in points, that a claim allows."""
+    if kind is Kind.LOWER:
+        return -math.inf, 0.0
+    return -margin, math.inf if kind is Kind.NOT_LOWER else margin
 
 
 def errors(material: Material) -> Iterator[Drawing]:
@@ -184,16 +196,20 @@ def first_layers(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
 
 
 def agreement_frame(material: Material) -> pd.DataFrame:
-    """A row a filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors)."""
+    """A row a filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors).
+
+    Table 5's dense rows are Table 4's and count once.
+    """
     parts = []
     for number in (3, 4, 5, 6):
         frame = material.table(number).frame
         part = frame.reindex(columns=["net", "S"])
         part = part.assign(ours=frame[TOP1], paper=frame[f"{TOP1}_paper"])
+        part["views"] = pd.Series(views_of(number), index=part.index, dtype=object)
         if number == 5:
             part["S"] = paper.JITTER.label
         parts.append(part[part["ours"].notna() & part["paper"].notna()])
-    whole = pd.concat(parts, ignore_index=True)
+    whole = pd.concat(parts, ignore_index=True).drop_duplicates("views", ignore_index=True).drop(columns="views")
     return whole.assign(net=whole["net"].fillna(""), S=whole["S"].fillna("").map(_scale_label))
 
 
@@ -225,7 +241,7 @@ def _alt(frame: pd.DataFrame, measure: str, names: tuple[str, ...]) -> str:
 
 
 def _rank_caption(points: pd.DataFrame) -> str:
-    text = "Top-1 errors, a point a row of Tables 3–6; on the dashed line both are equal."
+    text = "Top-1 errors, a point a row of Tables 3–6 (each once); on the dashed line both are equal."
     if points["ours"].nunique() > 2 and points["paper"].nunique() > 2:
         rho = float(stats.spearmanr(points["ours"], points["paper"]).statistic)
         text += f" Rank correlation over {len(points)} rows (Spearman): {rho:.2f}."

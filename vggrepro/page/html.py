@@ -35,6 +35,11 @@ def prose(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
+def minus(text: str) -> str:
+    """Negative numbers with a true minus, as the figures have it; hyphens of names stay."""
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text)
+
+
 def paragraph(text: str) -> str:
     """A paragraph of prose; nothing for nothing."""
     return f"<p>{prose(text)}</p>" if text else ""
@@ -106,7 +111,7 @@ def plain_table(
         cells = []
         for place, (head, value) in enumerate(zip(heads, row, strict=True)):
             sort = f' data-sort="{value.key}"' if isinstance(value, Number) else ""
-            text = escape(value.text if isinstance(value, Number) else value)
+            text = escape(minus(value.text) if isinstance(value, Number) else value)
             tag = 'th scope="row"' if place == 0 else "td"
             cells.append(f"<{tag}{_class(head in right)}{sort}>{text}</{tag.split()[0]}>")
         body.append(f"<tr>{''.join(cells)}</tr>")
@@ -166,7 +171,7 @@ def _spanning(column: Column, text: str) -> str:
 
 
 def _cell(column: Column, row: int, name: str, heads_row: bool) -> str:
-    text = escape(column.cells[row])
+    text = escape(column.cells[row] if column.left else minus(column.cells[row]))
     if column.heading == "note":
         letters = [mark for mark in column.cells[row].split(", ") if mark]
         text = ", ".join(f'<a href="#{name}-{mark}">{mark}</a>' for mark in letters)

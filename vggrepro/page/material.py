@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from vggrepro import against, documents, extras
 from vggrepro.dataset import Dataset
 from vggrepro.documents import Document
+from vggrepro.errors import InputError
 from vggrepro.extras import Entry, Extra
 from vggrepro.fusion import average
-from vggrepro.page.mistakes import Mistake, most_confident, pictures
+from vggrepro.page.mistakes import Mistake, most_confident, pictures, whole_rows
 from vggrepro.paper import Scale, View
 from vggrepro.progress import say
 from vggrepro.runs import RunFolder, Status, existing, status
@@ -104,15 +105,16 @@ def gather(
     """Reads it all. `other`: a second folder of runs; `images`: also the mistakes, for which a file is read again.
 
     Raises:
-        InputError: damaged configuration or metrics of a run; no images or no labels to score.
+        InputError: no images or no labels to score.
     """
     shelf = Shelf(runs, dataset, options)
     document = documents.gather(shelf)
     entries = extras.curve_rows(extras.stock(shelf))
     by_test_scale, _ = extras.score(shelf, entries)
     best = best_view(by_test_scale, entries)
-    mistakes = most_confident(average([shelf.file(best).path], shelf.images)) if best and images else []
-    facts = [run_facts(run) for run in existing(runs)]
+    worst = most_confident(average([shelf.file(best).path], shelf.images)) if best and images else []
+    mistakes = whole_rows(worst)
+    facts = [made for run in existing(runs) if (made := readable_facts(run)) is not None]
     beside = against.side_by_side(shelf, Shelf(other, dataset)) if other else []
     return Material(shelf, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
 
@@ -123,6 +125,15 @@ def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
         return None
     row = frame.iloc[int(frame["top1_val_error"].to_numpy().argmin())]
     return next(entry.views[0] for entry in entries if all(row[name] == text for name, text in entry.labels.items()))
+
+
+def readable_facts(run: RunFolder) -> RunFacts | None:
+    """`run_facts`; None, said on stderr, if the run's configuration or metrics are damaged."""
+    try:
+        return run_facts(run)
+    except InputError as error:
+        say(f"the report goes without the training of {run.name}: {error}")
+        return None
 
 
 def run_facts(run: RunFolder) -> RunFacts:

@@ -17,7 +17,7 @@ from vggrepro.posteriors import Batch
 from vggrepro.progress import say
 from vggrepro.shelf import SPLIT
 
-COUNT = 24
+COUNT, ROW = 24, 6  # at most so many, in rows of six
 SIDE = 160  # pixels: the longer side of a picture on the page
 
 
@@ -48,6 +48,11 @@ def most_confident(batches: Iterable[Batch], count: int = COUNT) -> list[Mistake
         worst = heapq.nsmallest(count, worst, key=lambda mistake: (-mistake.posterior, mistake.row))
         start += len(batch.keys)
     return worst
+
+
+def whole_rows(mistakes: list[Mistake]) -> list[Mistake]:
+    """Without the least confident ones that would begin a row and not fill it."""
+    return mistakes[: len(mistakes) // ROW * ROW or None]
 
 
 def pictures(dataset: Dataset, mistakes: Iterable[Mistake]) -> list[str]:

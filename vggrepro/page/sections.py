@@ -13,7 +13,18 @@ from vggrepro.claims import Finding
 from vggrepro.dataset import Dataset
 from vggrepro.extras import WORDS, Extra
 from vggrepro.page.drawings import TOP1, Drawing
-from vggrepro.page.html import Number, bullets, column_table, escape, figure, paper_table, paragraph, plain_table, prose
+from vggrepro.page.html import (
+    Number,
+    bullets,
+    column_table,
+    escape,
+    figure,
+    minus,
+    paper_table,
+    paragraph,
+    plain_table,
+    prose,
+)
 from vggrepro.page.material import Material, RunFacts
 from vggrepro.shelf import SPLIT
 from vggrepro.tables import Table, letter
@@ -102,14 +113,21 @@ def _row_name(row: dict[Any, Any], table: Table) -> str:
 def claim_cards(findings: Sequence[Finding], forest: str) -> str:
     """Each claim with its verdict and the comparison it rests on; all comparisons folded below."""
     frame = claims.frame(findings)
-    cards = [_claim(finding, frame[frame["claim"] == finding.claim.number]) for finding in findings]
+    # On a wide screen the forest is as tall as what is to be read and the first cards, which stand at its left.
+    tested = sum(finding.deciding is not None for finding in findings)
+    left = max(0, (50 * tested - 90) // 160)  # pixels: what the figure is taller, by a card's height
+    cards = [
+        _claim(finding, frame[frame["claim"] == finding.claim.number], beside=place < left)
+        for place, finding in enumerate(findings)
+    ]
     reading = "".join(map(paragraph, claims.preface(findings).split("\n\n")))
-    return f'<div class="beside"><div>{reading}</div>{forest}</div>\n<ol class="claims">{"".join(cards)}</ol>'
+    parts = f"<div>{reading}</div>{forest}\n<ol>{''.join(cards)}</ol>"
+    return f'<div class="claims" style="--rows: {1 + left}">{parts}</div>'
 
 
-def _claim(finding: Finding, lines: pd.DataFrame) -> str:
+def _claim(finding: Finding, lines: pd.DataFrame, *, beside: bool) -> str:
     claim, word = finding.claim, finding.verdict
-    sign = f'<span aria-hidden="true">{SIGNS[word]}</span> {escape(claims.tally(finding))}'
+    sign = f'<span aria-hidden="true">{SIGNS[word]}</span> {finding.standing}'
     chip = f'<span class="verdict {CLASSES[word]}">{sign}</span>'
     heads = ("comparison", "measure", "ours", "Δ ours, 95 %", "the paper", "Δ paper", "p (Holm)", "verdict")
     rows = [_comparison(row) for row in lines.to_dict("records")]
@@ -118,23 +136,35 @@ def _claim(finding: Finding, lines: pd.DataFrame) -> str:
         f"<h3>{claim.number}. {escape(claim.sentence)}</h3>",
         f'<p>{chip} <span class="muted">Sect. {escape(claim.section)}</span></p>',
         paragraph(_decisive(finding)),
-        f"<details><summary>{len(rows)} comparison{'s' * (len(rows) > 1)}</summary>{table}",
+        f"<details><summary>{_extent(finding, len(rows))}</summary>{table}",
         bullets([*finding.notes, *finding.conditions]),
         "</details>",
     ]
-    return f"<li>{''.join(parts)}</li>"
+    kind = ' class="beside"' if beside else ""
+    return f"<li{kind}>{''.join(parts)}</li>"
+
+
+def _extent(finding: Finding, lines: int) -> str:
+    """How many comparisons a claim has, the tests made of them, and their verdicts where they differ."""
+    count, tests = len(finding.outcomes) or lines, sum(len(outcome.tests) for outcome in finding.outcomes)
+    text = f"{count} comparison{'s' * (count > 1)}" + (f" ({tests} test{'s' * (tests > 1)})" if tests else "")
+    counts = claims.tally_counts(finding)
+    return text + (f": {counts}" if counts else "")
 
 
 def _decisive(finding: Finding) -> str:
     """The comparison that the verdict rests on, in a line."""
     outcome = finding.deciding
     test = outcome.deciding if outcome else None
+    if finding.parameters:
+        ours, printed = claims.growth(finding)
+        return f"E against A: {ours:+.1f} million parameters; the paper {printed:+.0f}."
     if outcome is None or test is None:
         return ""
     made, theirs = test.comparison, claims.printed(outcome.pair, test.measure)
     p = claims.p_text(test.holm)
     equation = (f"p {p}" if p.startswith("<") else f"p = {p}").replace(" ", "\u00a0")  # on one line
-    return (
+    return minus(
         f"{outcome.pair.label}, {test.measure}: {layout.number(made.difference, '+')} points "
         f"{layout.span(made.low, made.high)}; the paper {layout.number(theirs['difference_paper'], '+')}; "
         f"{equation}."
