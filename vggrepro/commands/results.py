@@ -201,7 +201,7 @@ def _require_runs_on(other: Path, dataset: Dataset) -> None:
         raise InputError(f"--against {other}: no run there; give the folder of the other runs")
     if name := foreign_data(other, dataset):
         raise InputError(
-            f"--against {other}: its runs are of {name}, not of {dataset.folder}; give its data set with --against-data "
+            f"--against {other}: its runs are of {name}, not of {dataset.folder}; give theirs with --against-data "
             "and --format md or csv"
         )
 
