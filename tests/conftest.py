@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vggrepro import cli
 from vggrepro.dataset import Dataset
 from vggrepro.prepare import prepare
 from vggrepro.sources import FolderSource
+
+Result = tuple[int, str, str]
+Call = Callable[..., Result]
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")  # one more than top-5 needs
@@ -69,3 +75,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}")
     return folder
+
+
+@pytest.fixture
+def vggrepro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs the console script's entry point in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["vggrepro", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -7,41 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Call, Result
 from PIL import Image
 
-from vggrepro import cli, files, hardware
+from vggrepro import files, hardware
 from vggrepro.dataset import Dataset
 from vggrepro.files import lock
 
 FAST = ["--set", "crop=32", "--set", "width=0.0625", "--epochs", "1", "--precision", "fp32", "--workers", "1"]
-
-Result = tuple[int, str, str]
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def vggrepro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs the console script's entry point in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["vggrepro", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def refused(result: Result, *parts: str) -> None:

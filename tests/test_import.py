@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import test_caffe as caffe_files
+from conftest import Call
 from peers import SMALL, image, our_scores, random_weights
 from PIL import Image
 
-from vggrepro import cli, synsets, weights
+from vggrepro import synsets, weights
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.formats import format_of, published
@@ -25,28 +24,6 @@ from vggrepro.formats.published import Published
 from vggrepro.importing import import_weights
 from vggrepro.runs import RunFolder
 from vggrepro.runs import status as run_status
-
-Result = tuple[int, str, str]
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def vggrepro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs the console script's entry point in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["vggrepro", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def caffemodel(path: Path, net: str = "D", classes: int = 6, seed: int = 0) -> Path:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Call
 from test_tables import RIGHT, WRONG, make_run, multi_scale, plant
 from test_tables import dataset_of as tiny
 
-from vggrepro import cli, documents, paper, report, tables
+from vggrepro import documents, paper, report, tables
 from vggrepro.dataset import Dataset
 from vggrepro.paper import S256, Run
 from vggrepro.shelf import Shelf
@@ -218,11 +217,8 @@ def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: py
     assert text.index("## Table 7") < text.index("## Beyond the paper") < text.index("## The paper's claims")
 
 
-Call = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def vggrepro(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def vggrepro(vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Call:
     """The console script in a folder with `data` (18 images of 6 classes) and `runs` of A-256 and B-256."""
     folder = dataset.folder.parent
     monkeypatch.chdir(folder)
@@ -240,18 +236,7 @@ def vggrepro(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
                 origin = read_origin(path)
                 write(file_path(path.parent.parent, "val", "dense", q), [batch], 6, origin)
 
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vggrepro", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return vggrepro
 
 
 def test_stdout_is_the_document_alone(vggrepro: Call) -> None:
