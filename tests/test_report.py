@@ -139,6 +139,14 @@ def test_csv_of_all_tables_has_every_published_number(tmp_path: Path) -> None:
     assert frame[frame["table"] > 2]["paper"].notna().sum() == printed
 
 
+def test_unused_files_are_said_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, Run("B", S256))
+    plant(tmp_path, Run("B", S256), 224, RIGHT)
+    stale = plant(tmp_path, Run("B", S256), 256, RIGHT, weights="old")
+    documents.gather(Shelf(tmp_path, tiny()))
+    assert capsys.readouterr().err == (f"note: not used: {stale}; the notes under the tables say why\n")
+
+
 def test_write_gives_a_csv_a_table_and_the_document(tmp_path: Path) -> None:
     folder = tmp_path / "tables" / "demo"
     made = tables.tables(tmp_path / "runs", dataset_of(), (3, 6))

@@ -13,6 +13,7 @@ from vggrepro.dataset import Dataset
 from vggrepro.extras import Extra
 from vggrepro.files import write_text
 from vggrepro.latex import latex
+from vggrepro.progress import say
 from vggrepro.shelf import Shelf
 from vggrepro.tables import Table, tables_of, views_of
 
@@ -58,7 +59,11 @@ def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
     shelf.gather_rows([*rows, *(side.views for side in sides), *extras.rows(extras.stock(shelf))])
     more = extras.extras(shelf) + (subsets.search(shelf, methods) if methods else [])
-    return Document(shelf.dataset, tables_of(shelf, numbers), claims.evaluate_claims(shelf), more)
+    made = Document(shelf.dataset, tables_of(shelf, numbers), claims.evaluate_claims(shelf), more)
+    if refused := shelf.refused:
+        more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
+        say(f"note: not used: {refused[0].path}{more_files}; the notes under the tables say why")
+    return made
 
 
 def beside(ours: Shelf, theirs: Shelf) -> str:

@@ -117,6 +117,11 @@ class Shelf:
             reason = f"{shape.rows} images instead of {self.dataset.counts[SPLIT]}"
         return File(view, path, True, reason or None, origin)
 
+    @property
+    def refused(self) -> list[File]:
+        """The files asked for so far that must not be used."""
+        return [file for view in self._files if (file := self.file(view)).refused]
+
     def gather_rows(self, rows: Iterable[Sequence[View]]) -> None:
         """`gather` for those rows whose files are all there and not refused."""
         files = [[self.file(view) for view in views] for views in rows if views]
