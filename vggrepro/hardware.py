@@ -155,10 +155,12 @@ def first_process(context: AbstractContextManager[object]) -> AbstractContextMan
     return nullcontext() if rank() else context
 
 
-def leave_processes() -> None:
-    """Ends what `join_processes` began."""
-    if dist.is_initialized():
+def leave_processes() -> bool:
+    """Ends what `join_processes` began; whether there was anything to end."""
+    joined = dist.is_initialized()
+    if joined:
         dist.destroy_process_group()
+    return joined
 
 
 def barrier() -> None:

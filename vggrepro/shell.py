@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -71,11 +72,19 @@ def leave_with(app: typer.Typer) -> NoReturn:
         message = error.format_message().replace("Value error, ", "", 1).removesuffix(".")  # of newer typers
         _leave(f"{message} (see --help)")  # a wrong option or argument
     finally:
+        joined = False
         if "torch" in sys.modules:
             from vggrepro import hardware
 
-            hardware.leave_processes()
-    sys.exit(code if isinstance(code, int) else 0)
+            joined = hardware.leave_processes()
+    code = code if isinstance(code, int) else 0
+    if joined:
+        # A process that was done was seen to abort in the libraries' last clean-up ("terminate called without an active
+        # exception"), which torchrun takes for a failure of the work.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _is_lost_process(error: Exception) -> bool:
