@@ -107,6 +107,24 @@ def test_a_lack_of_memory_is_known_from_other_errors() -> None:
     assert not hardware.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
+@pytest.mark.parametrize(
+    ("tiles", "avx512", "vendor", "expected"),
+    [
+        (False, False, "AuthenticAMD", "fp32"),
+        (False, True, "AuthenticAMD", "bf16"),
+        (False, True, "GenuineIntel", "fp32"),
+        (True, True, "GenuineIntel", "bf16"),
+    ],
+)
+def test_auto_is_bf16_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, tiles: bool, avx512: bool, vendor: str, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(hardware, "_cpu", lambda: f"vendor_id\t: {vendor}\n")
+    assert hardware.precision("auto", torch.device("cpu")) == expected
+
+
 def test_precisions() -> None:
     cpu = torch.device("cpu")
     assert hardware.precision("auto", cpu) in ("bf16", "fp32")

@@ -62,7 +62,7 @@ Data = Annotated[Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Data
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if native.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if faster.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of every random choice.")]
 Set = Annotated[
