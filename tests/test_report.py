@@ -172,15 +172,37 @@ def test_write_puts_the_extras_beside_the_tables(tmp_path: Path) -> None:
         plant(tmp_path, Run("B", S256), q, rows)
     made = documents.gather(Shelf(tmp_path, tiny()))
     paths = made.write(tmp_path / "tables")
-    assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md"]
-    assert paths[-1].read_text(encoding="utf-8") == made.markdown()
+    assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md", "ranks.parquet"]
+    assert paths[-2].read_text(encoding="utf-8") == made.markdown()
     searched = tmp_path / "tables" / "pairs.csv"
     searched.write_text("of an earlier search")
     made.write(tmp_path / "tables")
     assert not searched.exists()
     frame = pd.read_csv(tmp_path / "tables" / "curve.csv")
     assert frame[["run", "Q", "top1_val_error"]].to_numpy().tolist() == [["B-256", 224, 0.0], ["B-256", 256, 75.0]]
-    assert "### Error against the test scale Q" in paths[-1].read_text(encoding="utf-8")
+    assert "### Error against the test scale Q" in paths[-2].read_text(encoding="utf-8")
+
+
+def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("B", S256))
+    for q, rows in ((224, RIGHT), (256, WRONG), (288, WRONG)):
+        plant(tmp_path, Run("B", S256), q, rows)
+    folder = tmp_path / "tables"
+    documents.gather(Shelf(tmp_path, tiny())).write(folder)
+    ranks = pd.read_parquet(folder / "ranks.parquet")
+    assert ranks["image"].is_unique
+    errors = (ranks.drop(columns=["image", "label"]) >= 1).mean() * 100
+    curve = pd.read_csv(folder / "curve.csv").set_index("Q")["top1_val_error"]
+    for q in (224, 256, 288):
+        assert errors[f"B-256/val-dense-q{q}"] == curve[q]
+    fused = " + ".join(f"B-256/val-dense-q{q}" for q in (224, 256, 288))
+    table4 = pd.read_csv(folder / "table4.csv").set_index(["net", "S"])
+    assert errors[fused] == table4.loc[("B", "256"), "top1_val_error"]
+
+    for path in tmp_path.glob("*/posteriors/*.parquet"):
+        path.unlink()
+    documents.gather(Shelf(tmp_path, tiny())).write(folder)
+    assert not (folder / "ranks.parquet").exists()
 
 
 def test_intervals_are_in_the_tidy_csv(tmp_path: Path) -> None:
@@ -270,7 +292,8 @@ def test_stdout_is_the_document_alone(vggrepro: Call) -> None:
 def test_fuse_writes_what_the_search_found(vggrepro: Call) -> None:
     code, out, _ = vggrepro("fuse", "--search")
     assert (code, out.split()[5:]) == (
-        0, [f"tables/photos/{name}" for name in ("curve.csv", "fusion.csv", "pairs.csv", "claims.csv", "tables.md")]
+        0, [f"tables/photos/{name}" for name in ("curve.csv", "fusion.csv", "pairs.csv", "claims.csv", "tables.md",
+            "ranks.parquet")]
     )  # fmt: skip
     assert pd.read_csv("tables/photos/pairs.csv")["runs"].tolist() == ["A-256", "B-256", "A-256 + B-256"]
 

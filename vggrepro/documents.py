@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from vggrepro import against, claims, extras, paper_claims, report, subsets
 from vggrepro.dataset import Dataset
 from vggrepro.extras import Extra
-from vggrepro.files import write_text
+from vggrepro.files import atomic, write_text
 from vggrepro.latex import latex
 from vggrepro.progress import say
 from vggrepro.shelf import Shelf
@@ -26,12 +28,16 @@ class Document:
     tables: Sequence[Table]
     findings: Sequence[claims.Finding]
     extras: Sequence[Extra]
+    evidence: pa.Table | None  # `Shelf.evidence`
 
     def markdown(self) -> str:
         return report.markdown(self.tables, self.dataset, self.extras, claims.markdown(self.findings))
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes `table3.csv` … `table7.csv`, the extras' and `claims.csv`, and all of it as `tables.md`; their paths.
+        """Writes `table3.csv` … `table7.csv`, the extras' and `claims.csv`, all of it as `tables.md`, and `ranks.parquet`.
+
+        Returns:
+            their paths.
 
         Raises:
             InputError: the folder is that of the paper's own numbers.
@@ -40,7 +46,13 @@ class Document:
         for name, text in (("claims.csv", claims.csv_text(self.findings)), ("tables.md", self.markdown())):
             write_text(folder / name, text)
             paths.append(folder / name)
-        return paths
+        ranks = folder / "ranks.parquet"
+        if self.evidence is None:
+            ranks.unlink(missing_ok=True)  # of posteriors that are gone
+            return paths
+        with atomic(ranks) as temporary:
+            pq.write_table(self.evidence, temporary, compression="zstd", compression_level=19)
+        return [*paths, ranks]
 
     def latex(self, standalone: bool = False) -> str:
         """Tables and extras; the claims are prose and tests, which `claims` prints."""
@@ -59,7 +71,8 @@ def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
     shelf.gather_rows([*rows, *(side.views for side in sides), *extras.rows(extras.stock(shelf))])
     more = extras.extras(shelf) + (subsets.search(shelf, methods) if methods else [])
-    made = Document(shelf.dataset, tables_of(shelf, numbers), claims.evaluate_claims(shelf), more)
+    tables, findings = tables_of(shelf, numbers), claims.evaluate_claims(shelf)
+    made = Document(shelf.dataset, tables, findings, more, shelf.evidence())
     if refused := shelf.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
         say(f"note: not used: {refused[0].path}{more_files}; the notes under the tables say why")

@@ -173,6 +173,23 @@ class Shelf:
             raise self._bad[bad[0]]
         return self._ranks[key].astype(np.int32)
 
+    def evidence(self) -> pa.Table | None:
+        """Everything that was scored, image by image: what errors and paired tests can be recomputed from.
+
+        Returns:
+            `image` (key), `label`, and a column for each row of a table and side of a claim, named by its posterior
+            files, as in `D-256-512/val-dense-q256 + D-256-512/val-dense-q384`: the rank of the image's true class
+            under their mean, 0 is best. None before anything was scored.
+        """
+        if self._images is None or not self._ranks:
+            return None
+        names = {
+            " + ".join(sorted(f"{path.parent.parent.name}/{path.stem}" for path in group)): ranks
+            for group, ranks in self._ranks.items()
+        }
+        columns = {"image": self._images.keys, "label": self._images.labels}
+        return pa.table(columns | {name: names[name] for name in sorted(names)})
+
     def score(self, paths: Iterable[Path]) -> Score:
         """Errors of the files' plain mean, from `ranks`."""
         return posteriors.score_of(self.ranks(paths), len(self.dataset.classes))
