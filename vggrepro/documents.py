@@ -34,7 +34,7 @@ class Document:
         return report.markdown(self.tables, self.dataset, self.extras, claims.markdown(self.findings))
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes `table3.csv` … `table7.csv`, the extras' and `claims.csv`, all of it as `tables.md`, and `ranks.parquet`.
+        """Writes `table3.csv` … `table7.csv`, the extras' and `claims.csv`, all as `tables.md`, and `ranks.parquet`.
 
         Returns:
             their paths.

@@ -89,7 +89,7 @@ def precision(text: str, chosen: torch.device) -> str:
 def _fast_bf16() -> bool:
     """Whether this CPU multiplies bf16 faster than fp32: with AMX tiles, or with AVX512 bf16 that is not Intel's.
 
-    Intel's AVX512 bf16 alone runs at 0.57 of its fp32 (a Xeon without AMX, products and convolutions alike); AMD's at 2.
+    Intel's AVX512 bf16 alone runs at 0.57 of fp32 (a Xeon without AMX, products and convolutions); AMD's at about 2.
     """
     tiles, avx512 = (getattr(torch.cpu, f"_is_{kind}_supported", bool) for kind in ("amx_tile", "avx512_bf16"))
     return bool(tiles()) or (bool(avx512()) and "GenuineIntel" not in _cpu())
