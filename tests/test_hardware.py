@@ -125,6 +125,14 @@ def test_auto_is_bf16_where_it_is_faster(
     assert hardware.precision("auto", torch.device("cpu")) == expected
 
 
+def test_a_cpu_is_described_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_cpu", lambda: "processor\t: 0\nmodel name\t: AMD EPYC 9R14\n")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert hardware.describe(torch.device("cpu")) == "AMD EPYC 9R14, 2 threads"
+    monkeypatch.setattr(hardware, "_cpu", str)
+    assert hardware.describe(torch.device("cpu")).endswith(", 2 threads")
+
+
 def test_precisions() -> None:
     cpu = torch.device("cpu")
     assert hardware.precision("auto", cpu) in ("bf16", "fp32")

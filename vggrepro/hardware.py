@@ -115,7 +115,9 @@ def describe(chosen: torch.device) -> str:
     """The device for logs and configs."""
     if chosen.type == "cuda":
         return torch.cuda.get_device_name(chosen)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    names = (line.partition(":")[2].strip() for line in _cpu().splitlines() if line.startswith("model name"))
+    name = next(names, platform.processor() or platform.machine())
+    return f"{name}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 def local_rank() -> int:
