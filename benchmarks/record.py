@@ -14,24 +14,16 @@ from typing import Any
 import torch
 
 from vggrepro import __version__
+from vggrepro.hardware import cpu_name
 from vggrepro.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def processor() -> str:
-    """The CPU's name as Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
 def machine() -> dict[str, Any]:
     """Machine, versions and commit, for a result file."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    cpu = {"cpu": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
+    cpu = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
     versions = {"vggrepro": __version__, "torch": torch.__version__, "python": platform.python_version()}
     return {**cpu, **versions, "commit": commit(), "date": time.strftime("%Y-%m-%d")}
 

@@ -115,9 +115,13 @@ def describe(chosen: torch.device) -> str:
     """The device for logs and configs."""
     if chosen.type == "cuda":
         return torch.cuda.get_device_name(chosen)
+    return f"{cpu_name()}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+
+
+def cpu_name() -> str:
+    """The CPU's name as Linux tells it; elsewhere what Python knows."""
     names = (line.partition(":")[2].strip() for line in _cpu().splitlines() if line.startswith("model name"))
-    name = next(names, platform.processor() or platform.machine())
-    return f"{name}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    return next(names, platform.processor() or platform.machine())
 
 
 def local_rank() -> int:
