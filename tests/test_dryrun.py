@@ -129,7 +129,7 @@ def test_fc_only_and_finished_chains(dataset: Dataset, tmp_path: Path, monkeypat
 def test_everything_that_reproduce_trains(dataset: Dataset, tmp_path: Path) -> None:
     asked = request(dataset, tmp_path / "runs")
     links = plan_all(asked)
-    assert [link.run.name for link in links][:3] == ["A-256", "B-5x5-256", "A-LRN-256"]
+    assert [link.run.name for link in links][:3] == ["A-256", "A-LRN-256", "B-5x5-256"]
     assert len(links) == 14
     text = rehearse(links, asked, {})
     assert sum(line.startswith("  D-256-512-fc ") for line in text.splitlines()) == 2  # in the chain and the cost

@@ -212,14 +212,15 @@ class Run:
     def parent(self) -> Run | None:
         """The run whose weights this one starts from (Sect. 3.1); None: from random weights.
 
-        NET-256 starts from A-256; A itself, and the shallow B-5x5 (no layer of which has A's shape before
-        the FC layers), from random. Another fixed S starts from S = 256; a jittered S from S = 384.
+        The nets deeper than A start from A-256 at S = 256; A itself, A-LRN, which is as deep, and the shallow B-5x5 (no
+        layer of which has A's shape before the FC layers), from random. Another fixed S starts from S = 256; a jittered S
+        from S = 384.
         """
         if self.fc_only or self.scale.jittered:
             return Run(self.net, S384)
         if self.scale != S256:
             return Run(self.net, S256)
-        return None if self.net in ("A", "B-5x5") else Run("A", S256)
+        return None if self.net in ("A", "A-LRN", "B-5x5") else Run("A", S256)
 
     @property
     def command(self) -> str:
