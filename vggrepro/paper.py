@@ -212,9 +212,9 @@ class Run:
     def parent(self) -> Run | None:
         """The run whose weights this one starts from (Sect. 3.1); None: from random weights.
 
-        The nets deeper than A start from A-256 at S = 256; A itself, A-LRN, which is as deep, and the shallow B-5x5 (no
-        layer of which has A's shape before the FC layers), from random. Another fixed S starts from S = 256; a jittered S
-        from S = 384.
+        The nets deeper than A start from A-256; A itself, A-LRN, which is as deep, and the shallow B-5x5 (no layer of
+        which has A's shape before the FC layers), from random. Another fixed S starts from S = 256; a jittered S from
+        S = 384.
         """
         if self.fc_only or self.scale.jittered:
             return Run(self.net, S384)
