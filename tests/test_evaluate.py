@@ -281,9 +281,9 @@ def test_images_do_not_hang_on_their_batch(run: RunFolder, method: str, monkeypa
     evaluator = Evaluator(run, MACHINE)
     whole = evaluator.posteriors(images(7), method, True, 5)
     alone = np.concatenate([evaluator.posteriors([image], method, True, 5) for image in images(7)])
-    np.testing.assert_allclose(whole, alone, atol=5e-6)
+    np.testing.assert_allclose(whole, alone, atol=ROUNDING)
     monkeypatch.setattr(net_at_work, "FORWARD_PIXELS", {"cpu": 1})  # one image a forward pass
-    np.testing.assert_allclose(Evaluator(run, MACHINE).posteriors(images(7), method, True, 5), whole, atol=1e-6)
+    np.testing.assert_allclose(Evaluator(run, MACHINE).posteriors(images(7), method, True, 5), whole, atol=ROUNDING)
 
 
 def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -> None:
