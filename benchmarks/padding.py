@@ -1,4 +1,4 @@
-"""Claim: at a small crop, zero padding is what separates dense evaluation from crops (Sect. 3.2).
+"""Claim: at a small crop and a large Q, most of what dense evaluation loses to crops is zero padding (Sect. 3.2).
 
 python benchmarks/padding.py D-256:256 D-384:384     (run and Q; in a folder with data/ and runs/)
 
