@@ -15,7 +15,8 @@ from vggrepro.errors import InputError
 
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
-INITIALISERS = ("random", "glorot", "he")  # N(0, std^2), its footnote, and He et al. 2015 (Sect. 3.1)
+# N(0, std²), its footnote (Sect. 3.1), He et al. 2015, and delta-orthogonal without filters' means (`net.initialise`)
+INITIALISERS = ("random", "glorot", "he", "delta")
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
 GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
