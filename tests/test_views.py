@@ -88,6 +88,21 @@ def test_one_crop_of_a_crop_sized_image_is_the_image() -> None:
     assert torch.equal(views.crops(images, 56), images.expand(25, -1, -1, -1))
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(64, 64, [1, 1, 1, 18]), (64, 80, [5, 3, 1, 18]), (65, 67, [8, 5, 1, 18]), (80, 90, [25, 5, 1, 18])],
+)
+def test_distinct_crops_and_which_of_them_each_is(height: int, width: int, expected: list[int]) -> None:
+    images = torch.from_numpy(noise(width, height)[None])
+    for method, count in zip(("multicrop", "tencrop", "center", "googlenet"), expected, strict=True):
+        crops = views.crops(images, 64, method)
+        first, which = views.distinct(height, width, 64, method, 5)
+        assert len(first) == count
+        assert torch.equal(crops[first][which], crops)
+        if method != "googlenet":
+            assert len(crops.flatten(1).unique(dim=0)) == count
+
+
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (120, 480), (333, 47), (64, 64), (65, 64)])
 def test_rescale_is_torchvisions_resize(width: int, height: int) -> None:
     for shorter in (56, 64, 72, 128):

@@ -78,9 +78,10 @@ class Evaluator:
         return max(1, self._budget // self._pixels(size, method, flip, grid))
 
     def _pixels(self, size: tuple[int, ...], method: str, flip: bool, grid: int) -> int:
-        """Input pixels of one image, flips and crops included."""
-        pixels = size[0] * size[1] if method == "dense" else views.count(method, grid) * self.crop**2
-        return pixels * (1 + flip)
+        """Input pixels of one image, flips and distinct crops included."""
+        if method == "dense":
+            return size[0] * size[1] * (1 + flip)
+        return len(views.distinct(size[0], size[1], self.crop, method, grid)[0]) * self.crop**2 * (1 + flip)
 
     def spend_less(self, images: int, size: tuple[int, ...], method: str, flip: bool, grid: int) -> None:
         """After a pass of `images` that did not fit the memory: halves this and all further passes.
@@ -104,9 +105,11 @@ class Evaluator:
             if method == "dense":
                 x = to_input(batch, self.mean, self.input_scale)
                 return dense_posteriors(self.model, x, flip, self.ceil_pool)
+            first, which = views.distinct(batch.shape[1], batch.shape[2], self.crop, method, grid)
             crops = views.crops(batch, self.crop, method, grid)
+            crops = crops.view(len(batch), -1, *crops.shape[1:])[:, first].flatten(0, 1)
             result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), flip)
-            return result.view(len(batch), views.count(method, grid), -1).mean(1)
+            return result.view(len(batch), len(first), -1)[:, which].mean(1)
 
 
 class Gathering:

@@ -25,9 +25,9 @@ SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
 def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
     """A row a run, method and Q that is not yet done, one for decoding, and a total.
 
-    Columns: run, method, Q, passes (forward passes an image: crops times flips), GFLOP (an image), images/s and
-    GFLOP/s (measured here on the split's own images), time (of one process for the whole split). An image is decoded
-    once for all methods and Q, on a CPU by the cores that the net runs on, else beside it.
+    Columns: run, method, Q, passes (forward passes an image: distinct crops times flips), GFLOP (an image), images/s
+    and GFLOP/s (measured here on the split's own images), time (of one process for the whole split). An image is
+    decoded once for all methods and Q, on a CPU by the cores that the net runs on, else beside it.
 
     Raises:
         InputError: an unfinished run, one of other classes, no such split.
@@ -45,9 +45,9 @@ def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, ma
             say(f"measuring {run.name}, {method} at Q = {q}, a few seconds")
             flops = image_flops(run, split, sample, protocol, method, q)
             rate = _measured(evaluator, split, sample, protocol, method, q)
-            passes = views.count(method, protocol.grid) * (1 + protocol.flips(method))
+            passes = image_passes(run, split, sample, protocol, method, q)
             net_seconds += len(split) / rate
-            row = {"run": run.name, "method": method, "Q": str(q), "passes": str(passes), "GFLOP": flops / 1e9}
+            row = {"run": run.name, "method": method, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
             rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(len(split) / rate)})
         rate = _decoded(evaluator, split, sample, keys, machine)
         row = {"run": run.name, "method": "decoding", "Q": ",".join(map(str, sorted({q for _, q in keys})))}
@@ -63,16 +63,33 @@ def _sample(split: Split) -> list[int]:
     return np.linspace(0, len(split) - 1, min(SAMPLE, len(split))).round().astype(int).tolist()
 
 
+def image_passes(run: RunFolder, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int) -> float:
+    """Forward passes an image, over a sample's sizes: its distinct crops times flips, or only flips if dense."""
+    flips, crop = 1 + protocol.flips(method), int(run.config()["crop"])
+    if method == "dense":
+        return flips
+    shapes = _shapes(split, sample, real_pixels(q, crop))
+    return flips * float(np.mean([len(views.distinct(*shape, crop, method, protocol.grid)[0]) for shape in shapes]))
+
+
 def image_flops(run: RunFolder, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int) -> float:
     """FLOPs an image, over a sample's sizes; crops count the whole net each, dense its maps' real sizes."""
     config = run.config()
     net, crop = str(config["net"]), int(config["crop"])
     size = int(config["classes"]), crop, float(config["width"])
-    times = cost.FLOPS * (1 + protocol.flips(method))
+    passes = image_passes(run, split, sample, protocol, method, q)
     if method != "dense":
-        return times * views.count(method, protocol.grid) * cost.crop_macs(net, *size)
-    shapes = [rescaled_size(int(split.widths[i]), int(split.heights[i]), real_pixels(q, crop)) for i in sample]
-    return times * float(np.mean([cost.dense_macs(net, height, width, *size) for width, height in shapes]))
+        return cost.FLOPS * passes * cost.crop_macs(net, *size)
+    shapes = _shapes(split, sample, real_pixels(q, crop))
+    return (
+        cost.FLOPS * passes * float(np.mean([cost.dense_macs(net, height, width, *size) for height, width in shapes]))
+    )
+
+
+def _shapes(split: Split, sample: Sequence[int], shorter: int) -> list[tuple[int, int]]:
+    """(height, width) of a sample's images, rescaled."""
+    sizes = [rescaled_size(int(split.widths[i]), int(split.heights[i]), shorter) for i in sample]
+    return [(height, width) for width, height in sizes]
 
 
 def _measured(

@@ -57,6 +57,18 @@ def places(height: int, width: int, crop: int, method: str, grid: int) -> list[t
     return [(top, left) for top in grid_offsets(height, crop, grid) for left in grid_offsets(width, crop, grid)]
 
 
+def distinct(height: int, width: int, crop: int, method: str, grid: int) -> tuple[list[int], list[int]]:
+    """Which of a method's crops differ, by their first place among all, and which of those each crop is.
+
+    At Q = 224 (paper pixels) the rows of a grid coincide, or its columns: 5 of 25 crops differ, of a square image one.
+    """
+    if method == "googlenet":
+        return list(range(CROPS[method])), list(range(CROPS[method]))
+    every = places(height, width, crop, method, grid)
+    found = list(dict.fromkeys(every))
+    return [every.index(place) for place in found], [found.index(place) for place in every]
+
+
 def grid_offsets(length: int, crop: int, grid: int) -> list[int]:
     """`grid` positions of a crop along a side, evenly spaced from border to border.
 
