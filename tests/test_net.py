@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vggrepro import keyed, paper
 from vggrepro.errors import InputError
-from vggrepro.net import VGG, initialise, local_response_norm, to_input
+from vggrepro.net import CENTRED_GAIN, VGG, initialise, local_response_norm, to_input
 
 PUBLIC = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 
@@ -323,14 +323,55 @@ def test_initial_weights_have_their_variance_and_zero_biases(how: str) -> None:
         assert len(values.flatten(1).sum(1).unique()) == len(values), name  # no row is drawn twice
 
 
-def test_a_layers_initial_weights_hang_on_its_name_and_seed_only() -> None:
+def test_delta_has_centred_orthogonal_matrices_at_the_kernels_centres() -> None:
+    model = VGG("C", 200, 64, 1 / 4)
+    initialise(model, "delta", seed=1)
+    assert model.conv1_1.weight.std().item() == pytest.approx((2 / 27) ** 0.5, rel=0.1)  # pixels are not rectified
+    for name in ("conv1_2", "conv3_1", "conv4_3", "conv5_1"):  # 3x3 and C's 1x1
+        weight = model.get_parameter(f"{name}.weight").detach().double()
+        middle = weight.shape[2] // 2
+        matrix = weight[:, :, middle, middle].clone()
+        weight[:, :, middle, middle] = 0
+        assert not weight.any(), name
+        outgoing, incoming = matrix.shape
+        torch.testing.assert_close(matrix.sum(1), torch.zeros(outgoing, dtype=torch.float64), atol=1e-5, rtol=0)
+        # orthogonal columns, but for the direction in which all inputs are alike, which is gone
+        expected = torch.eye(incoming, dtype=torch.float64) - 1 / incoming
+        product = matrix.T @ matrix / (CENTRED_GAIN * outgoing / incoming)
+        torch.testing.assert_close(product, expected, atol=1e-5, rtol=0)
+    for name in ("fc6", "fc7", "fc8"):
+        weight = model.get_parameter(f"{name}.weight")
+        assert weight.sum(1).abs().max() < 1e-4
+        assert weight.std().item() == pytest.approx((CENTRED_GAIN / weight.shape[1]) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("net", ["A", "E"])
+def test_delta_tells_images_apart_where_he_does_not(net: str) -> None:
+    """The fc7 activations of two images at the start: alike by He's weights, as large as the input by both."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(8, 3, 1, 1, generator=generator) + torch.randn(8, 3, 64, 64, generator=generator) / 2
+    cosines = {}
+    for how in ("he", "delta"):
+        model = VGG(net, 20, 64, 1 / 8)
+        initialise(model, how, seed=3)
+        with torch.no_grad():
+            hidden = model.fc7(model.fc6(model.features(images).flatten(1)).relu()).relu()
+        alike = torch.nn.functional.normalize(hidden, dim=1)
+        cosines[how] = ((alike @ alike.T).sum().item() - 8) / 56
+        assert 0.1 < hidden.square().mean().sqrt() / images.square().mean().sqrt() < 10
+    assert cosines["he"] > 0.9
+    assert cosines["delta"] < 0.7
+
+
+@pytest.mark.parametrize("how", ["he", "delta"])
+def test_a_layers_initial_weights_hang_on_its_name_and_seed_only(how: str) -> None:
     nets = {net: VGG(net, 7, 64, 1 / 8) for net in ("A", "D")}
     for model in nets.values():
-        initialise(model, "he", seed=5)
+        initialise(model, how, seed=5)
     for layer in paper.COPIED_FROM_A:
         assert torch.equal(nets["A"].get_parameter(f"{layer}.weight"), nets["D"].get_parameter(f"{layer}.weight"))
     again = VGG("A", 7, 64, 1 / 8)
-    initialise(again, "he", seed=6)
+    initialise(again, how, seed=6)
     assert not torch.equal(again.conv1_1.weight, nets["A"].conv1_1.weight)
     pairs = itertools.combinations([nets["D"].get_parameter(f"conv4_{n}.weight")[:, :32] for n in (1, 2, 3)], 2)
     assert not any(torch.equal(a, b) for a, b in pairs)
@@ -346,7 +387,7 @@ def test_the_last_layer_can_start_smaller_and_it_alone() -> None:
 
 
 def test_an_unknown_initialisation_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="unknown initialisation 'zero'; choose one of random, glorot, he"):
+    with pytest.raises(InputError, match="unknown initialisation 'zero'; choose one of random, glorot, he, delta"):
         initialise(VGG("A", 7, 64, 1 / 64), "zero", 0)
 
 

@@ -1,0 +1,64 @@
+"""Claim: at quarter scale nets start faster from `delta` than from He's weights, deep ones most.
+
+python benchmarks/initialisation.py     (in a folder with data/ of the preset quarter; 15 minutes of one core)
+
+At the start: how alike the fc7 activations of two images are, and fc8's share of the gradient. After 4 epochs: the loss and
+the held-out error of A, of D started from it, and of E from random weights. Runs stay in runs-he/ and runs-delta/; the same
+command goes on with them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from record import write
+from torch.nn import functional
+
+from vggrepro import dataset, hardware, recipe, views
+from vggrepro.net import VGG, initialise, to_input
+from vggrepro.runs import RunFolder
+
+WIDTH, EPOCHS, IMAGES = 0.125, 4, 64
+TRAININGS = {"A": [], "D": [], "E": ["--init"]}  # E's is not A's, so that all of its layers are random
+
+
+def at_the_start(net: str, how: str) -> dict[str, float]:
+    """Cosine of two images' fc7 activations, and fc8's share of the gradient's squared norm, by a batch of images."""
+    data = dataset.load(Path("data"))
+    split, values = dataset.Split(data, "train"), recipe.load("quarter")
+    places = np.linspace(0, len(split) - 1, IMAGES).astype(int)
+    pixels = np.stack([views.rescale(split.image(int(place)), values.crop) for place in places])
+    x = to_input(torch.from_numpy(pixels), torch.tensor(data.mean_rgb), values.input_scale)
+    model = VGG(net, len(data.classes), values.crop, WIDTH)
+    initialise(model, how, 0, fc8=values.initial_fc8)
+    hidden = functional.relu(model.fc7(functional.relu(model.fc6(model.features(x).flatten(1)))))
+    functional.cross_entropy(model.fc8(hidden), torch.from_numpy(split.labels[places]).long()).backward()
+    unit = functional.normalize(hidden.detach(), dim=1)
+    cosine = ((unit @ unit.T).sum().item() - IMAGES) / (IMAGES * (IMAGES - 1))
+    squares = {name: p.grad.square().sum().item() for name, p in model.named_parameters() if p.grad is not None}
+    return {"cosine": round(cosine, 3), "fc8_share": round(squares["fc8.weight"] / sum(squares.values()), 3)}
+
+
+def after_training(net: str, how: str) -> dict[str, float]:
+    """Mean training loss of the last epoch and held-out top-1 error (%)."""
+    init = [how for _ in TRAININGS[net]]
+    command = [sys.executable, "-m", "vggrepro", "train", net, *TRAININGS[net], *init, "--runs", f"runs-{how}"]
+    sets = [f"epochs={EPOCHS}", f"deeper_epochs={EPOCHS}", f"initialisation={how}"]
+    subprocess.run([*command, "--width", str(WIDTH), *(f"--set={value}" for value in sets)], check=True)
+    last = RunFolder(Path(f"runs-{how}") / f"{net}-256").metrics()[-1]
+    return {"loss": round(last["loss"], 3), "held_out_top1": round(last["top1_error"], 1)}
+
+
+if __name__ == "__main__":
+    hardware.keep_memory()
+    rows: list[dict[str, Any]] = [
+        {"net": net, "initialisation": how, **at_the_start(net, how), **after_training(net, how)}
+        for net in TRAININGS
+        for how in ("he", "delta")
+    ]
+    write("initialisation", {"width": WIDTH, "epochs": EPOCHS, "start": rows})
