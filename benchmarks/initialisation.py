@@ -2,9 +2,9 @@
 
 python benchmarks/initialisation.py     (in a folder with data/ of the preset quarter; 8 minutes of one core)
 
-At the start: how alike the fc7 activations of two images are, and fc8's share of the gradient. After 2 epochs: the loss and
-the held-out error of A, of D started from it, and of E from random weights. Runs stay in runs-he/ and runs-delta/; the same
-command goes on with them.
+At the start: how alike the fc7 activations of two images are, and fc8's share of the gradient. After 2 epochs: the
+loss and the held-out error of A, of D started from it, and of E from random weights. Runs stay in runs-he/ and
+runs-delta/; the same command goes on with them.
 """
 
 from __future__ import annotations
