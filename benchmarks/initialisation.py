@@ -24,7 +24,7 @@ from vggrepro.net import VGG, initialise, to_input
 from vggrepro.runs import RunFolder
 
 WIDTH, EPOCHS, IMAGES = 0.125, 2, 64
-TRAININGS = {"A": [], "D": [], "E": ["--init"]}  # E's is not A's, so that all of its layers are random
+NETS = ("A", "D", "E")
 
 
 def at_the_start(net: str, how: str) -> dict[str, float]:
@@ -46,8 +46,8 @@ def at_the_start(net: str, how: str) -> dict[str, float]:
 
 def after_training(net: str, how: str) -> dict[str, float]:
     """Mean training loss of the last epoch and held-out top-1 error (%)."""
-    init = [how for _ in TRAININGS[net]]
-    command = [sys.executable, "-m", "vggrepro", "train", net, *TRAININGS[net], *init, "--runs", f"runs-{how}"]
+    init = ["--init", how] if net == "E" else []  # without A's layers
+    command = [sys.executable, "-m", "vggrepro", "train", net, *init, "--runs", f"runs-{how}"]
     sets = [f"epochs={EPOCHS}", f"deeper_epochs={EPOCHS}", f"initialisation={how}"]
     subprocess.run([*command, "--width", str(WIDTH), *(f"--set={value}" for value in sets)], check=True)
     last = RunFolder(Path(f"runs-{how}") / f"{net}-256").metrics()[-1]
@@ -58,7 +58,7 @@ if __name__ == "__main__":
     hardware.keep_memory()
     rows: list[dict[str, Any]] = [
         {"net": net, "initialisation": how, **at_the_start(net, how), **after_training(net, how)}
-        for net in TRAININGS
+        for net in NETS
         for how in ("he", "delta")
     ]
     write("initialisation", {"width": WIDTH, "epochs": EPOCHS, "start": rows})
