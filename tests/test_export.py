@@ -44,14 +44,14 @@ NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 WORDS = ["an ant", "a bee", "a cat", "a dog", "an eel", "a fox"]
 
 
-def small(folder: Path, net: str = "A", crop: int = 64, **more: Any) -> RunFolder:
+def small(folder: Path, net: str = "A", crop: int = 64, stride: int = 32, **more: Any) -> RunFolder:
     """A finished run of width 1/32, or, at another crop than `make_run`'s, with weights drawn for it."""
     known = {"class_names": NAMES, "class_words": WORDS} | more
     run = make_run(folder / "runs" / f"{net}-256", net=net, **known)
     if crop != 64:
-        write_json(run.config_path, run.config() | {"crop": crop})
+        write_json(run.config_path, run.config() | {"crop": crop, "stride": stride})
         generator = torch.Generator().manual_seed(0)
-        shapes = paper.shapes(net, 6, crop, 1 / 32)
+        shapes = paper.shapes(net, 6, crop, 1 / 32, stride)
         drawn = {n: torch.randn(s, generator=generator) * (2 / np.prod(s[1:])) ** 0.5 for n, s in shapes.items()}
         weights.save(run.weights_path, drawn, {})
     return run
@@ -64,7 +64,7 @@ def pixels(count: int, height: int, width: int) -> np.ndarray:
 def our_model(run: RunFolder) -> tuple[VGG, dict[str, Any]]:
     config = run.config()
     lrn = config.get("recipe", {}).get("lrn", "krizhevsky")
-    model = VGG(config["net"], config["classes"], config["crop"], config["width"], lrn)
+    model = VGG(config["net"], config["classes"], config["crop"], config["width"], lrn, config["stride"])
     weights.into(model, weights.load(run.weights_path)[0], run.name)
     return model.eval(), config
 
@@ -81,17 +81,18 @@ def ours(run: RunFolder, images: np.ndarray, dense: bool = False) -> np.ndarray:
 
 
 @pytest.mark.parametrize("net", paper.NETS)
-@pytest.mark.parametrize("crop", [64, 56])
+@pytest.mark.parametrize(("crop", "stride"), [(64, 32), (56, 32), (56, 8)])
 @pytest.mark.parametrize("to", ["safetensors", "onnx", "caffe"])
-def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, to: str) -> None:
-    run = small(tmp_path, net, crop, scale="256:512", recipe={"lrn": "caffe", "resample": "bicubic"})
+def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, stride: int, to: str) -> None:
+    run = small(tmp_path, net, crop, stride, scale="256:512", recipe={"lrn": "caffe", "resample": "bicubic"})
     files = exporting.export(run, to)
     back, was = read(files[0], net), weights.load(run.weights_path)[0]
     assert back.tensors.keys() == was.keys()
     for name, tensor in was.items():
         assert torch.equal(back.tensors[name], tensor), name
     assert (back.mean_rgb, back.input_scale) == ((110.0, 120.0, 90.0), 0.0172)
-    assert (back.crop, back.width, back.classes, back.scale) == (crop, 1 / 32, 6, "256:512")
+    assert (back.crop, back.stride, back.width) == (crop, stride, 1 / 32)
+    assert (back.classes, back.scale) == (6, "256:512")
     assert (back.resample, back.class_names) == ("bicubic", tuple(NAMES))
     if net == "A-LRN":
         assert back.lrn == "caffe"
@@ -120,11 +121,13 @@ def test_an_imported_runs_origin_is_passed_on(tmp_path: Path) -> None:
 # ONNX
 
 
-@pytest.mark.parametrize(("net", "crop"), [*((net, 64) for net in paper.NETS), ("C", 80), ("A-LRN", 56)])
-def test_onnxruntime_gives_our_posteriors(tmp_path: Path, net: str, crop: int) -> None:
+@pytest.mark.parametrize(("net", "crop", "stride"),
+    [*((net, 64, 32) for net in paper.NETS), ("C", 80, 32), ("A-LRN", 56, 32), ("A-LRN", 56, 8), ("D", 112, 16)],
+)
+def test_onnxruntime_gives_our_posteriors(tmp_path: Path, net: str, crop: int, stride: int) -> None:
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     changes = {"input_scale": 0.5} if net == "A-LRN" else {}  # so large that LRN does something
-    run = small(tmp_path, net, crop, **changes)
+    run = small(tmp_path, net, crop, stride, **changes)
     plain, dense = (exporting.export(run, "onnx", dense=dense)[0] for dense in (False, True))
     onnx.checker.check_model(str(plain), full_check=True)
     session = onnxruntime.InferenceSession(plain)
