@@ -359,7 +359,7 @@ def test_small_images_under_the_papers_preset_are_noted(
     photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     prepare(FolderSource(photos), tmp_path / "paper", "paper", workers=0)
-    assert "S = 256 of preset paper enlarges them to 256; --preset quarter takes 73" in capfd.readouterr().err
+    assert "S = 256 of preset paper enlarges them to 256; --preset quarter takes 64" in capfd.readouterr().err
     prepare(FolderSource(photos), tmp_path / "coarse", "coarse", workers=0)
     assert "note" not in capfd.readouterr().err
 
