@@ -36,16 +36,17 @@ from evaluate_peer import CLASSES, INPUT_SCALE, MEAN
 from record import clocks, product, product_side, write
 from torch import Tensor
 
-from vggrepro import cost, hardware, paper, views, weights
+from vggrepro import cost, hardware, paper, rescaling, weights
 from vggrepro import evaluate as stage
 from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, Split, load
 from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator, Gathering
 from vggrepro.files import write_json
+from vggrepro.hardware import Machine
 from vggrepro.images import decode
-from vggrepro.net import VGG, initialise, to_input
+from vggrepro.initialise import initialise
+from vggrepro.net import VGG, to_input
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "ilsvrc-mini"
 QS = (256, 384, 512)
@@ -167,7 +168,7 @@ def flops_an_image(split: Split, count: int, method: str, q: int) -> float:
     """Mean FLOPs of an image at Q, flips included."""
     if method == "multicrop":
         return cost.FLOPS * 2 * paper.GRID**2 * cost.crop_macs("D", CLASSES)
-    sizes = [views.rescale(split.image(index), q).shape for index in range(count)]
+    sizes = [rescaling.rescale(split.image(index), q).shape for index in range(count)]
     return cost.FLOPS * 2 * float(np.mean([cost.dense_macs("D", height, width, CLASSES) for height, width, _ in sizes]))
 
 
@@ -283,7 +284,7 @@ def main() -> None:
         files = [Path(name) / f"{index}.jpg" for index in range(min(options.images, len(split)))]
         for index, file in enumerate(files):
             file.write_bytes(split.image_bytes(index))
-        centre = [views.rescale(split.image(index), 256)[:224, :224].copy() for index in range(min(32, len(split)))]
+        centre = [rescaling.rescale(split.image(index), 256)[:224, :224].copy() for index in range(min(32, len(split)))]
         crops = to_input(torch.from_numpy(np.stack(centre)), torch.tensor(MEAN), INPUT_SCALE)
         run = make_run(Path(name) / "runs" / "D-256-512", crops)
         comparison = Comparison(run, split, files, Path(name), options)

@@ -19,8 +19,9 @@ import torch
 from record import write
 from torch.nn import functional
 
-from vggrepro import dataset, hardware, recipe, views
-from vggrepro.net import VGG, initialise, to_input
+from vggrepro import dataset, hardware, recipe, rescaling
+from vggrepro.initialise import initialise
+from vggrepro.net import VGG, to_input
 from vggrepro.runs import RunFolder
 
 WIDTH, EPOCHS, IMAGES = 0.125, 2, 64
@@ -32,7 +33,7 @@ def at_the_start(net: str, how: str) -> dict[str, float]:
     data = dataset.load(Path("data"))
     split, values = dataset.Split(data, "train"), recipe.load("quarter")
     places = np.linspace(0, len(split) - 1, IMAGES).astype(int)
-    pixels = np.stack([views.rescale(split.image(int(place)), values.crop) for place in places])
+    pixels = np.stack([rescaling.rescale(split.image(int(place)), values.crop) for place in places])
     x = to_input(torch.from_numpy(pixels), torch.tensor(data.mean_rgb), values.input_scale)
     model = VGG(net, len(data.classes), values.crop, WIDTH)
     initialise(model, how, 0, fc8=values.initial_fc8)

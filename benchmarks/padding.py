@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from record import write
 
-from vggrepro import dataset, hardware, paper, runs, views, weights
+from vggrepro import dataset, hardware, paper, runs, weights
 from vggrepro.evaluator import dense_posteriors
 from vggrepro.net import VGG, to_input
 from vggrepro.recipe import recorded
+from vggrepro.rescaling import rescale
 
 AT_A_TIME = 100  # images
 
@@ -37,7 +38,7 @@ def compare(name: str, q: int) -> dict[str, Any]:
     wrong = np.zeros(2, int)
     for start in range(0, len(split), AT_A_TIME):
         places = range(start, min(start + AT_A_TIME, len(split)))
-        images = np.stack([views.rescale(split.image(place), side, recorded(config)["resample"]) for place in places])
+        images = np.stack([rescale(split.image(place), side, recorded(config)["resample"]) for place in places])
         labels = torch.from_numpy(split.labels[start : places.stop].astype(np.int64))
         with torch.inference_mode():
             x = to_input(torch.from_numpy(images), torch.tensor(config["mean_rgb"]), float(config["input_scale"]))

@@ -19,7 +19,7 @@ from typing import Any
 from record import write
 from train_step import clocks, ours
 
-from vggrepro import cost, paper
+from vggrepro import cost, paper, processes
 
 STEPS, TURNS = 10, 2
 ARRANGEMENTS = {  # processes, threads each, overlapped
@@ -34,25 +34,23 @@ def worker(size: str, batch: int, overlapped: bool) -> None:
     """One process's part; the first prints the seconds of the quickest step."""
     import torch
 
-    from vggrepro import hardware
-
     device = torch.device("cpu")
-    hardware.join_processes(device)
+    processes.join_processes(device)
     if not overlapped:
-        hardware.LARGE = sys.maxsize
+        processes.LARGE = sys.maxsize
     step = ours("ours", "D", size, batch)
     step()
     steps = []
     for _ in range(STEPS):
-        hardware.barrier()
+        processes.barrier()
         before = clocks()
         step()
-        hardware.barrier()
+        processes.barrier()
         steps.append([now - then for now, then in zip(clocks(), before, strict=True)])
-    if hardware.rank() == 0:
+    if processes.rank() == 0:
         wall, busy = (min(column) for column in zip(*steps, strict=True))
         print(json.dumps({"seconds": wall, "cpu_seconds": busy}))
-    hardware.leave_processes()
+    processes.leave_processes()
 
 
 def run(size: str, batch: int, processes: int, threads: int, overlapped: bool) -> dict[str, float]:
@@ -142,8 +140,8 @@ def main() -> None:
     size, batch = words[0] if words else "quarter-narrow", int(words[1]) if words[1:] else 64
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in ARRANGEMENTS}
     for _ in range(TURNS):
-        for name, (processes, threads, overlapped) in ARRANGEMENTS.items():
-            turns[name].append(run(size, batch, processes, threads, overlapped))
+        for name, (count, threads, overlapped) in ARRANGEMENTS.items():
+            turns[name].append(run(size, batch, count, threads, overlapped))
     best = {name: min(turn["seconds"] for turn in found) for name, found in turns.items()}
     rows: list[dict[str, Any]] = [
         {

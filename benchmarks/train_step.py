@@ -35,7 +35,7 @@ from record import clocks, product, product_side, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vggrepro import cost, paper
+from vggrepro import cost, paper, processes
 
 SIZES = {"paper": (224, 1.0, 1000), "quarter": (56, 1.0, 100), "quarter-narrow": (56, 0.25, 100)}  # crop, width, K
 CPU_BATCH = {"paper": 4, "quarter": 32, "quarter-narrow": 64}
@@ -115,11 +115,12 @@ def scaled_like_he(model: nn.Module) -> nn.Module:
 def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     """`Training._step` with this process's share of a random batch that lies on the host, as the loader leaves it."""
     from vggrepro import hardware, keyed, recipe
+    from vggrepro.hardware import Machine
     from vggrepro.loader import Batch
     from vggrepro.net import VGG
     from vggrepro.runs import RunFolder
     from vggrepro.step import Loss
-    from vggrepro.train import Machine, Plan, Training
+    from vggrepro.train import Plan, Training
 
     crop, width, classes = SIZES[size]
     device = hardware.device("auto") if name != "ours plain memory" else torch.device("cpu")
@@ -139,7 +140,7 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     if name == "ours graphs":
         training.loss._loss = torch.compile(training.loss._plain, dynamic=False, mode="reduce-overhead")
     generator = torch.Generator().manual_seed(0)
-    rows = len(hardware.share(batch))
+    rows = len(processes.share(batch))
     crops = torch.randint(0, 256, (rows, crop, crop, 3), dtype=torch.uint8, generator=generator)
     given = Batch(
         crops.to(device) if size != "paper" else crops,  # small data lies on the GPU

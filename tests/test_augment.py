@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from vggrepro import augment
+from vggrepro import augment, rescaling
 from vggrepro.paper import JITTER, S256, Scale
 
 SIZES = [(500, 375), (375, 500), (64, 64), (333, 100), (97, 701), (40, 41), (256, 300), (1, 7)]
@@ -34,14 +34,14 @@ def difference(a: np.ndarray, b: np.ndarray) -> int:
 def cut(pixels: np.ndarray, shorter: int, side: int, left: int, top: int, resample: str = "bilinear") -> np.ndarray:
     """The crop at (left, top) after rescaling the shorter side."""
     height, width, _ = pixels.shape
-    new_width, new_height = augment.rescaled_size(width, height, shorter)
-    window = augment.Window((width / new_width, height / new_height), left, top, side)
-    return augment.cut(Image.fromarray(pixels), window, resample)
+    new_width, new_height = rescaling.rescaled_size(width, height, shorter)
+    window = rescaling.Window((width / new_width, height / new_height), left, top, side)
+    return rescaling.cut(Image.fromarray(pixels), window, resample)
 
 
 def training_crop(pixels: np.ndarray, scale: Scale, crop: int, place: np.ndarray) -> np.ndarray:
     height, width, _ = pixels.shape
-    return augment.cut(Image.fromarray(pixels), augment.training_window(width, height, scale, crop, place))
+    return rescaling.cut(Image.fromarray(pixels), augment.training_window(width, height, scale, crop, place))
 
 
 def test_rescaled_size_is_torchvisions() -> None:
@@ -49,7 +49,7 @@ def test_rescaled_size_is_torchvisions() -> None:
     for width, height in [*SIZES, *rng.integers(1, 3000, (300, 2)).tolist()]:
         for shorter in (56, 64, 224, 256, 384, 512):
             expected = vision._compute_resized_output_size((height, width), [shorter])  # (height, width)
-            assert augment.rescaled_size(width, height, shorter) == (expected[1], expected[0])
+            assert rescaling.rescaled_size(width, height, shorter) == (expected[1], expected[0])
 
 
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
@@ -76,7 +76,7 @@ def test_every_window_lies_inside_images_of_any_size(shorter: int) -> None:
     rng = np.random.default_rng(shorter)
     for width, height in rng.integers(1, 400, (60, 2)).tolist():
         pixels = np.zeros((height, width, 3), np.uint8)
-        new_width, new_height = augment.rescaled_size(width, height, shorter)
+        new_width, new_height = rescaling.rescaled_size(width, height, shorter)
         if max(new_width, new_height) < 5000:
             assert cut(pixels, shorter, 224, new_width - 224, new_height - 224).shape == (224, 224, 3)
 
@@ -125,7 +125,7 @@ def test_centre_crop_is_torchvisions() -> None:
         pixels = noise(width, height)
         whole = Image.fromarray(resized(pixels, 72, "bilinear"))
         expected = np.asarray(vision.center_crop(whole, [56, 56]))
-        crop = augment.cut(Image.fromarray(pixels), augment.centre_window(width, height, 72, 56))
+        crop = rescaling.cut(Image.fromarray(pixels), rescaling.centre_window(width, height, 72, 56))
         assert difference(crop, expected) <= 2
 
 

@@ -15,7 +15,7 @@ import torch
 from conftest import Call, Result
 from PIL import Image
 
-from vggrepro import files, hardware
+from vggrepro import files, processes
 from vggrepro.dataset import Dataset
 from vggrepro.files import lock
 
@@ -276,7 +276,7 @@ def test_a_lost_process_is_said_in_a_line(
     def lose(device: torch.device) -> None:
         raise kind("[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
 
-    monkeypatch.setattr(hardware, "join_processes", lose)
+    monkeypatch.setattr(processes, "join_processes", lose)
     result = vggrepro("train", "A", *FAST)
     refused(result, "no connection to another process", "Connection closed by peer", "run the same command")
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import importlib.metadata
 import json
+import os
+import platform
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,11 @@ from PIL import Image
 from test_evaluate import make_run
 from typer.testing import CliRunner
 
-from vggrepro import doctor, exporting, paper, sanity, synsets, weights
+from vggrepro import doctor, exporting, machine_checks, paper, sanity, synsets, weights
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, load
-from vggrepro.doctor import BROKEN, OK, WARNING, Finding
 from vggrepro.files import read_json, write_json
+from vggrepro.finding import BROKEN, OK, WARNING, Finding, guarded, table
 from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
@@ -63,14 +67,14 @@ def test_a_broken_run_ends_with_2(dataset: Dataset, tmp_path: Path) -> None:
 
 def test_the_table_has_columns() -> None:
     findings = [Finding(OK, "a", "fine"), Finding(WARNING, "longer", "odd", "do this")]
-    assert doctor.table(findings) == "ok       a       fine\nwarning  longer  odd\n" + " " * 17 + "→ do this"
+    assert table(findings) == "ok       a       fine\nwarning  longer  odd\n" + " " * 17 + "→ do this"
 
 
 def test_a_check_that_fails_is_a_finding() -> None:
     def check() -> Finding:
         raise RuntimeError("operator torchvision::nms does not exist\nmore")
 
-    (found,) = doctor.guarded("x", check)
+    (found,) = guarded("x", check)
     assert (found.state, found.check) == (BROKEN, "x")
     assert found.result == "the check failed: RuntimeError: operator torchvision::nms does not exist"
 
@@ -87,12 +91,12 @@ def test_torchvision_made_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> 
         return real(name, *rest)
 
     versions = {"torch": "2.15.0", "torchvision": "0.21.0"}
-    monkeypatch.setattr(doctor, "installed", versions.get)
-    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["numpy", "torch==2.6.0"])
-    found = doctor.torchvision_()
+    monkeypatch.setattr(machine_checks, "installed", versions.get)
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["numpy", "torch==2.6.0"])
+    found = machine_checks.torchvision_()
     assert (found.state, found.advice) == (WARNING, "pip install 'torch==2.6.0' 'torchvision==0.21.0'")
     monkeypatch.setattr(builtins, "__import__", broken)
-    found = doctor.torchvision_()
+    found = machine_checks.torchvision_()
     assert found.state == BROKEN
     assert found.result == "0.21.0 does not fit torch 2.15.0 (operator torchvision::nms does not exist)"
 
@@ -100,65 +104,65 @@ def test_torchvision_made_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> 
 def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["torch>=2.6", "pandas>=2.2", "scipy>=1.11", 'onnx>=1.16; extra == "onnx"', 'h5py; extra == "keras"']
     lines += ['vggrepro[onnx]; extra == "dev"', 'pytest>=8; extra == "dev"']
-    monkeypatch.setattr(doctor, "declared", lambda: lines)
+    monkeypatch.setattr(machine_checks, "declared", lambda: lines)
     versions = {"torch": "2.15.0+cu128", "pandas": "2.1.4", "h5py": "3.1"}
-    monkeypatch.setattr(doctor, "installed", versions.get)
-    found = doctor.packages()
+    monkeypatch.setattr(machine_checks, "installed", versions.get)
+    found = machine_checks.packages()
     assert (found.state, found.result) == (BROKEN, "pandas 2.1.4 is older than 2.2, scipy is missing")
     versions |= {"pandas": "3.0", "scipy": "1.11.0"}
-    assert doctor.packages() == Finding(OK, "packages", "torch 2.15.0+cu128, pandas 3.0, scipy 1.11.0")
-    found = doctor.extras()
+    assert machine_checks.packages() == Finding(OK, "packages", "torch 2.15.0+cu128, pandas 3.0, scipy 1.11.0")
+    found = machine_checks.extras()
     assert found.result == "onnx: lacks onnx; keras: there"
     assert found.advice == "pip install 'vggrepro[onnx]', if you want them"
 
 
 def test_a_checkout_says_its_requirements_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metadata of an editable install may be older than the extras."""
-    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["torch>=2.6"])
-    assert doctor.declared(tmp_path) == ["torch>=2.6"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["torch>=2.6"])
+    assert machine_checks.declared(tmp_path) == ["torch>=2.6"]
     text = '[project]\nname = "NAME"\ndependencies = ["pandas>=2.2"]\n[project.optional-dependencies]\n'
     text += """fast = ["x>=4; platform_machine in 'x86_64' and sys_platform != 'darwin'"]\n"""
     for name, expected in (("vggrepro", ["pandas", "x"]), ("other", ["torch"])):
         (tmp_path / "pyproject.toml").write_text(text.replace("NAME", name))
-        lines = doctor.declared(tmp_path)
-        monkeypatch.setattr(doctor, "declared", lambda lines=lines: lines)
-        monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
-        monkeypatch.setattr(doctor.sys, "platform", "linux")
-        assert [package for package, _, _ in doctor.requirements()] == expected
-        monkeypatch.setattr(doctor.platform, "machine", lambda: "aarch64")
-        assert [package for package, _, _ in doctor.requirements()] == expected[:1]
+        lines = machine_checks.declared(tmp_path)
+        monkeypatch.setattr(machine_checks, "declared", lambda lines=lines: lines)
+        monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+        monkeypatch.setattr(sys, "platform", "linux")
+        assert [package for package, _, _ in machine_checks.requirements()] == expected
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+        assert [package for package, _, _ in machine_checks.requirements()] == expected[:1]
         monkeypatch.undo()
-        monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["torch>=2.6"])
+        monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["torch>=2.6"])
 
 
 def test_this_checkouts_extras_are_listed() -> None:
-    extras = {extra for _, _, extra in doctor.requirements()}
+    extras = {extra for _, _, extra in machine_checks.requirements()}
     assert {"", "onnx", "keras", "tensorboard", "dev"} <= extras
 
 
 @pytest.mark.parametrize(("text", "expected"), [("2.15.0+cu128", (2, 15, 0)), ("3.0", (3, 0)), ("1.0.0rc1", (1, 0, 0))])
 def test_version_numbers(text: str, expected: tuple[int, ...]) -> None:
-    assert doctor.numbers(text) == expected
+    assert machine_checks.numbers(text) == expected
 
 
 # The machine
 
 
 def test_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.disk(tmp_path / "not" / "yet", tmp_path)[0].state == OK
+    assert machine_checks.disk(tmp_path / "not" / "yet", tmp_path)[0].state == OK
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12, 2 * 10**9))
-    found = doctor.disk(tmp_path, tmp_path)
+    found = machine_checks.disk(tmp_path, tmp_path)
     assert found == [
         Finding(WARNING, f"disk of {tmp_path}", "2.0 GB free", "training a net of the paper's width takes up to 5 GB")
     ]
-    monkeypatch.setattr(doctor, "MEMORY_GB", 10**6)
-    assert doctor.memory().state == WARNING
+    monkeypatch.setattr(machine_checks, "MEMORY_GB", 10**6)
+    assert machine_checks.memory().state == WARNING
 
 
 def test_idle_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda process: range(8), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert doctor.threads() == Finding(
+    assert machine_checks.threads() == Finding(
         WARNING,
         "threads",
         "torch computes with 1 of 8 cores",
@@ -176,7 +180,7 @@ def test_no_data_set_is_a_warning_a_damaged_one_is_broken(dataset: Dataset, tmp_
         BROKEN, "shards", "train-00000.arrow is missing", "prepare the data set again"
     )
     (dataset.folder / "dataset.json").write_text("{")
-    (found,) = doctor.guarded("data set", lambda: doctor.data_set(dataset.folder))
+    (found,) = guarded("data set", lambda: doctor.data_set(dataset.folder))
     assert (found.state, "damaged JSON" in found.result) == (BROKEN, True)
 
 
@@ -222,7 +226,7 @@ def test_the_first_validation_images(dataset: Dataset, monkeypatch: pytest.Monke
     path = dataset.folder / "dataset.json"
     wnids = list(synsets.table())
     write_json(path, read_json(path) | {"classes": wnids, "words": wnids, "devkit_ids": [1] * 1000})
-    (found,) = doctor.guarded("class order", lambda: doctor.class_order(load(dataset.folder)))
+    (found,) = guarded("class order", lambda: doctor.class_order(load(dataset.folder)))
     assert (found.state, "ILSVRC2012_val_00000004 has class index 489, not 809" in found.result) == (BROKEN, True)
     Few.labels = np.array([65, 970, 230, 809])
     expected = "sorted by wnid; the first 4 validation images have the known classes"

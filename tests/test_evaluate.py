@@ -23,17 +23,18 @@ from hypothesis import strategies as st
 
 from vggrepro import evaluate as stage
 from vggrepro import evaluator as net_at_work
-from vggrepro import paper, posteriors, views, weights
+from vggrepro import paper, posteriors, rescaling, views, weights
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol, evaluate, parse_qs
 from vggrepro.evaluator import Evaluator, Gathering, crop_posteriors, dense_posteriors
 from vggrepro.files import lock, sha256, write_json
-from vggrepro.net import VGG, initialise
+from vggrepro.hardware import Machine
+from vggrepro.initialise import initialise
+from vggrepro.net import VGG
 from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
-from vggrepro.train import Machine
 
 MACHINE = Machine(torch.device("cpu"), "fp32", workers=0)
 CROP, SCALE = 64, 0.0172
@@ -426,7 +427,7 @@ def test_files_hold_what_the_contract_says(run: RunFolder, dataset: Dataset) -> 
             assert {"commit", "version", "dataset"} <= about.keys()
             values = np.array(table["posterior"].to_pylist())
             for row in (0, 7, 17):
-                image = views.rescale(split.image(row), pixels)
+                image = rescaling.rescale(split.image(row), pixels)
                 np.testing.assert_allclose(values[row], by_hand(model, image, method, grid=2), atol=1e-5)
             line = frame.set_index(["method", "Q"]).loc[method, str(q)]
             best = values.argmax(1)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from vggrepro import card as cards
-from vggrepro import exporting, paper, views, weights
+from vggrepro import exporting, paper, rescaling, weights
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
@@ -121,7 +121,8 @@ def test_an_imported_runs_origin_is_passed_on(tmp_path: Path) -> None:
 # ONNX
 
 
-@pytest.mark.parametrize(("net", "crop", "stride"),
+@pytest.mark.parametrize(
+    ("net", "crop", "stride"),
     [*((net, 64, 32) for net in paper.NETS), ("C", 80, 32), ("A-LRN", 56, 32), ("A-LRN", 56, 8), ("D", 112, 16)],
 )
 def test_onnxruntime_gives_our_posteriors(tmp_path: Path, net: str, crop: int, stride: int) -> None:
@@ -309,7 +310,7 @@ def full() -> Iterator[RunFolder]:
 def evaluated(run: RunFolder) -> np.ndarray:
     """The posterior of `cat.jpg`'s central crop at Q = S, as evaluate computes it."""
     image = Image.open(run.path.parent / "cat.jpg").convert("RGB")
-    return Evaluator(run, MACHINE).posteriors([views.rescale(image, 384)], "center", False, 1)[0]
+    return Evaluator(run, MACHINE).posteriors([rescaling.rescale(image, 384)], "center", False, 1)[0]
 
 
 def snippet(title: str, run: RunFolder) -> str:

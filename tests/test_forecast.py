@@ -9,10 +9,10 @@ from test_evaluate import MACHINE, make_run
 from typer.testing import CliRunner
 
 from vggrepro import cost, forecast, views
-from vggrepro.augment import rescaled_size
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
 from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.rescaling import rescaled_size
 
 
 def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from vggrepro import fusion, posteriors
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.posteriors import Batch
+from vggrepro.ranks import Score
 from vggrepro.shelf import Shelf, split_images
 
 
@@ -181,7 +182,7 @@ def test_a_failure_in_a_thread_is_raised_not_waited_for(tmp_path: Path, monkeypa
         raise MemoryError("no memory")
 
     monkeypatch.setattr(fusion, "BLOCK_NUMBERS", 6)  # a block an image: more blocks than threads
-    monkeypatch.setattr(posteriors, "ranks", fail)
+    monkeypatch.setattr(fusion, "ranks", fail)
     with pytest.raises(MemoryError, match="no memory"):
         fusion.rank([paths])
 
@@ -218,7 +219,7 @@ def test_the_data_sets_images_decide(dataset: Dataset, tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, dataset)
     shelf.gather([paths[:1], paths[1:]])
     assert shelf.ranks(paths[1:]).tolist() == [0] * 18
-    assert shelf.score(paths[1:]) == posteriors.Score(18, 0.0, 0.0)
+    assert shelf.score(paths[1:]) == Score(18, 0.0, 0.0)
     with pytest.raises(
         InputError, match=rf"a: row 0 gives image '{keys[0]}' label 1, the split 'val' of {dataset.folder}"
     ):

@@ -13,12 +13,13 @@ from conftest import CLASSES, photo
 from PIL import Image
 from torch import Tensor
 
-from vggrepro import augment, keyed, recipe
+from vggrepro import augment, keyed, recipe, rescaling
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.loader import Batch, Loader, check_stored
 from vggrepro.paper import Scale
 from vggrepro.prepare import prepare
+from vggrepro.rescaling import centre_window, cut
 from vggrepro.resident import Resident, fits
 from vggrepro.sources import FolderSource
 
@@ -85,7 +86,7 @@ def test_each_epoch_draws_anew_and_shows_each_image_once(dataset: Dataset) -> No
 def test_validation_crops_are_cut_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     own = loader(dataset)
     before = [crops for crops, _ in own.validation()]
-    monkeypatch.setattr(augment, "centre_window", lambda *_: pytest.fail("cut again"))
+    monkeypatch.setattr(rescaling, "centre_window", lambda *_: pytest.fail("cut again"))
     assert all(torch.equal(a, b) for a, (b, _) in zip(before, own.validation(), strict=True))
 
 
@@ -97,8 +98,8 @@ def test_held_out_images_judge_and_are_never_trained_on(dataset: Dataset) -> Non
     assert sorted([*first.judging.tolist(), *first.members.tolist()]) == list(range(30))
     crops, labels = next(iter(first.validation()))
     assert labels.tolist() == first.train.labels[first.judging].tolist()
-    window = augment.centre_window(*first.train.image(int(first.judging[0])).size, 55, 32)
-    assert np.array_equal(crops[0], augment.cut(first.train.image(int(first.judging[0])), window, "bilinear"))
+    window = centre_window(*first.train.image(int(first.judging[0])).size, 55, 32)
+    assert np.array_equal(crops[0], cut(first.train.image(int(first.judging[0])), window, "bilinear"))
     shown: set[int] = set()
     for epoch in range(4):
         order = first.members[keyed.permutation(first.seed, epoch, len(first.members))]
@@ -131,7 +132,7 @@ def test_resident_crops_are_the_same_up_to_rounding(dataset: Dataset, scale: str
         crops = resident.crops(images, parsed, crop, torch.from_numpy(drawn.place), resample).numpy()
         expected = np.stack(
             [
-                augment.cut(image, augment.training_window(*image.size, parsed, crop, drawn.place[i]), resample)
+                cut(image, augment.training_window(*image.size, parsed, crop, drawn.place[i]), resample)
                 for i, image in enumerate(map(split.image, images.tolist()))
             ]
         )

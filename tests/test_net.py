@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from vggrepro import keyed, paper
 from vggrepro.errors import InputError
-from vggrepro.net import CENTRED_GAIN, VGG, initialise, local_response_norm, to_input
+from vggrepro.initialise import CENTRED_GAIN, initialise
+from vggrepro.net import VGG, local_response_norm, to_input
 
 PUBLIC = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 

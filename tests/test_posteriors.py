@@ -16,6 +16,7 @@ import pytest
 from vggrepro import posteriors
 from vggrepro.errors import InputError
 from vggrepro.posteriors import Batch, Origin
+from vggrepro.ranks import Score, ranks, score_of
 
 ORIGIN = Origin(
     run="A-256",
@@ -79,14 +80,14 @@ def test_the_file_format_is_the_contract(tmp_path: Path) -> None:
 
 def test_ranks_break_ties_by_class_order() -> None:
     rows = np.array([[0.25, 0.25, 0.25, 0.25]] * 4)
-    assert posteriors.ranks(rows, np.array([0, 1, 2, 3])).tolist() == [0, 1, 2, 3]
-    assert posteriors.ranks(np.array([[0.2, 0.5, 0.3]]), np.array([2])).tolist() == [1]
+    assert ranks(rows, np.array([0, 1, 2, 3])).tolist() == [0, 1, 2, 3]
+    assert ranks(np.array([[0.2, 0.5, 0.3]]), np.array([2])).tolist() == [1]
 
 
 def test_errors_by_hand() -> None:
     ranks = np.array([0, 1, 4, 5, 0, 0, 5, 5])
-    assert posteriors.score_of(ranks, 6) == posteriors.Score(8, 62.5, 37.5)  # 5 and 3 of 8 images
-    assert posteriors.score_of(ranks, 5).top5 is None
+    assert score_of(ranks, 6) == Score(8, 62.5, 37.5)  # 5 and 3 of 8 images
+    assert score_of(ranks, 5).top5 is None
 
 
 @pytest.mark.parametrize("classes", [1, 2, 300, 70_000])
@@ -96,8 +97,8 @@ def test_ranks_of_any_number_of_classes(classes: int) -> None:
     labels = rng.integers(0, classes, 4)
     order = np.argsort(-rows, axis=1, kind="stable")
     expected = [list(order[i]).index(label) for i, label in enumerate(labels)]
-    assert posteriors.ranks(rows, labels).tolist() == expected
-    assert posteriors.ranks(np.zeros((1, classes)), np.array([classes - 1])).tolist() == [classes - 1]
+    assert ranks(rows, labels).tolist() == expected
+    assert ranks(np.zeros((1, classes)), np.array([classes - 1])).tolist() == [classes - 1]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from test_evaluate import MACHINE, ROUNDING, images, make_run, net_input, plain_model
 
 from vggrepro import predict as stage
-from vggrepro import views
+from vggrepro import rescaling
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator
@@ -133,7 +133,7 @@ def test_the_heatmap_is_a_picture_of_the_class_asked_for(
 def test_the_map_of_a_class_is_its_scores(run: RunFolder, files: list[Path]) -> None:
     with Image.open(files[0]) as image:
         found = [stage.class_map(run, image.convert("RGB"), label, 512, MACHINE) for label in (0, 4)]
-        x = net_input(views.rescale(image.convert("RGB"), 146))
+        x = net_input(rescaling.rescale(image.convert("RGB"), 146))
     with torch.inference_mode():
         scores = plain_model(run).score_map(x)[0]
     for label, each in zip((0, 4), found, strict=True):

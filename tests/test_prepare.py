@@ -23,8 +23,8 @@ from vggrepro.dataset import Dataset, Split, load, read_shard
 from vggrepro.errors import InputError
 from vggrepro.files import lock
 from vggrepro.prepare import check_downloads, colour_moments, prepare, principal_axes
+from vggrepro.rescaling import rescale
 from vggrepro.sources import Example, FolderSource
-from vggrepro.views import rescale
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ from vggrepro.errors import InputError
 from vggrepro.images import decode
 from vggrepro.loader import Loader
 from vggrepro.paper import JITTER, S256, Scale
+from vggrepro.rescaling import centre_window, cut
 from vggrepro.sources import IlsvrcSource
 
 pytest.importorskip("nvidia.nvimgcodec", reason="needs pip install vggrepro[fast]")
@@ -46,7 +47,7 @@ def difference(data: bytes, scale: Scale, crop: int, resample: str = "bilinear")
         assert crop_ is not None
         assert crop_.shape == (crop, crop, 3)
         assert crop_.dtype == np.uint8
-        found.append(np.abs(crop_.astype(int) - augment.cut(image, window, resample)))
+        found.append(np.abs(crop_.astype(int) - cut(image, window, resample)))
     return float(np.mean(found)), int(np.max(found))
 
 
@@ -81,7 +82,7 @@ def test_what_must_be_decoded_whole() -> None:
     whole = jpeg(300, 260)
     png = io.BytesIO()
     Image.fromarray(photo(0, 0, 300, 260)).save(png, "PNG")
-    window = augment.centre_window(300, 260, 256, 224)
+    window = centre_window(300, 260, 256, 224)
     cmyk = jpeg(300, 260, "CMYK")
     for data in (png.getvalue(), cmyk, whole[:300], b"\xff\xd8 no image", b""):
         assert region.cut(memoryview(data), 300, 260, window, "bilinear") is None
@@ -90,7 +91,7 @@ def test_what_must_be_decoded_whole() -> None:
 
 def test_threads_have_their_own_decoders() -> None:
     data = jpeg(500, 375)
-    window = augment.centre_window(500, 375, 256, 224)
+    window = centre_window(500, 375, 256, 224)
     expected = region.cut(memoryview(data), 500, 375, window, "bilinear")
     with ThreadPoolExecutor(8) as pool:
         crops = list(pool.map(lambda _: region.cut(memoryview(data), 500, 375, window, "bilinear"), range(64)))

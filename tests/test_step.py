@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vggrepro import keyed, recipe
+from vggrepro.initialise import initialise
 from vggrepro.loader import Batch
-from vggrepro.net import VGG, initialise
+from vggrepro.net import VGG
 from vggrepro.step import Loss, pieces
 
 CPU = torch.device("cpu")

@@ -25,10 +25,13 @@ from vggrepro.chain import Request, train_chain
 from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.net import VGG, initialise
+from vggrepro.hardware import Machine
+from vggrepro.initialise import initialise
+from vggrepro.net import VGG
 from vggrepro.paper import Run, Scale
+from vggrepro.rescaling import cut
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine, Plan, Training
+from vggrepro.train import Plan, Training
 from vggrepro.watch import Level, Readings
 
 CPU = Machine(torch.device("cpu"), "fp32", workers=0)
@@ -82,7 +85,7 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> N
             image = int(orders[epoch][within * 8 + row])
             drawn = augment.draws(3, epoch, torch.tensor([image]))
             window = augment.training_window(*split.image(image).size, scale, 32, drawn.place[0])
-            crop = augment.cut(split.image(image), window)
+            crop = cut(split.image(image), window)
             crop = crop[:, ::-1] if drawn.flip[0] else crop
             shift = sum(
                 0.1 * drawn.colour[0, i] * dataset.rgb_eigenvalues[i] / 255 * np.array(dataset.rgb_eigenvectors[i])

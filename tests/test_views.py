@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms import functional as vision
 
 from vggrepro import views
+from vggrepro.rescaling import rescale
 
 
 def noise(width: int, height: int) -> np.ndarray:
@@ -107,14 +108,14 @@ def test_distinct_crops_and_which_of_them_each_is(height: int, width: int, expec
 def test_rescale_is_torchvisions_resize(width: int, height: int) -> None:
     for shorter in (56, 64, 72, 128):
         expected = np.asarray(vision.resize(Image.fromarray(noise(width, height)), shorter, antialias=True))
-        np.testing.assert_array_equal(views.rescale(Image.fromarray(noise(width, height)), shorter), expected)
+        np.testing.assert_array_equal(rescale(Image.fromarray(noise(width, height)), shorter), expected)
 
 
 def test_an_image_of_the_target_size_is_left_alone() -> None:
     pixels = noise(97, 64)
-    np.testing.assert_array_equal(views.rescale(Image.fromarray(pixels), 64), pixels)
+    np.testing.assert_array_equal(rescale(Image.fromarray(pixels), 64), pixels)
 
 
 def test_bicubic_is_bicubic() -> None:
     expected = Image.fromarray(noise(90, 100)).resize((64, 71), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(views.rescale(Image.fromarray(noise(90, 100)), 64, "bicubic"), np.asarray(expected))
+    np.testing.assert_array_equal(rescale(Image.fromarray(noise(90, 100)), 64, "bicubic"), np.asarray(expected))

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save, save_file
 
 from vggrepro import paper, weights
 from vggrepro.errors import InputError
-from vggrepro.net import VGG, initialise
+from vggrepro.initialise import initialise
+from vggrepro.net import VGG
 
 
 def net(kind: str = "A", classes: int = 7, seed: int = 0) -> VGG:

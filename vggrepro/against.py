@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import layout, paper, posteriors, statistics
+from vggrepro import layout, paper, statistics
 from vggrepro.claims import p_text
 from vggrepro.extras import Extra, labels_of
 from vggrepro.layout import LABELS, MEASURES, Column
-from vggrepro.paper import View
+from vggrepro.paper import TOP_K, View
 from vggrepro.shelf import Shelf
 from vggrepro.statistics import Interval
 from vggrepro.tables import CAPTIONS, ERRORS, NAN, setting, views_of
@@ -60,7 +60,7 @@ def _table(number: int, ours: Shelf, theirs: Shelf) -> Extra | None:
         if mine is None and other is None:
             continue
         record: dict[str, Any] = {name: text for name, text in line.items() if not name.endswith("_error")}
-        for name, least in zip(ERRORS, (1, posteriors.TOP_K), strict=True):
+        for name, least in zip(ERRORS, (1, TOP_K), strict=True):
             record |= _measure(name, least, mine, other, ours, theirs)
             record[f"{name}_paper"] = float(line[name]) if line[name] else NAN
         record |= {"images_ours": _count(mine), "images_theirs": _count(other)}

@@ -9,19 +9,21 @@ from typing import Any
 
 import torch
 
-from vggrepro import __version__, hardware, paper, runs, weights
+from vggrepro import __version__, hardware, paper, processes, runs, weights
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import lock, write_json
+from vggrepro.hardware import Machine
+from vggrepro.initialise import initialise
 from vggrepro.interrupt import Stopped
 from vggrepro.loader import check_stored
-from vggrepro.net import VGG, initialise
+from vggrepro.net import VGG
 from vggrepro.paper import Run
 from vggrepro.progress import say
 from vggrepro.provenance import commit
 from vggrepro.recipe import Recipe, recorded
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine, Plan, Training
+from vggrepro.train import Plan, Training
 
 # Values of a config that a run must share with its own continuation, and with a run that starts from it.
 STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "stride", "width", "classes", "input_scale", "lrn")
@@ -124,7 +126,7 @@ def _length(folder: RunFolder) -> str:
 def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
     """Trains one run, from its checkpoint if it has one; `anew` drops what another configuration left."""
     folder = RunFolder(request.runs / run.name)
-    with hardware.first_process(lock(folder.path, f"vggrepro train {run.name}")):
+    with processes.first_process(lock(folder.path, f"vggrepro train {run.name}")):
         parent = _parent(run, request, start)
         if parent is not None and not parent.finished:
             raise InputError(f"{parent.name} is not finished; finish it before training {run.name} from it")
@@ -135,12 +137,12 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
         plan = Plan(run, recipe, rate, epochs, request.seed)
         training = Training(plan, model, request.dataset, folder, request.machine)
         changed = folder.config_path.is_file() and _difference(folder.config(), config, IDENTITY) is not None
-        hardware.barrier()  # all processes have looked before the first one writes
-        if hardware.rank() == 0:
+        processes.barrier()  # all processes have looked before the first one writes
+        if processes.rank() == 0:
             if anew and (folder.finished or changed):
                 _remove_results(folder)
             write_json(folder.config_path, config)
-        hardware.barrier()
+        processes.barrier()
         _fit(training, request, config, folder, parent)
 
 
@@ -150,7 +152,7 @@ def _fit(
     """Trains from the checkpoint or the start, and leaves the finished weights."""
     name, state = folder.name, training.progress
     resumed = training.resume()
-    hardware.barrier()  # all processes have read the checkpoint before the first one replaces or removes it
+    processes.barrier()  # all processes have read the checkpoint before the first one replaces or removes it
     if resumed:
         state = training.progress
         say(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
@@ -164,10 +166,10 @@ def _fit(
         where = f"epoch {len(state.history) + 1}, step {state.step}"
         say(f"{name}: stopped and saved at {where}; run the same command to resume")
         raise
-    if hardware.rank() == 0:
+    if processes.rank() == 0:
         weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
         folder.remove_progress()
-    hardware.barrier()
+    processes.barrier()
     say(f"{name}: finished, {training.summary()}; next: vggrepro evaluate {name}")
     if stop := training.stop.agreed(request.machine.device):  # it came during the last validation
         raise Stopped(stop)

@@ -20,19 +20,20 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
-from vggrepro import __version__, cost, fusion, hardware, paper, posteriors, views
+from vggrepro import __version__, cost, fusion, paper, posteriors, processes
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.evaluator import Evaluator, Gathering
 from vggrepro.files import lock
+from vggrepro.hardware import Machine
 from vggrepro.images import ordered
 from vggrepro.paper import Scale, real_pixels
 from vggrepro.posteriors import Batch, Origin
 from vggrepro.progress import Track, say
 from vggrepro.provenance import commit
 from vggrepro.recipe import recorded
+from vggrepro.rescaling import rescale
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine
 
 # A kill costs at most so many images' work. On a CPU a part of a full-size net takes minutes; on a GPU, where larger
 # parts make fuller forward passes, seconds.
@@ -121,7 +122,7 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
     """
     wanted = wanted_files(run, dataset, protocol, machine)
     scale = Scale.parse(str(run.config()["scale"]))
-    with hardware.first_process(lock(run.path, f"vggrepro evaluate {run.name}")):
+    with processes.first_process(lock(run.path, f"vggrepro evaluate {run.name}")):
         missing = missing_files(run, protocol, wanted)
         if missing:
             split = Split(dataset, protocol.split)
@@ -129,10 +130,10 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
             _compute(run, split, protocol, machine, {key: wanted[key] for key in missing})
         else:
             say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
-        if hardware.rank() == 0:
+        if processes.rank() == 0:
             _remove_parts([protocol.path(run, *key) for key in wanted])
-        hardware.barrier()
-    if missing and hardware.rank() == 0 and protocol.split == "val":
+        processes.barrier()
+    if missing and processes.rank() == 0 and protocol.split == "val":
         _warn_of_devkit_order(run, dataset, protocol.path(run, *next(iter(wanted))))
     return errors(run, scale, protocol)
 
@@ -271,7 +272,7 @@ def _compute(
     todo = {
         number: [key for key in tasks if not _part_done(folders[key], start, tasks[key], stop - start)]
         for number, (start, stop) in enumerate(bounds)
-        if number % hardware.world() == hardware.rank()
+        if number % processes.world() == processes.rank()
     }
     total = sum((bounds[number][1] - bounds[number][0]) * len(tasks) for number in todo)
     left = sum((bounds[number][1] - bounds[number][0]) * len(keys) for number, keys in todo.items())
@@ -288,8 +289,8 @@ def _compute(
             for key, views_at_q in gathered.items():
                 part = Batch(split.keys(start, stop), split.labels[start:stop], views_at_q.finish())
                 posteriors.write(_part_path(folders[key], start), [part], evaluator.classes, tasks[key])
-    hardware.barrier()
-    if hardware.rank() == 0:
+    processes.barrier()
+    if processes.rank() == 0:
         for key, origin in tasks.items():
             paths = [_part_path(folders[key], start) for start, _ in bounds]
             posteriors.write(protocol.path(run, *key), _chained(paths, size), evaluator.classes, origin)
@@ -306,7 +307,7 @@ def rescaled(
     def load(task: tuple[int, list[int]]) -> dict[int, np.ndarray]:
         image, qs = task
         decoded = split.image(image) if qs else None
-        return {q: views.rescale(decoded, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs if decoded}
+        return {q: rescale(decoded, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs if decoded}
 
     tasks = ((image, sorted({q for _, q in keys})) for images, keys in parts for image in images)
     qs = {q for _, keys in parts for _, q in keys}

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from vggrepro import hardware, views, weights
 from vggrepro.errors import InputError
+from vggrepro.hardware import Machine
 from vggrepro.net import VGG, to_input
 from vggrepro.progress import say
 from vggrepro.recipe import recorded
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine
 
 FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
 WAITING_BYTES = 256 << 20  # of images that wait for others of their size, for each method and Q

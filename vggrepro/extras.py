@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import layout, paper, posteriors, statistics
+from vggrepro import layout, paper, statistics
 from vggrepro.errors import InputError
 from vggrepro.layout import MEASURES, Column
-from vggrepro.paper import S256, Run, Scale, View
+from vggrepro.paper import S256, TOP_K, Run, Scale, View
 from vggrepro.shelf import SPLIT, Shelf, conditions
 from vggrepro.tables import ERRORS, errors_of, setting
 
@@ -249,7 +249,7 @@ def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
             continue
         ranks = [shelf.ranks(file.path for file in part) for part in files]
         record = {"method": deep.labels["method"], "Q": deep.labels["Q"], "images": len(ranks[0])}
-        for name, best in zip(ERRORS, (1, posteriors.TOP_K), strict=True):
+        for name, best in zip(ERRORS, (1, TOP_K), strict=True):
             if len(shelf.dataset.classes) <= best:
                 continue
             made = statistics.compare(ranks[1] >= best, ranks[0] >= best)

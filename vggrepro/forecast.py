@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from vggrepro import cost, views
-from vggrepro.augment import rescaled_size
 from vggrepro.dataset import Dataset, Split
 from vggrepro.evaluate import Protocol, missing_files, rescaled, wanted_files
 from vggrepro.evaluator import Evaluator
+from vggrepro.hardware import Machine
 from vggrepro.paper import real_pixels
 from vggrepro.progress import duration, say
+from vggrepro.rescaling import rescale, rescaled_size
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine
 
 MEASURE_SECONDS = 2.0  # of each method and Q, about
 SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
@@ -98,9 +98,7 @@ def _measured(
     """Images/s of the net on as many of the sample's images as take about `MEASURE_SECONDS`."""
 
     def timed(indices: Sequence[int]) -> float:
-        images = [
-            views.rescale(split.image(index), real_pixels(q, evaluator.crop), evaluator.resample) for index in indices
-        ]
+        images = [rescale(split.image(index), real_pixels(q, evaluator.crop), evaluator.resample) for index in indices]
         began = time.perf_counter()
         evaluator.posteriors(images, method, protocol.flips(method), protocol.grid)
         return time.perf_counter() - began

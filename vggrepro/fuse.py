@@ -11,7 +11,8 @@ import pandas as pd
 from vggrepro import fusion, paper, posteriors
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.posteriors import Score, shape_of
+from vggrepro.posteriors import shape_of
+from vggrepro.ranks import Score
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import SPLIT, Facts, flags, refusal, split_images
 

@@ -25,8 +25,9 @@ import pyarrow.compute as pc
 
 from vggrepro import posteriors
 from vggrepro.errors import InputError
-from vggrepro.posteriors import Batch, Images, Score
+from vggrepro.posteriors import Batch, Images
 from vggrepro.progress import Track
+from vggrepro.ranks import Score, ranks, score_of
 
 BATCH_BYTES = 32 << 20  # of posteriors of all files that are held at a time, and as much being read ahead
 BLOCK_NUMBERS = 1 << 16  # images x classes summed at a time: what fits a processor's cache
@@ -70,18 +71,18 @@ def rank(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Rank
             key = images.keys[int(unknown.argmax())].as_py()
             raise InputError(f"{images.source}: image '{key}' has no label; errors need a labelled split")
         kind = np.min_scalar_type(images.classes)
-        ranks = {group: np.empty(len(images.labels), kind) for group in wanted}
+        result = {group: np.empty(len(images.labels), kind) for group in wanted}
         plans = sorted((_plan(group), group) for group in wanted)
 
         def compute(adder: _Adder, start: int, values: Mapping[Path, np.ndarray]) -> None:
             labels = images.labels[start : start + len(next(iter(values.values())))]
             for group, total in adder.totals(plans, values):
-                ranks[group][start : start + len(total)] = posteriors.ranks(total, labels)
+                result[group][start : start + len(total)] = ranks(total, labels)
 
         for start, values in found.batches():
             plans = [(plan, group) for plan, group in plans if not group & found.bad.keys()]
             found.blocks(compute, start, values)
-        return Ranks(images, {group: ranks[group] for group in wanted if not group & found.bad.keys()}, found.bad)
+        return Ranks(images, {group: result[group] for group in wanted if not group & found.bad.keys()}, found.bad)
 
 
 def score(paths: Iterable[Path]) -> Score:
@@ -102,7 +103,7 @@ def scores(groups: Sequence[Sequence[Path]], images: Images | None = None) -> li
     found = rank(groups, images)
     raise_first(found.bad, (path for group in groups for path in group))
     assert found.images is not None
-    return [posteriors.score_of(found.ranks[frozenset(group)], found.images.classes) for group in groups]
+    return [score_of(found.ranks[frozenset(group)], found.images.classes) for group in groups]
 
 
 def raise_first(bad: Mapping[Path, InputError], paths: Iterable[Path]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vggrepro import hardware
+from vggrepro import processes
 
 
 class Stopped(Exception):
@@ -43,8 +43,8 @@ class StopWish:
 
     def agreed(self, device: torch.device) -> int:
         """The signal by which any process was asked to stop, or 0, in all processes alike."""
-        if hardware.world() == 1:
+        if processes.world() == 1:
             return self.number
         asked = torch.tensor([float(self.number > 0)], device=device)
-        hardware.sum_over_processes([asked])
+        processes.sum_over_processes([asked])
         return (self.number or signal.SIGTERM) if asked.item() else 0

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from vggrepro import augment, keyed, region
-from vggrepro.augment import Window
 from vggrepro.dataset import CACHE_BYTES, Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.images import ordered
 from vggrepro.paper import Scale, real_pixels
 from vggrepro.recipe import Recipe
+from vggrepro.rescaling import Window, centre_window, cut
 from vggrepro.resident import Resident, fits
 
 VALIDATION_PIXELS = 4 << 20  # in a batch of validation crops
@@ -161,7 +161,7 @@ class Loader:
             pixels = region.cut(self.train.image_bytes(image), width, height, window, self.recipe.resample)
             if pixels is not None:
                 return pixels
-        return augment.cut(self.train.image(image), window, self.recipe.resample)
+        return cut(self.train.image(image), window, self.recipe.resample)
 
     def validation(self) -> Iterator[tuple[Tensor, np.ndarray]]:
         """Centre crops at Q = S (or its middle), uint8 (n, crop, crop, 3), and labels (n,), this process's share.
@@ -182,8 +182,8 @@ class Loader:
 
         def load(start: int) -> Tensor:
             decoded = [self.judges.image(index) for index in images[start : start + many]]
-            windows = [augment.centre_window(*image.size, shorter, crop) for image in decoded]
-            cuts = [augment.cut(*pair, recipe.resample) for pair in zip(decoded, windows, strict=True)]
+            windows = [centre_window(*image.size, shorter, crop) for image in decoded]
+            cuts = [cut(*pair, recipe.resample) for pair in zip(decoded, windows, strict=True)]
             return torch.from_numpy(np.stack(cuts))
 
         for pixels in ordered(load, range(0, len(images), many), self.workers, self.workers + 1):

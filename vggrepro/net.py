@@ -5,18 +5,12 @@ Tensors: images (N, 3, H, W), RGB, (0-255 minus the training set's mean) times t
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vggrepro import keyed, paper
 from vggrepro.errors import InputError
-
-# He's 2 over the part of a rectified normal's mean square that is not its mean's, 1 - 1/π, is 2.93; poolings raise the
-# signal besides. At 2.6 E's starts with the size of its input after fc7.
-CENTRED_GAIN = 2.6
 
 
 class VGG(nn.Module):
@@ -166,60 +160,3 @@ def to_input(pixels: Tensor, mean_rgb: Tensor, input_scale: float) -> Tensor:
     `mean_rgb` is (3,), or (N, 1, 1, 3) where each image has its own colour shift.
     """
     return ((pixels.to(torch.float32) - mean_rgb) * input_scale).permute(0, 3, 1, 2)
-
-
-def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 1.0) -> None:
-    """Fills all layers with random weights and zero biases, each layer keyed by (seed, its name).
-
-    `random` is N(0, std²), the paper's (Sect. 3.1, with Caffe's reading of its "10^-2 variance"); `glorot`
-    (Glorot & Bengio 2010, the footnote of Sect. 3.1) has variance 2/(in+out); `he` (He et al. 2015) 2/in; `delta` has
-    random orthogonal matrices at the kernels' centres (Xiao et al. 2018) and no filter with a mean (`_centred`).
-    `fc8` multiplies the last layer's weights.
-    """
-    if how not in paper.INITIALISERS:
-        raise InputError(f"unknown initialisation '{how}'; choose one of {', '.join(paper.INITIALISERS)}")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(".bias"):
-                parameter.zero_()
-                continue
-            rectified = how == "delta" and parameter.shape[1] > 3  # its input is: all but conv1_1's
-            rows = keyed.key(seed, keyed.WEIGHTS, *name.encode(), torch.arange(len(parameter)))
-            if rectified and parameter.ndim == 4:
-                middle = parameter.shape[2] // 2
-                parameter.zero_()
-                parameter[:, :, middle, middle] = _orthogonal(keyed.normal(rows, parameter.shape[1]))
-                continue
-            area = math.prod(parameter.shape[2:])
-            outgoing, incoming = parameter.shape[0] * area, parameter.shape[1] * area
-            scale = {
-                "random": std,
-                "glorot": math.sqrt(2 / (incoming + outgoing)),
-                "he": math.sqrt(2 / incoming),
-                "delta": math.sqrt((CENTRED_GAIN if rectified else 2) / incoming),
-            }[how] * (fc8 if name == "fc8.weight" else 1)
-            for start in range(0, len(rows), 64):  # fc6 has 103 million weights: a few rows at a time
-                part = slice(start, start + 64)
-                values = keyed.normal(rows[part], parameter[0].numel())
-                if rectified:
-                    values = _centred(values)
-                parameter[part] = (values * scale).view(parameter[part].shape)
-
-
-def _orthogonal(values: Tensor) -> Tensor:
-    """A random orthogonal matrix, then centred, of a rectified signal's gain: (out, in) normal numbers -> the same."""
-    outgoing, incoming = values.shape
-    tall = values.double() if outgoing >= incoming else values.double().T
-    q, r = torch.linalg.qr(tall)
-    q = q * r.diagonal().sign()  # uniform over all such matrices
-    matrix = _centred(q if outgoing >= incoming else q.T).to(values.dtype)
-    return matrix * math.sqrt(CENTRED_GAIN * max(1, outgoing / incoming))
-
-
-def _centred(values: Tensor) -> Tensor:
-    """Rows without their mean, (rows, in): what rectified activations of all images have in common is not passed on.
-
-    With He's rows it adds up from layer to layer: at the start, fc7's activations of any two images point the same way
-    (a cosine of 0.97 in E), and the gradient is nearly all fc8's. Brock et al. 2021 take the means out in each step.
-    """
-    return values - values.mean(1, keepdim=True)

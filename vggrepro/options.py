@@ -14,9 +14,9 @@ from vggrepro.errors import InputError
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
+    from vggrepro.hardware import Machine
     from vggrepro.recipe import Recipe
     from vggrepro.runs import RunFolder
-    from vggrepro.train import Machine
 
 DEFAULT_DATA, DEFAULT_RUNS = Path("data"), Path("runs")
 
@@ -130,7 +130,7 @@ def machine_of(
 ) -> Machine:
     """How to compute, with what `auto` stands for here."""
     from vggrepro import hardware
-    from vggrepro.train import Machine
+    from vggrepro.hardware import Machine
 
     chosen = hardware.device(device)
     kind = hardware.precision(precision, chosen)

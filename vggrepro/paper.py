@@ -15,12 +15,13 @@ from vggrepro.errors import InputError
 
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
-# N(0, std²), its footnote (Sect. 3.1), He et al. 2015, and delta-orthogonal without filters' means (`net.initialise`)
+# N(0, std²), its footnote (Sect. 3.1), He et al. 2015, and delta-orthogonal without filters' means (`initialise`)
 INITIALISERS = ("random", "glorot", "he", "delta")
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
 STRIDES = (32, 16, 8)  # ours: with crop 112 or 56, the first one or two poolings are left out; fc6 still sees 7 x 7
 GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
+TOP_K = 5  # ILSVRC's second measure (Sect. 4)
 GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
 
 # Table 1, a column a net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.

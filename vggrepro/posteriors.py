@@ -29,7 +29,6 @@ from vggrepro.recipe import recorded
 
 METADATA_KEY = b"vggrepro"
 SUM_TOLERANCE = 1e-3
-TOP_K = 5  # ILSVRC's second measure (Sect. 4)
 BATCH_ROWS = 2048
 READ_BYTES = 1 << 20  # a column is read piece by piece: another tool's row group may be the whole file
 COLUMNS = ("key", "label", "posterior")
@@ -81,15 +80,6 @@ class Batch:
     keys: list[str]
     labels: np.ndarray
     posteriors: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Errors over `images` labelled images, in per cent; `top5` is None where K <= 5 leaves it no meaning."""
-
-    images: int
-    top1: float
-    top5: float | None
 
 
 def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = "") -> Path:
@@ -358,25 +348,3 @@ def _distributions(path: Path, start: int, column: pa.Array, classes: int) -> np
             f"{RENEW}"
         )
     return found
-
-
-def ranks(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rank of the true class, 0 is best: (n, K), (n,) in [0, K) -> (n,) int32. Ties are broken by class order."""
-    rows = np.arange(len(posteriors))
-    true = posteriors[rows, labels][:, None]
-    result = _count(posteriors > true)
-    ties = _count(posteriors == true)
-    for row in np.flatnonzero(ties > 1):
-        result[row] += np.count_nonzero(posteriors[row, : labels[row]] == true[row])
-    return result
-
-
-def _count(mask: np.ndarray) -> np.ndarray:
-    """Trues of each row: (n, K) bool -> (n,) int32. Adding bytes is several times faster than counting booleans."""
-    return mask.view(np.uint8).sum(axis=1, dtype=np.uint16 if mask.shape[1] < 1 << 16 else np.uint32).astype(np.int32)
-
-
-def score_of(ranks: np.ndarray, classes: int) -> Score:
-    """Errors in per cent from the ranks (images,) of the true classes; at least one image."""
-    top5 = 100 * float((ranks >= TOP_K).mean()) if classes > TOP_K else None
-    return Score(len(ranks), 100 * float((ranks >= 1).mean()), top5)

@@ -11,17 +11,16 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from vggrepro import hardware, synsets, views
+from vggrepro import hardware, rescaling, synsets
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator
 from vggrepro.files import atomic
+from vggrepro.hardware import Machine
 from vggrepro.images import BadImage, decode, ordered
 from vggrepro.net import to_input
-from vggrepro.paper import Scale, real_pixels
-from vggrepro.posteriors import TOP_K
+from vggrepro.paper import TOP_K, Scale, real_pixels
 from vggrepro.runs import RunFolder
-from vggrepro.train import Machine
 
 BATCH = 32  # images in memory at once, and as many rescaled ahead
 LONGEST_FIGURE = 28.0  # inches of a heat map; matplotlib draws 2^16 pixels at most
@@ -100,7 +99,7 @@ def predict(run: RunFolder, files: Sequence[Path], protocol: Protocol, machine: 
 
 
 def _at(image: Image.Image, q: int, evaluator: Evaluator) -> np.ndarray:
-    return views.rescale(image, real_pixels(q, evaluator.crop), evaluator.resample)
+    return rescaling.rescale(image, real_pixels(q, evaluator.crop), evaluator.resample)
 
 
 def class_map(run: RunFolder, image: Image.Image, label: int, q: int, machine: Machine) -> np.ndarray:

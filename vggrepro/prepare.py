@@ -26,11 +26,10 @@ from vggrepro.dataset import DATASET_JSON, DATASET_VERSION, SCHEMA, Dataset, Spl
 from vggrepro.errors import InputError
 from vggrepro.files import Hashed, atomic, lock, read_json, write_json
 from vggrepro.images import BadImage, decode_kind, ordered
-from vggrepro.paper import JITTER, S256, real_pixels
-from vggrepro.posteriors import TOP_K
+from vggrepro.paper import JITTER, S256, TOP_K, real_pixels
 from vggrepro.progress import Track, say
+from vggrepro.rescaling import rescale
 from vggrepro.sources import Example, Source
-from vggrepro.views import rescale
 
 STATE_JSON = "prepare.json"
 SHARD_EXAMPLES = 2000  # of the source in a shard: a kill costs at most that much work

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from vggrepro.augment import SUPPORT, Window
 from vggrepro.errors import InputError
+from vggrepro.rescaling import SUPPORT, Window
 
 CHROMA = 2  # pixels that a JPEG's colour interpolation reaches beyond the region
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vggrepro import hardware, paper, recipe
+from vggrepro import paper, processes, recipe
 from vggrepro.chain import Link, Request, plan_chain, train_chain
 from vggrepro.dataset import DATASET_JSON, Dataset, load
 from vggrepro.documents import Document, gather
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.hardware import Machine
 from vggrepro.paper import View
 from vggrepro.paper_claims import claims
 from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import Shelf
 from vggrepro.sources import open_source
-from vggrepro.train import Machine
 
 
 def needed_views(multicrop: bool = False) -> dict[paper.Run, dict[str, list[int]]]:
@@ -76,7 +76,7 @@ def reproduce(
         for q in sorted(qs):
             methods = tuple(method for method, wanted in by_method.items() if tuple(sorted(wanted)) == q)
             evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
-    if hardware.rank():
+    if processes.rank():
         return None
     made = gather(Shelf(runs, dataset, options))
     made.write(tables_folder / dataset.name)
@@ -90,11 +90,11 @@ def _dataset(source: str | None, preset: str | None, data: Path, workers: int, s
         raise InputError(
             f"{data} was prepared with preset {load(data).preset}, not {preset}; give another --data folder"
         )
-    if hardware.rank() == 0:
+    if processes.rank() == 0:
         if source is None and (not there or load(data).name == "demo"):
             source = "demo"
         if source is not None:
             chosen = preset or (load(data).preset if there else "demo" if source == "demo" else "paper")
             prepare(open_source(source, seed), data, chosen, workers=workers)
-    hardware.barrier()
+    processes.barrier()
     return load(data)

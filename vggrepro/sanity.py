@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import hardware, views
+from vggrepro import hardware, rescaling, views
 from vggrepro.dataset import Split
-from vggrepro.doctor import OK, WARNING, Finding
+from vggrepro.finding import OK, WARNING, Finding
 from vggrepro.net import to_input
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def measure(trained: Trained, split: Split, chosen: np.ndarray, usual: tuple[flo
         if parts and time.monotonic() - began > SECONDS:
             break
         images = [split.image(int(place)) for place in chosen[start : start + PART]]
-        pixels = [views.rescale(image, trained.test_side, trained.resample) for image in images]
+        pixels = [rescaling.rescale(image, trained.test_side, trained.resample) for image in images]
         crops = torch.cat([views.crops(torch.from_numpy(view.copy())[None], trained.crop, "center") for view in pixels])
         x, *others = (to_input(crops.to(device), mean, trained.input_scale) for mean in means)
         inputs = [x, x.flip(1), *others]

@@ -20,7 +20,8 @@ from vggrepro import fusion, paper, posteriors, recipe
 from vggrepro.dataset import DATASET_JSON, Dataset, Split, load
 from vggrepro.errors import InputError
 from vggrepro.paper import Run, View
-from vggrepro.posteriors import Images, Origin, Score, shape_of
+from vggrepro.posteriors import Images, Origin, shape_of
+from vggrepro.ranks import Score, score_of
 from vggrepro.runs import RunFolder, existing
 
 SPLIT = "val"  # the paper's test set: the labels of ILSVRC's own test set are held by its server (Sect. 4)
@@ -192,7 +193,7 @@ class Shelf:
 
     def score(self, paths: Iterable[Path]) -> Score:
         """Errors of the files' plain mean, from `ranks`."""
-        return posteriors.score_of(self.ranks(paths), len(self.dataset.classes))
+        return score_of(self.ranks(paths), len(self.dataset.classes))
 
     def commands(self, views: Sequence[View]) -> str:
         """What makes these views, in Markdown: `vggrepro train …`, then `vggrepro evaluate …`.

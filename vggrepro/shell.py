@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from vggrepro import processes
 from vggrepro.errors import InputError
 
 PLAIN_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
@@ -74,9 +75,7 @@ def leave_with(app: typer.Typer) -> NoReturn:
     finally:
         joined = False
         if "torch" in sys.modules:
-            from vggrepro import hardware
-
-            joined = hardware.leave_processes()
+            joined = processes.leave_processes()
     code = code if isinstance(code, int) else 0
     if joined:
         # A process that was done was seen to abort in the libraries' last clean-up ("terminate called without an active
@@ -90,9 +89,8 @@ def leave_with(app: typer.Typer) -> NoReturn:
 def _is_lost_process(error: Exception) -> bool:
     if "torch" not in sys.modules:
         return False
-    from vggrepro import hardware
 
-    return hardware.is_lost_process(error)
+    return processes.is_lost_process(error)
 
 
 def _leave(message: str, code: int = 2) -> NoReturn:

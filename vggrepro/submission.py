@@ -12,7 +12,8 @@ from vggrepro.errors import InputError
 from vggrepro.files import write_text
 from vggrepro.fuse import files_of
 from vggrepro.fusion import average
-from vggrepro.posteriors import TOP_K, Batch, read_origin, shape_of
+from vggrepro.paper import TOP_K
+from vggrepro.posteriors import Batch, read_origin, shape_of
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import split_images
 

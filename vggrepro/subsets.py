@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import fusion, layout, paper, posteriors, statistics
+from vggrepro import fusion, layout, paper, statistics
 from vggrepro.errors import InputError
 from vggrepro.extras import WORDS, Extra, labels_of, measures_of, stock
-from vggrepro.paper import Run, View
+from vggrepro.paper import TOP_K, Run, View
 from vggrepro.posteriors import Images
 from vggrepro.progress import say
 from vggrepro.shelf import SPLIT, Shelf, flags, split_images
@@ -78,7 +78,7 @@ class Counter:
     def record(self, subset: Subset, names: Sequence[str]) -> dict[str, Any]:
         """A line of the frame that `search` describes."""
         wrong = self.wrong[subset].astype(float)
-        if self.classes <= posteriors.TOP_K:
+        if self.classes <= TOP_K:
             wrong[1] = NAN
         choosing, images = (int(count) for count in self.images)
         record: dict[str, Any] = {"nets": len(subset), "runs": " + ".join(names[place] for place in subset)}
@@ -110,7 +110,7 @@ def count_wrong(sums: np.ndarray, labels: np.ndarray, held_out: np.ndarray, memb
         members: (M, N), 1 where a net belongs to a subset.
 
     A class ranks before the true one if its sum over the subset is larger, or equal and its number smaller, as in
-    `posteriors.ranks`.
+    `ranks.ranks`.
     """
     true = np.take_along_axis(sums, labels[None, :, None].astype(np.int64), axis=2)
     ahead = np.logical_or.reduce(sums >= true, axis=0)
@@ -128,7 +128,7 @@ def count_wrong(sums: np.ndarray, labels: np.ndarray, held_out: np.ndarray, memb
         before = (total > 0) | ((total == 0) & (rival[part] < labels[image[part]]))
         ranks = np.add.reduceat(before.view(np.int8), starts[:taken] - starts[0], axis=1, dtype=np.int32)
         half = held_out[image[starts[:taken]]]
-        for row, least in enumerate((1, posteriors.TOP_K)):
+        for row, least in enumerate((1, TOP_K)):
             wrong = ranks >= least
             result[:, row, 1] += wrong[:, half == 1].sum(axis=1)
             result[:, row, 0] += wrong[:, half == 0].sum(axis=1)

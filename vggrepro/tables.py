@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import paper, posteriors, statistics
-from vggrepro.paper import Run, View
+from vggrepro import paper, statistics
+from vggrepro.paper import TOP_K, Run, View
 from vggrepro.shelf import SPLIT, File, Shelf, conditions
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ def _measured(table: int, shelf: Shelf) -> Table:
     frame["note"] = marks
     if filled and shelf.dataset.subset:
         remarks += (f"Only a subset of the data: {shelf.dataset.subset.rstrip('.')}.",)
-    if len(shelf.dataset.classes) <= posteriors.TOP_K:
-        remarks += (f"{len(shelf.dataset.classes)} classes have no top-{posteriors.TOP_K} error.",)
+    if len(shelf.dataset.classes) <= TOP_K:
+        remarks += (f"{len(shelf.dataset.classes)} classes have no top-{TOP_K} error.",)
     if not all(needs):
         remarks += ("The rows of other teams are quoted from the paper.",)
     if "top5_test_error" in measures:
@@ -179,7 +179,7 @@ def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:
     Keys `top1_val_error`, `top1_val_error_low`, `top1_val_error_high`, and so for top-5: NaN for 5 classes or fewer.
     """
     result: dict[str, float] = {}
-    for name, best in zip(ERRORS, (1, posteriors.TOP_K), strict=True):
+    for name, best in zip(ERRORS, (1, TOP_K), strict=True):
         wrong = int(np.count_nonzero(ranks >= best))
         interval = statistics.wilson(wrong, len(ranks))
         values = (100 * wrong / len(ranks), interval.low, interval.high) if classes > best else (NAN, NAN, NAN)

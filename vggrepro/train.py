@@ -16,17 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggrepro import hardware, weights
+from vggrepro import hardware, processes, weights
 from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import write_json
+from vggrepro.hardware import Machine
 from vggrepro.interrupt import Stopped, StopWish
 from vggrepro.loader import Batch, Loader
 from vggrepro.net import VGG, to_input
-from vggrepro.paper import Run
-from vggrepro.posteriors import TOP_K, ranks
+from vggrepro.paper import TOP_K, Run
 from vggrepro.progress import Track, say
+from vggrepro.ranks import ranks
 from vggrepro.recipe import Recipe
 from vggrepro.runs import RunFolder
 from vggrepro.step import Loss, pieces
@@ -37,19 +38,6 @@ CHANCE_EPOCHS = 2  # after so many epochs a loss within CHANCE_MARGIN of log K i
 CHANCE_MARGIN = 0.01
 LINES = 10  # of metrics within an epoch, about
 LOSS_LEAP, NORM_LEAP = 3.0, 10.0  # so far above its running level, a loss or a gradient's norm explodes
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """How to compute: choices that do not change which training this is."""
-
-    device: torch.device
-    precision: str
-    workers: int = 2
-    micro_batch: int = 0  # images at a time on one device; 0 is all
-    checkpoint_seconds: float = 600.0
-    tensorboard: bool = False
-    compile: bool = False  # the step, with torch.compile
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +83,9 @@ class Training:
         self.classes = len(dataset.classes)
         self.batch = self.recipe.batch
         images = self.recipe.training_images(dataset.counts["train"])
-        if not hardware.world() <= self.batch <= images:
+        if not processes.world() <= self.batch <= images:
             raise InputError(
-                f"recipe: batch = {self.batch} must be at least the number of processes ({hardware.world()}) and at "
+                f"recipe: batch = {self.batch} must be at least the number of processes ({processes.world()}) and at "
                 f"most that of training images ({images:,})"
             )
         self.loader = loader or Loader(
@@ -107,14 +95,14 @@ class Training:
             plan.seed,
             machine.device,
             machine.workers,
-            hardware.share(self.batch),
-            hardware.share,
+            processes.share(self.batch),
+            processes.share,
         )
         self.steps = self.loader.steps
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
         self.loss = Loss(self.model, self.recipe, self.mean, machine.precision, compiled=machine.compile)
-        self.gradient_sum = hardware.GradientSum(self._trained())
+        self.gradient_sum = processes.GradientSum(self._trained())
         self.progress = Progress()
         self.checkpoints = Checkpoints(folder)
         self.curves = Curves(folder, machine.tensorboard)
@@ -162,7 +150,7 @@ class Training:
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self._diverged("the weights are")
         self._saved = time.monotonic()
-        if hardware.rank():
+        if processes.rank():
             return
         self.curves.flush()
         tensors: dict[str, Tensor] = {}
@@ -206,7 +194,7 @@ class Training:
             InputError: the loss, the gradient or the weights are no longer finite.
         """
         state = self.progress
-        if hardware.rank() == 0:
+        if processes.rank() == 0:
             self.curves.open(len(state.history) * self.steps + state.step, state.history)
         try:
             with self.stop:
@@ -264,7 +252,7 @@ class Training:
         record: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss, **self._validate()}
         record |= {"images_per_second": round(speed, 1), "data_wait": round(waited, 4), "seconds": round(seconds, 3)}
         self.progress = Progress(rate=state.rate, history=[*state.history, record])
-        if hardware.rank() == 0:
+        if processes.rank() == 0:
             self.curves.write((epoch + 1) * self.steps, record)
             self._write_progress(epoch + 1, rate, speed, track.seconds_left)
         self.save()
@@ -306,7 +294,7 @@ class Training:
         record = {"epoch": epoch + 1, "step": epoch * self.steps + step, "learning_rate": rate}
         record |= {"loss": state.line_loss / images, "gradient_norm": state.line_norm}
         record |= {"images_per_second": round(speed, 1), "data_wait": round(waited, 4)}
-        if hardware.rank() == 0:
+        if processes.rank() == 0:
             self.curves.write(int(record["step"]), record)
         state.line_loss = state.line_norm = 0.0
         self._lined = (step, state.seconds, state.waited)
@@ -368,7 +356,7 @@ class Training:
 
     def _asks(self) -> tuple[Tensor, Tensor]:
         """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each."""
-        due = hardware.rank() == 0 and time.monotonic() - self._saved > self.machine.checkpoint_seconds
+        due = processes.rank() == 0 and time.monotonic() - self._saved > self.machine.checkpoint_seconds
         if due:
             self._saved = time.monotonic()
         return self._bits[int(self.stop.number > 0)], self._bits[int(due)]
@@ -384,14 +372,14 @@ class Training:
                     scores = self.model(x)
                 rank = ranks(scores.float().cpu().numpy(), labels)
                 wrong += torch.tensor([(rank >= 1).sum(), (rank >= TOP_K).sum()], device=machine.device)
-        hardware.sum_over_processes([wrong])
+        processes.sum_over_processes([wrong])
         top1, top5 = (100 * images / count for images in wrong.tolist())
         return {"top1_error": top1, "top5_error": top5 if self.classes > TOP_K else None}
 
     # Talk
 
     def _write_progress(self, epoch: float, rate: float, speed: float, left: float | None) -> None:
-        if hardware.rank() == 0:
+        if processes.rank() == 0:
             record: dict[str, Any] = {"epoch": round(epoch, 2), "epochs": self.plan.epochs, "learning_rate": rate}
             record |= {"images_per_second": round(speed, 1), "seconds_left": left, "time": round(time.time())}
             write_json(self.folder.progress_path, record)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggrepro import posteriors
-from vggrepro.paper import View
+from vggrepro.paper import TOP_K, View
 from vggrepro.paper_claims import Kind, Pair, margins
 from vggrepro.statistics import ALPHA, Comparison, compare, holm, score_test
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "not decided", "not run"
-MEASURES = {"top-1": 1, "top-5": posteriors.TOP_K}  # the true class at this rank (0 is best) or later is an error
+MEASURES = {"top-1": 1, "top-5": TOP_K}  # the true class at this rank (0 is best) or later is an error
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro.augment import RESAMPLING, rescaled_size
-
 # Crops of one rescaled image, without flips, by methods other than multi-crop's grid.
 CROPS = {"center": 1, "tencrop": 5, "googlenet": 18}
-
-
-def rescale(image: Image.Image, shorter: int, resample: str = "bilinear") -> np.ndarray:
-    """Isotropic, antialiased rescaling so that the shorter side has `shorter` real pixels: uint8 (H, W, 3)."""
-    size = rescaled_size(*image.size, shorter)
-    return np.asarray(image if size == image.size else image.resize(size, RESAMPLING[resample]))
 
 
 def count(method: str, grid: int) -> int:

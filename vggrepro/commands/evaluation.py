@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vggrepro import paper
+from vggrepro import paper, processes
 from vggrepro.errors import InputError
 from vggrepro.options import (
     DEFAULT_DATA,
@@ -66,21 +66,20 @@ def evaluate(
     for run in chosen:  # all of them before the first is computed
         run.require_finished()
     from vggrepro import evaluate as stage
-    from vggrepro import hardware
 
     qs = stage.parse_qs(q) if q is not None else None
     methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)
     protocol = stage.Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
     machine = machine_of(device, precision, workers)
     if dry_run:
-        if hardware.rank() == 0:
+        if processes.rank() == 0:
             from vggrepro.forecast import forecast
 
             print_table(forecast(chosen, dataset, protocol, machine))
         return
-    hardware.join_processes(machine.device)
+    processes.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
-    if hardware.rank() == 0 and len(results):
+    if processes.rank() == 0 and len(results):
         print_table(results)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
+from vggrepro.finding import BROKEN, table
 from vggrepro.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
 
 
@@ -100,6 +101,6 @@ def doctor(
     from vggrepro import doctor as stage
 
     findings = stage.diagnose(data, runs, names or ())
-    print(stage.table(findings))
-    if any(finding.state == stage.BROKEN for finding in findings):
+    print(table(findings))
+    if any(finding.state == BROKEN for finding in findings):
         raise typer.Exit(2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggrepro import paper
+from vggrepro import paper, processes
 from vggrepro.errors import InputError
 from vggrepro.options import (
     DEFAULT_DATA,
@@ -43,8 +43,8 @@ from vggrepro.shell import print_table, stop_exit
 if TYPE_CHECKING:
     from vggrepro.chain import Link, Request
     from vggrepro.dataset import Dataset
+    from vggrepro.hardware import Machine
     from vggrepro.recipe import Recipe
-    from vggrepro.train import Machine
 
 
 def train(
@@ -155,7 +155,6 @@ def reproduce(
 
     Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped.
     """
-    from vggrepro import hardware
     from vggrepro.reproduce import plan_all
     from vggrepro.reproduce import reproduce as run_all
 
@@ -165,7 +164,7 @@ def reproduce(
         dataset, recipe = resolve(data, values)
         request = _request(recipe, dataset, runs, machine, seed)
         return _rehearse(plan_all(request), request, values)
-    hardware.join_processes(machine.device)
+    processes.join_processes(machine.device)
     with stop_exit():
         made = run_all(source, preset, data, runs, tables, machine, values, seed, as_options(data, runs), multicrop)
     if made is not None:
@@ -192,12 +191,11 @@ def _request(
 
 def _train(target: Run, request: Request, start: str | None, rehearsed: dict[str, Any] | None) -> None:
     """Trains the chain to `target`, or, given the recipe's values from options, says what that would be."""
-    from vggrepro import hardware
     from vggrepro.chain import plan_chain, train_chain
 
     if rehearsed is not None:
         return _rehearse(plan_chain(target, request, start), request, rehearsed)
-    hardware.join_processes(request.machine.device)
+    processes.join_processes(request.machine.device)
     with stop_exit():
         train_chain(target, request, start)
 
