@@ -17,7 +17,7 @@ from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.formats import caffe, read
 from vggrepro.formats.base import Source
-from vggrepro.formats.wire import MAX_FIELDS, WireError
+from vggrepro.formats.protobuf import MAX_FIELDS, WireError
 from vggrepro.importing import import_weights
 
 # Caffe's caffe.proto: message -> field: (number, type, repeated, packed or not).

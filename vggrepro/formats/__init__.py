@@ -36,8 +36,7 @@ def read(path_or_name: Path | str, net: str) -> Foreign:
 
 
 def format_of(source: Source) -> str:
-    """The module that reads a file: caffe, matconvnet, keras, onnx, torchvision (all that torch saved), own
-    (all safetensors).
+    """The module that reads a file: caffe, matconvnet, keras, onnx, torch_file (all that torch saved) or safetensors.
 
     torch's and safetensors' files differ in their tensors' names only, which those modules look at.
 
@@ -66,7 +65,7 @@ def format_of(source: Source) -> str:
         return "torchvision"  # torch's format before 1.6, a pickle
     length = int.from_bytes(head[:8], "little")
     if 2 <= length < MAX_HEADER and head[8:9] == b"{":
-        return "own"
+        return "safetensors"
     if kind := _protobuf_kind(source):
         return kind
     raise InputError(f"{path}: its format is not known; {NOTHING_READABLE}")
@@ -109,11 +108,11 @@ def _zip_kind(path: Path) -> str:
 
 def _protobuf_kind(source: Source) -> str | None:
     """caffe or onnx, by the numbers of the message's own fields; None if it is no protobuf message."""
-    from vggrepro.formats import caffe, wire
+    from vggrepro.formats import caffe, protobuf
 
     fields = caffe.top_fields(source)
-    if {(1, wire.VARINT), (7, wire.LENGTH)} <= fields:  # ModelProto.ir_version, .graph
+    if {(1, protobuf.VARINT), (7, protobuf.LENGTH)} <= fields:  # ModelProto.ir_version, .graph
         return "onnx"
-    if fields & {(caffe.NET_V1, wire.LENGTH), (caffe.NET_LAYER, wire.LENGTH)}:
+    if fields & {(caffe.NET_V1, protobuf.LENGTH), (caffe.NET_LAYER, protobuf.LENGTH)}:
         return "caffe"
     return None

@@ -30,7 +30,7 @@ from vggrepro.formats.base import (
     printable,
     sidecar,
 )
-from vggrepro.formats.wire import FIXED32, FIXED64, GROUP, LENGTH, VARINT, Budget, Field, WireError, fields, varints
+from vggrepro.formats.protobuf import FIXED32, FIXED64, GROUP, LENGTH, VARINT, Budget, Field, WireError, fields, varints
 
 NET_V1, NET_LAYER = 2, 100  # NetParameter.layers, .layer
 V1_V0, V1_NAME, V1_TYPE, V1_BLOBS, V1_LRN = 1, 4, 5, 6, 18
