@@ -37,6 +37,7 @@ from vggrepro.formats import caffe_writer, read
 from vggrepro.formats import onnx as onnx_format
 from vggrepro.formats import timm as timm_format
 from vggrepro.formats import torchvision as torchvision_format
+from vggrepro.formats.state_dict import TWINS
 from vggrepro.net import VGG, to_input
 from vggrepro.runs import RunFolder
 
@@ -260,9 +261,9 @@ def test_varints(value: int) -> None:
 # torchvision and timm
 
 
-@pytest.mark.parametrize("net", torchvision_format.TWINS)
+@pytest.mark.parametrize("net", TWINS)
 def test_names_and_shapes_are_the_peers(net: str) -> None:
-    twin = torchvision_format.TWINS[net]
+    twin = TWINS[net]
     shapes = paper.shapes(net, 7)
     with torch.device("meta"):
         theirs = torchvision.models.get_model(twin, num_classes=7).state_dict()
@@ -275,7 +276,7 @@ def test_names_and_shapes_are_the_peers(net: str) -> None:
     assert all(timms[names[own]].numel() == np.prod(shape) for own, shape in shapes.items())
 
 
-@pytest.mark.parametrize("net", torchvision_format.TWINS)
+@pytest.mark.parametrize("net", TWINS)
 def test_convolutions_compute_what_torchvisions_do(net: str) -> None:
     """At a small width, by torchvision's own builder of VGG's features."""
     cfg = torchvision.models.vgg.cfgs[{"A": "A", "B": "B", "D": "D", "E": "E"}[net]]

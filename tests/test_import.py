@@ -227,10 +227,10 @@ def test_contents_and_not_names_tell_the_format(model: Path, tmp_path: Path) -> 
     wrong.write_bytes(b"x" + bytes(511) + b"\x89HDF\r\n\x1a\n")
     assert format_of(Source(wrong)) == "keras"
     wrong.write_bytes((2).to_bytes(8, "little") + b"{}")
-    assert format_of(Source(wrong)) == "own"
+    assert format_of(Source(wrong)) == "safetensors"
     with zipfile.ZipFile(wrong, "w") as archive:
         archive.writestr("vgg16/data.pkl", b"")
-    assert format_of(Source(wrong)) == "torchvision"
+    assert format_of(Source(wrong)) == "torch_file"
     with zipfile.ZipFile(wrong, "w") as archive:
         archive.writestr("cat.jpg", b"")
     with pytest.raises(InputError, match="is a zip file without weights; unpack it"):

@@ -17,7 +17,7 @@ from torch import Tensor
 from vggrepro import __version__, paper, weights
 from vggrepro.errors import InputError
 from vggrepro.files import sha256, write_json, write_text
-from vggrepro.formats.torchvision import TWINS
+from vggrepro.formats.state_dict import TWINS
 from vggrepro.net import VGG
 from vggrepro.progress import say
 from vggrepro.recipe import recorded

@@ -62,7 +62,7 @@ def format_of(source: Source) -> str:
     if head.startswith(b"PK\x03\x04"):
         return _zip_kind(path)
     if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05":
-        return "torchvision"  # torch's format before 1.6, a pickle
+        return "torch_file"  # torch's format before 1.6, a pickle
     length = int.from_bytes(head[:8], "little")
     if 2 <= length < MAX_HEADER and head[8:9] == b"{":
         return "safetensors"
@@ -102,7 +102,7 @@ def _zip_kind(path: Path) -> str:
     if "model.weights.h5" in names:
         return "keras"
     if any(name.endswith("data.pkl") for name in names):
-        return "torchvision"
+        return "torch_file"
     raise InputError(f"{path}: is a zip file without weights; unpack it and give the file of weights inside")
 
 

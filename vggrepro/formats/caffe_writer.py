@@ -15,13 +15,13 @@ import numpy as np
 
 from vggrepro import paper
 from vggrepro.files import atomic
+from vggrepro.formats.protobuf import field_bytes, tag_bytes, varint_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vggrepro.exporting import Trained
 
-LENGTH_DELIMITED = 2
 CHUNK = 1 << 22  # floats written at a time
 FC = ("fc6", "fc7", "fc8")
 
@@ -29,23 +29,27 @@ FC = ("fc6", "fc7", "fc8")
 def write(path: Path, trained: Trained) -> None:
     """Writes the weights as float32, bits unchanged; conv1_1 takes BGR, as all Caffe models do."""
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        file.write(_field(1, trained.title.encode()))
+        file.write(field_bytes(1, trained.title.encode()))
         if "LRN" in trained.net:
-            file.write(_field(100, _field(1, b"norm1") + _field(2, b"LRN") + _field(118, _lrn_wire(trained.lrn))))
+            file.write(field_bytes(100, _texts("norm1", "LRN") + field_bytes(118, _lrn_wire(trained.lrn))))
         for bottom, name in _weighted(trained.net):
             blobs = [_array(trained.tensors[f"{name}.{part}"], name) for part in ("weight", "bias")]
-            kind = b"InnerProduct" if name in FC else b"Convolution"
-            head = _field(1, name.encode()) + _field(2, kind) + _field(3, bottom.encode()) + _field(4, name.encode())
-            shapes = [_field(7, _field(1, b"".join(map(_varint, blob.shape)))) for blob in blobs]
-            tags = [_tag(5, blob.nbytes) for blob in blobs]
+            head = _texts(name, "InnerProduct" if name in FC else "Convolution", bottom, name)
+            shapes = [field_bytes(7, field_bytes(1, b"".join(map(varint_bytes, blob.shape)))) for blob in blobs]
+            tags = [tag_bytes(5, blob.nbytes) for blob in blobs]
             sizes = [len(shape) + len(tag) + blob.nbytes for shape, tag, blob in zip(shapes, tags, blobs, strict=True)]
-            fronts = [_tag(7, size) for size in sizes]
-            file.write(_tag(100, len(head) + sum(map(len, fronts)) + sum(sizes)) + head)
+            fronts = [tag_bytes(7, size) for size in sizes]
+            file.write(tag_bytes(100, len(head) + sum(map(len, fronts)) + sum(sizes)) + head)
             for front, shape, tag, blob in zip(fronts, shapes, tags, blobs, strict=True):
                 file.write(front + shape + tag)
                 flat = blob.reshape(-1)
                 for start in range(0, len(flat), CHUNK):
                     file.write(flat[start : start + CHUNK].tobytes())
+
+
+def _texts(*values: str) -> bytes:
+    """The first fields of a LayerParameter, in order: name, type, bottom, top."""
+    return b"".join(field_bytes(number, value.encode()) for number, value in enumerate(values, 1))
 
 
 def _array(tensor: Tensor, layer: str) -> np.ndarray:
@@ -143,20 +147,3 @@ def _lrn_wire(definition: str) -> bytes:
     size, *floats = _lrn(definition)
     numbers = zip((2, 3, 5), floats, strict=True)
     return bytes([1 << 3, size]) + b"".join(bytes([number << 3 | 5]) + struct.pack("<f", v) for number, v in numbers)
-
-
-def _varint(value: int) -> bytes:
-    result = bytearray()
-    while value >= 0x80:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*result, value])
-
-
-def _tag(number: int, length: int) -> bytes:
-    """What stands before `length` bytes of field `number`."""
-    return _varint(number << 3 | LENGTH_DELIMITED) + _varint(length)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _tag(number, len(content)) + content

@@ -18,9 +18,8 @@ import torch
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.files import atomic
-from vggrepro.formats import torchvision
 from vggrepro.formats.base import Foreign, Source, stated
-from vggrepro.formats.torchvision import Preprocessing
+from vggrepro.formats.state_dict import Preprocessing, made
 from vggrepro.net import to_input
 from vggrepro.progress import say
 
@@ -213,4 +212,4 @@ def read(source: Source, net: str) -> Foreign:
                 values.flatten(1) if initializer.name.startswith("fc") and values.ndim > 1 else values
             )
     hashes = {"sha256": source.sha256}
-    return torchvision.made(tensors, net, Preprocessing(exported=exported), "ONNX", "", str(path), hashes)
+    return made(tensors, net, Preprocessing(exported=exported), "ONNX", "", str(path), hashes)

@@ -1,5 +1,6 @@
-"""Protobuf's wire format, read without a schema: fields of a message as numbers and slices, nothing copied.
+"""Protobuf's wire format, read and written without a schema.
 
+A message is read as numbered fields, whose values are numbers and slices of the file; nothing is copied.
 Every length is compared with what is there before it is used, nesting and the number of fields are bounded, so that
 any bytes at all end in fields or in `WireError`, in time proportional to the file.
 """
@@ -167,3 +168,25 @@ def _skip_group(data: memoryview, at: int, number: int, budget: Budget) -> int:
         else:
             at = _step(data, at, 4 if kind == FIXED32 else 8)
     return at
+
+
+# Writing
+
+
+def varint_bytes(value: int) -> bytes:
+    """An unsigned number, seven bits a byte, the lowest first."""
+    result = bytearray()
+    while value >= 0x80:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*result, value])
+
+
+def tag_bytes(number: int, length: int) -> bytes:
+    """What stands before `length` bytes of field `number`."""
+    return varint_bytes(number << 3 | LENGTH) + varint_bytes(length)
+
+
+def field_bytes(number: int, content: bytes) -> bytes:
+    """Field `number` with its tag and length."""
+    return tag_bytes(number, len(content)) + content

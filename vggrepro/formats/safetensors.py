@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from vggrepro import paper, weights
 from vggrepro.errors import InputError
-from vggrepro.formats import timm, torchvision
+from vggrepro.formats import timm, torch_file
 from vggrepro.formats.base import Foreign, Source, geometry, stated
-from vggrepro.formats.torchvision import Preprocessing
+from vggrepro.formats.state_dict import Preprocessing, made
 from vggrepro.recipe import recorded
 from vggrepro.runs import RunFolder
 
@@ -42,10 +42,10 @@ def read(source: Source, net: str) -> Foreign:
         raise InputError(f"{path}: damaged ({error.reason}); copy or download it again") from None
     hashes = {"sha256": source.sha256}
     if mine:
-        return torchvision.made(tensors, net, Preprocessing(exported=exported), "vggrepro", "", str(path), hashes)
+        return made(tensors, net, Preprocessing(exported=exported), "vggrepro", "", str(path), hashes)
     if not exported and (found := timm.preprocessing(path)):
-        return torchvision.by_names(tensors, source, net, Preprocessing(*found, said=True))
-    return torchvision.by_names(tensors, source, net, Preprocessing(exported=exported))
+        return torch_file.by_names(tensors, source, net, Preprocessing(*found, said=True))
+    return torch_file.by_names(tensors, source, net, Preprocessing(exported=exported))
 
 
 def _check_net(net: str, about: dict[str, Any], place: str) -> None:

@@ -18,7 +18,7 @@ from vggrepro.errors import InputError
 from vggrepro.files import write_json
 from vggrepro.formats import base, torchvision
 from vggrepro.formats.base import Foreign
-from vggrepro.formats.torchvision import TWINS, Preprocessing
+from vggrepro.formats.state_dict import TWINS, Preprocessing, made, renamed
 from vggrepro.progress import say
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ def foreign(
     state: Mapping[str, Tensor], place: str, net: str, how: Preprocessing, hashes: dict[str, str], origin: str = ""
 ) -> Foreign:
     """timm's weights as ours: the FC layers' kernels become rows, channel first."""
-    tensors = torchvision.renamed(state, net, [names(twin) for twin in TWINS], place)
+    tensors = renamed(state, net, [names(twin) for twin in TWINS], place)
     base.check_count({name: tensor.shape for name, tensor in tensors.items()}, place)  # before any is copied
     for name in ("fc6.weight", "fc7.weight"):
         if name in tensors and tensors[name].ndim > 1:
             tensors[name] = tensors[name].flatten(1)
     origin = origin or f"trained elsewhere: {Path(place).name} in timm's format"
-    return torchvision.made(tensors, net, how, "timm", origin, place, hashes, known=False)
+    return made(tensors, net, how, "timm", origin, place, hashes, known=False)
 
 
 def preprocessing(path: Path) -> tuple[Any, Any] | None:

@@ -1,0 +1,118 @@
+"""State dicts of torchvision's and timm's nets: what both have in common, from names to the record of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vggrepro import paper
+from vggrepro.errors import InputError
+from vggrepro.formats import base
+from vggrepro.formats.base import Foreign
+
+TWINS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}  # our nets and theirs
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What the weights' input is: ((RGB 0-1) - mean) / std, or what `base.stated` gives for our exports."""
+
+    mean: Sequence[float] = base.IMAGENET_MEAN
+    std: Sequence[float] = base.IMAGENET_STD
+    said: bool = False  # by the file, or one beside it
+    exported: Mapping[str, Any] = field(default_factory=dict)
+
+
+def renamed(
+    state: Mapping[str, Tensor], net: str, schemes: Sequence[Mapping[str, str]], place: str
+) -> dict[str, Tensor]:
+    """The weights in our names, as far as they are `net`'s; `schemes` has the names of each of `TWINS`.
+
+    Raises:
+        InputError: batch normalisation, another twin's names, or a net that has no twin.
+    """
+    net = paper.check_net(net)
+    if net not in TWINS:
+        raise InputError(f"{place}: torchvision and timm have A, B, D and E only, not {net}")
+    state = {_bare(name): tensor for name, tensor in state.items()}
+    _check_plain(state, place)
+    if any("running_mean" in name for name in state):
+        raise InputError(
+            f"{place}: has batch normalisation, which the paper's nets have not; give the net without '_bn'"
+        )
+    twins = list(TWINS)
+    found = next((twin for twin, scheme in zip(twins, schemes, strict=True) if set(scheme.values()) == set(state)), net)
+    if found != net:
+        raise InputError(f"{place}: holds net {found}, not {net}; import it as {found}")
+    scheme = schemes[twins.index(net)]
+    own = {theirs: ours for ours, theirs in scheme.items()}
+    return {own.get(name, name): tensor for name, tensor in state.items()}
+
+
+def _check_plain(tensors: Mapping[str, Tensor], place: str) -> None:
+    """Refuses sparse, quantised, complex and absent numbers, which are no float32 when copied.
+
+    Raises:
+        InputError: the first of them.
+    """
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+            raise InputError(f"{place}: {base.printable(name)} holds no plain numbers; save it as float32")
+
+
+def _bare(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def made(
+    tensors: dict[str, Tensor],
+    net: str,
+    how: Preprocessing,
+    format_: str,
+    origin: str,
+    place: str,
+    hashes: dict[str, str],
+    known: bool = False,
+) -> Foreign:
+    """The record, from tensors in our names: standard deviations folded into conv1_1 where they differ.
+
+    Raises:
+        InputError: another net's names or shapes.
+    """
+    net = paper.check_net(net)
+    _check_plain(tensors, place)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    classes, crop, width = base.geometry(net, shapes, place)
+    base.check_shapes(net, shapes, paper.shapes(net, classes, crop, width), place)
+    tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
+    values: dict[str, Any] = {"origin": origin, "crop": crop, **how.exported}
+    notes: tuple[str, ...] = ()
+    if not how.exported:
+        values |= {"mean_rgb": tuple(255 * value for value in how.mean), "input_scale": 1 / 255}
+        if len(set(how.std)) == 1:
+            values["input_scale"] = 1 / (255 * how.std[0])
+        else:
+            tensors["conv1_1.weight"] = base.fold_std(tensors["conv1_1.weight"], how.std)
+        if not known and not how.said:
+            mean, std = (", ".join(f"{value:g}" for value in part) for part in (how.mean, how.std))
+            notes = (f"the file does not say its preprocessing: RGB with mean {mean} and deviation {std} is taken",)
+    return Foreign(
+        net=net,
+        tensors=tensors,
+        classes=classes,
+        format=format_,
+        place=place,
+        known=known,
+        notes=notes,
+        hashes=hashes,
+        width=width,
+        class_order=base.WNID_ORDER if classes == 1000 else "unknown",
+        **values,
+    )
