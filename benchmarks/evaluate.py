@@ -46,7 +46,9 @@ from vggrepro.hardware import Machine
 from vggrepro.images import decode
 from vggrepro.initialise import initialise
 from vggrepro.net import VGG, to_input
+from vggrepro.paper import Architecture
 from vggrepro.runs import RunFolder
+from vggrepro.trained import Trained
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "ilsvrc-mini"
 QS = (256, 384, 512)
@@ -167,9 +169,13 @@ def timed(functions: dict[str, Callable[[bool], Any]], rounds: int) -> tuple[dic
 def flops_an_image(split: Split, count: int, method: str, q: int) -> float:
     """Mean FLOPs of an image at Q, flips included."""
     if method == "multicrop":
-        return cost.FLOPS * 2 * paper.GRID**2 * cost.crop_macs("D", CLASSES)
+        return cost.FLOPS * 2 * paper.GRID**2 * cost.crop_macs(Architecture("D", CLASSES))
     sizes = [rescaling.rescale(split.image(index), q).shape for index in range(count)]
-    return cost.FLOPS * 2 * float(np.mean([cost.dense_macs("D", height, width, CLASSES) for height, width, _ in sizes]))
+    return (
+        cost.FLOPS
+        * 2
+        * float(np.mean([cost.dense_macs(Architecture("D", CLASSES), height, width) for height, width, _ in sizes]))
+    )
 
 
 class Comparison:
@@ -180,7 +186,7 @@ class Comparison:
         self.device = hardware.device(options.device)
         self.peer = Peer(run, self.device, folder)
         machines = {kind: Machine(self.device, kind, workers=options.workers) for kind in KINDS}
-        self.nets = {kind: Evaluator(run, machine) for kind, machine in machines.items()}
+        self.nets = {kind: Evaluator(Trained.load(run), machine) for kind, machine in machines.items()}
         self.products = {kind: products(kind, self.device) for kind in KINDS}
         self.peer_seconds: dict[int, float] = {}  # of an image, dense
 

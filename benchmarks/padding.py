@@ -20,7 +20,6 @@ from record import write
 from vggrepro import dataset, hardware, paper, runs, weights
 from vggrepro.evaluator import dense_posteriors
 from vggrepro.net import VGG, to_input
-from vggrepro.recipe import recorded
 from vggrepro.rescaling import rescale
 
 AT_A_TIME = 100  # images
@@ -30,18 +29,18 @@ def compare(name: str, q: int) -> dict[str, Any]:
     """Top-1 errors (%) of a run's dense evaluation at Q and of the same windows cut out, over the validation images."""
     folder = runs.folder(Path("runs"), name)
     config, split = folder.config(), dataset.Split(dataset.load(Path("data")), "val")
-    crop, side = int(config["crop"]), paper.real_pixels(q, int(config["crop"]))
-    model = VGG(config["net"], int(config["classes"]), crop, float(config["width"]), recorded(config)["lrn"])
+    crop, side = config.crop, paper.real_pixels(q, config.crop)
+    model = VGG.of(config.architecture, config.recipe.lrn)
     model.load_state_dict(weights.load(folder.weights_path)[0])
     model.eval().to(memory_format=torch.channels_last)
     offsets = range(0, side - crop + 1, paper.STRIDE)
     wrong = np.zeros(2, int)
     for start in range(0, len(split), AT_A_TIME):
         places = range(start, min(start + AT_A_TIME, len(split)))
-        images = np.stack([rescale(split.image(place), side, recorded(config)["resample"]) for place in places])
+        images = np.stack([rescale(split.image(place), side, config.recipe.resample) for place in places])
         labels = torch.from_numpy(split.labels[start : places.stop].astype(np.int64))
         with torch.inference_mode():
-            x = to_input(torch.from_numpy(images), torch.tensor(config["mean_rgb"]), float(config["input_scale"]))
+            x = to_input(torch.from_numpy(images), torch.tensor(config.mean_rgb), config.input_scale)
             flipped = torch.cat([x, x.flip(3)])
             cut = [flipped[:, :, top : top + crop, left : left + crop] for top in offsets for left in offsets]
             scores = torch.stack([model(window) for window in cut]).mean(0)

@@ -20,6 +20,7 @@ from record import write
 from train_step import clocks, ours
 
 from vggrepro import cost, paper, processes
+from vggrepro.paper import Architecture
 
 STEPS, TURNS = 10, 2
 ARRANGEMENTS = {  # processes, threads each, overlapped
@@ -81,9 +82,9 @@ def step_seconds(net: str, gpus: int, rate: float, overlapped: bool = True, numb
         overlapped: sums travel during backward, two thirds of the arithmetic; else after it, with two copies.
         number: bytes of a gradient's element on its way.
     """
-    parameters = paper.parameter_count(net)
+    parameters = Architecture(net).parameters
     update = 24 * parameters / MEMORY  # weight, momentum and gradient read, two of them written, and the norm's reading
-    arithmetic = BATCH * cost.training_flops(net) / rate - update  # `rate` is that of whole steps
+    arithmetic = BATCH * cost.training_flops(Architecture(net)) / rate - update  # `rate` is that of whole steps
     size, local = number * parameters, min(gpus, NODE)
     nodes = gpus // local
     message = 2 * (local - 1) / local * size / NVLINK + 2 * (nodes - 1) / nodes * size / local / NETWORK
@@ -108,15 +109,15 @@ def plan(rate: float) -> None:
     images = STEPS_A_RUN * BATCH
     runs = [run for run in paper.all_runs() if run != paper.SHALLOW]  # those of Tables 3-6
     for run in runs:
-        flops = cost.training_flops(run.net, fc_only=run.fc_only)
-        part = flops / cost.training_flops(run.net)
+        flops = cost.training_flops(Architecture(run.net), fc_only=run.fc_only)
+        part = flops / cost.training_flops(Architecture(run.net))
         hours[run.name] = {n: part * STEPS_A_RUN * step_seconds(run.net, n, rate) / 3600 for n in (1, 4, 8)}
         speed = images / hours[run.name][8] / 3600
         columns = [run.name, f"{images / 1e6:.1f}", f"{flops * images / 1e15:,.0f}"]
         columns += [f"{value:.1f}" if value >= 1 else f"{value:.2f}" for value in hours[run.name].values()]
         print(f"| {' | '.join(columns)} | {speed:,.0f} |")
     total = {n: sum(run[n] for run in hours.values()) for n in (1, 4, 8)}
-    flops = sum(cost.training_flops(run.net, fc_only=run.fc_only) * images for run in runs)
+    flops = sum(cost.training_flops(Architecture(run.net), fc_only=run.fc_only) * images for run in runs)
     columns = [
         "all",
         f"{images * len(hours) / 1e6:,.0f}",

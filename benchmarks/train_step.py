@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vggrepro import cost, paper, processes
+from vggrepro.paper import Architecture
 
 SIZES = {"paper": (224, 1.0, 1000), "quarter": (56, 1.0, 100), "quarter-narrow": (56, 0.25, 100)}  # crop, width, K
 CPU_BATCH = {"paper": 4, "quarter": 32, "quarter-narrow": 64}
@@ -263,7 +264,7 @@ class Contender:
 def compare(net: str, size: str, batch: int, rounds: int, steps: int, names: list[str]) -> dict[str, Any]:
     """Images/s of each contender and its share of the matrix rate."""
     crop, width, classes = SIZES[size]
-    flops = cost.training_flops(net, classes, crop, width)
+    flops = cost.training_flops(Architecture(net, classes, crop, width))
     contenders = [Contender(name, net, size, batch) for name in [*names, "matrix bf16", "matrix fp32"]]
     for _ in range(rounds):
         for contender in contenders:

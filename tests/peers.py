@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vggrepro import paper, weights
 from vggrepro.net import VGG, to_input
+from vggrepro.paper import Architecture
 from vggrepro.runs import RunFolder
 
 SMALL = {"crop": 64, "width": 1 / 64}  # 4 to 8 channels, FC layers of 64 units that see 2 x 2 positions
@@ -21,7 +22,7 @@ def random_weights(net: str, classes: int, crop: int = 224, width: float = 1.0, 
     """Weights that keep a signal of 0-255 images alive, in (out, in, h, w); fc6 in the peer's own order."""
     rng = np.random.default_rng(seed)
     result = {}
-    for name, shape in paper.shapes(net, classes, crop, width).items():
+    for name, shape in Architecture(net, classes, crop, width).shapes().items():
         std = np.sqrt(2 / np.prod(shape[1:])) if name.endswith("weight") else 0.1
         result[name] = rng.standard_normal(shape, np.float32) * np.float32(std)
     return result
@@ -59,9 +60,9 @@ def our_scores(folder: Path, pixels: np.ndarray) -> np.ndarray:
     """Scores of an imported run for a crop, uint8 RGB (h, w, 3): what evaluate computes before the soft-max."""
     run = RunFolder(folder)
     config = run.config()
-    model = VGG(config["net"], config["classes"], config["crop"], config["width"])
+    model = VGG.of(config.architecture)
     weights.into(model, weights.load(run.weights_path)[0], str(folder))
-    x = to_input(torch.from_numpy(pixels.copy())[None], torch.tensor(config["mean_rgb"]), config["input_scale"])
+    x = to_input(torch.from_numpy(pixels.copy())[None], torch.tensor(config.mean_rgb), config.input_scale)
     with torch.inference_mode():
         scores: Tensor = model(x)[0]
     return scores.numpy()

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
 
-from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.formats import caffe, read
 from vggrepro.formats.base import Source
 from vggrepro.formats.protobuf import MAX_FIELDS, WireError
 from vggrepro.importing import import_weights
+from vggrepro.paper import Architecture
 
 # Caffe's caffe.proto: message -> field: (number, type, repeated, packed or not).
 FLOAT, DOUBLE, INT32, INT64, STRING, MESSAGE, ENUM = 2, 1, 5, 3, 9, 11, 5
@@ -157,7 +157,7 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_layout_is_read_bit_by_bit(small: dict[str, np.ndarray], tmp_path: Path, variant: str) -> None:
     foreign = read(write(tmp_path / "x", small, **VARIANTS[variant]), "D")
-    assert (foreign.format, foreign.classes, foreign.crop, foreign.width) == ("Caffe", 7, 64, 1 / 64)
+    assert (foreign.format, foreign.architecture) == ("Caffe", Architecture("D", 7, 64, 1 / 64))
     assert foreign.mean_rgb == (123.68, 116.779, 103.939)
     assert foreign.input_scale == 1.0
     for name, values in small.items():
@@ -470,4 +470,4 @@ def test_the_schema_is_what_protobuf_reads_back(small: dict[str, np.ndarray], mo
         for blob, mine in zip(layer.blobs, ours[layer.name].blobs, strict=True):
             assert mine.shape == (blob.num, blob.channels, blob.height, blob.width)
             assert mine.read().tolist() == list(blob.data)
-    assert set(ours) >= {name.rpartition(".")[0] for name in paper.shapes("D", 1)}
+    assert set(ours) >= {name.rpartition(".")[0] for name in Architecture("D", 1).shapes()}

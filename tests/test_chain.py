@@ -14,12 +14,14 @@ from vggrepro.chain import Request, train_chain
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.evaluator import Evaluator
-from vggrepro.files import lock, write_json
+from vggrepro.files import lock, read_json, write_json
 from vggrepro.paper import JITTER, S256, S384, Run, Scale
 from vggrepro.prepare import prepare
+from vggrepro.run_config import Start
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
 from vggrepro.train import Training
+from vggrepro.trained import Trained
 
 
 def request(dataset: Dataset, folder: Path, **values: object) -> Request:
@@ -39,13 +41,13 @@ def test_chain_trains_what_is_missing(dataset: Dataset, tmp_path: Path, capsys: 
     assert "plan: A-256 (to train) → B-256 (to train) → B-384 (to train) → B-256-512 (to train)" in talk
     assert [run.name for run in runs.finished(tmp_path)] == ["A-256", "B-256", "B-256-512", "B-384"]
     configs = {run.name: run.config() for run in runs.finished(tmp_path)}
-    assert [configs[name]["start"].get("run") for name in ("A-256", "B-256", "B-384", "B-256-512")] == [
+    assert [configs[name].start.run for name in ("A-256", "B-256", "B-384", "B-256-512")] == [
         None, "A-256", "B-256", "B-384",
     ]  # fmt: skip
-    rate = configs["A-256"]["learning_rate"]
-    assert configs["B-256"]["learning_rate"] == rate
-    assert configs["B-384"]["learning_rate"] == configs["B-256-512"]["learning_rate"] == pytest.approx(rate / 10)
-    assert configs["B-384"]["start"]["weights"] == RunFolder(tmp_path / "B-256").weights_hash()
+    rate = configs["A-256"].learning_rate
+    assert configs["B-256"].learning_rate == rate
+    assert configs["B-384"].learning_rate == configs["B-256-512"].learning_rate == pytest.approx(rate / 10)
+    assert configs["B-384"].start.weights == RunFolder(tmp_path / "B-256").weights_hash()
     train_chain(Run("B", JITTER), request(dataset, tmp_path))
     assert "B-256-512 is finished already" in capsys.readouterr().err
 
@@ -83,9 +85,9 @@ def test_first_four_layers_and_fc_are_trained_weights_of_a(dataset: Dataset, tmp
 def test_init_overrides_the_start(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("D", S256), request(dataset, tmp_path), "glorot")
     assert [run.name for run in runs.finished(tmp_path)] == ["D-256"]
-    assert RunFolder(tmp_path / "D-256").config()["start"] == {"initialisation": "glorot"}
+    assert RunFolder(tmp_path / "D-256").config().start == Start(initialisation="glorot")
     train_chain(Run("E", S256), request(dataset, tmp_path), "D-256")
-    assert RunFolder(tmp_path / "E-256").config()["start"]["run"] == "D-256"
+    assert RunFolder(tmp_path / "E-256").config().start.run == "D-256"
     with pytest.raises(InputError, match="no run 'nowhere' in"):
         train_chain(Run("C", S256), request(dataset, tmp_path), "nowhere")
 
@@ -105,7 +107,7 @@ def test_glorot_trains_without_a_and_so_does_what_follows(
 def test_lrn_is_the_runs_own(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("A-LRN", S256), request(dataset, tmp_path, lrn="caffe"))
     run = RunFolder(tmp_path / "A-LRN-256")
-    assert Evaluator(run, CPU).model.lrn == "caffe"
+    assert Evaluator(Trained.load(run), CPU).model.lrn == "caffe"
     with pytest.raises(InputError, match="A-LRN-256 is a run of another configuration: lrn is caffe there, now kriz"):
         train_chain(Run("A-LRN", S384), request(dataset, tmp_path))
     with pytest.raises(
@@ -119,16 +121,16 @@ def test_lrn_is_the_runs_own(dataset: Dataset, tmp_path: Path) -> None:
 def test_runs_from_before_a_value_had_its_name_go_on(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("A-LRN", S256), request(dataset, tmp_path))
     run = RunFolder(tmp_path / "A-LRN-256")
-    config = run.config()
+    config = read_json(run.config_path)
     for name in recipe.FORMER:
         del config["recipe"][name]
     del config["stride"]
     config["recipe"]["preset"] = config["dataset"]["preset"] = "quarter"  # the name that `coarse` had then
     write_json(run.config_path, config)
-    assert run.config()["recipe"]["preset"] == run.config()["dataset"]["preset"] == "coarse"
+    assert run.config().recipe.preset == run.config().dataset.preset == "coarse"
     config["recipe"]["preset"] = config["dataset"]["preset"] = "demo"
     write_json(run.config_path, config)
-    assert Evaluator(run, CPU).model.lrn == "krizhevsky"
+    assert Evaluator(Trained.load(run), CPU).model.lrn == "krizhevsky"
     train_chain(Run("A-LRN", S256), request(dataset, tmp_path))
     with pytest.raises(InputError, match=r"another configuration: recipe.momentum_form is torch there, now caffe"):
         train_chain(Run("A-LRN", S256), request(dataset, tmp_path, momentum_form="caffe"))
@@ -170,7 +172,7 @@ def test_imported_weights_are_neither_continued_nor_replaced_unasked(dataset: Da
     train_chain(Run("A", S256), request(dataset, tmp_path))
     run = RunFolder(tmp_path / "A-256")
     names = ("net", "scale", "crop", "width", "classes", "mean_rgb", "input_scale")
-    config = {name: run.config()[name] for name in names}
+    config = {name: read_json(run.config_path)[name] for name in names}
     origin = "trained elsewhere: the Caffe model bird"
     recipe_ = {"resample": "bilinear", "lrn": "krizhevsky"}
     write_json(run.config_path, config | {"origin": origin, "imported": {"known": False}, "recipe": recipe_})
@@ -181,7 +183,7 @@ def test_imported_weights_are_neither_continued_nor_replaced_unasked(dataset: Da
         assert str(error.value) == held + remedy
     train_chain(Run("B", S256), request(dataset, tmp_path), "A-256")  # asked for
     train_chain(Run("A", S256), replace(request(dataset, tmp_path), retrain=True))
-    assert "imported" not in run.config()
+    assert run.config().imported is None
 
 
 def test_nothing_is_trained_on_validation_images(photos: Path, tmp_path: Path) -> None:
@@ -199,7 +201,7 @@ def test_retrain_starts_anew(dataset: Dataset, tmp_path: Path) -> None:
     after = RunFolder(tmp_path / "A-256")
     assert after.weights_hash() != before
     assert len(after.metrics()) == 1
-    assert after.config()["recipe"]["dropout"] == 0.25
+    assert after.config().recipe.values["dropout"] == 0.25
 
 
 def test_second_writer_is_refused(dataset: Dataset, tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_copies_too_small_for_the_last_run_of_a_chain_are_refused_before_the_fir
 @pytest.mark.usefixtures("untrained")
 def test_a_compiled_step_is_part_of_the_run(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("A", S256), request(dataset, tmp_path))
-    assert "compiled" not in RunFolder(tmp_path / "A-256").config()
+    assert "compiled" not in read_json(tmp_path / "A-256" / "config.json")
     compiled = replace(request(dataset, tmp_path), machine=replace(CPU, compile=True))
     with pytest.raises(InputError, match="compiled is None there, now True"):
         train_chain(Run("A", S256), compiled)

@@ -19,14 +19,16 @@ from PIL import Image
 from test_evaluate import make_run
 from typer.testing import CliRunner
 
-from vggrepro import doctor, exporting, machine_checks, paper, sanity, synsets, weights
+from vggrepro import doctor, machine_checks, sanity, synsets, weights
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, load
 from vggrepro.files import read_json, write_json
 from vggrepro.finding import BROKEN, OK, WARNING, Finding, guarded, table
+from vggrepro.paper import Architecture
 from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
+from vggrepro.trained import Trained
 
 
 def only(found: Finding | list[Finding]) -> Finding:
@@ -49,7 +51,7 @@ def test_all_is_well(dataset: Dataset, tmp_path: Path) -> None:
     assert not [line for line in lines if line.startswith("broken")]
     columns = [line.split(maxsplit=2) for line in lines]
     assert ["ok", "python"] in [column[:2] for column in columns]
-    count = paper.parameter_count("A", 6, 64, 1 / 32)
+    count = Architecture("A", 6, 64, 1 / 32).parameters
     assert any(line.endswith(f"finished, {count:,} weights, all finite") for line in lines)
     assert any("photos: 30 train, 18 val; 6 classes, preset demo" in line for line in lines)
 
@@ -280,8 +282,8 @@ def coloured(folder: Path) -> Dataset:
 def colour_net(folder: Path, *, bgr: bool = False, mean: float = 115.0) -> RunFolder:
     """Net A that hands blue minus red, and red minus blue, through all its layers to the two classes."""
     run = make_run(folder / "runs" / "A-256", classes=2, imported={"format": "by hand"})
-    write_json(run.config_path, run.config() | {"mean_rgb": [mean] * 3, "input_scale": 0.01})
-    tensors = {n: torch.zeros(s) for n, s in paper.shapes("A", 2, 64, 1 / 32).items()}
+    write_json(run.config_path, read_json(run.config_path) | {"mean_rgb": [mean] * 3, "input_scale": 0.01})
+    tensors = {n: torch.zeros(s) for n, s in Architecture("A", 2, 64, 1 / 32).shapes().items()}
     for name, tensor in tensors.items():
         if name.endswith(".weight") and tensor.ndim == 4:
             for channel in range(2):
@@ -302,7 +304,7 @@ def colour_net(folder: Path, *, bgr: bool = False, mean: float = 115.0) -> RunFo
 def test_an_imported_net_on_a_handful_of_images(tmp_path: Path) -> None:
     dataset = coloured(tmp_path)
     run = colour_net(tmp_path)
-    found = sanity.look(run, exporting.load(run), dataset)
+    found = sanity.look(run, Trained.load(run), dataset)
     assert found == Finding(OK, "A-256", "32 of 32 images right (chance: 16)")
     run = colour_net(tmp_path, bgr=True)
     findings = doctor.all_runs(dataset.folder, tmp_path / "runs", (), 60)
@@ -310,8 +312,8 @@ def test_an_imported_net_on_a_handful_of_images(tmp_path: Path) -> None:
         WARNING,
         "0 of 32 images right (chance: 16), but 32 with red and blue swapped",
     )
-    write_json(run.config_path, run.config() | {"class_names": ["red", "blue"]})
-    found = sanity.look(run, exporting.load(run), dataset)
+    write_json(run.config_path, read_json(run.config_path) | {"class_names": ["red", "blue"]})
+    found = sanity.look(run, Trained.load(run), dataset)
     assert (found.state, found.result) == (
         OK,
         f"not tried on images: its classes are not those of {dataset.folder}",

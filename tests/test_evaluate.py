@@ -28,13 +28,14 @@ from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol, evaluate, parse_qs
 from vggrepro.evaluator import Evaluator, Gathering, crop_posteriors, dense_posteriors
-from vggrepro.files import lock, sha256, write_json
+from vggrepro.files import lock, read_json, sha256, write_json
 from vggrepro.hardware import Machine
 from vggrepro.initialise import initialise
 from vggrepro.net import VGG
 from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
+from vggrepro.trained import Trained
 
 MACHINE = Machine(torch.device("cpu"), "fp32", workers=0)
 CROP, SCALE = 64, 0.0172
@@ -135,7 +136,7 @@ def images(count: int = 3) -> list[np.ndarray]:
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize(("method", "grid"), [("dense", 5), ("multicrop", 5), ("multicrop", 3)])
 def test_posteriors_equal_a_loop_over_single_crops(run: RunFolder, method: str, flip: bool, grid: int) -> None:
-    model, evaluator = plain_model(run), Evaluator(run, MACHINE)
+    model, evaluator = plain_model(run), Evaluator(Trained.load(run), MACHINE)
     result = evaluator.posteriors(images(), method, flip, grid)
     expected = [by_hand(model, image, method, flip, grid) for image in images()]
     assert result.dtype == np.float32
@@ -157,7 +158,7 @@ def test_the_mean_over_flips_is_taken_after_the_softmax(run: RunFolder) -> None:
 
 @pytest.mark.parametrize("method", ["dense", "multicrop"])
 def test_mirrored_images_have_the_same_posteriors(run: RunFolder, method: str) -> None:
-    evaluator = Evaluator(run, MACHINE)
+    evaluator = Evaluator(Trained.load(run), MACHINE)
     # 64 + 4 * n columns: the grid of the mirrored image is the mirrored grid
     pictures = [image[:, :88] if image.shape[1] > 88 else image for image in images()]
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in pictures]
@@ -168,7 +169,7 @@ def test_mirrored_images_have_the_same_posteriors(run: RunFolder, method: str) -
 
 @pytest.fixture(scope="module")
 def shared_evaluator(tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
-    return Evaluator(make_run(tmp_path_factory.mktemp("runs") / "A-256"), MACHINE)
+    return Evaluator(Trained.load(make_run(tmp_path_factory.mktemp("runs") / "A-256")), MACHINE)
 
 
 sides = st.tuples(st.integers(CROP, 160), st.integers(CROP, 8 * CROP)).flatmap(lambda pair: st.permutations(pair))
@@ -240,12 +241,12 @@ def test_a_square_image_is_timms_vgg(run: RunFolder) -> None:
     picture = images()[0].repeat(3, 0)[:160, :].repeat(2, 1)[:, :160]
     with torch.inference_mode():
         expected = public.eval()(net_input(picture)).softmax(1)
-    result = Evaluator(run, MACHINE).posteriors([picture], "dense", False, 5)
+    result = Evaluator(Trained.load(run), MACHINE).posteriors([picture], "dense", False, 5)
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 def test_few_images_wait_for_others_of_their_size(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluator, pictures = Evaluator(run, MACHINE), images(9)
+    evaluator, pictures = Evaluator(Trained.load(run), MACHINE), images(9)
     expected = evaluator.posteriors(pictures, "dense", True, 5)
     passes: list[int] = []
     real = Evaluator.forward
@@ -279,12 +280,13 @@ def test_dense_posteriors_of_a_mirrored_image(
 
 @pytest.mark.parametrize("method", ["dense", "multicrop"])
 def test_images_do_not_hang_on_their_batch(run: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluator = Evaluator(run, MACHINE)
+    evaluator = Evaluator(Trained.load(run), MACHINE)
     whole = evaluator.posteriors(images(7), method, True, 5)
     alone = np.concatenate([evaluator.posteriors([image], method, True, 5) for image in images(7)])
     np.testing.assert_allclose(whole, alone, atol=ROUNDING)
     monkeypatch.setattr(net_at_work, "FORWARD_PIXELS", {"cpu": 1})  # one image a forward pass
-    np.testing.assert_allclose(Evaluator(run, MACHINE).posteriors(images(7), method, True, 5), whole, atol=ROUNDING)
+    small = Evaluator(Trained.load(run), MACHINE).posteriors(images(7), method, True, 5)
+    np.testing.assert_allclose(small, whole, atol=ROUNDING)
 
 
 def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -> None:
@@ -303,7 +305,8 @@ def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -
         hidden = torch.nn.functional.conv2d(hidden, model.fc7.weight[..., None, None], model.fc7.bias).relu()
         scores = torch.nn.functional.conv2d(hidden, model.fc8.weight[..., None, None], model.fc8.bias).mean((2, 3))
     ceil, floor = (
-        Evaluator(run, MACHINE, ceil_pool).posteriors([image], "dense", False, 5) for ceil_pool in (True, False)
+        Evaluator(Trained.load(run), MACHINE, ceil_pool).posteriors([image], "dense", False, 5)
+        for ceil_pool in (True, False)
     )
     np.testing.assert_allclose(ceil[0], scores.softmax(1)[0], atol=1e-5)
     assert np.abs(ceil - floor).max() > 1e-3
@@ -312,7 +315,7 @@ def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -
 
 
 def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> None:
-    model, evaluator = plain_model(run), Evaluator(run, MACHINE)
+    model, evaluator = plain_model(run), Evaluator(Trained.load(run), MACHINE)
     for method, count in (("center", 1), ("tencrop", 10), ("googlenet", 36)):
         flip = Protocol().flips(method)
         result = evaluator.posteriors(images(), method, flip, 5)
@@ -336,7 +339,7 @@ def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> No
 def test_a_pass_that_does_not_fit_the_memory_is_split(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: RuntimeError
 ) -> None:
-    evaluator, pictures = Evaluator(run, MACHINE), [image[:64, :80] for image in images(11)[1::3]]
+    evaluator, pictures = Evaluator(Trained.load(run), MACHINE), [image[:64, :80] for image in images(11)[1::3]]
     expected = evaluator.posteriors(pictures, "dense", True, 5)
     real, sizes = Evaluator.forward, []
 
@@ -357,7 +360,7 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
 
 
 def test_dense_and_multicrop_agree_on_a_crop_sized_image(run: RunFolder) -> None:
-    evaluator = Evaluator(run, MACHINE)
+    evaluator = Evaluator(Trained.load(run), MACHINE)
     crops = [image[:64, :64] for image in images()]
     dense, multicrop = (evaluator.posteriors(crops, method, True, 5) for method in ("dense", "multicrop"))
     np.testing.assert_allclose(dense, multicrop, atol=1e-6)
@@ -609,7 +612,7 @@ def test_an_edited_config_makes_posteriors_stale(
 ) -> None:
     protocol = Protocol(qs=(224,))
     evaluate(run, dataset, protocol, MACHINE)
-    write_json(run.config_path, run.config() | changes)
+    write_json(run.config_path, read_json(run.config_path) | changes)
     evaluate(run, dataset, protocol, MACHINE)
     assert f"val-dense-q224.parquet is stale ({reason}) and is computed again" in capfd.readouterr().err
     evaluate(run, dataset, protocol, MACHINE)
@@ -712,7 +715,7 @@ def test_bad_input_is_said_in_a_line(run: RunFolder, dataset: Dataset, tmp_path:
     with lock(run.path, "vggrepro train A"):
         assert "is being written by vggrepro train A" in message(run)
     wrong = make_run(tmp_path / "runs" / "wrong", net="A")
-    write_json(wrong.config_path, {**wrong.config(), "net": "D"})
+    write_json(wrong.config_path, {**read_json(wrong.config_path), "net": "D"})
     assert "weights.safetensors: its tensors are not those of its config.json's net" in message(wrong)
     write_json(wrong.config_path, {"net": "A", "scale": "256"})
     assert "config.json: lacks crop, width, classes, mean_rgb, input_scale" in message(wrong)

@@ -9,6 +9,7 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,17 @@ from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol, evaluate
 from vggrepro.evaluator import Evaluator
-from vggrepro.files import sha256, write_json
-from vggrepro.formats import caffe_writer, read
+from vggrepro.files import read_json, sha256, write_json
 from vggrepro.formats import onnx as onnx_format
+from vggrepro.formats import protobuf, read
 from vggrepro.formats import timm as timm_format
 from vggrepro.formats import torchvision as torchvision_format
 from vggrepro.formats.state_dict import TWINS
 from vggrepro.net import VGG, to_input
+from vggrepro.paper import Architecture
+from vggrepro.run_config import RunConfig
 from vggrepro.runs import RunFolder
+from vggrepro.trained import Trained
 
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 WORDS = ["an ant", "a bee", "a cat", "a dog", "an eel", "a fox"]
@@ -50,9 +54,9 @@ def small(folder: Path, net: str = "A", crop: int = 64, stride: int = 32, **more
     known = {"class_names": NAMES, "class_words": WORDS} | more
     run = make_run(folder / "runs" / f"{net}-256", net=net, **known)
     if crop != 64:
-        write_json(run.config_path, run.config() | {"crop": crop, "stride": stride})
+        write_json(run.config_path, read_json(run.config_path) | {"crop": crop, "stride": stride})
         generator = torch.Generator().manual_seed(0)
-        shapes = paper.shapes(net, 6, crop, 1 / 32, stride)
+        shapes = Architecture(net, 6, crop, 1 / 32, stride).shapes()
         drawn = {n: torch.randn(s, generator=generator) * (2 / np.prod(s[1:])) ** 0.5 for n, s in shapes.items()}
         weights.save(run.weights_path, drawn, {})
     return run
@@ -62,10 +66,10 @@ def pixels(count: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
-def our_model(run: RunFolder) -> tuple[VGG, dict[str, Any]]:
+def our_model(run: RunFolder) -> tuple[VGG, RunConfig]:
     config = run.config()
-    lrn = config.get("recipe", {}).get("lrn", "krizhevsky")
-    model = VGG(config["net"], config["classes"], config["crop"], config["width"], lrn, config["stride"])
+    net = config.architecture
+    model = VGG(net.net, net.classes, net.crop, net.width, config.recipe.lrn, net.stride)
     weights.into(model, weights.load(run.weights_path)[0], run.name)
     return model.eval(), config
 
@@ -73,7 +77,7 @@ def our_model(run: RunFolder) -> tuple[VGG, dict[str, Any]]:
 def ours(run: RunFolder, images: np.ndarray, dense: bool = False) -> np.ndarray:
     """Our posteriors of uint8 crops, or densely of one flip."""
     model, config = our_model(run)
-    x = to_input(torch.from_numpy(images), torch.tensor(config["mean_rgb"]), config["input_scale"])
+    x = to_input(torch.from_numpy(images), torch.tensor(config.mean_rgb), config.input_scale)
     with torch.inference_mode():
         return (model.dense_scores(x) if dense else model(x)).softmax(1).numpy()
 
@@ -92,8 +96,8 @@ def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, st
     for name, tensor in was.items():
         assert torch.equal(back.tensors[name], tensor), name
     assert (back.mean_rgb, back.input_scale) == ((110.0, 120.0, 90.0), 0.0172)
-    assert (back.crop, back.stride, back.width) == (crop, stride, 1 / 32)
-    assert (back.classes, back.scale) == (6, "256:512")
+    assert back.architecture == Architecture(net, 6, crop, 1 / 32, stride)
+    assert back.scale == "256:512"
     assert (back.resample, back.class_names) == ("bicubic", tuple(NAMES))
     if net == "A-LRN":
         assert back.lrn == "caffe"
@@ -150,7 +154,7 @@ def test_a_graph_that_gives_other_posteriors_is_not_written(tmp_path: Path, monk
     pytest.importorskip("onnxruntime")
     run, good = small(tmp_path), onnx_format.graph
 
-    def wrong(trained: exporting.Trained, dense: bool) -> Any:
+    def wrong(trained: Trained, dense: bool) -> Any:
         model = good(trained, dense)
         initializer = next(value for value in model.graph.initializer if value.name == "mean_rgb")
         initializer.raw_data = np.zeros(3, np.float32).tobytes()
@@ -230,8 +234,8 @@ def test_caffes_net_gives_our_posteriors(tmp_path: Path, net: str, crop: int) ->
     }
     assert [layer.type for layer in message.layer if layer.name == "fc6"] == ["InnerProduct"]
     images, config = pixels(1, crop, crop), run.config()
-    bgr = images[..., ::-1].astype(np.float32) - np.array(config["mean_rgb"][::-1], np.float32)
-    x = torch.from_numpy((bgr * np.float32(config["input_scale"])).transpose(0, 3, 1, 2).copy())
+    bgr = images[..., ::-1].astype(np.float32) - np.array(config.mean_rgb[::-1], np.float32)
+    x = torch.from_numpy((bgr * np.float32(config.input_scale)).transpose(0, 3, 1, 2).copy())
     found = interpreted(prototxt.read_text(), blobs, x)
     np.testing.assert_allclose(found, ours(run, images), atol=1e-5)
 
@@ -253,7 +257,7 @@ def test_lrn_stands_in_the_caffemodel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 2**40])
 def test_varints(value: int) -> None:
-    encoded = caffe_writer._varint(value)
+    encoded = protobuf.varint_bytes(value)
     assert sum((byte & 0x7F) << 7 * place for place, byte in enumerate(encoded)) == value
     assert all(byte & 0x80 for byte in encoded[:-1]) and not encoded[-1] & 0x80
 
@@ -264,7 +268,7 @@ def test_varints(value: int) -> None:
 @pytest.mark.parametrize("net", TWINS)
 def test_names_and_shapes_are_the_peers(net: str) -> None:
     twin = TWINS[net]
-    shapes = paper.shapes(net, 7)
+    shapes = Architecture(net, 7).shapes()
     with torch.device("meta"):
         theirs = torchvision.models.get_model(twin, num_classes=7).state_dict()
         timms = timm.create_model(twin, num_classes=7).state_dict()
@@ -300,7 +304,7 @@ def full() -> Iterator[RunFolder]:
         write_json(run.config_path, config)
         generator = torch.Generator().manual_seed(0)
         drawn = {}
-        for name, shape in paper.shapes("A", 6).items():
+        for name, shape in Architecture("A", 6).shapes().items():
             drawn[name] = torch.empty(shape).uniform_(-1, 1, generator=generator) * (6 / np.prod(shape[1:])) ** 0.5
         drawn["fc8.weight"] *= 3
         weights.save(run.weights_path, drawn, {})
@@ -311,7 +315,7 @@ def full() -> Iterator[RunFolder]:
 def evaluated(run: RunFolder) -> np.ndarray:
     """The posterior of `cat.jpg`'s central crop at Q = S, as evaluate computes it."""
     image = Image.open(run.path.parent / "cat.jpg").convert("RGB")
-    return Evaluator(run, MACHINE).posteriors([rescaling.rescale(image, 384)], "center", False, 1)[0]
+    return Evaluator(Trained.load(run), MACHINE).posteriors([rescaling.rescale(image, 384)], "center", False, 1)[0]
 
 
 def snippet(title: str, run: RunFolder) -> str:
@@ -345,7 +349,7 @@ def test_peers_load_it_and_give_our_posterior(full: RunFolder, monkeypatch: pyte
 
 def test_timms_config(tmp_path: Path) -> None:
     run = small(tmp_path, scale="384", recipe={"resample": "bicubic"})
-    config = timm_format.config(exporting.load(run))
+    config = timm_format.config(Trained.load(run))
     assert config["architecture"] == "vgg11"
     assert config["label_names"] == NAMES
     assert config["label_descriptions"]["cat"] == "a cat"
@@ -371,7 +375,7 @@ def test_documented_onnx_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found: dict[str, Any] = {}
     exec(snippet("ONNX", run), found)
     image = np.asarray(Image.open("cat.jpg"))
-    expected = Evaluator(run, MACHINE).posteriors([image], "dense", True, 1)[0]
+    expected = Evaluator(Trained.load(run), MACHINE).posteriors([image], "dense", True, 1)[0]
     np.testing.assert_allclose(found["posterior"][0], expected, atol=1e-5)
 
 
@@ -408,8 +412,8 @@ def test_what_torchvision_and_timm_cannot_hold(tmp_path: Path, net: str, changes
 
 
 def test_a_crop_that_torchvision_cannot_hold(tmp_path: Path) -> None:
-    trained = exporting.load(small(tmp_path))
-    wide = exporting.Trained(**{f: getattr(trained, f) for f in trained.__slots__} | {"width": 1.0, "crop": 56})
+    trained = Trained.load(small(tmp_path))
+    wide = replace(trained, config=replace(trained.config, width=1.0, crop=56))
     with pytest.raises(InputError, match="its first FC layer sees a crop of 224 pixels, A-256 has 56"):
         exporting.require_peer(wide, "timm")
 
@@ -438,7 +442,7 @@ def test_an_unfinished_run_a_wrong_format_and_dense_weights(tmp_path: Path) -> N
         exporting.export(run, "keras")
     with pytest.raises(InputError, match="--dense is for --to onnx; caffe holds weights"):
         exporting.export(run, "caffe", dense=True)
-    write_json(run.config_path, run.config() | {"classes": 7})
+    write_json(run.config_path, read_json(run.config_path) | {"classes": 7})
     with pytest.raises(InputError, match=r"its tensors are not those of its config\.json's net; restore the file"):
         exporting.export(run, "caffe")
     run.weights_path.unlink()
@@ -507,7 +511,7 @@ def test_a_side_car_without_a_hash_is_read(tmp_path: Path) -> None:
 )
 def test_the_card_describes_its_file(tmp_path: Path, to: str, dense: bool, lines: list[str]) -> None:
     run = small(tmp_path, scale="256:512")
-    text = cards.card(run, exporting.load(run), to, tmp_path / "file", dense)
+    text = cards.card(run, Trained.load(run), to, tmp_path / "file", dense)
     assert f"Written by `vggrepro export A-256 --to {to}{' --dense' if dense else ''}` (" in text
     found = text.splitlines()
     assert [line for line in lines if line not in found] == []
@@ -526,7 +530,7 @@ def test_the_card_follows_the_starts(tmp_path: Path) -> None:
     first, second, run = chain
 
     def lines(name: str) -> str:
-        text = cards.card(run, exporting.load(run), "onnx", tmp_path / "file")
+        text = cards.card(run, Trained.load(run), "onnx", tmp_path / "file")
         (line,) = [line for line in text.splitlines() if line.startswith(f"- {name}: ")]
         return line.partition(": ")[2]
 
@@ -534,13 +538,15 @@ def test_the_card_follows_the_starts(tmp_path: Path) -> None:
     assert lines("start") == f"D-256 (all layers) ← A-256 ({copied}) ← random weights (he)"
     assert lines("epochs") == "7 (A-256) + 5 (D-256) + 3 (this run)"
     assert lines("learning rate") == "0.003 at first"
-    assert "\n- initialisation" not in cards.card(run, exporting.load(run), "onnx", tmp_path / "file")
+    assert "\n- initialisation" not in cards.card(run, Trained.load(run), "onnx", tmp_path / "file")
     make_run(first.path, seed=1)
     gone = "A-256, which is not there or was trained again"
     assert (lines("start"), lines("epochs")) == (f"D-256 (all layers) ← {gone}", "unknown + 5 (D-256) + 3 (this run)")
     write_json(first.path / "config.json", [])
     assert lines("start").endswith(gone)
-    write_json(second.config_path, second.config() | {"origin": "trained elsewhere: by hand", "start": None})
+    write_json(
+        second.config_path, read_json(second.config_path) | {"origin": "trained elsewhere: by hand", "start": None}
+    )
     assert (lines("start"), lines("epochs")) == ("D-256 (all layers) ← trained elsewhere: by hand", "3")
 
 

@@ -12,6 +12,7 @@ from vggrepro import cost, forecast, views
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
 from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.paper import Architecture
 from vggrepro.rescaling import rescaled_size
 
 
@@ -28,10 +29,12 @@ def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pyt
     crops = sum(len(set(views.grid_offsets(side, 64, 5))) for side in longer) / 18  # one row, as the shorter side is 64
     assert frame.passes.tolist()[:6] == ["2", "2", f"{2 * crops:.3g}", "50", "1", "1"]
     assert frame.run.iloc[-1] == "all, 18 images"
-    crop = 2 * cost.crop_macs("A", 6, 64, 1 / 32) / 1e9
+    crop = 2 * cost.crop_macs(Architecture("A", 6, 64, 1 / 32)) / 1e9
     assert frame.GFLOP.iloc[2:5].tolist() == pytest.approx([2 * crops * crop, 50 * crop, crop])
     sizes = [rescaled_size(int(w), int(h), 73) for w, h in zip(split.widths, split.heights, strict=True)]
-    by_hand = sum(4 * cost.dense_macs("A", height, width, 6, 64, 1 / 32) for width, height in sizes) / 18 / 1e9
+    by_hand = (
+        sum(4 * cost.dense_macs(Architecture("A", 6, 64, 1 / 32), height, width) for width, height in sizes) / 18 / 1e9
+    )
     assert frame.GFLOP.iloc[1] == pytest.approx(by_hand)
     assert (frame["images/s"].iloc[:7] > 0).all()
     assert frame["GFLOP/s"].iloc[0] == pytest.approx(frame.GFLOP.iloc[0] * frame["images/s"].iloc[0])

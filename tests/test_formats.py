@@ -28,6 +28,8 @@ from vggrepro.formats import timm as timm_format
 from vggrepro.formats import torchvision as torchvision_format
 from vggrepro.formats.base import IMAGENET_MEAN, IMAGENET_STD, Foreign
 from vggrepro.net import VGG, to_input
+from vggrepro.paper import Architecture
+from vggrepro.trained import Trained
 
 GUESS = "the file does not say its preprocessing: RGB with mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225"
 
@@ -35,7 +37,7 @@ GUESS = "the file does not say its preprocessing: RGB with mean 0.485, 0.456, 0.
 def drawn(net: str, width: float = 1.0, crop: int = 224, classes: int = 6) -> dict[str, Tensor]:
     """Random weights in our names that keep a signal alive."""
     generator, result = torch.Generator().manual_seed(0), {}
-    for name, shape in paper.shapes(net, classes, crop, width).items():
+    for name, shape in Architecture(net, classes, crop, width).shapes().items():
         deviation = (2 / np.prod(shape[1:])) ** 0.5 if name.endswith("weight") else 0.1
         result[name] = torch.empty(shape).uniform_(-1, 1, generator=generator) * (3**0.5 * deviation)
     return result
@@ -61,7 +63,7 @@ def small() -> dict[str, Tensor]:
 
 def scores(foreign: Foreign, pixels: np.ndarray) -> Tensor:
     """Our scores of uint8 crops (N, H, W, 3) by an import's weights and preprocessing."""
-    model = VGG(foreign.net, foreign.classes, foreign.crop, foreign.width, foreign.lrn)
+    model = VGG.of(foreign.architecture, foreign.lrn)
     weights.into(model, foreign.tensors, foreign.place)
     with torch.inference_mode():
         return model(to_input(torch.from_numpy(pixels), torch.tensor(foreign.mean_rgb), foreign.input_scale))
@@ -105,7 +107,7 @@ def test_scores_are_the_peers(large: tuple[Path, dict[str, Tensor]], peer: str) 
     crop = np.asarray(image)[16:240, left : left + 224][None].copy()
     difference = (scores(foreign, crop) - expected).abs().max() / expected.abs().max()
     assert difference < 1e-5
-    assert (foreign.classes, foreign.crop, foreign.width, foreign.known) == (6, 224, 1.0, False)
+    assert (foreign.architecture, foreign.known) == (Architecture("A", 6), False)
     assert foreign.notes == (GUESS + " is taken",)
     assert foreign.format == peer
 
@@ -127,7 +129,7 @@ def test_scores_are_the_peers(large: tuple[Path, dict[str, Tensor]], peer: str) 
 def test_every_way_of_saving(tmp_path: Path, small: dict[str, Tensor], wrap: Any, zipped: bool) -> None:
     torch.save(wrap(as_torchvision(small, "B")), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     foreign = read(tmp_path / "w.pth", "b")
-    assert (foreign.net, foreign.crop, foreign.width, foreign.format) == ("B", 64, 1 / 32, "torchvision")
+    assert (foreign.architecture, foreign.format) == (Architecture("B", 6, 64, 1 / 32), "torchvision")
     for name, tensor in small.items():
         if name != "conv1_1.weight":
             assert torch.equal(foreign.tensors[name], tensor), name
@@ -283,7 +285,7 @@ def test_timms_kernels_of_other_shapes(tmp_path: Path, small: dict[str, Tensor])
 def test_side_cars_that_say_what_cannot_be(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
     run = make_run(tmp_path / "A-256")
     path, beside, *_ = exporting.export(run, "caffe")[::2]
-    write_json(beside, exporting.load(run).about() | change)
+    write_json(beside, Trained.load(run).about() | change)
     assert refused(path, "A").startswith(f"FILE.json: {expected}")
 
 
@@ -338,7 +340,7 @@ def test_changed_contents_and_facts_are_named(tmp_path: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     assert refused(path, "A").startswith("FILE: damaged (its contents do not have its hash); copy or download it")
-    tensors, about = weights.load(run.weights_path)[0], exporting.load(run).about()
+    tensors, about = weights.load(run.weights_path)[0], Trained.load(run).about()
     weights.save(path, tensors, about | {"input_scale": "large"})
     assert refused(path, "A").startswith("FILE: lacks or damages could not convert string to float")
     weights.save(path, tensors, about | {"mean_rgb": [1, 2]})

@@ -15,7 +15,7 @@ from test_tables import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 from vggrepro import fuse, posteriors
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.files import write_json
+from vggrepro.files import read_json, write_json
 from vggrepro.paper import S256, Run
 from vggrepro.runs import RunFolder
 
@@ -73,7 +73,7 @@ def test_posteriors_of_an_edited_config_are_stale(tmp_path: Path, changes: dict[
     for q in S256.test_scales:
         plant(tmp_path, Run("A", S256), q, RIGHT)
     fuse.fuse_runs([run], ["dense"])
-    write_json(run.config_path, run.config() | changes)
+    write_json(run.config_path, read_json(run.config_path) | changes)
     with pytest.raises(InputError, match=rf"q224.parquet is stale \({reason}\)"):
         fuse.fuse_runs([run], ["dense"])
 

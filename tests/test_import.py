@@ -18,10 +18,12 @@ from PIL import Image
 from vggrepro import synsets, weights
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
+from vggrepro.files import read_json
 from vggrepro.formats import format_of, published
 from vggrepro.formats.base import Source
 from vggrepro.formats.published import Published
 from vggrepro.importing import import_weights
+from vggrepro.paper import S256
 from vggrepro.runs import RunFolder
 from vggrepro.runs import status as run_status
 
@@ -56,7 +58,7 @@ def test_a_published_file_is_the_papers_run(vggrepro: Call, known: Path) -> None
         "next: vggrepro evaluate D-256-512\n"
     )
     run = RunFolder(Path("runs/D-256-512"))
-    config = run.config()
+    config = read_json(run.config_path)
     assert run.finished
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "lock", "weights.safetensors"]
     assert {name: config[name] for name in ("net", "scale", "crop", "width", "classes", "input_scale")} == {
@@ -86,13 +88,13 @@ def test_an_unknown_file_says_what_is_not_known(vggrepro: Call, model: Path) -> 
         "note: its training scale is not known: evaluate takes Q for S = 256; --scale says it",
         "D-caffe: trained elsewhere: the Caffe model bird.caffemodel; next: vggrepro evaluate D-caffe",
     ]
-    assert RunFolder(Path("runs/D-caffe")).config()["scale"] == "256"
+    assert RunFolder(Path("runs/D-caffe")).config().scale == S256
 
 
 def test_1000_classes_are_imagenets_in_the_order_of_wnids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = import_weights("A", caffemodel(tmp_path / "x", "A", 1000), tmp_path / "runs")
-    assert run.config()["class_names"] == list(synsets.table())
-    assert run.config()["class_words"][0].startswith("tench")
+    assert run.config().class_names == tuple(synsets.table())
+    assert (run.config().class_words or ("",))[0].startswith("tench")
     assert "note: its 1,000 classes are taken as ImageNet's in the order of wnids" in capsys.readouterr().err
 
 
@@ -107,8 +109,8 @@ def test_names_and_scales(model: Path, tmp_path: Path) -> None:
     ):
         run = import_weights("D", model, runs, name, scale)
         config = run.config()
-        assert (run.name, config["scale"]) == expected
-        assert config["fc_only"] == run.name.endswith("-fc")
+        assert (run.name, str(config.scale)) == expected
+        assert config.fc_only == run.name.endswith("-fc")
 
     def complaint(name: str, scale: str | None = None) -> str:
         with pytest.raises(InputError) as error:
@@ -138,7 +140,7 @@ def test_nothing_is_overwritten_unasked(vggrepro: Call, model: Path, tmp_path: P
     )
     assert path.stat().st_mtime_ns == first
     assert vggrepro("import", "D", str(other), "--as", "mine", "--replace")[0] == 0
-    assert RunFolder(Path("runs/mine")).config()["origin"] == "trained elsewhere: the Caffe model other.caffemodel"
+    assert RunFolder(Path("runs/mine")).config().origin == "trained elsewhere: the Caffe model other.caffemodel"
     trained = Path("runs/D-384")
     trained.mkdir()
     own = {"net": "D", "scale": "384", "crop": 64, "width": 1, "classes": 6, "mean_rgb": [1, 2, 3], "input_scale": 1}
@@ -323,7 +325,7 @@ def test_predict_takes_an_imported_run(vggrepro: Call, tmp_path: Path) -> None:
     best = out.splitlines()[1].split()
     assert best[0] == "cat.png"
     assert any(word in synsets.table() for word in best)
-    assert RunFolder(Path("runs/A-256")).config()["recipe"] == {"resample": "bicubic", "lrn": "krizhevsky"}
+    assert RunFolder(Path("runs/A-256")).config().recipe.values == {"resample": "bicubic", "lrn": "krizhevsky"}
 
 
 def test_what_export_wrote_beside_a_caffemodel_is_its_preprocessing(model: Path, tmp_path: Path) -> None:
@@ -340,7 +342,7 @@ def test_what_export_wrote_beside_a_caffemodel_is_its_preprocessing(model: Path,
     }
     beside = model.with_name(model.name + ".json")
     beside.write_text(json.dumps(about))
-    config = import_weights("D", model, tmp_path / "runs").config()
+    config = read_json(import_weights("D", model, tmp_path / "runs").config_path)
     assert config["mean_rgb"] == [1.0, 2.0, 3.0]
     assert (config["input_scale"], config["scale"], config["class_names"]) == (0.5, "384", list("abcdef"))
     assert config["recipe"]["resample"] == "bicubic"

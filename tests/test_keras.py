@@ -14,6 +14,7 @@ from peers import SMALL, caffe_forward, image, our_scores, random_weights, relat
 from vggrepro.errors import InputError
 from vggrepro.formats import keras, read
 from vggrepro.importing import import_weights
+from vggrepro.paper import Architecture
 
 h5py = pytest.importorskip("h5py")
 
@@ -96,7 +97,7 @@ def write(path: Path, blobs: dict[str, np.ndarray], layout: str) -> Path:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_is_read_bit_by_bit(small: dict[str, np.ndarray], tmp_path: Path, layout: str) -> None:
     foreign = read(write(tmp_path / "weights", small, layout), "D")
-    assert (foreign.format, foreign.classes, foreign.crop, foreign.width) == ("Keras", 7, 64, 1 / 64)
+    assert (foreign.format, foreign.architecture) == ("Keras", Architecture("D", 7, 64, 1 / 64))
     assert foreign.mean_rgb == (123.68, 116.779, 103.939)
     for name, values in small.items():
         expected = np.ascontiguousarray(values[:, ::-1] if name == "conv1_1.weight" else values)

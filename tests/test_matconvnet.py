@@ -10,11 +10,12 @@ import pytest
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
 from scipy.io import savemat
 
-from vggrepro import paper, synsets
+from vggrepro import synsets
 from vggrepro.errors import InputError
 from vggrepro.formats import mat5, matconvnet, read
 from vggrepro.formats.base import Source
 from vggrepro.importing import import_weights
+from vggrepro.paper import Architecture
 
 MEAN = np.array([123.68, 116.779, 103.939], np.float32)  # RGB
 
@@ -73,7 +74,7 @@ def test_weights_are_read_bit_by_bit(small: dict[str, np.ndarray], tmp_path: Pat
     names = [f"bird {number}" for number in range(7)]
     path = write(tmp_path / "net.mat", small, SMALL["crop"], old=old, compress=compress, classes=names)
     foreign = read(path, "D")
-    assert (foreign.format, foreign.classes, foreign.crop, foreign.width) == ("MatConvNet", 7, 64, 1 / 64)
+    assert (foreign.format, foreign.architecture) == ("MatConvNet", Architecture("D", 7, 64, 1 / 64))
     assert foreign.mean_rgb == (123.68, 116.779, 103.939)
     assert foreign.class_names == tuple(names)
     assert foreign.notes == ()
@@ -214,4 +215,6 @@ def test_every_net_of_table_1_has_a_reading(tmp_path: Path) -> None:
     for net in ("A", "B", "B-5x5", "C", "D", "E"):
         weights = random_weights(net, 7, **SMALL)
         foreign = read(write(tmp_path / "x.mat", weights, 64), net)
-        assert {name: tuple(t.shape) for name, t in foreign.tensors.items()} == paper.shapes(net, 7, 64, 1 / 64)
+        assert {name: tuple(t.shape) for name, t in foreign.tensors.items()} == Architecture(
+            net, 7, 64, 1 / 64
+        ).shapes()

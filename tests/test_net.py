@@ -18,6 +18,7 @@ from vggrepro import keyed, paper
 from vggrepro.errors import InputError
 from vggrepro.initialise import CENTRED_GAIN, initialise
 from vggrepro.net import VGG, local_response_norm, to_input
+from vggrepro.paper import Architecture
 
 PUBLIC = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 
@@ -54,13 +55,15 @@ def pictures(*shape: int, seed: int = 1) -> Tensor:
 @pytest.fixture(scope="module")
 def fc_weights() -> dict[str, Tensor]:
     """The FC layers at full size (0.5 GB), made once: they have the same shapes in all nets."""
-    return random_weights({name: shape for name, shape in paper.shapes("A", 1000).items() if name.startswith("fc")})
+    return random_weights(
+        {name: shape for name, shape in Architecture("A", 1000).shapes().items() if name.startswith("fc")}
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", PUBLIC)
 def test_full_size_nets_equal_torchvision_and_timm(net: str, fc_weights: dict[str, Tensor]) -> None:
-    convolutions = {name: shape for name, shape in paper.shapes(net, 1000).items() if name.startswith("conv")}
+    convolutions = {name: shape for name, shape in Architecture(net, 1000).shapes().items() if name.startswith("conv")}
     ours = random_weights(convolutions) | fc_weights  # one copy of the weights serves three nets
     model = on_meta(net)
     model.load_state_dict(ours, assign=True)
@@ -126,14 +129,14 @@ def test_modules_have_the_parameters_of_table_2(net: str) -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     if net in PARAMETERS:
         assert count == PARAMETERS[net]
-    assert count == paper.parameter_count(net)
+    assert count == Architecture(net).parameters
     narrow = VGG(net, 10, crop=56, width=1 / 8)
-    assert sum(parameter.numel() for parameter in narrow.parameters()) == paper.parameter_count(net, 10, 56, 1 / 8)
-    assert {name: tuple(p.shape) for name, p in narrow.named_parameters()} == paper.shapes(net, 10, 56, 1 / 8)
+    assert sum(parameter.numel() for parameter in narrow.parameters()) == Architecture(net, 10, 56, 1 / 8).parameters
+    assert {name: tuple(p.shape) for name, p in narrow.named_parameters()} == Architecture(net, 10, 56, 1 / 8).shapes()
 
 
 def test_deeper_nets_have_the_weight_layers_their_name_says() -> None:
-    layers = {net: len([n for n in paper.shapes(net, 1000) if n.endswith(".weight")]) for net in paper.NETS}
+    layers = {net: len([n for n in Architecture(net, 1000).shapes() if n.endswith(".weight")]) for net in paper.NETS}
     assert layers == {"A": 11, "A-LRN": 11, "B": 13, "B-5x5": 8, "C": 16, "D": 16, "E": 19}
 
 

@@ -10,7 +10,7 @@ from conftest import PARAMETERS
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.paper import JITTER, S256, S384, Run, Scale
+from vggrepro.paper import JITTER, S256, S384, Architecture, Run, Scale
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "paper"
@@ -18,7 +18,7 @@ SHARED = ROOT.parent / "shared" / "paper"
 
 @pytest.mark.parametrize(("net", "count"), PARAMETERS.items())
 def test_parameter_counts_are_exact_and_round_to_table_2(net: str, count: int) -> None:
-    assert paper.parameter_count(net) == count
+    assert Architecture(net).parameters == count
     printed = {row["net"]: int(row["parameters_millions"]) for row in paper.published(2)}
     assert round(count / 1e6) == printed[net]
 
@@ -27,21 +27,24 @@ def test_parameter_count_of_a_narrow_net_by_hand() -> None:
     # A at width 1/64, crop 32, 2 classes: channels 1 2 4 4 8 8 8 8, FC 64, one FC-6 position
     conv = (27 + 1) + (1 * 2 * 9 + 2) + (2 * 4 * 9 + 4) + (4 * 4 * 9 + 4) + (4 * 8 * 9 + 8) + 3 * (8 * 8 * 9 + 8)
     fc = (8 * 64 + 64) + (64 * 64 + 64) + (64 * 2 + 2)
-    assert paper.parameter_count("A", 2, crop=32, width=1 / 64) == conv + fc
+    assert Architecture("A", 2, crop=32, width=1 / 64).parameters == conv + fc
 
 
 def test_shapes_of_the_first_and_last_layers() -> None:
-    shapes = paper.shapes("C", 1000)
+    shapes = Architecture("C", 1000).shapes()
     assert shapes["conv1_1.weight"] == (64, 3, 3, 3)
     assert shapes["conv3_3.weight"] == (256, 256, 1, 1)
     assert shapes["fc6.weight"] == (4096, 512 * 7 * 7)
     assert list(shapes)[-1] == "fc8.bias"
-    assert paper.shapes("A", 10, crop=56)["fc6.weight"] == (4096, 512)  # 56 / 32 rounded down: one position
+    assert Architecture("A", 10, crop=56).shapes()["fc6.weight"] == (
+        4096,
+        512,
+    )  # 56 / 32 rounded down: one position
 
 
 @pytest.mark.parametrize(("net", "layers"), {"A": 11, "B": 13, "C": 16, "D": 16, "E": 19, "B-5x5": 8}.items())
 def test_number_of_weight_layers(net: str, layers: int) -> None:
-    assert sum(name.endswith(".weight") for name in paper.shapes(net, 1000)) == layers
+    assert sum(name.endswith(".weight") for name in Architecture(net, 1000).shapes()) == layers
 
 
 def test_the_shallow_net_replaces_pairs_by_one_5x5() -> None:
@@ -107,7 +110,7 @@ def test_quarter_scale_is_exact() -> None:
 @pytest.mark.parametrize("stride", paper.STRIDES)
 def test_exact_reductions_keep_table_1_and_the_papers_score_maps(stride: int) -> None:
     crop = 7 * stride
-    assert paper.shapes("D", 1000, crop, 1.0, stride) == paper.shapes("D", 1000)
+    assert Architecture("D", 1000, crop, 1.0, stride).shapes() == Architecture("D", 1000).shapes()
     sides = [paper.real_pixels(q, crop) // stride - 6 for q in (224, 256, 288, 352, 384, 416, 512)]
     assert [side**2 for side in sides] == [1, 4, 9, 25, 36, 49, 100]
 
@@ -134,9 +137,9 @@ def test_other_chains() -> None:
 
 
 def test_layers_copied_from_a_have_the_same_shape_in_every_deeper_net() -> None:
-    a = paper.shapes("A", 1000)
+    a = Architecture("A", 1000).shapes()
     for net in ("B", "C", "D", "E"):
-        shapes = paper.shapes(net, 1000)
+        shapes = Architecture(net, 1000).shapes()
         assert all(shapes[f"{name}.weight"] == a[f"{name}.weight"] for name in paper.COPIED_FROM_A)
 
 

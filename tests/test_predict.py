@@ -18,6 +18,7 @@ from vggrepro.errors import InputError
 from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator
 from vggrepro.runs import RunFolder
+from vggrepro.trained import Trained
 
 NAMES = ["n01440764", "n01443537", "n01484850", "bee", "cat", "dog"]
 
@@ -113,9 +114,9 @@ def test_the_heatmap_is_a_picture_of_the_class_asked_for(
     drawn: list[int] = []
     real = stage.class_map
 
-    def noted(run: RunFolder, image: Image.Image, label: int, *rest: Any) -> np.ndarray:
+    def noted(trained: Trained, image: Image.Image, label: int, *rest: Any) -> np.ndarray:
         drawn.append(label)
-        return real(run, image, label, *rest)
+        return real(trained, image, label, *rest)
 
     monkeypatch.setattr(stage, "class_map", noted)
     protocol = Protocol(("center",), qs=(256, 512))
@@ -132,7 +133,7 @@ def test_the_heatmap_is_a_picture_of_the_class_asked_for(
 
 def test_the_map_of_a_class_is_its_scores(run: RunFolder, files: list[Path]) -> None:
     with Image.open(files[0]) as image:
-        found = [stage.class_map(run, image.convert("RGB"), label, 512, MACHINE) for label in (0, 4)]
+        found = [stage.class_map(Trained.load(run), image.convert("RGB"), label, 512, MACHINE) for label in (0, 4)]
         x = net_input(rescaling.rescale(image.convert("RGB"), 146))
     with torch.inference_mode():
         scores = plain_model(run).score_map(x)[0]

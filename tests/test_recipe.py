@@ -10,6 +10,7 @@ import pytest
 
 from vggrepro import recipe
 from vggrepro.errors import InputError
+from vggrepro.run_config import UsedRecipe
 
 
 def test_the_paper_preset_is_the_paper() -> None:
@@ -50,8 +51,10 @@ def test_docs_explain_every_choice_that_is_open() -> None:
 
 
 def test_recipes_of_older_runs_mean_what_they_meant() -> None:
-    assert recipe.recorded({})["lrn"] == "krizhevsky"
-    assert recipe.recorded({"recipe": {"lrn": "caffe", "batch": 3}}) == recipe.FORMER | {"lrn": "caffe", "batch": 3}
+    assert UsedRecipe.of({}).lrn == "krizhevsky"
+    used = UsedRecipe.of({"lrn": "caffe", "batch": 3})
+    assert (used.lrn, used.batch, used.resample) == ("caffe", 3, "bilinear")
+    assert used.complete == recipe.FORMER | {"lrn": "caffe", "batch": 3}
     assert recipe.FORMER["momentum_form"] == "torch"
     assert recipe.FORMER.keys() <= recipe.load("paper").as_dict().keys()
 

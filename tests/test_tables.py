@@ -16,7 +16,7 @@ import pytest
 from vggrepro import paper, posteriors, shelf, tables
 from vggrepro.dataset import Dataset
 from vggrepro.files import sha256
-from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.paper import JITTER, S256, S384, Architecture, Run
 from vggrepro.posteriors import Batch, Origin
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import Shelf
@@ -400,7 +400,7 @@ def test_table_2_counts_parameters(tmp_path: Path) -> None:
     table = tables.table2(Shelf(tmp_path, dataset_of()))
     assert table.frame["parameters_millions"].round().tolist() == table.frame["parameters_millions_paper"].tolist()
     assert table.frame["parameters"].tolist()[-1] == 143_667_240
-    assert table.frame["parameters_here"].tolist()[0] == paper.parameter_count("A", 6, 64, 0.125)
+    assert table.frame["parameters_here"].tolist()[0] == Architecture("A", 6, 64, 0.125).parameters
 
 
 def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

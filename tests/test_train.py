@@ -25,6 +25,7 @@ from vggrepro.chain import Request, train_chain
 from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
+from vggrepro.files import read_json
 from vggrepro.hardware import Machine
 from vggrepro.initialise import initialise
 from vggrepro.net import VGG
@@ -357,7 +358,7 @@ def test_metrics_say_what_happened(dataset: Dataset, tmp_path: Path) -> None:
         assert line["gradient_norm"] > 0
     even = sum(line["loss"] for line in between[:7]) * 2  # all of the first epoch's steps but the last
     assert 0 < 15 * epochs[0]["loss"] - even < 5
-    config = run.config()
+    config = read_json(run.config_path)
     assert (config["net"], config["scale"], config["crop"], config["classes"]) == ("A", "256", 32, 6)
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", config["versions"]["torch"])
     assert not list(run.path.glob("checkpoint*"))

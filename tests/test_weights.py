@@ -17,6 +17,7 @@ from vggrepro import paper, weights
 from vggrepro.errors import InputError
 from vggrepro.initialise import initialise
 from vggrepro.net import VGG
+from vggrepro.paper import Architecture
 
 
 def net(kind: str = "A", classes: int = 7, seed: int = 0) -> VGG:
@@ -42,7 +43,7 @@ def test_weights_and_state_survive_whatever_the_memory_format(tmp_path: Path) ->
     public = load_file(tmp_path / "w.safetensors")  # any other program reads the same under Caffe's names
     assert torch.equal(public["conv1_1.weight"], model.conv1_1.weight)
     assert public["fc6.weight"].shape == (128, 16 * 2 * 2)
-    assert list(public) == sorted(paper.shapes("A", 7, 64, 1 / 32))
+    assert list(public) == sorted(Architecture("A", 7, 64, 1 / 32).shapes())
 
 
 def test_saving_replaces_the_old_file_at_once(tmp_path: Path) -> None:

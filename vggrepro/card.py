@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vggrepro import __version__, fusion, paper, posteriors
 from vggrepro.errors import InputError
+from vggrepro.run_config import RunConfig
 from vggrepro.runs import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vggrepro.exporting import Trained
+    from vggrepro.trained import Trained
 
 RECIPE = {  # values of the recipe that a reader asks for first
     "preset": "preset",
@@ -29,8 +30,8 @@ def card(run: RunFolder, trained: Trained, to: str, path: Path, dense: bool = Fa
     config = trained.config
     command = f"vggrepro export {trained.run} --to {to}" + (" --dense" if dense else "")
     parts = [
-        f"# {trained.run}: net {trained.net} of *Very Deep Convolutional Networks for Large-Scale Image Recognition*",
-        f"Written by `{command}` ({__version__}). Net {trained.net} is one of Table 1 of Simonyan & Zisserman, "
+        f"# {trained.run}: net {config.net} of *Very Deep Convolutional Networks for Large-Scale Image Recognition*",
+        f"Written by `{command}` ({__version__}). Net {config.net} is one of Table 1 of Simonyan & Zisserman, "
         "arXiv 1409.1556; the weights are not the authors' unless it says so below.",
         "## Net and input",
         _lines(_net(trained, path) | _input(trained, to, dense)),
@@ -49,39 +50,41 @@ def _lines(values: dict[str, str]) -> str:
 
 
 def _net(trained: Trained, path: Path) -> dict[str, str]:
-    count = paper.parameter_count(trained.net, trained.classes, trained.crop, trained.width, trained.stride)
+    count = trained.config.architecture.parameters
     return {
         "file": f"`{path.name}`",
         "weights": f"SHA-256 of the run's weights.safetensors `{trained.weights_hash}`",
-        "parameters": f"{count:,}; width {trained.width:g}",
-        "classes": str(trained.classes),
+        "parameters": f"{count:,}; width {trained.config.width:g}",
+        "classes": str(trained.config.classes),
     }
 
 
 def _input(trained: Trained, to: str, dense: bool) -> dict[str, str]:
     """What this very file takes and gives: where the graph has mean and scale, nobody may apply them again."""
-    crop, q = trained.crop, paper.Scale.parse(trained.scale).middle
-    rgb, mean, std = map(_triple, (trained.mean_rgb, trained.mean, trained.std))
-    ours = f"(0–255 − ({rgb})) · {trained.input_scale:g}"
+    config = trained.config
+    crop, q = config.crop, config.scale.middle
+    rgb, mean, std = map(_triple, (config.mean_rgb, trained.mean, trained.std))
+    ours = f"(0–255 − ({rgb})) · {config.input_scale:g}"
     normalize = f"mean ({mean}), std ({std})"
     result: dict[str, str] = {}
     if to == "onnx":
-        least = crop // trained.stride * trained.stride
+        least = crop // config.stride * config.stride
         size = f"(N, H, W, 3), H and W at least {least}" if dense else f"(N, {crop}, {crop}, 3)"
         result["input"] = f"`images`, uint8 RGB, {size}: pixels as they are, neither centred nor scaled"
         result["in the graph"] = f"{ours}, the net, " + ("the mean over positions, " if dense else "") + "soft-max"
-        result["output"] = f"`posterior` and, before the soft-max, `scores`: float32 (N, {trained.classes})"
+        result["output"] = f"`posterior` and, before the soft-max, `scores`: float32 (N, {config.classes})"
     elif to in ("torchvision", "timm"):
         result["input"] = f"float32 RGB from 0 to 1, (N, 3, {crop}, {crop}), then `Normalize`: {normalize}"
         result["the same of pixels from 0 to 255"] = ours
     elif to == "caffe":
-        bgr = _triple(reversed(trained.mean_rgb))
-        result["input"] = f"float32 BGR, (N, 3, {crop}, {crop}), (0–255 − ({bgr})) · {trained.input_scale:g}"
+        bgr = _triple(reversed(config.mean_rgb))
+        result["input"] = f"float32 BGR, (N, 3, {crop}, {crop}), (0–255 − ({bgr})) · {config.input_scale:g}"
     else:
         result["input"] = f"float32 RGB, (N, 3, {crop}, {crop}), {ours}"
         result["the same as torchvision's `Normalize`"] = f"{normalize}, of pixels from 0 to 1"
     result["test image"] = f"shorter side {trained.test_side} for Q = {q}, the longer rounded down " + (
-        f"({trained.resample}, antialiased), " + ("whole" if dense else f"then the central crop of {crop} × {crop}")
+        f"({config.recipe.resample}, antialiased), "
+        + ("whole" if dense else f"then the central crop of {crop} × {crop}")
     )
     return result
 
@@ -90,49 +93,50 @@ def _triple(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
 
 
-def _training(run: RunFolder, config: dict[str, Any]) -> dict[str, str]:
-    if origin := config.get("origin"):
-        return {"origin": str(origin)}
-    data, recipe = config.get("dataset") or {}, config.get("recipe") or {}
+def _training(run: RunFolder, config: RunConfig) -> dict[str, str]:
+    if config.origin:
+        return {"origin": config.origin}
+    data, recipe, rate = config.dataset, config.recipe.values, config.learning_rate
+    images = "?" if data.train_images is None else data.train_images
     start, epochs = _history(run, config)
     values = {
-        "data": f"{data.get('name', 'not recorded')}, {data.get('train_images', '?')} training images"
-        + (f", fingerprint `{data['fingerprint'][:16]}`" if data.get("fingerprint") else ""),
-        "training scale S": paper.Scale.parse(str(config["scale"])).label + " (in the paper's pixels)",
+        "data": f"{data.name or 'not recorded'}, {images} training images"
+        + (f", fingerprint `{data.fingerprint[:16]}`" if data.fingerprint else ""),
+        "training scale S": config.scale.label + " (in the paper's pixels)",
         "start": start,
         "epochs": epochs,
-        **({"trained layers": "the FC layers alone"} if config.get("fc_only") else {}),
-        "learning rate": f"{config['learning_rate']:g} at first" if "learning_rate" in config else "not recorded",
+        **({"trained layers": "the FC layers alone"} if config.fc_only else {}),
+        "learning rate": f"{rate:g} at first" if rate else "not recorded",
     }
     return values | {label: f"{recipe[name]}" for name, label in RECIPE.items() if name in recipe}
 
 
-def _history(run: RunFolder, config: dict[str, Any]) -> tuple[str, str]:
+def _history(run: RunFolder, config: RunConfig) -> tuple[str, str]:
     """What the run started from, back to random weights, and the epochs of each, as far as those runs are there."""
     starts, epochs = list[str](), [str(len(run.metrics()))]
-    while name := (config.get("start") or {}).get("run"):
-        before = _before(run.path.absolute().parent / str(name), config["start"].get("weights"))
+    while name := config.start.run:
+        before = _before(run.path.absolute().parent / name, config.start.weights)
         if before is None:
             starts.append(f"{name}, which is not there or was trained again")
             epochs.insert(0, "unknown")
             break
         parent, count = before
         copied = "all layers"
-        if parent["net"] != config["net"]:
-            fresh = (config.get("recipe") or {}).get("initialisation", "not recorded")
+        if parent.net != config.net:
+            fresh = config.recipe.initialisation or "not recorded"
             copied = f"{', '.join(paper.COPIED_FROM_A)}; the others random, {fresh}"
         starts.append(f"{name} ({copied})")
-        if parent.get("origin"):
-            starts.append(str(parent["origin"]))
+        if parent.origin:
+            starts.append(parent.origin)
             break
         epochs.insert(0, f"{count} ({name})")
         config = parent
     else:
-        starts.append(f"random weights ({(config.get('start') or {}).get('initialisation', 'not recorded')})")
+        starts.append(f"random weights ({config.start.initialisation or 'not recorded'})")
     return " ← ".join(starts), " + ".join(epochs) + (" (this run)" if len(epochs) > 1 else "")
 
 
-def _before(path: Path, weights: str | None) -> tuple[dict[str, Any], int] | None:
+def _before(path: Path, weights: str | None) -> tuple[RunConfig, int] | None:
     """Config and epochs of the run that had these weights; None if it is gone, damaged or was trained again."""
     parent = RunFolder(path)
     try:
@@ -164,15 +168,16 @@ def _errors(run: RunFolder, trained: Trained) -> str:
 
 
 def _limits(trained: Trained, dense: bool) -> dict[str, str]:
+    config = trained.config
     result = {
         "classes": "it knows those it was trained on and gives one of them to any image",
-        "crop": f"the FC layers see {trained.crop} × {trained.crop} pixels; larger images "
-        + (f"are seen at positions {trained.stride} pixels apart" if dense else "by dense evaluation or crops"),
+        "crop": f"the FC layers see {config.crop} × {config.crop} pixels; larger images "
+        + (f"are seen at positions {config.stride} pixels apart" if dense else "by dense evaluation or crops"),
     }
-    if (trained.crop, trained.width) != (paper.CROP, 1):
+    if (config.crop, config.width) != (paper.CROP, 1):
         result["size"] = (
-            f"crop {trained.crop}, width {trained.width:g}: a reduced net, not to be compared with the paper's"
+            f"crop {config.crop}, width {config.width:g}: a reduced net, not to be compared with the paper's"
         )
-    if "origin" not in trained.config:
+    if not config.origin:
         result["reproduction"] = "trained with vggrepro; errors differ from the paper's by data, length and chance"
     return result

@@ -21,13 +21,10 @@ from vggrepro.net import VGG
 from vggrepro.paper import Run
 from vggrepro.progress import say
 from vggrepro.provenance import commit
-from vggrepro.recipe import Recipe, recorded
+from vggrepro.recipe import Recipe
+from vggrepro.run_config import IDENTITY, STRUCTURE, RunConfig, Start, TrainedOn, UsedRecipe
 from vggrepro.runs import RunFolder
 from vggrepro.train import Plan, Training
-
-# Values of a config that a run must share with its own continuation, and with a run that starts from it.
-STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "stride", "width", "classes", "input_scale", "lrn")
-IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "compiled", "recipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class Link:
     run: Run
     folder: RunFolder
     start: str | None  # overrides what it starts from
-    config: dict[str, Any]
+    config: RunConfig
     to_train: bool
     same_net: bool  # it continues a run of its own net, of which it takes all layers
 
@@ -131,24 +128,20 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
         if parent is not None and not parent.finished:
             raise InputError(f"{parent.name} is not finished; finish it before training {run.name} from it")
         config = _config(run, request, start)
-        recipe = request.recipe
-        model = VGG(run.net, len(request.dataset.classes), recipe.crop, recipe.width, recipe.lrn, recipe.stride)
-        epochs, rate = config["epochs"], config["learning_rate"]
-        plan = Plan(run, recipe, rate, epochs, request.seed)
+        model = VGG.of(config.architecture, request.recipe.lrn)
+        plan = Plan(run, request.recipe, config.learning_rate, config.epochs, request.seed)
         training = Training(plan, model, request.dataset, folder, request.machine)
-        changed = folder.config_path.is_file() and _difference(folder.config(), config, IDENTITY) is not None
+        changed = folder.config_path.is_file() and folder.config().difference(config, IDENTITY) is not None
         processes.barrier()  # all processes have looked before the first one writes
         if processes.rank() == 0:
             if anew and (folder.finished or changed):
                 _remove_results(folder)
-            write_json(folder.config_path, config)
+            write_json(folder.config_path, config.as_json())
         processes.barrier()
         _fit(training, request, config, folder, parent)
 
 
-def _fit(
-    training: Training, request: Request, config: dict[str, Any], folder: RunFolder, parent: RunFolder | None
-) -> None:
+def _fit(training: Training, request: Request, config: RunConfig, folder: RunFolder, parent: RunFolder | None) -> None:
     """Trains from the checkpoint or the start, and leaves the finished weights."""
     name, state = folder.name, training.progress
     resumed = training.resume()
@@ -192,67 +185,69 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
         raise InputError(f"{run.name} cannot start from itself; name another run or an initialisation")
     if not parent.config_path.is_file():
         return parent
-    config, recipe = _complete(parent.config()), request.recipe
+    config, recipe = parent.config(), request.recipe
     structure: dict[str, Any] = {"classes": len(request.dataset.classes)}
     structure |= {name: getattr(recipe, name) for name in ("crop", "stride", "width", "input_scale")}
-    if config["net"] == run.net and config["lrn"]:
+    if config.net == run.net and config.lrn:
         structure["lrn"] = recipe.lrn
     for name, value in structure.items():
-        if config[name] != value:
+        if (its := getattr(config, name)) != value:
             raise InputError(
-                f"{run.name} would start from {parent.path}, which has {name} {config[name]}, not {value}; "
+                f"{run.name} would start from {parent.path}, which has {name} {its}, not {value}; "
                 "give --runs another folder"
             )
     return parent
 
 
 def _same_net(run: Run, parent: RunFolder) -> bool:
-    return bool(parent.config()["net"] == run.net) if parent.config_path.is_file() else run.is_rescaling
+    return parent.config().net == run.net if parent.config_path.is_file() else run.is_rescaling
 
 
-def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
-    """Every resolved value of a run, as config.json holds it; its start's weights are None while unfinished."""
-    recipe, dataset = request.recipe, request.dataset
-    parent = _parent(run, request, start)
-    origin: dict[str, Any]
+def _config(run: Run, request: Request, start: str | None) -> RunConfig:
+    """The configuration of a run to be trained; its start's weights are None while that is unfinished."""
+    recipe, dataset, machine = request.recipe, request.dataset, request.machine
+    origin, epochs, rate = _start(run, request, start)
+    return RunConfig(
+        net=run.net,
+        scale=run.scale,
+        fc_only=run.fc_only,
+        crop=recipe.crop,
+        stride=recipe.stride,
+        width=recipe.width,
+        classes=len(dataset.classes),
+        class_names=dataset.classes,
+        class_words=dataset.words,
+        mean_rgb=dataset.mean_rgb,
+        input_scale=recipe.input_scale,
+        start=origin,
+        epochs=epochs,
+        learning_rate=rate,
+        seed=request.seed,
+        precision=machine.precision,
+        compiled=machine.compile,
+        recipe=UsedRecipe.of(recipe.as_dict()),
+        dataset=TrainedOn(
+            dataset.name,
+            dataset.fingerprint,
+            dataset.preset,
+            recipe.training_images(dataset.counts["train"]),
+            dataset.counts["val"],
+        ),
+        device=hardware.describe(machine.device),
+        versions={"vggrepro": __version__, "commit": commit(), "torch": torch.__version__},
+    )
+
+
+def _start(run: Run, request: Request, start: str | None) -> tuple[Start, int, float]:
+    """What a run starts from, its most epochs and its first learning rate."""
+    recipe, parent = request.recipe, _parent(run, request, start)
     if parent is None:
         how = start if start in paper.INITIALISERS else recipe.initialisation
-        origin = {"initialisation": how}
-        epochs, rate = recipe.epochs, recipe.learning_rate
-    else:
-        origin = {"run": parent.name, "weights": _weights_hash(parent) if parent.finished else None}
-        epochs, rate = recipe.deeper_epochs, recipe.learning_rate
-        if _same_net(run, parent):
-            epochs, rate = recipe.rescale_epochs, recipe.rescale_rate
-    return {
-        "net": run.net,
-        "scale": str(run.scale),
-        "fc_only": run.fc_only,
-        "crop": recipe.crop,
-        "stride": recipe.stride,
-        "width": recipe.width,
-        "classes": len(dataset.classes),
-        "class_names": list(dataset.classes),
-        "class_words": list(dataset.words),
-        "mean_rgb": list(dataset.mean_rgb),
-        "input_scale": recipe.input_scale,
-        "start": origin,
-        "epochs": epochs,
-        "learning_rate": rate,
-        "seed": request.seed,
-        "precision": request.machine.precision,
-        **({"compiled": True} if request.machine.compile else {}),
-        "recipe": recipe.as_dict(),
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "preset": dataset.preset,
-            "train_images": recipe.training_images(dataset.counts["train"]),
-            "val_images": dataset.counts["val"],
-        },
-        "device": hardware.describe(request.machine.device),
-        "versions": {"vggrepro": __version__, "commit": commit(), "torch": torch.__version__},
-    }
+        return Start(initialisation=how), recipe.epochs, recipe.learning_rate
+    origin = Start(run=parent.name, weights=_weights_hash(parent) if parent.finished else None)
+    if _same_net(run, parent):
+        return origin, recipe.rescale_epochs, recipe.rescale_rate
+    return origin, recipe.deeper_epochs, recipe.learning_rate
 
 
 def _weights_hash(folder: RunFolder) -> str:
@@ -266,14 +261,7 @@ def _hash_of(folder: RunFolder, inode: int, modified: int, size: int) -> str:
     return folder.weights_hash()
 
 
-def _complete(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with its recipe's values as they were meant, and its net's LRN (None: it has none)."""
-    recipe = recorded(config)
-    has_lrn = any("LRN" in block for block in paper.blocks(config["net"]))
-    return {**config, "recipe": recipe, "lrn": recipe["lrn"] if has_lrn else None}
-
-
-def _check(folder: RunFolder, config: dict[str, Any], request: Request, is_target: bool) -> None:
+def _check(folder: RunFolder, config: RunConfig, request: Request, is_target: bool) -> None:
     """Refuses to resume, extend or start from a run of another configuration.
 
     A finished run that is only started from may have been trained with other options, on the same data.
@@ -284,56 +272,34 @@ def _check(folder: RunFolder, config: dict[str, Any], request: Request, is_targe
     if not folder.config_path.is_file() or (is_target and request.retrain):
         return
     was = folder.config()
-    if was.get("imported"):
+    if was.imported:
         remedy = ", or --retrain to replace them" if is_target else ""
-        raise InputError(
-            f"{folder.path} holds imported weights ({was.get('origin')}); give --runs another folder{remedy}"
-        )
+        raise InputError(f"{folder.path} holds imported weights ({was.origin}); give --runs another folder{remedy}")
     only_start = folder.finished and not is_target
-    difference = _difference(was, config, STRUCTURE if only_start else IDENTITY)
+    difference = was.difference(config, STRUCTURE if only_start else IDENTITY)
     if difference:
         remedy = "give --runs another folder, the same options as before"
         remedy += ", or --retrain" if is_target else ""
         raise InputError(f"{folder.path} is a run of another configuration: {difference}; {remedy}")
-    old, new = (values["start"].get("weights") for values in (was, config))
+    old, new = was.start.weights, config.start.weights
     if only_start and old and new and old != new:
-        say(f"note: {folder.name} started from an earlier {was['start']['run']}, which was trained again since")
+        say(f"note: {folder.name} started from an earlier {was.start.run}, which was trained again since")
 
 
-def _difference(was: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> str | None:
-    """The first of `names` whose values differ, in words; a start that is not finished yet fits any weights."""
-    was, now = _complete(was), _complete(now)
-    for name in names:
-        old, new = was.get(name), now.get(name)
-        if name == "start" and isinstance(old, dict) and isinstance(new, dict):
-            before, after = (value.get("run") or value.get("initialisation") for value in (old, new))
-            if before != after:
-                return f"it started from {before}, now it would from {after}"
-            if new.get("weights") and old.get("weights") != new["weights"]:
-                return f"its start {before} was trained again since"
-        elif isinstance(old, dict) and isinstance(new, dict):
-            keys = [key for key in [*new, *old] if old.get(key) != new.get(key)]
-            if keys:
-                return f"{name}.{keys[0]} is {old.get(keys[0])} there, now {new.get(keys[0])}"
-        elif old != new:
-            return f"{name} is {old} there, now {new}"
-    return None
-
-
-def _start_weights(training: Training, config: dict[str, Any], parent: RunFolder | None, request: Request) -> str:
+def _start_weights(training: Training, config: RunConfig, parent: RunFolder | None, request: Request) -> str:
     """Fills the net as its config says and describes it in a line."""
     recipe, model = request.recipe, training.model
-    how = config["start"].get("initialisation", recipe.initialisation)
+    how = config.start.initialisation or recipe.initialisation
     initialise(model, how, request.seed, recipe.initial_std, recipe.initial_fc8)
-    epochs = f"at most {config['epochs']} epoch{'s' if config['epochs'] != 1 else ''}"
+    epochs = f"at most {config.epochs} epoch{'s' if config.epochs != 1 else ''}"
     if parent is None:
         return f"{epochs} from random weights ({how}), all layers fresh"
     tensors, _ = weights.load(parent.weights_path)
-    same_net = parent.config()["net"] == config["net"]
+    same_net = parent.config().net == config.net
     copied, fresh = weights.copy_layers(model, tensors, None if same_net else paper.COPIED_FROM_A)
     text = f"{epochs} from {parent.name}: "
     text += "all layers copied" if not fresh else f"copied {', '.join(copied)}; fresh {', '.join(fresh)} ({how})"
-    return text + ("; only the FC layers are trained" if config["fc_only"] else "")
+    return text + ("; only the FC layers are trained" if config.fc_only else "")
 
 
 def _remove_results(folder: RunFolder) -> None:

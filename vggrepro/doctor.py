@@ -167,17 +167,18 @@ def one_run(run: RunFolder, dataset: Dataset | None) -> list[Finding]:
         holder = locked_by(run.path)
         text = f"in work: {holder}" if holder else "not finished"
         return [Finding(OK, run.name, text, "" if holder else "vggrepro status says how to resume it")]
-    from vggrepro import exporting, sanity
+    from vggrepro import sanity
+    from vggrepro.trained import Trained
 
-    trained = exporting.load(run)
+    trained = Trained.load(run)
     bad = [name for name, tensor in trained.tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         return [
             Finding(BROKEN, run.name, f"{bad[0]} holds values that are no finite numbers", "train or import it again")
         ]
-    origin = f"; {config['origin']}" if config.get("origin") else ""
+    origin = f"; {config.origin}" if config.origin else ""
     count = sum(tensor.numel() for tensor in trained.tensors.values())
     findings = [Finding(OK, run.name, f"finished, {count:,} weights, all finite{origin}")]
-    if config.get("imported") and dataset is not None:
+    if config.imported and dataset is not None:
         findings += guarded(run.name, lambda: sanity.look(run, trained, dataset))
     return findings

@@ -83,14 +83,14 @@ def _chain_row(link: Link) -> list[str]:
         state = f"to resume after {epochs}"
     else:
         state = "to train"
-    start = link.config["start"]
-    if "run" not in start:
-        return [link.run.name, state, f"from random weights ({start['initialisation']})"]
-    text = f"from {start['run']}: "
+    start = link.config.start
+    if start.run is None:
+        return [link.run.name, state, f"from random weights ({start.initialisation})"]
+    text = f"from {start.run}: "
     if link.same_net:
         text += "all layers"
     else:
-        text += f"{', '.join(paper.COPIED_FROM_A)}; the others random ({link.config['recipe']['initialisation']})"
+        text += f"{', '.join(paper.COPIED_FROM_A)}; the others random ({link.config.recipe.initialisation})"
     return [link.run.name, state, text + ("; only the FC layers are trained" if link.run.fc_only else "")]
 
 
@@ -99,7 +99,6 @@ def _chain_row(link: Link) -> list[str]:
 
 def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, bool], float]) -> list[str]:
     dataset, chosen = request.dataset, request.recipe
-    size = len(dataset.classes), chosen.crop, chosen.width, chosen.stride
     trained = chosen.training_images(dataset.counts["train"])
     per_epoch = trained // chosen.batch * chosen.batch
     judged = dataset.counts["train"] - trained if chosen.held_out else dataset.counts["val"]
@@ -107,16 +106,16 @@ def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[
     images_sum = flops_sum = weights_sum = checkpoint_most = 0
     seconds_sum = 0.0
     for link in links:
-        run = link.run
+        run, net = link.run, link.config.architecture
         fresh = request.retrain and link.folder.finished
-        epochs = max(0, link.config["epochs"] - (0 if fresh else epochs_done(link.folder)))
+        epochs = max(0, link.config.epochs - (0 if fresh else epochs_done(link.folder)))
         images = epochs * per_epoch
-        flops = cost.training_flops(run.net, *size, run.fc_only)
+        flops = cost.training_flops(net, run.fc_only)
         an_image = seconds[run.net, run.fc_only] / chosen.batch
         needed = images * an_image + epochs * judged * an_image / 3  # validation is forward only
-        weights = cost.weight_bytes(run.net, *size)
-        checkpoint = cost.checkpoint_bytes(run.net, *size, run.fc_only)
-        row = [run.name, f"{link.config['learning_rate']:g}", str(epochs), f"{images:,}", si(flops), si(images * flops)]
+        weights = cost.weight_bytes(net)
+        checkpoint = cost.checkpoint_bytes(net, run.fc_only)
+        row = [run.name, f"{link.config.learning_rate:g}", str(epochs), f"{images:,}", si(flops), si(images * flops)]
         rows.append([*row, duration(needed), si(weights) + "B", si(checkpoint) + "B"])
         images_sum, flops_sum, seconds_sum = images_sum + images, flops_sum + images * flops, seconds_sum + needed
         weights_sum, checkpoint_most = weights_sum + weights, max(checkpoint_most, checkpoint)
@@ -163,8 +162,8 @@ def step_seconds(link: Link, request: Request) -> float:
     chosen, machine, run = request.recipe, request.machine, link.run
     classes = len(request.dataset.classes)
     loader = Loader(request.dataset, chosen, run.scale, request.seed, torch.device("cpu"), 0)  # nothing is decoded
-    model = VGG(run.net, classes, chosen.crop, chosen.width, chosen.lrn, chosen.stride)
-    plan = Plan(run, chosen, link.config["learning_rate"], link.config["epochs"], request.seed)
+    model = VGG.of(link.config.architecture, chosen.lrn)
+    plan = Plan(run, chosen, link.config.learning_rate, link.config.epochs, request.seed)
     training = Training(plan, model, request.dataset, link.folder, machine, loader)
 
     on_device = machine.device.type == "cuda" and fits(loader.train)  # where small data lies decoded

@@ -27,13 +27,14 @@ from vggrepro.evaluator import Evaluator, Gathering
 from vggrepro.files import lock
 from vggrepro.hardware import Machine
 from vggrepro.images import ordered
-from vggrepro.paper import Scale, real_pixels
+from vggrepro.paper import Architecture, Scale, real_pixels
 from vggrepro.posteriors import Batch, Origin
 from vggrepro.progress import Track, say
 from vggrepro.provenance import commit
-from vggrepro.recipe import recorded
 from vggrepro.rescaling import rescale
+from vggrepro.run_config import RunConfig
 from vggrepro.runs import RunFolder
+from vggrepro.trained import Trained
 
 # A kill costs at most so many images' work. On a CPU a part of a full-size net takes minutes; on a GPU, where larger
 # parts make fuller forward passes, seconds.
@@ -121,7 +122,7 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
         InputError: unfinished run, another number of classes, no such split, val images without labels.
     """
     wanted = wanted_files(run, dataset, protocol, machine)
-    scale = Scale.parse(str(run.config()["scale"]))
+    scale = run.config().scale
     with processes.first_process(lock(run.path, f"vggrepro evaluate {run.name}")):
         missing = missing_files(run, protocol, wanted)
         if missing:
@@ -148,20 +149,19 @@ def wanted_files(
     """
     run.require_finished()
     config = run.config()
-    if int(config["classes"]) != len(dataset.classes):
+    if config.classes != len(dataset.classes):
         raise InputError(
-            f"{run.name} was trained for {config['classes']} classes, {dataset.folder} has {len(dataset.classes)}; "
+            f"{run.name} was trained for {config.classes} classes, {dataset.folder} has {len(dataset.classes)}; "
             "name the run's data set with --data"
         )
-    if (names := config.get("class_names")) is not None and names != list(dataset.classes):
+    if config.class_names not in (None, dataset.classes):
         raise InputError(
             f"{run.name} was trained for other classes or another order of them than {dataset.folder} has; name the "
             "run's data set with --data"
         )
-    if config.get("dataset", {}).get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
+    if config.dataset.fingerprint not in (None, dataset.fingerprint):
         say(f"note: {run.name} was trained on another data set than {dataset.folder}")
-    scale = Scale.parse(str(config["scale"]))
-    keys = [(method, q) for method in protocol.methods for q in protocol.scales(method, scale)]
+    keys = [(method, q) for method in protocol.methods for q in protocol.scales(method, config.scale)]
     weights_hash = run.weights_hash()
     return {key: _origin(run, config, weights_hash, dataset, protocol, machine, *key) for key in keys}
 
@@ -207,7 +207,7 @@ def _warn_of_devkit_order(run: RunFolder, dataset: Dataset, path: Path) -> None:
 
 def _origin(
     run: RunFolder,
-    config: dict[str, Any],
+    config: RunConfig,
     weights_hash: str,
     dataset: Dataset,
     protocol: Protocol,
@@ -224,15 +224,15 @@ def _origin(
         split=protocol.split,
         method=method,
         q=q,
-        q_pixels=real_pixels(q, int(config["crop"])),
+        q_pixels=real_pixels(q, config.crop),
         flip=protocol.flips(method),
         grid={"multicrop": protocol.grid, "center": 1}.get(method, 0),
         pooling="ceil" if method == "dense" and protocol.ceil_pool else "floor",
-        resample=recorded(config)["resample"],
+        resample=config.recipe.resample,
         precision=machine.precision,
         version=__version__,
         commit=commit(),
-        input=posteriors.input_of(config),
+        input=config.net_input,
     )
 
 
@@ -252,21 +252,19 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
     return reason is None
 
 
-def part_images(config: dict[str, Any], device: torch.device) -> int:
+def part_images(net: Architecture, device: torch.device) -> int:
     """Images of a part, by the net's cost; the same images share forward passes however often it is killed."""
     fewest, most = PART_IMAGES.get(device.type, PART_IMAGES["cpu"])
-    macs = cost.crop_macs(
-        str(config["net"]), int(config["classes"]), int(config["crop"]), float(config["width"]), int(config["stride"])
-    )
-    return max(fewest, min(most, PART_MACS // macs))
+    return max(fewest, min(most, PART_MACS // cost.crop_macs(net)))
 
 
 def _compute(
     run: RunFolder, split: Split, protocol: Protocol, machine: Machine, tasks: dict[tuple[str, int], Origin]
 ) -> None:
     """Computes the parts of all tasks, an image decoded once, then merges each task's parts into its file."""
-    evaluator = Evaluator(run, machine, protocol.ceil_pool)
-    size = part_images(run.config(), machine.device)
+    trained = Trained.load(run)
+    evaluator = Evaluator(trained, machine, protocol.ceil_pool)
+    size = part_images(trained.config.architecture, machine.device)
     bounds = [(start, min(start + size, len(split))) for start in range(0, len(split), size)]
     folders = {key: _parts_folder(protocol.path(run, *key)) for key in tasks}
     todo = {

@@ -1,4 +1,4 @@
-"""A net at work on test views: posteriors of rescaled images by any method (Sect. 3.2)."""
+"""Runs a trained net on test views: posteriors of rescaled images by any method (Sect. 3.2)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import hardware, views, weights
+from vggrepro import hardware, views
 from vggrepro.errors import InputError
 from vggrepro.hardware import Machine
 from vggrepro.net import VGG, to_input
 from vggrepro.progress import say
-from vggrepro.recipe import recorded
-from vggrepro.runs import RunFolder
+from vggrepro.trained import Trained
 
 FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
 WAITING_BYTES = 256 << 20  # of images that wait for others of their size, for each method and Q
@@ -44,20 +43,14 @@ def _mean_over_flips(scores: Any, x: Tensor, flip: bool) -> Tensor:
 class Evaluator:
     """A finished run's net on a device, ready for images."""
 
-    def __init__(self, run: RunFolder, machine: Machine, ceil_pool: bool = False) -> None:
-        config = run.config()
-        self.crop, self.machine, self.ceil_pool = int(config["crop"]), machine, ceil_pool
-        self.classes = int(config["classes"])
-        self.input_scale = float(config["input_scale"])
-        values = recorded(config)
-        self.resample = values["resample"]
-        self.mean = torch.tensor(config["mean_rgb"], dtype=torch.float32, device=machine.device)
-        self.model = VGG(
-            config["net"], self.classes, self.crop, float(config["width"]), values["lrn"], int(config["stride"])
-        )
-        tensors, _ = weights.load(run.weights_path)
-        weights.into(self.model, tensors, str(run.weights_path))
-        self.model.to(machine.device).to(memory_format=torch.channels_last).eval()
+    def __init__(self, trained: Trained, machine: Machine, ceil_pool: bool = False) -> None:
+        config = trained.config
+        self.crop, self.classes, self.resample = config.crop, config.classes, config.recipe.resample
+        self.machine, self.ceil_pool = machine, ceil_pool
+        self.input_scale = config.input_scale
+        self.mean = torch.tensor(config.mean_rgb, dtype=torch.float32, device=machine.device)
+        self.model = trained.model()
+        self.model.to(machine.device).to(memory_format=torch.channels_last)
         if machine.precision == "bf16":  # what autocast would do in each pass; fc8 stays in fp32
             for name, layer in self.model.named_children():
                 if name != "fc8":

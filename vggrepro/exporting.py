@@ -7,20 +7,15 @@ into the file's own metadata where it has some, else into a side-car `<file>.jso
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from vggrepro import __version__, paper, weights
+from vggrepro import paper, weights
 from vggrepro.errors import InputError
 from vggrepro.files import sha256, write_json, write_text
 from vggrepro.formats.state_dict import TWINS
-from vggrepro.net import VGG
 from vggrepro.progress import say
-from vggrepro.recipe import recorded
+from vggrepro.trained import Trained
 
 if TYPE_CHECKING:
     from vggrepro.runs import RunFolder
@@ -36,128 +31,21 @@ ENDINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A finished run's net, ready to be written; tensors in our names and layout, float32."""
-
-    run: str
-    net: str
-    scale: str
-    crop: int  # real pixels
-    stride: int  # real pixels between two positions of the score map
-    width: float
-    classes: int
-    lrn: str  # a name of `paper.LRN_DEFINITIONS`, of A-LRN alone
-    resample: str
-    mean_rgb: tuple[float, ...]  # the net's input is (RGB 0-255 - mean_rgb) * input_scale
-    input_scale: float
-    tensors: dict[str, Tensor]
-    config: dict[str, Any]
-    weights_hash: str
-
-    @property
-    def title(self) -> str:
-        """A name for files that have one."""
-        return f"VGG {self.net}, {self.run}"
-
-    @property
-    def mean(self) -> list[float]:
-        """The mean for torchvision's `Normalize`, which takes RGB in 0-1."""
-        return [value / 255 for value in self.mean_rgb]
-
-    @property
-    def std(self) -> list[float]:
-        """The deviation for torchvision's `Normalize`, the same for all channels: ((x - mean) / std) is our input."""
-        return [1 / (255 * self.input_scale)] * 3
-
-    @property
-    def test_side(self) -> int:
-        """The shorter side, in real pixels, to which an image is rescaled before its central crop (Q = S)."""
-        return paper.real_pixels(paper.Scale.parse(self.scale).middle, self.crop)
-
-    def about(self) -> dict[str, Any]:
-        """What an importer or a user must know: the net, its preprocessing, its classes, where it comes from."""
-        config = self.config
-        return {
-            "format": "vggrepro",
-            "version": __version__,
-            "run": self.run,
-            "net": self.net,
-            "scale": self.scale,
-            "crop": self.crop,
-            "stride": self.stride,
-            "width": self.width,
-            "classes": self.classes,
-            "mean_rgb": list(self.mean_rgb),
-            "input_scale": self.input_scale,
-            "normalize": {"mean": self.mean, "std": self.std},
-            "resample": self.resample,
-            "test_side": self.test_side,
-            **({"lrn": self.lrn} if "LRN" in self.net else {}),
-            **{name: config[name] for name in ("class_names", "class_words", "origin") if config.get(name)},
-            "dataset": (config.get("dataset") or {}).get("name"),
-            "weights": self.weights_hash,
-        }
-
-    def model(self) -> VGG:
-        """Our net with these weights, for inference."""
-        model = VGG(self.net, self.classes, self.crop, self.width, self.lrn, self.stride)
-        weights.into(model, self.tensors, self.run)
-        return model.eval()
-
-
-def load(run: RunFolder) -> Trained:
-    """A finished run's net.
-
-    Raises:
-        InputError: unfinished, damaged, or weights that are not its config.json's net.
-    """
-    run.require_finished()
-    config = run.config()
-    recipe = recorded(config)
-    net, crop, stride = paper.check_net(str(config["net"])), int(config["crop"]), int(config["stride"])
-    classes, width = int(config["classes"]), float(config["width"])
-    tensors, _ = weights.load(run.weights_path)
-    with torch.device("meta"):
-        own = VGG(net, classes, crop, width, recipe["lrn"], stride)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != {name: tuple(tensor.shape) for name, tensor in own.named_parameters()}:
-        raise InputError(
-            f"{run.weights_path}: its tensors are not those of its config.json's net; restore the file that was changed"
-        )
-    return Trained(
-        run=run.name,
-        net=net,
-        scale=str(config["scale"]),
-        crop=crop,
-        stride=stride,
-        width=width,
-        classes=classes,
-        lrn=recipe["lrn"],
-        resample=recipe["resample"],
-        mean_rgb=tuple(float(value) for value in config["mean_rgb"]),
-        input_scale=float(config["input_scale"]),
-        tensors={name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()},
-        config=config,
-        weights_hash=run.weights_hash(),
-    )
-
-
 def require_peer(trained: Trained, peer: str) -> None:
     """Refuses what torchvision's and timm's VGG cannot hold.
 
     Raises:
         InputError: C, A-LRN or B-5x5, another width than 1, less than five poolings, a last map that is not 7 x 7.
     """
-    reason = None
-    if trained.net not in TWINS:
-        reason = f"it has A, B, D and E only, not {trained.net}"
-    elif trained.width != 1:
-        reason = f"its nets have width 1, {trained.run} has {trained.width:g}"
-    elif trained.stride != paper.STRIDE:
-        reason = f"its nets have five poolings, {trained.run} has {sum(paper.poolings(trained.stride))}"
-    elif trained.crop // paper.STRIDE != MAP_SIDE:
-        reason = f"its first FC layer sees a crop of 224 pixels, {trained.run} has {trained.crop}"
+    reason, net = None, trained.config.architecture
+    if net.net not in TWINS:
+        reason = f"it has A, B, D and E only, not {net.net}"
+    elif net.width != 1:
+        reason = f"its nets have width 1, {trained.run} has {net.width:g}"
+    elif net.stride != paper.STRIDE:
+        reason = f"its nets have five poolings, {trained.run} has {sum(paper.poolings(net.stride))}"
+    elif net.map_side != MAP_SIDE:
+        reason = f"its first FC layer sees a crop of 224 pixels, {trained.run} has {net.crop}"
     if reason:
         raise InputError(
             f"{trained.run} cannot be written for {peer}: {reason}; --to onnx, caffe and safetensors hold every net"
@@ -191,7 +79,7 @@ def export(
     if card:
         files.append(_beside(path, ".md"))
     _refuse_existing(files, path, folder=to == "timm", force=force)
-    trained = load(run)
+    trained = Trained.load(run)
     if to in ("torchvision", "timm"):
         require_peer(trained, to)
     _writers()[to](trained, path, dense)
@@ -211,9 +99,9 @@ def _input_line(trained: Trained, to: str) -> str:
     if to in ("torchvision", "timm"):
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (trained.mean, trained.std))
         return f"RGB 0-1, Normalize(mean=({mean}), std=({std}))"
-    order = ("BGR", tuple(reversed(trained.mean_rgb))) if to == "caffe" else ("RGB", trained.mean_rgb)
+    order = ("BGR", tuple(reversed(trained.config.mean_rgb))) if to == "caffe" else ("RGB", trained.config.mean_rgb)
     mean = ", ".join(f"{value:.3f}" for value in order[1])
-    return f"({order[0]} 0-255 - ({mean})) * {trained.input_scale:g}"
+    return f"({order[0]} 0-255 - ({mean})) * {trained.config.input_scale:g}"
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -17,6 +17,7 @@ from vggrepro.paper import real_pixels
 from vggrepro.progress import duration, say
 from vggrepro.rescaling import rescale, rescaled_size
 from vggrepro.runs import RunFolder
+from vggrepro.trained import Trained
 
 MEASURE_SECONDS = 2.0  # of each method and Q, about
 SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
@@ -40,7 +41,7 @@ def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, ma
         if not keys:
             say(f"{run.name}: {', '.join(protocol.methods)} is up to date")
             continue
-        evaluator, net_seconds = Evaluator(run, machine, protocol.ceil_pool), 0.0
+        evaluator, net_seconds = Evaluator(Trained.load(run), machine, protocol.ceil_pool), 0.0
         for method, q in keys:
             say(f"measuring {run.name}, {method} at Q = {q}, a few seconds")
             flops = image_flops(run, split, sample, protocol, method, q)
@@ -65,7 +66,7 @@ def _sample(split: Split) -> list[int]:
 
 def image_passes(run: RunFolder, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int) -> float:
     """Forward passes an image, over a sample's sizes: its distinct crops times flips, or only flips if dense."""
-    flips, crop = 1 + protocol.flips(method), int(run.config()["crop"])
+    flips, crop = 1 + protocol.flips(method), run.config().crop
     if method == "dense":
         return flips
     shapes = _shapes(split, sample, real_pixels(q, crop))
@@ -74,16 +75,12 @@ def image_passes(run: RunFolder, split: Split, sample: Sequence[int], protocol: 
 
 def image_flops(run: RunFolder, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int) -> float:
     """FLOPs an image, over a sample's sizes; crops count the whole net each, dense its maps' real sizes."""
-    config = run.config()
-    net, crop = str(config["net"]), int(config["crop"])
-    size = int(config["classes"]), crop, float(config["width"]), int(config["stride"])
+    net = run.config().architecture
     passes = image_passes(run, split, sample, protocol, method, q)
     if method != "dense":
-        return cost.FLOPS * passes * cost.crop_macs(net, *size)
-    shapes = _shapes(split, sample, real_pixels(q, crop))
-    return (
-        cost.FLOPS * passes * float(np.mean([cost.dense_macs(net, height, width, *size) for height, width in shapes]))
-    )
+        return cost.FLOPS * passes * cost.crop_macs(net)
+    shapes = _shapes(split, sample, real_pixels(q, net.crop))
+    return cost.FLOPS * passes * float(np.mean([cost.dense_macs(net, *shape) for shape in shapes]))
 
 
 def _shapes(split: Split, sample: Sequence[int], shorter: int) -> list[tuple[int, int]]:

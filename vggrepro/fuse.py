@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import fusion, paper, posteriors
+from vggrepro import fusion, posteriors
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.posteriors import shape_of
@@ -59,7 +59,7 @@ def fuse_runs(
 
 
 def _test_scales(folder: RunFolder) -> tuple[int, ...]:
-    return paper.Scale.parse(str(folder.config()["scale"])).test_scales
+    return folder.config().scale.test_scales
 
 
 def files_of(folder: RunFolder, methods: Sequence[str], split: str) -> list[Path]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
 
 from vggrepro import __version__, formats, paper, synsets, weights
 from vggrepro.errors import InputError
@@ -14,6 +14,7 @@ from vggrepro.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign
 from vggrepro.paper import Run, Scale
 from vggrepro.progress import say
 from vggrepro.provenance import commit
+from vggrepro.run_config import Imported, RunConfig, UsedRecipe
 from vggrepro.runs import RunFolder
 
 UNKNOWN_SCALE = "256"  # stands for S where nobody knows it: evaluate takes its Q from it
@@ -68,7 +69,7 @@ def import_weights(
             folder.weights_path.unlink(missing_ok=True)
             folder.metrics_path.unlink(missing_ok=True)
             folder.remove_progress()
-            write_json(folder.config_path, config)
+            write_json(folder.config_path, config.as_json())
     say(f"{folder.name}: {foreign.origin}; next: vggrepro evaluate {folder.name}")
     return folder
 
@@ -94,7 +95,7 @@ def _asked(net: str, name: str | None, scale: str | None) -> Run | None:
     return named
 
 
-def _refuse_other(folder: RunFolder, config: dict[str, Any] | None, replace: bool) -> bool:
+def _refuse_other(folder: RunFolder, config: RunConfig | None, replace: bool) -> bool:
     """Whether the folder holds this import already, whose config is `config`; None asks before it is known.
 
     Raises:
@@ -104,55 +105,51 @@ def _refuse_other(folder: RunFolder, config: dict[str, Any] | None, replace: boo
     if not used or not folder.config_path.is_file():
         return False
     was = folder.config()
-    imported = was.get("imported")
+    imported = was.imported
     if imported and config is None:
         return False  # perhaps the same; known when the file was read
     if imported and config and _identity(was) == _identity(config) and folder.finished:
         return True
     if replace:
         return False
-    held = f"imported weights ({was.get('origin')})" if imported else "a run that was trained here"
+    held = f"imported weights ({was.origin})" if imported else "a run that was trained here"
     raise InputError(f"{folder.path} holds {held}; give another name with --as, or --replace")
 
 
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
+def _identity(config: RunConfig) -> RunConfig:
     """What makes two imports the same: all but the file's place and our version."""
-    imported = {key: value for key, value in config["imported"].items() if key != "file"}
-    return {**config, "imported": imported, "versions": None}
+    assert config.imported is not None
+    imported = dataclasses.replace(config.imported, file=None)
+    return dataclasses.replace(config, imported=imported, versions=None)
 
 
-def _config(foreign: Foreign, run: Run, resample: str | None, origin: Path | str) -> dict[str, Any]:
-    """config.json of an imported run; `origin` marks it in every table."""
-    names = class_names(foreign)
-    return {
-        "net": foreign.net,
-        "scale": str(run.scale),
-        "fc_only": run.fc_only,
-        "crop": foreign.crop,
-        "stride": foreign.stride,
-        "width": foreign.width,
-        "classes": foreign.classes,
-        **({"class_names": list(names), "class_words": list(synsets.words(names))} if names else {}),
-        "mean_rgb": list(foreign.mean_rgb),
-        "input_scale": foreign.input_scale,
-        "origin": foreign.origin,
-        "imported": {
-            "file": str(origin),
-            "format": foreign.format,
-            "known": foreign.known,
-            "class_order": foreign.class_order,
-            **(foreign.hashes or {"tensors": digest(foreign)}),
-        },
-        "recipe": {"resample": resample or foreign.resample, "lrn": foreign.lrn},
-        "versions": {"vggrepro": __version__, "commit": commit()},
-    }
+def _config(foreign: Foreign, run: Run, resample: str | None, origin: Path | str) -> RunConfig:
+    """The configuration of an imported run; its `origin` marks it in every table."""
+    names, net = class_names(foreign), foreign.architecture
+    hashes = foreign.hashes or {"tensors": digest(foreign)}
+    return RunConfig(
+        net=net.net,
+        scale=run.scale,
+        fc_only=run.fc_only,
+        crop=net.crop,
+        stride=net.stride,
+        width=net.width,
+        classes=net.classes,
+        class_names=names,
+        class_words=tuple(synsets.words(names)) if names else None,
+        mean_rgb=foreign.mean_rgb,
+        input_scale=foreign.input_scale,
+        origin=foreign.origin,
+        imported=Imported(str(origin), foreign.format, foreign.known, foreign.class_order, hashes),
+        recipe=UsedRecipe.of({"resample": resample or foreign.resample, "lrn": foreign.lrn}),
+        versions={"vggrepro": __version__, "commit": commit()},
+    )
 
 
 def class_names(foreign: Foreign) -> tuple[str, ...] | None:
     """The classes by name where they are known: 1000 of ImageNet in the order of wnids, or those in the file."""
-    if foreign.class_names is None and foreign.class_order == WNID_ORDER and foreign.classes == len(synsets.table()):
-        return tuple(synsets.table())
-    return foreign.class_names
+    usual = foreign.class_order == WNID_ORDER and foreign.architecture.classes == len(synsets.table())
+    return tuple(synsets.table()) if foreign.class_names is None and usual else foreign.class_names
 
 
 def digest(foreign: Foreign) -> str:

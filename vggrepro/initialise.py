@@ -11,8 +11,8 @@ from vggrepro import keyed, paper
 from vggrepro.errors import InputError
 from vggrepro.net import VGG
 
-# He's 2 over the part of a rectified normal's mean square that is not its mean's, 1 - 1/π, is 2.93; poolings raise the
-# signal besides. At 2.6 E's starts with the size of its input after fc7.
+# He's gain is 2. Removing each filter's mean keeps 1 - 1/π of a ReLU's mean square, so 2 / (1 - 1/π) = 2.93 would
+# preserve it; max-pooling raises it a little. With 2.6, E's signal after fc7 has the size of its input.
 CENTRED_GAIN = 2.6
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vggrepro import keyed, paper
 from vggrepro.errors import InputError
+from vggrepro.paper import Architecture
 
 
 class VGG(nn.Module):
@@ -41,12 +42,12 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         paper.check_geometry(crop, stride)
+        self.architecture = Architecture(net, classes, crop, width, stride)
         if lrn not in paper.LRN_DEFINITIONS:
             raise InputError(f"unknown LRN '{lrn}'; choose one of {', '.join(paper.LRN_DEFINITIONS)}")
         self.blocks, self.lrn = paper.blocks(net), lrn
-        self.poolings, self.map_side = paper.poolings(stride), crop // stride
-        shapes = paper.shapes(net, classes, crop, width, stride)
-        for name, shape in shapes.items():
+        self.poolings = paper.poolings(stride)
+        for name, shape in self.architecture.shapes().items():
             if not name.endswith(".weight"):
                 continue
             layer: nn.Module
@@ -56,6 +57,12 @@ class VGG(nn.Module):
             else:
                 layer = nn.Linear(shape[1], shape[0])
             self.add_module(name.removesuffix(".weight"), layer)
+
+    @classmethod
+    def of(cls, architecture: Architecture, lrn: str = "krizhevsky") -> VGG:
+        """The net of an architecture."""
+        size = architecture.crop, architecture.width, lrn, architecture.stride
+        return cls(architecture.net, architecture.classes, *size)
 
     def features(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
         """Conv. layers with ReLU, LRN where Table 1 has it, 2x2 max-poolings that round down, or up as Caffe's.
@@ -68,9 +75,8 @@ class VGG(nn.Module):
                 conv = self.get_submodule(layer.name) if isinstance(layer, paper.Conv) else None
                 x = conv(x) if conv else local_response_norm(x, self.lrn)
                 if pooled and place == len(block):
-                    x = F.max_pool2d(
-                        x, 2, ceil_mode=ceil_pool
-                    )  # before ReLU, which has a quarter of the work there: the same to the bit
+                    # Before ReLU, which then has a quarter of the work; the result is the same to the bit.
+                    x = F.max_pool2d(x, 2, ceil_mode=ceil_pool)
                 if conv:
                     x = F.relu(x, inplace=True)
         return x
@@ -121,7 +127,7 @@ class VGG(nn.Module):
     def _hidden(self, images: Tensor, ceil_pool: bool = False) -> tuple[Tensor, tuple[int, int]]:
         """Rectified fc7 at each position, (N, rows * columns, FC) in fc8's type, and (rows, columns)."""
         x = self.features(images, ceil_pool)
-        side = self.map_side
+        side = self.architecture.map_side
         if min(x.shape[2:]) < side:
             height, width = images.shape[2:]
             raise InputError(f"an image of {width}x{height} pixels leaves no {side}x{side} map for fc6; use a larger Q")

@@ -7,6 +7,7 @@ that is for a 224-pixel crop (Sect. 3); K is the number of classes.
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,40 +113,54 @@ def poolings(stride: int = STRIDE) -> tuple[bool, ...]:
     return tuple(block >= 5 - count for block in range(5))
 
 
-def shapes(
-    net: str, classes: int, crop: int = CROP, width: float = 1.0, stride: int = STRIDE
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of all weights by name (`conv1_1.weight` … `fc8.bias`), in the order of the layers.
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What decides the layers of a net and the shapes of their weights.
 
-    Convolutions are (out, in, k, k); fc6 is (FC, channels * m * m) with m = floor(crop / stride).
+    `width` multiplies channels and FC units. `stride` is the real pixels between two positions of the score map: 32 is
+    the paper's, 16 and 8 leave out the first one or two poolings (`poolings`).
     """
-    result: dict[str, tuple[int, ...]] = {}
-    incoming = 3
-    for block in blocks(net):
-        for layer in block:
-            if isinstance(layer, Conv):
-                out = scaled(layer.channels, width)
-                result[f"{layer.name}.weight"] = (out, incoming, layer.kernel, layer.kernel)
-                result[f"{layer.name}.bias"] = (out,)
-                incoming = out
-    fc = scaled(FC_WIDTH, width)
-    incoming *= (crop // stride) ** 2
-    for name, out in (("fc6", fc), ("fc7", fc), ("fc8", classes)):
-        result[f"{name}.weight"] = (out, incoming)
-        result[f"{name}.bias"] = (out,)
-        incoming = out
-    return result
 
+    net: str  # a column of Table 1
+    classes: int = 1000
+    crop: int = CROP  # side of a training crop, in real pixels
+    width: float = 1.0
+    stride: int = STRIDE
 
-def parameter_count(net: str, classes: int = 1000, crop: int = CROP, width: float = 1.0, stride: int = STRIDE) -> int:
-    """Number of weights and biases (Table 2)."""
-    total = 0
-    for shape in shapes(net, classes, crop, width, stride).values():
-        product = 1
-        for side in shape:
-            product *= side
-        total += product
-    return total
+    @property
+    def map_side(self) -> int:
+        """Positions along a side of the map that fc6 sees."""
+        return self.crop // self.stride
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all weights by name (`conv1_1.weight` … `fc8.bias`), in the order of the layers.
+
+        Convolutions are (out, in, k, k); fc6 is (FC, channels * m * m) with m = `map_side`.
+
+        Raises:
+            InputError: no such net.
+        """
+        result: dict[str, tuple[int, ...]] = {}
+        incoming = 3
+        for block in blocks(self.net):
+            for layer in block:
+                if isinstance(layer, Conv):
+                    out = scaled(layer.channels, self.width)
+                    result[f"{layer.name}.weight"] = (out, incoming, layer.kernel, layer.kernel)
+                    result[f"{layer.name}.bias"] = (out,)
+                    incoming = out
+        fc = scaled(FC_WIDTH, self.width)
+        incoming *= self.map_side**2
+        for name, out in (("fc6", fc), ("fc7", fc), ("fc8", self.classes)):
+            result[f"{name}.weight"] = (out, incoming)
+            result[f"{name}.bias"] = (out,)
+            incoming = out
+        return result
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and biases (Table 2)."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
 
 def real_pixels(length: int, crop: int) -> int:

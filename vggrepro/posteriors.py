@@ -24,8 +24,6 @@ import pyarrow.parquet as pq
 
 from vggrepro.errors import InputError
 from vggrepro.files import atomic
-from vggrepro.paper import STRIDE
-from vggrepro.recipe import recorded
 
 METADATA_KEY = b"vggrepro"
 SUM_TOLERANCE = 1e-3
@@ -56,7 +54,7 @@ class Origin:
     precision: str
     version: str
     commit: str
-    input: str = ""  # `input_of` the run's config.json; empty: not known
+    input: str = ""  # `RunConfig.net_input`; empty: not known
 
     def stale(self, now: Origin) -> str | None:
         """Why this origin's posteriors cannot stand for `now`'s, or None if they can."""
@@ -88,16 +86,6 @@ def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = 
     A `variant` of the paper's protocol, such as `-noflip` or `-grid3`, has a file of its own, which no table uses.
     """
     return run_folder / "posteriors" / f"{split}-{method}{variant}-q{q}.parquet"
-
-
-def input_of(config: dict[str, Any]) -> str:
-    """What of a run's config.json, beyond its weights, its posteriors depend on.
-
-    These are mean and input scale, A-LRN's formula, and a stride that is not the paper's.
-    """
-    lrn = [recorded(config)["lrn"]] if config["net"] == "A-LRN" else []
-    stride = [config["stride"]] if config["stride"] != STRIDE else []
-    return json.dumps([config["mean_rgb"], config["input_scale"], *lrn, *stride])
 
 
 def _schema(classes: int, origin: Origin) -> pa.Schema:

@@ -19,8 +19,10 @@ from vggrepro.files import atomic
 from vggrepro.hardware import Machine
 from vggrepro.images import BadImage, decode, ordered
 from vggrepro.net import to_input
-from vggrepro.paper import TOP_K, Scale, real_pixels
+from vggrepro.paper import TOP_K, real_pixels
+from vggrepro.run_config import RunConfig
 from vggrepro.runs import RunFolder
+from vggrepro.trained import Trained
 
 BATCH = 32  # images in memory at once, and as many rescaled ahead
 LONGEST_FIGURE = 28.0  # inches of a heat map; matplotlib draws 2^16 pixels at most
@@ -53,11 +55,10 @@ def _require_files(files: Sequence[Path]) -> None:
             raise _unreadable(path, error) from None
 
 
-def names(run: RunFolder) -> tuple[list[str], list[str]]:
-    """The run's class names, and what people call them."""
-    config = run.config()
-    classes = config.get("class_names") or [str(number) for number in range(int(config["classes"]))]
-    known = config.get("class_words") or synsets.words(classes)
+def names(config: RunConfig) -> tuple[list[str], list[str]]:
+    """A run's class names, and what people call them."""
+    classes = list(config.class_names or map(str, range(config.classes)))
+    known = config.class_words or synsets.words(classes)
     return classes, [(word or name).split(",")[0] for word, name in zip(known, classes, strict=True)]
 
 
@@ -71,9 +72,10 @@ def predict(run: RunFolder, files: Sequence[Path], protocol: Protocol, machine: 
     """
     run.require_finished()
     _require_files(files)
-    evaluator, scale = Evaluator(run, machine), Scale.parse(str(run.config()["scale"]))
-    classes, words = names(run)
-    qs = {method: protocol.scales(method, scale) for method in protocol.methods}
+    trained = Trained.load(run)
+    evaluator, config = Evaluator(trained, machine), trained.config
+    classes, words = names(config)
+    qs = {method: protocol.scales(method, config.scale) for method in protocol.methods}
 
     def load(path: Path) -> dict[int, np.ndarray]:
         image = read(path)
@@ -102,9 +104,9 @@ def _at(image: Image.Image, q: int, evaluator: Evaluator) -> np.ndarray:
     return rescaling.rescale(image, real_pixels(q, evaluator.crop), evaluator.resample)
 
 
-def class_map(run: RunFolder, image: Image.Image, label: int, q: int, machine: Machine) -> np.ndarray:
+def class_map(trained: Trained, image: Image.Image, label: int, q: int, machine: Machine) -> np.ndarray:
     """A class's dense scores at Q at each position: (rows, columns) float32."""
-    evaluator = Evaluator(run, machine)
+    evaluator = Evaluator(trained, machine)
     batch = torch.from_numpy(_at(image, q, evaluator).copy())[None].to(machine.device)
     with torch.inference_mode(), hardware.autocast(machine.precision, machine.device):
         scores = evaluator.model.score_map(to_input(batch, evaluator.mean, evaluator.input_scale))[0].float()
@@ -144,18 +146,18 @@ def heatmap(run: RunFolder, path: Path, best: str, protocol: Protocol, machine: 
         InputError: unfinished run, no image, an image so small at Q that there is one position alone.
     """
     run.require_finished()
-    image, q = read(path), max(protocol.scales("dense", Scale.parse(str(run.config()["scale"]))))
-    classes, words = names(run)
+    trained = Trained.load(run)
+    config = trained.config
+    image, q = read(path), max(protocol.scales("dense", config.scale))
+    classes, words = names(config)
     label = classes.index(best)
-    scores = class_map(run, image, label, q, machine)
+    scores = class_map(trained, image, label, q, machine)
     if scores.size < 2:
         raise InputError(f"--heatmap: at Q = {q} dense evaluation has one position on {path}; give a larger --q")
     import matplotlib
     from matplotlib.figure import Figure
 
-    config = run.config()
-    crop = int(config["crop"])
-    place = extent(scores.shape, crop, int(config["stride"]), min(image.size) / real_pixels(q, crop))
+    place = extent(scores.shape, config.crop, config.stride, min(image.size) / real_pixels(q, config.crop))
     width, height = image.size
     with matplotlib.rc_context({"font.size": 9}):
         inches = min(max(7 * height / width * 0.9 + 0.6, 1.5), LONGEST_FIGURE)

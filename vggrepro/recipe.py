@@ -159,11 +159,6 @@ def _text(preset: str) -> str:
     return Path(__file__).with_name("presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
 
 
-def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe in a run's config.json; values younger than the run, or of a run from elsewhere, as then meant."""
-    return FORMER | (config.get("recipe") or {})
-
-
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     """`["dropout=0.2", "initialisation=he"]` as a dict of TOML values.
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggrepro import paper
+from vggrepro import paper, run_config
 from vggrepro.errors import InputError
 from vggrepro.files import locked_by, read_json, sha256
 from vggrepro.progress import duration
+from vggrepro.run_config import RunConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,7 @@ class RunFolder:
         if not self.finished:
             raise InputError(f"{self.name} is not finished; resume it with 'vggrepro train', see 'vggrepro status'")
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """config.json.
 
         Raises:
@@ -89,20 +90,7 @@ class RunFolder:
         """
         if not self.config_path.is_file():
             raise InputError(f"{self.path} is no run: it has no config.json; 'vggrepro status' lists the runs")
-        config = read_json(self.config_path)
-        needed = ("net", "scale", "crop", "width", "classes", "mean_rgb", "input_scale")
-        missing = [name for name in needed if name not in config]
-        if missing:
-            raise InputError(f"{self.config_path}: lacks {', '.join(missing)}; restore the file or remove its folder")
-        try:
-            for name in ("crop", "width", "classes", "input_scale"):
-                config[name] + 0.0
-            _ = [value + 0.0 for value in config["mean_rgb"]]
-        except TypeError:
-            raise InputError(
-                f"{self.config_path}: {name} is no number; restore the file or remove its folder"
-            ) from None
-        return _renamed_preset(config)
+        return run_config.read(self.config_path)
 
     def weights_hash(self) -> str:
         return sha256(self.weights_path)
@@ -122,18 +110,6 @@ class RunFolder:
             return [json.loads(line) for line in lines]
         except ValueError as error:
             raise InputError(f"{self.metrics_path}: damaged ({error}); restore it, or remove its bad lines") from None
-
-
-def _renamed_preset(config: dict[str, Any]) -> dict[str, Any]:
-    """A config from before the net had a stride: it is the paper's 32, and the preset `quarter` is now `coarse`."""
-    if "stride" in config:
-        return config
-    renamed = {
-        part: {**config[part], "preset": "coarse"}
-        for part in ("recipe", "dataset")
-        if isinstance(config.get(part), dict) and config[part].get("preset") == "quarter"
-    }
-    return {**config, **renamed, "stride": paper.STRIDE}
 
 
 def folder(runs: Path, name: str) -> RunFolder:
@@ -190,7 +166,7 @@ def status(run: RunFolder) -> Status:
     progress = read_json(run.progress_path) if run.progress_path.is_file() else {}
     metrics = run.metrics()
     last = metrics[-1] if metrics else {}
-    imported = bool(run.finished and config.get("imported"))
+    imported = run.finished and config.imported is not None
     if run.finished:
         state, note = "finished", "imported" if imported else ""
     elif holder := locked_by(run.path):

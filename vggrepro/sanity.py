@@ -1,4 +1,4 @@
-"""Whether an imported net makes sense of a handful of images: the usual slips with weights, by their effect.
+"""Detects common mistakes in imported weights by running the net on a few images.
 
 Wrong weights, colours, mean or class order leave a net that runs and gives numbers. A few images tell: scores that are
 the same for all classes, no better than chance, better with red and blue swapped.
@@ -21,8 +21,8 @@ from vggrepro.net import to_input
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
-    from vggrepro.exporting import Trained
     from vggrepro.runs import RunFolder
+    from vggrepro.trained import Trained
 
 IMAGES, PART = 32, 4  # at most; a forward pass
 SECONDS = 6.0  # after which no further part is begun
@@ -38,8 +38,8 @@ SLIPS = {
 
 def look(run: RunFolder, trained: Trained, dataset: Dataset) -> Finding:
     """What the net does with central crops of some validation images at Q = S, also with its input wrong on purpose."""
-    names = trained.config.get("class_names")
-    if trained.classes != len(dataset.classes) or (names and list(names) != list(dataset.classes)):
+    config = trained.config
+    if config.classes != len(dataset.classes) or config.class_names not in (None, dataset.classes):
         return Finding(OK, run.name, f"not tried on images: its classes are not those of {dataset.folder}")
     if not dataset.counts.get("val"):
         return Finding(OK, run.name, "not tried on images: no validation images")
@@ -53,19 +53,19 @@ def look(run: RunFolder, trained: Trained, dataset: Dataset) -> Finding:
 
 def measure(trained: Trained, split: Split, chosen: np.ndarray, usual: tuple[float, ...]) -> np.ndarray:
     """Posteriors of as many of the images as the time allows: (slips, n, K); `usual` is the data set's mean."""
-    device = hardware.device("auto")
+    config, device = trained.config, hardware.device("auto")
     kind = hardware.precision("auto", device)
     model = trained.model().to(device)
-    means = [torch.tensor(mean, device=device) for mean in (trained.mean_rgb, (0.0, 0.0, 0.0), usual)]
+    means = [torch.tensor(mean, device=device) for mean in (config.mean_rgb, (0.0, 0.0, 0.0), usual)]
     parts: list[np.ndarray] = []
     began = time.monotonic()
     for start in range(0, len(chosen), PART):
         if parts and time.monotonic() - began > SECONDS:
             break
         images = [split.image(int(place)) for place in chosen[start : start + PART]]
-        pixels = [rescaling.rescale(image, trained.test_side, trained.resample) for image in images]
-        crops = torch.cat([views.crops(torch.from_numpy(view.copy())[None], trained.crop, "center") for view in pixels])
-        x, *others = (to_input(crops.to(device), mean, trained.input_scale) for mean in means)
+        pixels = [rescaling.rescale(image, trained.test_side, config.recipe.resample) for image in images]
+        crops = torch.cat([views.crops(torch.from_numpy(view.copy())[None], config.crop, "center") for view in pixels])
+        x, *others = (to_input(crops.to(device), mean, config.input_scale) for mean in means)
         inputs = [x, x.flip(1), *others]
         with torch.inference_mode(), hardware.autocast(kind, device):
             parts.append(torch.stack([_posteriors(model, each) for each in inputs]).cpu().numpy())

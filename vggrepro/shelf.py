@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +18,10 @@ import pyarrow as pa
 from vggrepro import fusion, paper, posteriors, recipe
 from vggrepro.dataset import DATASET_JSON, Dataset, Split, load
 from vggrepro.errors import InputError
-from vggrepro.paper import Run, View
+from vggrepro.paper import Architecture, Run, View
 from vggrepro.posteriors import Images, Origin, shape_of
 from vggrepro.ranks import Score, score_of
+from vggrepro.run_config import RunConfig
 from vggrepro.runs import RunFolder, existing
 
 SPLIT = "val"  # the paper's test set: the labels of ILSVRC's own test set are held by its server (Sect. 4)
@@ -38,7 +38,7 @@ class Facts:
     """
 
     folder: RunFolder
-    config: dict[str, Any] | None
+    config: RunConfig | None
     epochs: int | None
     weights: str | None
     damaged: str = ""
@@ -210,6 +210,11 @@ class Shelf:
         words += [f"{command}{options}" for command in evaluating_commands(views)]
         return ", then ".join(f"`vggrepro {word}`" for word in words)
 
+    def architecture(self, net: str) -> Architecture:
+        """A net as most runs here have it, for this data set's classes."""
+        crop, width, stride = self.geometry()
+        return Architecture(net, len(self.dataset.classes), crop, width, stride)
+
     def geometry(self) -> tuple[int, float, int]:
         """(crop, width, stride) of most runs on this data set; of its preset if there are none."""
         if self._geometry is None:
@@ -217,8 +222,8 @@ class Shelf:
             configs = [fact.config for fact in facts if fact.config]
             preset = recipe.load(self.dataset.preset)
             mine = self.dataset.fingerprint
-            configs = [c for c in configs if c.get("dataset", {}).get("fingerprint", mine) == mine]
-            shapes = [(int(config["crop"]), float(config["width"]), int(config["stride"])) for config in configs]
+            configs = [config for config in configs if config.dataset.fingerprint in (None, mine)]
+            shapes = [(config.crop, config.width, config.stride) for config in configs]
             self._geometry = Counter(shapes or [(preset.crop, preset.width, preset.stride)]).most_common(1)[0][0]
         return self._geometry
 
@@ -233,10 +238,10 @@ def foreign_data(runs: Path, dataset: Dataset) -> str | None:
     names: list[str] = []
     for run in existing(runs):
         with suppress(InputError):
-            trained = run.config().get("dataset") or {}
-            if trained.get("fingerprint", dataset.fingerprint) == dataset.fingerprint:
+            trained = run.config().dataset
+            if trained.fingerprint in (None, dataset.fingerprint):
                 return None
-            names.append(str(trained.get("name", "another data set")))
+            names.append(trained.name or "another data set")
     return names[0] if names else None
 
 
@@ -263,11 +268,11 @@ def refusal(origin: Origin, facts: Facts, split: str, method: str, q: int) -> st
         return "other weights"
     if facts.weights is None and facts.folder.checkpoint_path.exists():
         return "earlier weights, while the run is being trained again"
-    if facts.config is not None and origin.q_pixels != paper.real_pixels(q, int(facts.config["crop"])):
+    if facts.config is not None and origin.q_pixels != paper.real_pixels(q, facts.config.crop):
         return "another crop size"
-    if facts.config is not None and origin.input and origin.input != posteriors.input_of(facts.config):
+    if facts.config is not None and origin.input and origin.input != facts.config.net_input:
         return "another net input"
-    if facts.config is not None and origin.resample != recipe.recorded(facts.config)["resample"]:
+    if facts.config is not None and origin.resample != facts.config.recipe.resample:
         return "another resampling"
     return None
 
@@ -276,8 +281,7 @@ def misplaced(facts: Facts, run: Run) -> str | None:
     """Why the folder does not hold the run that its name says, or None."""
     if facts.config is None:
         return None
-    scale = paper.Scale.parse(str(facts.config["scale"]))
-    here = Run(str(facts.config["net"]), scale, bool(facts.config.get("fc_only", False)))
+    here = facts.config.run
     return None if here == run else f"{here.name} by the run's config.json"
 
 
@@ -339,35 +343,33 @@ def _run_conditions(shelf: Shelf, run: Run) -> list[str]:
         return [*result, f"How {run.name} was trained is not known: {why}."]
     config = facts.config
     crop, width, stride = shelf.geometry()
-    if (int(config["crop"]), float(config["width"]), int(config["stride"])) != (crop, width, stride):
-        own = f"Crop {config['crop']}, width {config['width']:g}, stride {config['stride']}"
+    if (config.crop, config.width, config.stride) != (crop, width, stride):
+        own = f"Crop {config.crop}, width {config.width:g}, stride {config.stride}"
         result.append(f"{own} (most runs: {crop}, {width:g}, {stride}).")
-    if origin := config.get("origin"):
-        return [*result, f"{run.name}: {origin}."]  # what follows describes our own training
-    preset = config.get("recipe", {}).get("preset", shelf.dataset.preset)
+    if config.origin:
+        return [*result, f"{run.name}: {config.origin}."]  # what follows describes our own training
+    preset = config.recipe.preset or shelf.dataset.preset
     if preset != shelf.dataset.preset:
         result.append(f"Trained by the preset '{preset}' (the data set's: '{shelf.dataset.preset}').")
-    data = config.get("dataset", {})
-    if data.get("fingerprint", shelf.dataset.fingerprint) != shelf.dataset.fingerprint:
-        result.append(f"Trained on another data set ({data.get('name', 'unnamed')}).")
+    if config.dataset.fingerprint not in (None, shelf.dataset.fingerprint):
+        result.append(f"Trained on another data set ({config.dataset.name or 'unnamed'}).")
     result += _recipe_conditions(run, config)
-    weights = (config.get("start") or {}).get("weights")
+    weights = config.start.weights
     parent = shelf.facts(run.parent).weights if run.parent else None
     if weights and parent and weights != parent and run.parent:
         result.append(f"{run.name} started from an earlier {run.parent.name}, which was trained again since.")
-    start = Path((config.get("start") or {}).get("run", "random weights")).name
+    start = Path(config.start.run or "random weights").name
     expected = run.parent.name if run.parent else "random weights"
     if start != expected:
         result.append(f"{run.name} started from {start} (the paper: {expected}).")
     return result + _epochs(shelf, run, start)
 
 
-def _recipe_conditions(run: Run, config: dict[str, Any]) -> list[str]:
+def _recipe_conditions(run: Run, config: RunConfig) -> list[str]:
     """Values of the run's recipe that are not its preset's, beyond those that are shown elsewhere."""
-    used = config.get("recipe", {})
-    if used.get("preset") not in recipe.PRESETS:
+    if config.recipe.preset not in recipe.PRESETS:
         return []
-    preset = recipe.load(used["preset"]).as_dict()
+    used, preset = config.recipe.values, recipe.load(config.recipe.preset).as_dict()
     shown = ("crop", "stride", "width", "epochs", "deeper_epochs", "rescale_epochs")
     other = [
         f"{name} {used[name]}" for name in preset if name not in shown and used.get(name, preset[name]) != preset[name]
@@ -384,7 +386,7 @@ def _epochs(shelf: Shelf, run: Run, start: str) -> list[str]:
     while steps[0].is_rescaling and (parent := steps[0].parent) and (len(steps) > 1 or start == parent.name):
         steps.insert(0, parent)
     everyone = [shelf.facts(step) for step in steps]
-    limit = (everyone[-1].config or {}).get("epochs", 0)
+    limit = everyone[-1].config.epochs if everyone[-1].config else 0
     if everyone[0].epochs == PAPER_EPOCHS and (len(steps) == 1 or limit >= PAPER_EPOCHS):
         return []
     known = [facts.epochs if facts.config else None for facts in everyone]

@@ -196,23 +196,23 @@ def _beside(name: str, ours: float | None, printed: float | None) -> dict[str, f
 def _provenance(shelf: Shelf, files: Sequence[File]) -> dict[str, Any]:
     """Where a row's numbers come from; the values of several runs are separated by blanks."""
     everyone = [shelf.facts(run) for run in dict.fromkeys(file.view.run for file in files)]
-    configs = [facts.config or {} for facts in everyone]
+    configs = [facts.config for facts in everyone]
 
     def values(items: Iterable[Any], each: bool = False) -> str:
         texts = ["?" if item is None else str(item) for item in items]
         return " ".join(texts if each else dict.fromkeys(texts))
 
-    trained = {config.get("dataset", {}).get("train_images") for config in configs}
+    trained = {config and config.dataset.train_images for config in configs}
     return {
         "data": shelf.dataset.name,
         "classes": len(shelf.dataset.classes),
         "train_images": trained.pop() if len(trained) == 1 else None,
-        "preset": values(config.get("recipe", {}).get("preset") for config in configs),
-        "crop": values(config.get("crop") for config in configs),
-        "width": values(config.get("width") for config in configs),
+        "preset": values(config and config.recipe.preset for config in configs),
+        "crop": values(config and config.crop for config in configs),
+        "width": values(config and config.width for config in configs),
         "runs": values((facts.folder.name for facts in everyone), each=True),
         "epochs": values((facts.epochs for facts in everyone), each=True),
-        "seeds": values((config.get("seed") for config in configs), each=True),
+        "seeds": values((config and config.seed for config in configs), each=True),
         "weights": values((facts.weights[:12] if facts.weights else None for facts in everyone), each=True),
         "commit": values(file.origin.commit if file.origin else None for file in files),
     }
@@ -262,11 +262,11 @@ def table2(shelf: Shelf) -> Table:
     classes = len(shelf.dataset.classes)
     records = []
     for line in paper.published(2):
-        count = paper.parameter_count(line["net"])
+        count = paper.Architecture(line["net"]).parameters
         record: dict[str, Any] = {"net": line["net"]}
         record |= _beside("parameters_millions", count / 1e6, float(line["parameters_millions"]))
         record["parameters"] = count
-        record["parameters_here"] = paper.parameter_count(line["net"], classes, crop, width, stride)
+        record["parameters_here"] = shelf.architecture(line["net"]).parameters
         records.append(record | {"note": ""})
     remarks: tuple[str, ...] = ()
     if (crop, width, classes) != (paper.CROP, 1.0, 1000):

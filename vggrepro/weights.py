@@ -112,26 +112,35 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def into(model: VGG, tensors: dict[str, Tensor], place: str) -> None:
+def check(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], place: str) -> None:
+    """Refuses weights of another net.
+
+    Raises:
+        InputError: names or shapes that are not these; `place` is named.
+    """
+    if shapes.keys() != tensors.keys():
+        wrong = sorted(shapes.keys() ^ tensors.keys())[0]
+        raise InputError(
+            f"{place}: its tensors are not those of its config.json's net ('{wrong}' is on one side only); restore the "
+            "file that was changed, or train again with --retrain"
+        )
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise InputError(
+                f"{place}: {name} has shape {tuple(tensors[name].shape)}, the net of its config.json has {shape}; "
+                "restore the file that was changed, or train again with --retrain"
+            )
+
+
+def into(model: VGG, tensors: Mapping[str, Tensor], place: str) -> None:
     """Copies a complete set of weights into the net.
 
     Raises:
         InputError: names or shapes that are not this net's; `place` is named.
     """
-    own = dict(model.named_parameters())
-    if own.keys() != tensors.keys():
-        wrong = sorted(own.keys() ^ tensors.keys())[0]
-        raise InputError(
-            f"{place}: its tensors are not those of its config.json's net ('{wrong}' is on one side only); restore the "
-            "file that was changed, or train again with --retrain"
-        )
+    check(tensors, model.architecture.shapes(), place)
     with torch.no_grad():
-        for name, parameter in own.items():
-            if parameter.shape != tensors[name].shape:
-                raise InputError(
-                    f"{place}: {name} has shape {tuple(tensors[name].shape)}, the net of its config.json has "
-                    f"{tuple(parameter.shape)}; restore the file that was changed, or train again with --retrain"
-                )
+        for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])
 
 

@@ -111,8 +111,8 @@ def finetune_scale(
     target = Run(paper.check_net(net), Scale.parse(scale), fc_only=layers is Layers.fc)
     if from_ is not None:
         parent = folder(runs, from_)
-        if parent.config()["net"] != target.net:
-            raise InputError(f"--from {from_} is a run of net {parent.config()['net']}, not {target.net}")
+        if parent.config().net != target.net:
+            raise InputError(f"--from {from_} is a run of net {parent.config().net}, not {target.net}")
     elif not target.is_rescaling:
         raise InputError(
             f"{target.name} continues no run of {net}; train it with 'vggrepro train {net} --scale {scale}'"

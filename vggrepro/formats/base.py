@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.files import read_json, sha256
+from vggrepro.paper import Architecture
 from vggrepro.progress import Track
 from vggrepro.recipe import CHOICES
 
@@ -72,11 +73,10 @@ class Foreign:
         InputError: names, shapes or values that are not `net`'s.
     """
 
-    net: str  # of Table 1
+    architecture: Architecture
     tensors: dict[str, Tensor]  # our names and layout, float32
     mean_rgb: tuple[float, float, float]  # 0-255
     input_scale: float
-    classes: int
     format: str  # "Caffe", "MatConvNet", "Keras", "torchvision", "timm", "vggrepro", "ONNX"
     origin: str  # for tables: "trained elsewhere: the authors' Caffe model VGG_ILSVRC_16_layers"
     place: str  # the file or name, for messages
@@ -86,17 +86,15 @@ class Foreign:
     scale: str | None = None  # the training scale S where it is known, as `paper.Scale` writes it
     notes: tuple[str, ...] = ()  # for the user, a sentence each
     hashes: dict[str, str] = field(default_factory=dict)  # sha256, md5 of the file, where there is one
-    crop: int = paper.CROP  # `geometry` finds crop and width
-    stride: int = paper.STRIDE
-    width: float = 1.0
     lrn: str = "krizhevsky"  # A-LRN's, of `paper.LRN_DEFINITIONS`
     resample: str = "bilinear"  # with which evaluate rescales images for it
 
     def __post_init__(self) -> None:
-        check(self.net, self.tensors, self.classes, self.crop, self.width, self.place, self.stride)
-        if self.class_names is not None and len(self.class_names) != self.classes:
+        check(self.architecture, self.tensors, self.place)
+        classes = self.architecture.classes
+        if self.class_names is not None and len(self.class_names) != classes:
             raise InputError(
-                f"{self.place}: {len(self.class_names)} classes are named, but fc8 has {self.classes}; restore what "
+                f"{self.place}: {len(self.class_names)} classes are named, but fc8 has {classes}; restore what "
                 "names them"
             )
 
@@ -149,21 +147,13 @@ def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
     return result
 
 
-def check(
-    net: str,
-    tensors: Mapping[str, Tensor],
-    classes: int,
-    crop: int = paper.CROP,
-    width: float = 1.0,
-    place: str = "",
-    stride: int = paper.STRIDE,
-) -> None:
+def check(architecture: Architecture, tensors: Mapping[str, Tensor], place: str) -> None:
     """Refuses weights that are not exactly a net's: names, float32, shapes and finite values.
 
     Raises:
         InputError: the first difference, in one line.
     """
-    expected = paper.shapes(net, classes, crop, width, stride)
+    expected, net = architecture.shapes(), architecture.net
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     check_names(net, shapes, place)
     check_shapes(net, shapes, expected, place)
@@ -179,7 +169,7 @@ def check(
 def check_shapes(
     net: str, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], place: str
 ) -> None:
-    """Refuses shapes that are not those of `paper.shapes`, before anything is read.
+    """Refuses shapes that are not the net's, before anything is read.
 
     Raises:
         InputError: the first that differs.
@@ -196,16 +186,23 @@ def _times(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "a single number"
 
 
+def sized(architecture: Architecture, exported: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture with the crop and stride that `stated` gives, if it gives any, and what else it gives."""
+    values = dict(exported)
+    size = {name: values.pop(name) for name in ("crop", "stride") if name in values}
+    return replace(architecture, **size), values
+
+
 def check_names(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> None:
     """Refuses tensors of another net, by names and kernels (ours) alone, before any is read.
 
     Raises:
         InputError: the net whose tensors they are, or the first that is missing or too many.
     """
-    net, own = paper.check_net(net), paper.shapes(net, 1)
+    net, own = paper.check_net(net), Architecture(net, 1).shapes()
     if shapes.keys() == own.keys():
         return
-    if fits := [other for other in paper.NETS if _same_kernels(paper.shapes(other, 1), shapes)]:
+    if fits := [other for other in paper.NETS if _same_kernels(Architecture(other, 1).shapes(), shapes)]:
         raise InputError(f"{place}: holds net {' or '.join(fits)}, not {net}; import it as {fits[0]}")
     if missing := [name for name in own if name not in shapes]:
         whole = ", which look like those without FC layers ('notop')" if not _has_fc(shapes) else ""
@@ -226,10 +223,11 @@ def _has_fc(names: Iterable[str]) -> bool:
     return any(name.startswith("fc") for name in names)
 
 
-def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> tuple[int, int, float]:
-    """(classes, crop, width) of a net whose tensors have these shapes (names and layout ours).
+def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> Architecture:
+    """The architecture of a net whose tensors have these shapes (names and layout ours), with the paper's stride.
 
-    1000, 224, 1.0 for the published nets. Where nothing fits, what comes nearest: `check` then names the tensor.
+    1000 classes, crop 224 and width 1 for the published nets. Where nothing fits, what comes nearest: `check` then
+    names the tensor.
 
     Raises:
         InputError: names of another net, or shapes that are no net's at any crop or width.
@@ -248,10 +246,8 @@ def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> tuple
         ) from None
     own = {name: tuple(shape) for name, shape in shapes.items()}
     check_count(own, place)
-    for width in widths:
-        if paper.shapes(net, classes, side * paper.STRIDE, width) == own:
-            return classes, side * paper.STRIDE, width
-    return classes, side * paper.STRIDE, widths[0]
+    found = [Architecture(net, classes, side * paper.STRIDE, width) for width in widths]
+    return next((one for one in found if one.shapes() == own), found[0])
 
 
 def check_count(shapes: Mapping[str, Sequence[int]], place: str) -> None:
@@ -269,7 +265,7 @@ def names_by_order(kinds: str, net: str) -> list[str] | None:
 
     `kinds` is a "c" for each convolution and an "f" for each FC layer.
     """
-    own = list(dict.fromkeys(name.rpartition(".")[0] for name in paper.shapes(net, 1)))
+    own = list(dict.fromkeys(name.rpartition(".")[0] for name in Architecture(net, 1).shapes()))
     return own if kinds == "".join(name[0] for name in own) else None
 
 

@@ -29,6 +29,7 @@ from vggrepro.formats.base import (
     names_by_order,
     printable,
     sidecar,
+    sized,
 )
 from vggrepro.formats.protobuf import FIXED32, FIXED64, GROUP, LENGTH, VARINT, Budget, Field, WireError, fields, varints
 
@@ -102,8 +103,8 @@ def read(source: Source, net: str) -> Foreign:
         raise InputError(f"{place}: is a damaged or cut caffemodel ({error}); {_advice(source)}") from None
     named, by_order = _named(layers, net, place)
     shapes = {name: _shape(name, blob, place) for name, blob in named.items()}
-    classes, crop, width = geometry(net, shapes, place)
-    expected = paper.shapes(net, classes, crop, width)
+    architecture = geometry(net, shapes, place)
+    expected = architecture.shapes()
     check_shapes(net, shapes, expected, place)
     tensors = {name: torch.from_numpy(named[name].read()).view(shape) for name, shape in expected.items()}
     tensors["conv1_1.weight"] = bgr_to_rgb(tensors["conv1_1.weight"]).contiguous()
@@ -116,21 +117,19 @@ def read(source: Source, net: str) -> Foreign:
     values: dict[str, Any] = {
         "mean_rgb": CAFFE_MEAN_RGB,
         "input_scale": 1.0,
-        "crop": crop,
         "origin": known.origin if known else f"trained elsewhere: the Caffe model {source.path.name}",
         "scale": known.scale if known else None,
         "lrn": _lrn(layers, net, place),
     }
+    architecture, exported = sized(architecture, exported)
     return Foreign(
-        net=net,
+        architecture=architecture,
         tensors=tensors,
-        classes=classes,
         format="Caffe",
         place=place,
         known=known is not None,
         notes=tuple(notes),
         hashes={"sha256": source.sha256, "md5": source.md5},
-        width=width,
         **(values | exported),
     )
 
@@ -268,7 +267,7 @@ def _named(layers: Sequence[Layer], net: str, place: str) -> tuple[dict[str, Blo
     full = [layer for layer in layers if layer.blobs]
     if not full:
         raise InputError(f"{place}: holds no weights; give the .caffemodel of a trained net")
-    usual = {name.rpartition(".")[0] for other in paper.NETS for name in paper.shapes(other, 1)}
+    usual = {name.rpartition(".")[0] for other in paper.NETS for name in paper.Architecture(other, 1).shapes()}
     in_order = names_by_order(_kinds(full), net) if {layer.name for layer in full} - usual else None
     names = in_order or [layer.name for layer in full]
     result: dict[str, Blob] = {}

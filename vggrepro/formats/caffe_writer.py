@@ -20,7 +20,7 @@ from vggrepro.formats.protobuf import field_bytes, tag_bytes, varint_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vggrepro.exporting import Trained
+    from vggrepro.trained import Trained
 
 CHUNK = 1 << 22  # floats written at a time
 FC = ("fc6", "fc7", "fc8")
@@ -30,9 +30,10 @@ def write(path: Path, trained: Trained) -> None:
     """Writes the weights as float32, bits unchanged; conv1_1 takes BGR, as all Caffe models do."""
     with atomic(path) as temporary, open(temporary, "wb") as file:
         file.write(field_bytes(1, trained.title.encode()))
-        if "LRN" in trained.net:
-            file.write(field_bytes(100, _texts("norm1", "LRN") + field_bytes(118, _lrn_wire(trained.lrn))))
-        for bottom, name in _weighted(trained.net):
+        if "LRN" in trained.config.net:
+            formula = field_bytes(118, _lrn_wire(trained.config.recipe.lrn))
+            file.write(field_bytes(100, _texts("norm1", "LRN") + formula))
+        for bottom, name in _weighted(trained.config.net):
             blobs = [_array(trained.tensors[f"{name}.{part}"], name) for part in ("weight", "bias")]
             head = _texts(name, "InnerProduct" if name in FC else "Convolution", bottom, name)
             shapes = [field_bytes(7, field_bytes(1, b"".join(map(varint_bytes, blob.shape)))) for blob in blobs]
@@ -86,18 +87,18 @@ def prototxt(trained: Trained) -> str:
     Caffe's poolings round up by default. Where the crop is a multiple of the stride nothing is rounded, and the default
     is left, which older Caffes know.
     """
-    side = trained.crop
-    mean = ", ".join(repr(value) for value in reversed(trained.mean_rgb))
+    side = trained.config.crop
+    mean = ", ".join(repr(value) for value in reversed(trained.config.mean_rgb))
     lines = [
         f'name: "{trained.title}"',
         "# Input: (N, 3, H, W), BGR, (0-255 minus the mean) * scale:",
         f"# mean (B, G, R): {mean}",
-        f"# scale: {trained.input_scale!r}",
+        f"# scale: {trained.config.input_scale!r}",
         _layer("data", "Input", [], "data", f"input_param {{ shape {{ dim: 1 dim: 3 dim: {side} dim: {side} }} }}"),
     ]
-    floor = "" if side % trained.stride == 0 else " round_mode: FLOOR"
+    floor = "" if side % trained.config.stride == 0 else " round_mode: FLOOR"
     bottom = "data"
-    for block, pooled in zip(paper.blocks(trained.net), paper.poolings(trained.stride), strict=True):
+    for block, pooled in zip(paper.blocks(trained.config.net), paper.poolings(trained.config.stride), strict=True):
         for layer in block:
             if isinstance(layer, paper.Conv):
                 channels = len(trained.tensors[f"{layer.name}.bias"])
@@ -106,7 +107,7 @@ def prototxt(trained: Trained) -> str:
                 bottom = layer.name
                 lines.append(_layer(f"relu{bottom[4:]}", "ReLU", [bottom], bottom))
             else:
-                lines.append(_layer("norm1", "LRN", [bottom], "norm1", _lrn_text(trained.lrn)))
+                lines.append(_layer("norm1", "LRN", [bottom], "norm1", _lrn_text(trained.config.recipe.lrn)))
                 bottom = "norm1"
         if not pooled:
             continue

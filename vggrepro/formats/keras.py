@@ -55,10 +55,10 @@ def read(source: Source, net: str) -> Foreign:
         layers = _layers(file, place)
         named, by_order = _named(layers, net, place)
         shapes = {name: _shape(name, data.shape, place) for name, data in named.items()}
-        classes, crop, width = geometry(net, shapes, place)
-        expected = paper.shapes(net, classes, crop, width)
+        architecture = geometry(net, shapes, place)
+        expected = architecture.shapes()
         check_shapes(net, shapes, expected, place)
-        maps = shapes["fc6.weight"][1] // (crop // paper.STRIDE) ** 2
+        maps = shapes["fc6.weight"][1] // architecture.map_side**2
         tensors = {
             name: _tensor(named[name], shape, maps if name == "fc6.weight" else 0) for name, shape in expected.items()
         }
@@ -68,11 +68,10 @@ def read(source: Source, net: str) -> Foreign:
     if not known:
         notes.append("Keras's preprocessing for VGG ('caffe': BGR, minus the mean) is taken for its own")
     return Foreign(
-        net=net,
+        architecture=architecture,
         tensors=tensors,
         mean_rgb=CAFFE_MEAN_RGB,
         input_scale=1.0,
-        classes=classes,
         format="Keras",
         origin=known.origin if known else f"trained elsewhere: the Keras weights {source.path.name}",
         place=place,
@@ -80,8 +79,6 @@ def read(source: Source, net: str) -> Foreign:
         scale=known.scale if known else None,
         notes=tuple(notes),
         hashes={"sha256": source.sha256, "md5": source.md5},
-        crop=crop,
-        width=width,
     )
 
 

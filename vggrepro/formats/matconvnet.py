@@ -40,8 +40,8 @@ def read(source: Source, net: str) -> Foreign:
     layers, meta = _parts(contents, place)
     arrays, by_order = _named(layers, net, place)
     shapes = {name: _shape(name, array) for name, array in arrays.items()}
-    classes, crop, width = geometry(net, shapes, place)
-    expected = paper.shapes(net, classes, crop, width)
+    architecture = geometry(net, shapes, place)
+    expected = architecture.shapes()
     check_shapes(net, shapes, expected, place)
     tensors = {}
     for name, shape in expected.items():
@@ -50,16 +50,15 @@ def read(source: Source, net: str) -> Foreign:
     known = published.find(source)
     notes = ["its layers have other names than the authors' and were taken in their order"] if by_order else []
     mean, said = _mean(meta, place)
-    names, order = _class_names(meta, classes)
+    names, order = _class_names(meta, architecture.classes)
     if order is not None:
         notes.append("its classes are not in the order of wnids: fc8 was sorted")
         tensors |= {name: tensors[name][order].contiguous() for name in ("fc8.weight", "fc8.bias")}
     return Foreign(
-        net=net,
+        architecture=architecture,
         tensors=tensors,
         mean_rgb=mean,
         input_scale=1.0,
-        classes=classes,
         format="MatConvNet",
         origin=known.origin if known else f"trained elsewhere: the MatConvNet model {source.path.name}",
         place=place,
@@ -69,8 +68,6 @@ def read(source: Source, net: str) -> Foreign:
         scale=known.scale if known else None,
         notes=(*notes, *said),
         hashes={"sha256": source.sha256, "md5": source.md5},
-        crop=crop,
-        width=width,
         lrn=_lrn(layers, net, place),
     )
 
@@ -126,7 +123,7 @@ def _named(layers: Sequence[dict[str, Any]], net: str, place: str) -> tuple[dict
                 f"a file of net {net}"
             )
         full.append((name, parts))
-    usual = {name.rpartition(".")[0] for other in paper.NETS for name in paper.shapes(other, 1)}
+    usual = {name.rpartition(".")[0] for other in paper.NETS for name in paper.Architecture(other, 1).shapes()}
     kinds = "c" * (len(full) - 3) + "f" * min(3, len(full))  # FC layers are convolutions there
     in_order = names_by_order(kinds, net) if {name for name, _ in full} - usual else None
     result: dict[str, np.ndarray] = {}

@@ -24,7 +24,7 @@ from vggrepro.net import to_input
 from vggrepro.progress import say
 
 if TYPE_CHECKING:
-    from vggrepro.exporting import Trained
+    from vggrepro.trained import Trained
 
 OPSET, IR_VERSION = 17, 8  # of 2022: older runtimes read it, and nothing newer is needed
 INSTALL = "install it with pip install 'vggrepro[onnx]'"
@@ -80,8 +80,8 @@ def graph(trained: Trained, dense: bool) -> Any:
     helper, kind = onnx.helper, onnx.TensorProto
     nodes: list[Any] = []
     constants = {
-        "mean_rgb": np.array(trained.mean_rgb, np.float32).reshape(1, 3, 1, 1),
-        "input_scale": np.array(trained.input_scale, np.float32),
+        "mean_rgb": np.array(trained.config.mean_rgb, np.float32).reshape(1, 3, 1, 1),
+        "input_scale": np.array(trained.config.input_scale, np.float32),
     }
     last = "images"
 
@@ -94,8 +94,8 @@ def graph(trained: Trained, dense: bool) -> Any:
     add("Cast", output="pixels", to=kind.FLOAT)
     add("Sub", "mean_rgb", output="centred")
     add("Mul", "input_scale", output="input")
-    poolings = paper.poolings(trained.stride)
-    for number, block in enumerate(paper.blocks(trained.net), 1):
+    poolings = paper.poolings(trained.config.stride)
+    for number, block in enumerate(paper.blocks(trained.config.net), 1):
         for layer in block:
             if isinstance(layer, paper.Conv):
                 pad = layer.kernel // 2
@@ -104,14 +104,14 @@ def graph(trained: Trained, dense: bool) -> Any:
                 )
                 add("Relu", output=f"{layer.name}_relu")
             else:  # ONNX, as Caffe, divides alpha by the number of channels summed
-                values = paper.LRN_DEFINITIONS[trained.lrn]
+                values = paper.LRN_DEFINITIONS[trained.config.recipe.lrn]
                 alpha, size = values["alpha"] * values["n"], int(values["n"])
                 add("LRN", output="norm1", alpha=alpha, beta=values["beta"], bias=values["k"], size=size)
         if poolings[number - 1]:
             add("MaxPool", output=f"pool{number}", kernel_shape=[2, 2], strides=[2, 2])
     tensors = {name: tensor.numpy() for name, tensor in trained.tensors.items()}
     if dense:
-        side = trained.crop // trained.stride
+        side = trained.config.crop // trained.config.stride
         tensors["fc6.weight"] = tensors["fc6.weight"].reshape(len(tensors["fc6.weight"]), -1, side, side)
         tensors["fc7.weight"] = tensors["fc7.weight"][:, :, None, None]
     else:
@@ -133,14 +133,14 @@ def _model(trained: Trained, nodes: list[Any], values: dict[str, np.ndarray], de
     """The nodes with their tensors, inputs, outputs and our facts."""
     onnx = _onnx()
     helper, kind = onnx.helper, onnx.TensorProto
-    sides: list[Any] = ["height", "width"] if dense else [trained.crop] * 2
+    sides: list[Any] = ["height", "width"] if dense else [trained.config.crop] * 2
     model = helper.make_model(
         helper.make_graph(
             nodes,
             trained.title,
             [helper.make_tensor_value_info("images", kind.UINT8, ["batch", *sides, 3])],
             [
-                helper.make_tensor_value_info(name, kind.FLOAT, ["batch", trained.classes])
+                helper.make_tensor_value_info(name, kind.FLOAT, ["batch", trained.config.classes])
                 for name in ("posterior", "scores")
             ],
             [onnx.numpy_helper.from_array(value, name) for name, value in values.items()],
@@ -162,7 +162,7 @@ def compare(path: Path, trained: Trained, dense: bool) -> float:
     onnxruntime: Any = importlib.import_module("onnxruntime")
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    side = trained.crop
+    side = trained.config.crop
     shapes = [(1, side, side, 3), (1, side + 33, side + 70, 3)] if dense else [(2, side, side, 3)]
     random = np.random.default_rng(0)
     model = trained.model()
@@ -170,7 +170,7 @@ def compare(path: Path, trained: Trained, dense: bool) -> float:
     for shape in shapes:
         images = random.integers(0, 256, shape, np.uint8)
         (theirs,) = session.run(["posterior"], {"images": images})
-        x = to_input(torch.from_numpy(images), torch.tensor(trained.mean_rgb), trained.input_scale)
+        x = to_input(torch.from_numpy(images), torch.tensor(trained.config.mean_rgb), trained.config.input_scale)
         with torch.inference_mode():
             ours = (model.dense_scores(x) if dense else model(x)).softmax(1).numpy()
         worst = max(worst, float(np.abs(theirs - ours).max()))
@@ -199,7 +199,7 @@ def read(source: Source, net: str) -> Foreign:
         raise InputError(f"{path}: holds net {about.get('net')}, not {net}; import it as {about.get('net')}")
     tensors = {}
     for initializer in model.graph.initializer:
-        if initializer.name in paper.shapes(net, 1):
+        if initializer.name in paper.Architecture(net, 1).shapes():
             if initializer.data_location == onnx.TensorProto.EXTERNAL:  # would be read from wherever it says
                 raise InputError(f"{path}: {initializer.name} lies in another file; give a file that is whole")
             try:

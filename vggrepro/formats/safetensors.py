@@ -13,7 +13,6 @@ from vggrepro.errors import InputError
 from vggrepro.formats import timm, torch_file
 from vggrepro.formats.base import Foreign, Source, geometry, stated
 from vggrepro.formats.state_dict import Preprocessing, made
-from vggrepro.recipe import recorded
 from vggrepro.runs import RunFolder
 
 
@@ -71,7 +70,7 @@ def _of_run(path: Path, net: str) -> dict[str, Any]:
     if not run.config_path.is_file():
         return {}
     config = run.config()
-    _check_net(net, config, str(path))
-    recipe = recorded(config)
-    about = {**config, "format": "vggrepro", "run": run.name, "lrn": recipe["lrn"], "resample": recipe["resample"]}
+    _check_net(net, {"net": config.net}, str(path))
+    recipe = config.recipe
+    about = {**config.as_json(), "format": "vggrepro", "run": run.name, "lrn": recipe.lrn, "resample": recipe.resample}
     return stated(about, str(run.config_path))

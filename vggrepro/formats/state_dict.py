@@ -89,10 +89,11 @@ def made(
     net = paper.check_net(net)
     _check_plain(tensors, place)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    classes, crop, width = base.geometry(net, shapes, place)
-    base.check_shapes(net, shapes, paper.shapes(net, classes, crop, width), place)
+    architecture = base.geometry(net, shapes, place)
+    base.check_shapes(net, shapes, architecture.shapes(), place)
+    architecture, exported = base.sized(architecture, how.exported)
     tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
-    values: dict[str, Any] = {"origin": origin, "crop": crop, **how.exported}
+    values: dict[str, Any] = {"origin": origin, **exported}
     notes: tuple[str, ...] = ()
     if not how.exported:
         values |= {"mean_rgb": tuple(255 * value for value in how.mean), "input_scale": 1 / 255}
@@ -104,15 +105,13 @@ def made(
             mean, std = (", ".join(f"{value:g}" for value in part) for part in (how.mean, how.std))
             notes = (f"the file does not say its preprocessing: RGB with mean {mean} and deviation {std} is taken",)
     return Foreign(
-        net=net,
+        architecture=architecture,
         tensors=tensors,
-        classes=classes,
         format=format_,
         place=place,
         known=known,
         notes=notes,
         hashes=hashes,
-        width=width,
-        class_order=base.WNID_ORDER if classes == 1000 else "unknown",
+        class_order=base.WNID_ORDER if architecture.classes == 1000 else "unknown",
         **values,
     )

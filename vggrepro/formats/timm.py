@@ -22,7 +22,7 @@ from vggrepro.formats.state_dict import TWINS, Preprocessing, made, renamed
 from vggrepro.progress import say
 
 if TYPE_CHECKING:
-    from vggrepro.exporting import Trained
+    from vggrepro.trained import Trained
 
 HEAD = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
 
@@ -40,10 +40,10 @@ def write(folder: Path, trained: Trained) -> None:
     from vggrepro import weights
 
     state = {}
-    for own, theirs in names(trained.net).items():
+    for own, theirs in names(trained.config.net).items():
         tensor = trained.tensors[own]
         if own == "fc6.weight":
-            tensor = tensor.view(len(tensor), -1, *[trained.crop // paper.STRIDE] * 2)
+            tensor = tensor.view(len(tensor), -1, *[trained.config.crop // paper.STRIDE] * 2)
         elif own == "fc7.weight":
             tensor = tensor[:, :, None, None]
         state[theirs] = tensor
@@ -53,22 +53,21 @@ def write(folder: Path, trained: Trained) -> None:
 
 def config(trained: Trained) -> dict[str, Any]:
     """timm's description of a model; its test transform is the centre crop at Q = S."""
-    classes = trained.config.get("class_names")
-    words = trained.config.get("class_words")
+    classes, words = trained.config.class_names, trained.config.class_words
     return {
-        "architecture": TWINS[trained.net],
-        "num_classes": trained.classes,
+        "architecture": TWINS[trained.config.net],
+        "num_classes": trained.config.classes,
         "num_features": 512,
-        **({"label_names": classes} if classes else {}),
+        **({"label_names": list(classes)} if classes else {}),
         **({"label_descriptions": dict(zip(classes, words, strict=True))} if classes and words else {}),
         "pretrained_cfg": {
             "tag": "vggrepro",
             "custom_load": False,
-            "input_size": [3, trained.crop, trained.crop],
+            "input_size": [3, trained.config.crop, trained.config.crop],
             "fixed_input_size": False,
             "pool_size": [7, 7],
-            "interpolation": trained.resample,
-            "crop_pct": _crop_share(trained.crop, trained.test_side),
+            "interpolation": trained.config.recipe.resample,
+            "crop_pct": _crop_share(trained.config.crop, trained.test_side),
             "crop_mode": "center",
             "mean": trained.mean,
             "std": trained.std,

@@ -18,7 +18,7 @@ from vggrepro.formats.state_dict import TWINS, Preprocessing, made, renamed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vggrepro.exporting import Trained
+    from vggrepro.trained import Trained
 
 
 def names(net: str) -> dict[str, str]:
@@ -39,7 +39,7 @@ def write(path: Path, trained: Trained) -> None:
     """Writes the state dict, as `torch.save` or, under a name that ends so, as safetensors; bits unchanged."""
     from vggrepro import weights
 
-    state = OrderedDict((theirs, trained.tensors[own]) for own, theirs in names(trained.net).items())
+    state = OrderedDict((theirs, trained.tensors[own]) for own, theirs in names(trained.config.net).items())
     if path.suffix == ".safetensors":
         weights.save(path, state, trained.about())
         return

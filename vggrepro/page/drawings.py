@@ -254,7 +254,7 @@ def _agreement_alt(points: pd.DataFrame) -> str:
 
 
 def _training_caption(run: RunFacts) -> str:
-    start = (run.config.get("start") or {}).get("run")
+    start = run.config.start.run
     text = f"{len(run.epochs)} epoch{'s' * (len(run.epochs) > 1)}" + (f", started from {start}" if start else "")
     return f"{text}; judged by {run.judges} images."
 

@@ -18,8 +18,9 @@ from vggrepro.errors import InputError
 from vggrepro.extras import Entry, Extra
 from vggrepro.fusion import average
 from vggrepro.page.mistakes import Mistake, most_confident, pictures, whole_rows
-from vggrepro.paper import Scale, View
+from vggrepro.paper import View
 from vggrepro.progress import say
+from vggrepro.run_config import RunConfig
 from vggrepro.runs import RunFolder, Status, existing, status
 from vggrepro.shelf import Shelf
 from vggrepro.tables import Table
@@ -34,7 +35,7 @@ class RunFacts:
 
     folder: RunFolder
     status: Status
-    config: dict[str, Any]
+    config: RunConfig
     records: list[dict[str, Any]]
     epochs: pd.DataFrame
     between: pd.DataFrame
@@ -46,17 +47,17 @@ class RunFacts:
 
     @property
     def net(self) -> str:
-        return str(self.config["net"])
+        return self.config.net
 
     @property
     def scale(self) -> str:
         """S as the paper prints it."""
-        return Scale.parse(str(self.config["scale"])).label
+        return self.config.scale.label
 
     @property
     def judges(self) -> str:
         """The images that judged the training: "validation", or training images that were "held-out"."""
-        return "held-out" if (self.config.get("recipe") or {}).get("held_out") else "validation"
+        return "held-out" if self.config.recipe.held_out else "validation"
 
     @property
     def seconds(self) -> float:
@@ -144,9 +145,9 @@ def run_facts(run: RunFolder) -> RunFacts:
     return RunFacts(run, status(run), config, epochs, frame, _between(records, config))
 
 
-def _between(records: Sequence[dict[str, Any]], config: dict[str, Any]) -> pd.DataFrame:
+def _between(records: Sequence[dict[str, Any]], config: RunConfig) -> pd.DataFrame:
     """Losses between the ends of epochs; the step becomes a fraction of an epoch."""
-    batch, images = (config.get("recipe") or {}).get("batch"), (config.get("dataset") or {}).get("train_images")
+    batch, images = config.recipe.batch, config.dataset.train_images
     if not batch or not images:
         return pd.DataFrame(columns=["epoch", "loss"])
     lines = [(record["step"] * batch / images, record.get("loss")) for record in records if "step" in record]

@@ -54,8 +54,7 @@ def _row(run: RunFacts) -> dict[str, object]:
     config = run.config
     speeds = sorted(record["images_per_second"] for record in run.records if "images_per_second" in record)
     speed = speeds[len(speeds) // 2] if speeds else None
-    started = (config.get("start") or {}).get("run") or config.get("origin") or "random weights"
-    versions = config.get("versions") or {}
+    started = config.start.run or config.origin or "random weights"
     return {
         "run": run.name,
         "state": run.status.state,
@@ -63,17 +62,17 @@ def _row(run: RunFacts) -> dict[str, object]:
         "time": Number(run.seconds, duration(run.seconds)) if run.records else "",
         "images/s": "" if speed is None else Number(speed, f"{speed:,.0f}"),
         "started from": started,
-        "seed": str(config.get("seed", "")),
-        "precision": str(config.get("precision", "")),
-        "device": str(config.get("device", "")),
-        "versions": ", ".join(f"{name} {value}" for name, value in versions.items() if value),
+        "seed": "" if config.seed is None else str(config.seed),
+        "precision": config.precision or "",
+        "device": config.device or "",
+        "versions": ", ".join(f"{name} {value}" for name, value in (config.versions or {}).items() if value),
         "weights": run.folder.weights_hash()[:12] if run.folder.finished else "",
     }
 
 
 def _recipes(runs: Sequence[RunFacts]) -> str:
     """Every value of the runs' recipes; where they differ, which run has which."""
-    recipes = {run.name: run.config["recipe"] for run in runs if run.config.get("recipe")}
+    recipes = {run.name: run.config.recipe.values for run in runs if run.config.recipe.values}
     rows = []
     for name in dict.fromkeys(name for recipe in recipes.values() for name in recipe):
         values: dict[str, list[str]] = {}

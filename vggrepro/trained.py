@@ -1,0 +1,91 @@
+"""A finished run's net: its configuration and its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vggrepro import __version__, paper, weights
+from vggrepro.net import VGG
+from vggrepro.run_config import RunConfig
+from vggrepro.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run's net; tensors in our names and layout, float32."""
+
+    folder: RunFolder
+    config: RunConfig
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, folder: RunFolder) -> Trained:
+        """Reads a run's configuration and weights.
+
+        Raises:
+            InputError: unfinished, damaged, or weights that are not its config.json's net.
+        """
+        folder.require_finished()
+        config = folder.config()
+        tensors, _ = weights.load(folder.weights_path)
+        weights.check(tensors, config.architecture.shapes(), str(folder.weights_path))
+        return cls(folder, config, {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()})
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.folder.name
+
+    @cached_property
+    def weights_hash(self) -> str:
+        return self.folder.weights_hash()
+
+    @property
+    def title(self) -> str:
+        """A name for files that have one."""
+        return f"VGG {self.config.net}, {self.run}"
+
+    @property
+    def mean(self) -> list[float]:
+        """The mean for torchvision's `Normalize`, which takes RGB in 0-1."""
+        return [value / 255 for value in self.config.mean_rgb]
+
+    @property
+    def std(self) -> list[float]:
+        """The deviation for torchvision's `Normalize`, the same for all channels: ((x - mean) / std) is our input."""
+        return [1 / (255 * self.config.input_scale)] * 3
+
+    @property
+    def test_side(self) -> int:
+        """The shorter side, in real pixels, to which an image is rescaled before its central crop (Q = S)."""
+        return paper.real_pixels(self.config.scale.middle, self.config.crop)
+
+    def about(self) -> dict[str, Any]:
+        """What an importer or a user must know: the net, its preprocessing, its classes, where it comes from."""
+        config = self.config
+        written = config.as_json()
+        names = ("net", "scale", "crop", "stride", "width", "classes", "mean_rgb", "input_scale")
+        return {
+            "format": "vggrepro",
+            "version": __version__,
+            "run": self.run,
+            **{name: written[name] for name in names},
+            "normalize": {"mean": self.mean, "std": self.std},
+            "resample": config.recipe.resample,
+            "test_side": self.test_side,
+            **({"lrn": config.lrn} if config.lrn else {}),
+            **{name: written[name] for name in ("class_names", "class_words", "origin") if written.get(name)},
+            "dataset": config.dataset.name,
+            "weights": self.weights_hash,
+        }
+
+    def model(self) -> VGG:
+        """Our net with these weights, for inference."""
+        model = VGG.of(self.config.architecture, self.config.recipe.lrn)
+        weights.into(model, self.tensors, self.run)
+        return model.eval()
