@@ -17,11 +17,11 @@ import pytest
 import timm
 import torch
 import torchvision
+from caffe_files import PACKED
 from conftest import ROOT
 from google.protobuf.unknown_fields import UnknownFieldSet
+from nets import CPU, random_run
 from PIL import Image
-from test_caffe import PACKED
-from test_evaluate import MACHINE, make_run
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -45,9 +45,9 @@ WORDS = ["an ant", "a bee", "a cat", "a dog", "an eel", "a fox"]
 
 
 def small(folder: Path, net: str = "A", crop: int = 64, **more: Any) -> RunFolder:
-    """A finished run of width 1/32, or, at another crop than `make_run`'s, with weights drawn for it."""
+    """A finished run of width 1/32, or, at another crop than `random_run`'s, with weights drawn for it."""
     known = {"class_names": NAMES, "class_words": WORDS} | more
-    run = make_run(folder / "runs" / f"{net}-256", net=net, **known)
+    run = random_run(folder / "runs" / f"{net}-256", net=net, **known)
     if crop != 64:
         write_json(run.config_path, run.config() | {"crop": crop})
         generator = torch.Generator().manual_seed(0)
@@ -306,7 +306,7 @@ def full() -> Iterator[RunFolder]:
 def evaluated(run: RunFolder) -> np.ndarray:
     """The posterior of `cat.jpg`'s central crop at Q = S, as evaluate computes it."""
     image = Image.open(run.path.parent / "cat.jpg").convert("RGB")
-    return Evaluator(run, MACHINE).posteriors([views.rescale(image, 384)], "center", False, 1)[0]
+    return Evaluator(run, CPU).posteriors([views.rescale(image, 384)], "center", False, 1)[0]
 
 
 def snippet(title: str, run: RunFolder) -> str:
@@ -366,7 +366,7 @@ def test_documented_onnx_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found: dict[str, Any] = {}
     exec(snippet("ONNX", run), found)
     image = np.asarray(Image.open("cat.jpg"))
-    expected = Evaluator(run, MACHINE).posteriors([image], "dense", True, 1)[0]
+    expected = Evaluator(run, CPU).posteriors([image], "dense", True, 1)[0]
     np.testing.assert_allclose(found["posterior"][0], expected, atol=1e-5)
 
 
@@ -515,7 +515,7 @@ def test_the_card_follows_the_starts(tmp_path: Path) -> None:
     chain: list[RunFolder] = []
     for name, net, epochs, rate in (("A-256", "A", 7, 0.01), ("D-256", "D", 5, 0.01), ("D-384", "D", 3, 0.003)):
         start = {"run": chain[-1].name, "weights": chain[-1].weights_hash()} if chain else {"initialisation": "he"}
-        run = make_run(tmp_path / name, net=net, start=start, learning_rate=rate, recipe=recipe)
+        run = random_run(tmp_path / name, net=net, start=start, learning_rate=rate, recipe=recipe)
         run.metrics_path.write_text('{"step": 1}\n{"epoch": 1}\n' * epochs)
         chain.append(run)
     first, second, run = chain
@@ -530,7 +530,7 @@ def test_the_card_follows_the_starts(tmp_path: Path) -> None:
     assert lines("epochs") == "7 (A-256) + 5 (D-256) + 3 (this run)"
     assert lines("learning rate") == "0.003 at first"
     assert "\n- initialisation" not in cards.card(run, exporting.load(run), "onnx", tmp_path / "file")
-    make_run(first.path, seed=1)
+    random_run(first.path, seed=1)
     gone = "A-256, which is not there or was trained again"
     assert (lines("start"), lines("epochs")) == (f"D-256 (all layers) ← {gone}", "unknown + 5 (D-256) + 3 (this run)")
     write_json(first.path / "config.json", [])
@@ -542,14 +542,14 @@ def test_the_card_follows_the_starts(tmp_path: Path) -> None:
 def test_the_card_has_the_runs_errors(tmp_path: Path, dataset: Dataset) -> None:
     """Of files that these weights made, and of no others."""
     run = small(tmp_path, class_names=list(dataset.classes))
-    frame = evaluate(run, dataset, Protocol(("dense", "multicrop"), qs=(256,)), MACHINE)
+    frame = evaluate(run, dataset, Protocol(("dense", "multicrop"), qs=(256,)), CPU)
     error = {row.method: row.top1_error for row in frame.itertuples()}
     text = exporting.export(run, "safetensors", card=True)[-1].read_text()
     rows = [line for line in text.splitlines() if line.startswith("| photos |")]
     assert [row.split(" | ")[1:6] for row in rows] == [
         [method, "256", "yes", "18", f"{error[method]:.2f}"] for method in ("dense", "multicrop")
     ]
-    evaluate(run, dataset, Protocol(("multicrop",), (256,), flip=False, grid=2), MACHINE)
+    evaluate(run, dataset, Protocol(("multicrop",), (256,), flip=False, grid=2), CPU)
     text = exporting.export(run, "safetensors", card=True, force=True)[-1].read_text()
     assert "| photos | multicrop-grid2-noflip | 256 | no | 18 |" in text  # not to be taken for the paper's
     weights.save(run.weights_path, weights.load(run.weights_path)[0], {"other": 1})

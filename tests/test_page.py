@@ -15,24 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import planted
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from vggrepro import page as stage
-from vggrepro import paper, posteriors
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.files import sha256
 from vggrepro.page.drawings import TOP1, agreement_frame, deciding_frame, drawings
 from vggrepro.page.html import Number, escape, minus, plain_table, prose
 from vggrepro.page.material import run_facts
 from vggrepro.page.mistakes import Mistake, most_confident, pictures, whole_rows
 from vggrepro.page.sections import class_words
 from vggrepro.paper import JITTER, S256, S384, Run
-from vggrepro.posteriors import Batch, Origin
+from vggrepro.posteriors import Batch
 from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
@@ -48,17 +47,15 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 def make_run(runs: Path, name: str, run: Run, epochs: int = 3, finished: bool = True, **config: Any) -> RunFolder:
     """A run's folder with curves, and a drop of the learning rate before the last epoch."""
-    folder = RunFolder(runs / name)
-    folder.path.mkdir(parents=True)
+    values: dict[str, Any] = {"recipe": {"preset": "demo", "batch": 10, "drop_by": [0.7]}, "epochs": epochs}
+    values |= {"device": "x86_64, 2 threads", "dataset": {"train_images": 30}}
+    values |= {"versions": {"vggrepro": "0.1", "torch": "2.9"}}
+    folder = planted.make_run(runs, run, name=name, **values | config)
     if finished:
         weights = np.random.default_rng(len(name)).normal(size=(8, 3, 3, 3)).astype(np.float32)
         save_file({"conv1_1.weight": weights}, folder.weights_path)
-    values: dict[str, Any] = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 3}
-    values |= {"crop": 64, "width": 0.125, "classes": 6, "mean_rgb": [0, 0, 0], "input_scale": 1.0, "epochs": epochs}
-    values |= {"recipe": {"preset": "demo", "batch": 10, "drop_by": [0.7]}, "device": "x86_64, 2 threads"}
-    values |= {"dataset": {"train_images": 30}, "versions": {"vggrepro": "0.1", "torch": "2.9"}}
-    values["start"] = {"run": run.parent.name} if run.parent else {"initialisation": "he"}
-    folder.config_path.write_text(json.dumps(values | config))
+    else:
+        folder.weights_path.unlink()
     lines: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
         rate = 0.01 if epoch < epochs else 0.001
@@ -69,23 +66,18 @@ def make_run(runs: Path, name: str, run: Run, epochs: int = 3, finished: bool = 
     return folder
 
 
-def plant(folder: RunFolder, run: Run, dataset: Dataset, q: int, method: str, wrong: float) -> None:
+def plant(runs: Path, run: Run, dataset: Dataset, q: int, method: str, wrong: float) -> None:
     """Posteriors of the validation images that are wrong in about this share of them."""
     split = Split(dataset, "val")
-    rng = np.random.default_rng(q + len(folder.name))
+    rng = np.random.default_rng(q + len(run.name))
     values = rng.uniform(0.01, 0.1, (len(split), 6))
     first = np.where(rng.uniform(size=len(split)) < wrong, (split.labels + 1) % 6, split.labels)
     values[np.arange(len(split)), first] += rng.uniform(0.3, 0.9, len(split))
     values /= values.sum(axis=1, keepdims=True)
     values[:, 0] += 1 - values.astype(np.float32).sum(axis=1)
-    origin = Origin(
-        run=folder.name, weights=sha256(folder.weights_path), dataset=dataset.name, fingerprint=dataset.fingerprint,
-        preset="demo", split="val", method=method, q=q, q_pixels=paper.real_pixels(q, 64), flip=True,
-        grid=5 if method == "multicrop" else 0, pooling="floor", resample="bilinear", precision="fp32", version="0",
-        commit="abc123",
-    )  # fmt: skip
-    batch = Batch(split.keys(0, len(split)), split.labels, values)
-    posteriors.write(posteriors.file_path(folder.path, "val", method, q), [batch], 6, origin)
+    data = {"dataset": dataset.name, "fingerprint": dataset.fingerprint, "commit": "abc123"}
+    keys = split.keys(0, len(split))
+    planted.plant(runs, run, q, values, method, labels=split.labels, keys=keys, **data)
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +93,11 @@ def runs(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four finished runs with posteriors, and an unfinished one of an evil name."""
     folder = tmp_path_factory.mktemp("page") / "runs"
     for run, wrong in RUNS.items():
-        made = make_run(folder, run.name, run)
+        make_run(folder, run.name, run)
         for q in run.scale.test_scales:
-            plant(made, run, data, q, "dense", wrong)
+            plant(folder, run, data, q, "dense", wrong)
             if run.scale == JITTER:
-                plant(made, run, data, q, "multicrop", wrong)
+                plant(folder, run, data, q, "multicrop", wrong)
     make_run(folder, '"><img src=x onerror=alert(1)>$1$', Run("E", S256), epochs=2, finished=False)
     return folder
 
@@ -114,7 +106,8 @@ def runs(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One finished run with one posterior file, wrong everywhere."""
     folder = tmp_path_factory.mktemp("page") / "small"
-    plant(make_run(folder, "D-256", Run("D", S256)), Run("D", S256), data, 256, "dense", 1.0)
+    make_run(folder, "D-256", Run("D", S256))
+    plant(folder, Run("D", S256), data, 256, "dense", 1.0)
     return folder
 
 
@@ -368,10 +361,10 @@ def test_claims_stand_with_what_they_expect_and_how_much_was_tested(text: str, r
     tested = next(finding for finding in findings if finding.claim.number == 1)
     pair = tested.claim.pairs[0]
     test = next(test for finding in findings for outcome in finding.outcomes for test in outcome.tests)
-    planted = dataclasses.replace(
+    narrow = dataclasses.replace(
         tested, outcomes=(Outcome(pair, (dataclasses.replace(test, margin=0.6),), HOLDS),), verdict=HOLDS
     )
-    row = deciding_frame([planted]).iloc[0]
+    row = deciding_frame([narrow]).iloc[0]
     assert row["label"] == f"1. A-LRN 256 against A 256, {test.measure} (errs no less)"
     assert (row["claimed_low"], row["claimed_high"]) == (-0.6, math.inf)
     words = Reader(text).text

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import CPU
 from torch import Tensor
 from torch.nn import functional as F
+from trained import SMALL, distance, tensors, train
 
 from vggrepro import augment, keyed, recipe, runs, weights
 from vggrepro.chain import Request, train_chain
@@ -30,26 +32,6 @@ from vggrepro.paper import Run, Scale
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine, Plan, Training
 from vggrepro.watch import Level, Readings
-
-CPU = Machine(torch.device("cpu"), "fp32", workers=0)
-SMALL = {"crop": 32, "width": 1 / 16, "batch": 8, "epochs": 2, "deeper_epochs": 2, "rescale_epochs": 1}
-
-
-def train(dataset: Dataset, runs: Path, machine: Machine = CPU, seed: int = 0, **values: object) -> RunFolder:
-    """A-256 trained on `dataset`, with recipe values replaced."""
-    request = Request(recipe.load("demo", SMALL | values), dataset, runs, machine, seed)
-    train_chain(Run("A", Scale(256, 256)), request)
-    return RunFolder(runs / "A-256")
-
-
-def tensors(run: RunFolder) -> dict[str, Tensor]:
-    return weights.load(run.weights_path)[0]
-
-
-def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    """Largest difference of any tensor, relative to that tensor's largest value."""
-    assert a.keys() == b.keys()
-    return max(float((a[n] - b[n]).abs().max() / b[n].abs().max().clamp_min(1e-12)) for n in a)
 
 
 @pytest.mark.parametrize("form", ["caffe", "torch"])
