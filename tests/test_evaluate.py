@@ -13,11 +13,13 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import program
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import write_photos
+from evaluations import BOTH, count_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import (
@@ -302,26 +304,6 @@ def test_protocols_that_leave_no_map_or_no_crop_are_refused() -> None:
         Protocol(qs=(256, 223))
     with pytest.raises(InputError, match="--grid 0: give 1 or more crops a side"):
         Protocol(grid=0)
-
-
-# Files
-
-
-BOTH = Protocol(methods=("dense", "multicrop"), qs=(224, 256), grid=2)
-
-
-def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Records the method and the number of images of each part that is computed."""
-    calls: list[tuple[str, int]] = []
-    real = Gathering.finish
-
-    def counted(self: Gathering) -> np.ndarray:
-        result = real(self)
-        calls.append((self._how[0], len(result)))
-        return result
-
-    monkeypatch.setattr(Gathering, "finish", counted)
-    return calls
 
 
 def test_files_hold_what_the_contract_says(run: RunFolder, dataset: Dataset) -> None:
@@ -650,58 +632,11 @@ def test_a_damaged_posterior_file_is_computed_again(
     assert posteriors.read_origin(path).run == "A-256"
 
 
-# Processes
-
-
-KILLED = """
-import os, random, signal, sys, time
-from pathlib import Path
-import torch
-from nets import BOTH, CPU, RunFolder, evaluate, replace, stage
-from vggrepro.dataset import load
-
-torch.set_num_threads(1)  # a forked process has none of its parent's threads
-stage.PART_IMAGES = {"cpu": (3, 3)}
-chance, kills, code = random.Random(0), 0, None
-while code is None:
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            evaluate(RunFolder(Path(sys.argv[2])), load(Path(sys.argv[1])), BOTH, replace(CPU, workers=2))
-            code = 0
-        finally:
-            os._exit(code)
-    until = time.monotonic() + chance.uniform(0, 0.1 + 0.03 * kills)
-    while time.monotonic() < until and not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        time.sleep(0.002)
-        ended = (0, 0)
-    if not ended[0]:
-        os.kill(child, signal.SIGKILL)
-        ended = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(ended[1])
-    if code == -signal.SIGKILL:
-        kills, code = kills + 1, None
-assert code == 0, code
-print(kills)
-"""
-
-
 @pytest.mark.slow
 def test_sigkill_at_random_moments_leaves_the_same_files(run: RunFolder, dataset: Dataset, tmp_path: Path) -> None:
     """A process is killed again and again, a little later each time, until one comes to the end: the same bytes."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    words = [sys.executable, "-c", KILLED, str(dataset.folder)]
     other = random_run(tmp_path / "other" / "A-256")
-    done = subprocess.run(
-        [*words, str(other.path)],
-        cwd=Path(__file__).parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = program.run("killed_evaluations", dataset.folder, other.path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3
     threads = torch.get_num_threads()
