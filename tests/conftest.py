@@ -1,4 +1,4 @@
-"""Small fixtures shared by all tests: a folder of photographs, a prepared data set, the real data if it is there."""
+"""Small fixtures shared by all tests: a folder of photographs, a prepared data set, the command line."""
 
 from __future__ import annotations
 
@@ -66,15 +66,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(photos: Path, tmp_path: Path) -> Dataset:
     """`photos` prepared with preset "demo" (crop 64) in `tmp_path/data`: 30 training, 18 validation images."""
     return prepare(FolderSource(photos), tmp_path / "data", "demo", workers=0)
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The real data beside the checkout (`../shared/data`); tests that ask for it are skipped where it is missing."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data in {folder}")
-    return folder
 
 
 @pytest.fixture
