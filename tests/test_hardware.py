@@ -27,6 +27,7 @@ def gradients(path: Path, processes: int) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.slow
 def test_gradients_summed_during_backward_are_one_processs(tmp_path: Path) -> None:
     one, two = gradients(tmp_path / "one.pt", 1), gradients(tmp_path / "two.pt", 2)
     assert one.keys() == two.keys()

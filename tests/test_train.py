@@ -193,6 +193,7 @@ def start(dataset: Dataset, runs: Path, launcher: list[str], *options: str, **va
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
+@pytest.mark.slow
 def test_two_processes_are_the_same_run(dataset: Dataset, tmp_path: Path) -> None:
     """torchrun with two real processes (gloo), micro-batches and workers: within rounding of one process."""
     chosen = recipe.load("demo", SMALL | JITTERED | {"rescale_epochs": 2, "deeper_epochs": 2})
