@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -30,3 +31,17 @@ def run(name: str, *words: object, timeout: float = 120) -> subprocess.Completed
             process.kill()
             raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def together(name: str, *words: object, processes: int) -> list[str]:
+    """The same in several processes that torchrun's variables join: what each prints, by rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
+    workers = [
+        start(name, *words, environment=place | {"RANK": str(rank)}, stdout=subprocess.PIPE)
+        for rank in range(processes)
+    ]
+    printed = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * processes
+    return printed

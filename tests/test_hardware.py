@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 
@@ -17,13 +16,7 @@ from vggrepro.errors import InputError
 
 def gradients(path: Path, processes: int) -> dict[str, torch.Tensor]:
     """What `programs/gradient_sums.py` finds when so many processes share the images."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
-    workers = [
-        program.start("gradient_sums", path, environment=place | {"RANK": str(rank)}) for rank in range(processes)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0] * processes
+    program.together("gradient_sums", path, processes=processes)
     return torch.load(path, weights_only=True)
 
 
