@@ -20,14 +20,14 @@ NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 WORDS = ["an ant", "a bee", "a cat", "a dog", "an eel", "a fox"]
 
 
-def small(folder: Path, net: str = "A", crop: int = 64, **more: Any) -> RunFolder:
+def small(folder: Path, net: str = "A", crop: int = 64, stride: int = 32, **more: Any) -> RunFolder:
     """A finished run of width 1/32, or, at another crop than `random_run`'s, with weights drawn for it."""
     known = {"class_names": NAMES, "class_words": WORDS} | more
     run = random_run(folder / "runs" / f"{net}-256", net=net, **known)
     if crop != 64:
-        write_json(run.config_path, run.config() | {"crop": crop})
+        write_json(run.config_path, run.config() | {"crop": crop, "stride": stride})
         generator = torch.Generator().manual_seed(0)
-        shapes = paper.shapes(net, 6, crop, 1 / 32)
+        shapes = paper.shapes(net, 6, crop, 1 / 32, stride)
         drawn = {n: torch.randn(s, generator=generator) * (2 / np.prod(s[1:])) ** 0.5 for n, s in shapes.items()}
         weights.save(run.weights_path, drawn, {})
     return run
@@ -40,7 +40,7 @@ def pixels(count: int, height: int, width: int) -> np.ndarray:
 def our_model(run: RunFolder) -> tuple[VGG, dict[str, Any]]:
     config = run.config()
     lrn = config.get("recipe", {}).get("lrn", "krizhevsky")
-    model = VGG(config["net"], config["classes"], config["crop"], config["width"], lrn)
+    model = VGG(config["net"], config["classes"], config["crop"], config["width"], lrn, config["stride"])
     weights.into(model, weights.load(run.weights_path)[0], run.name)
     return model.eval(), config
 

@@ -118,6 +118,11 @@ def test_runs_from_before_a_value_had_its_name_go_on(dataset: Dataset, tmp_path:
     config = run.config()
     for name in recipe.FORMER:
         del config["recipe"][name]
+    del config["stride"]
+    config["recipe"]["preset"] = config["dataset"]["preset"] = "quarter"  # the name that `coarse` had then
+    write_json(run.config_path, config)
+    assert run.config()["recipe"]["preset"] == run.config()["dataset"]["preset"] == "coarse"
+    config["recipe"]["preset"] = config["dataset"]["preset"] = "demo"
     write_json(run.config_path, config)
     assert Evaluator(run, CPU).model.lrn == "krizhevsky"
     train_chain(Run("A-LRN", S256), request(dataset, tmp_path))

@@ -25,10 +25,14 @@ def test_dense_evaluation_of_photographs_at_the_papers_scales(shorter: int, gmac
     assert 0.99 * gmac < cost.dense_macs("D", shorter, shorter * 4 // 3) / 1e9 < gmac
 
 
-def counted(net: str, height: int, width: int, size: tuple[int, int, float], *, train: bool = False) -> int:
+Size = tuple[int, int, float] | tuple[int, int, float, int]
+
+
+def counted(net: str, height: int, width: int, size: Size, *, train: bool = False) -> int:
     """FLOPs of the operations that torch dispatches, without memory or arithmetic."""
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        model, image = VGG(net, *size), torch.empty(1, 3, height, width)
+        model = VGG(net, *size[:3], stride=size[3] if len(size) > 3 else 32)
+        image = torch.empty(1, 3, height, width)
         scores = model(image) if height == width == size[1] else model.dense_scores(image)
         if train:
             scores.sum().backward()
@@ -36,13 +40,15 @@ def counted(net: str, height: int, width: int, size: tuple[int, int, float], *, 
 
 
 @pytest.mark.parametrize("net", paper.NETS)
-@pytest.mark.parametrize("size", [(1000, 224, 1.0), (100, 56, 0.25), (16, 64, 0.125)])
-def test_counts_are_torchs(net: str, size: tuple[int, int, float]) -> None:
-    crop = size[1]
+@pytest.mark.parametrize(
+    "size", [(1000, 224, 1.0), (100, 56, 0.25), (16, 64, 0.125), (16, 56, 0.125, 8), (16, 112, 0.125, 16)]
+)
+def test_counts_are_torchs(net: str, size: Size) -> None:
+    crop, stride = size[1], size[3] if len(size) > 3 else 32
     lrn = 2 * crop * crop * paper.scaled(64, size[2]) ** 2 if net == "A-LRN" else 0  # our LRN is a convolution
     assert 2 * cost.crop_macs(net, *size) == counted(net, crop, crop, size) - lrn
     height, width = crop + 35, 2 * crop + 11
-    positions = ((height // 32) - crop // 32 + 1) * ((width // 32) - crop // 32 + 1)
+    positions = ((height // stride) - crop // stride + 1) * ((width // stride) - crop // stride + 1)
     layers = cost.layer_macs(net, height, width, *size)
     saved = layers["fc8"] - layers["fc8"] // positions  # our net averages first and applies fc8 once
     lrn = lrn // crop**2 * height * width

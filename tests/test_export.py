@@ -18,17 +18,18 @@ from vggrepro.formats import read
 
 
 @pytest.mark.parametrize("net", paper.NETS)
-@pytest.mark.parametrize("crop", [64, 56])
+@pytest.mark.parametrize(("crop", "stride"), [(64, 32), (56, 32), (56, 8)])
 @pytest.mark.parametrize("to", ["safetensors", "onnx", "caffe"])
-def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, to: str) -> None:
-    run = small(tmp_path, net, crop, scale="256:512", recipe={"lrn": "caffe", "resample": "bicubic"})
+def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, stride: int, to: str) -> None:
+    run = small(tmp_path, net, crop, stride, scale="256:512", recipe={"lrn": "caffe", "resample": "bicubic"})
     files = exporting.export(run, to)
     back, was = read(files[0], net), weights.load(run.weights_path)[0]
     assert back.tensors.keys() == was.keys()
     for name, tensor in was.items():
         assert torch.equal(back.tensors[name], tensor), name
     assert (back.mean_rgb, back.input_scale) == ((110.0, 120.0, 90.0), 0.0172)
-    assert (back.crop, back.width, back.classes, back.scale) == (crop, 1 / 32, 6, "256:512")
+    assert (back.crop, back.stride, back.width) == (crop, stride, 1 / 32)
+    assert (back.classes, back.scale) == (6, "256:512")
     assert (back.resample, back.class_names) == ("bicubic", tuple(NAMES))
     if net == "A-LRN":
         assert back.lrn == "caffe"

@@ -19,11 +19,14 @@ from vggrepro.evaluator import Evaluator
 from vggrepro.formats import onnx as onnx_format
 
 
-@pytest.mark.parametrize(("net", "crop"), [*((net, 64) for net in paper.NETS), ("C", 80), ("A-LRN", 56)])
-def test_onnxruntime_gives_our_posteriors(tmp_path: Path, net: str, crop: int) -> None:
+@pytest.mark.parametrize(
+    ("net", "crop", "stride"),
+    [*((net, 64, 32) for net in paper.NETS), ("C", 80, 32), ("A-LRN", 56, 32), ("A-LRN", 56, 8), ("D", 112, 16)],
+)
+def test_onnxruntime_gives_our_posteriors(tmp_path: Path, net: str, crop: int, stride: int) -> None:
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     changes = {"input_scale": 0.5} if net == "A-LRN" else {}  # so large that LRN does something
-    run = small(tmp_path, net, crop, **changes)
+    run = small(tmp_path, net, crop, stride, **changes)
     plain, dense = (exporting.export(run, "onnx", dense=dense)[0] for dense in (False, True))
     onnx.checker.check_model(str(plain), full_check=True)
     session = onnxruntime.InferenceSession(plain)

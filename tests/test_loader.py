@@ -110,11 +110,11 @@ def test_held_out_images_judge_and_are_never_trained_on(dataset: Dataset) -> Non
 
 def test_small_copies_are_not_enlarged(photos: Path, tmp_path: Path) -> None:
     """Photographs of shorter sides 50 to 80 kept at 73: enough for S = 256 at crop 64, not for 384."""
-    made = prepare(FolderSource(photos), tmp_path / "data", "quarter", store_side=73, workers=0)
+    made = prepare(FolderSource(photos), tmp_path / "data", "coarse", store_side=73, workers=0)
     check_stored(made, [Scale(256, 256)], 56)
     check_stored(replace(made, store_side=0), [JITTER], 56)
     with pytest.raises(InputError, match="of shorter side 73, scale 256:512 needs 146; prepare the data again"):
-        Loader(made, recipe.load("quarter"), JITTER, 0, CPU, 0)
+        Loader(made, recipe.load("coarse"), JITTER, 0, CPU, 0)
 
 
 # Resident data
@@ -145,7 +145,7 @@ def test_images_of_the_right_size_are_only_cut(tmp_path: Path) -> None:
         for label, name in enumerate(CLASSES):
             (tmp_path / "in" / split / name).mkdir(parents=True)
             Image.fromarray(photo(label, label, 64, 64)).save(tmp_path / "in" / split / name / "0.png")
-    made = prepare(FolderSource(tmp_path / "in"), tmp_path / "data", "quarter", workers=0)
+    made = prepare(FolderSource(tmp_path / "in"), tmp_path / "data", "coarse", workers=0)
     split = Split(made, "train")
     place = torch.tensor([[0.0, 0.999, 0.0]]).double().expand(6, 3)
     crops = Resident(split, CPU).crops(torch.arange(6), Scale(256, 256), 56, place)

@@ -90,6 +90,35 @@ def test_full_size_nets_equal_torchvision_and_timm(net: str, fc_weights: dict[st
     assert scores.abs().max() > 0.1
 
 
+@pytest.mark.parametrize(("crop", "stride", "left_out"), [(112, 16, 1), (56, 8, 2)])
+@pytest.mark.parametrize("net", ["A-LRN", "C", "D"])
+def test_an_exact_reduction_is_the_net_without_its_first_poolings(
+    net: str, crop: int, stride: int, left_out: int
+) -> None:
+    model = VGG(net, 5, crop, 1 / 16, stride=stride)
+    initialise(model, "he", 0)
+    image = pictures(2, 3, crop + stride, crop + 2 * stride).float()
+    x = image
+    for number, block in enumerate(paper.blocks(net)):
+        for layer in block:
+            if isinstance(layer, paper.Conv):
+                convolution = model.get_submodule(layer.name)
+                x = F.relu(F.conv2d(x, convolution.weight, convolution.bias, padding=layer.kernel // 2))
+            else:
+                x = local_response_norm(x)
+        if number >= left_out:
+            x = F.max_pool2d(x, 2)
+    assert x.shape[2:] == (8, 9)
+    scores = []
+    for top in range(2):
+        for left in range(3):
+            window = x[:, :, top : top + 7, left : left + 7].flatten(1)
+            hidden = F.relu(model.fc7(F.relu(model.fc6(window))))
+            scores.append(model.fc8(hidden))
+    expected = torch.stack(scores).mean(0)
+    torch.testing.assert_close(model.dense_scores(image), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("net", paper.NETS)
 def test_modules_have_the_parameters_of_table_2(net: str) -> None:
     model = on_meta(net)
@@ -254,7 +283,7 @@ def test_too_small_an_image_for_fc6_is_bad_input() -> None:
 
 
 def test_a_crop_that_five_poolings_reduce_to_nothing() -> None:
-    with pytest.raises(InputError, match="crop 31: five poolings need a crop of at least 32 pixels"):
+    with pytest.raises(InputError, match="crop = 31; the poolings need at least 32 pixels"):
         VGG("A", 10, crop=31)
     with pytest.raises(InputError, match="unknown net 'F'"):
         VGG("F", 10)

@@ -173,6 +173,19 @@ def test_quarter_scale_is_exact() -> None:
     assert [paper.real_pixels(q, 56) for q in (224, 256, 288, 384, 512)] == [56, 64, 72, 96, 128]
 
 
+@pytest.mark.parametrize("stride", paper.STRIDES)
+def test_exact_reductions_keep_table_1_and_the_papers_score_maps(stride: int) -> None:
+    crop = 7 * stride
+    assert paper.shapes("D", 1000, crop, 1.0, stride) == paper.shapes("D", 1000)
+    sides = [paper.real_pixels(q, crop) // stride - 6 for q in (224, 256, 288, 352, 384, 416, 512)]
+    assert [side**2 for side in sides] == [1, 4, 9, 25, 36, 49, 100]
+
+
+def test_a_stride_that_no_net_has_is_refused() -> None:
+    with pytest.raises(InputError, match="stride = 4; choose 32, 16, 8"):
+        paper.check_geometry(56, 4)
+
+
 def test_the_chain_of_the_multi_scale_e() -> None:
     chain = paper.chain(Run("E", JITTER))
     assert [run.name for run in chain] == ["A-256", "E-256", "E-384", "E-256-512"]

@@ -156,7 +156,7 @@ def test_heatmaps_of_images_that_are_90_times_as_long_as_wide(
 def test_the_map_lies_in_the_middle_of_an_image_whose_sides_are_multiples_of_32(crop: int) -> None:
     """Whatever the crop: a mirrored image has the mirrored map."""
     cells, seen = (9, 12), crop // 32
-    left, right, bottom, top = stage.extent((cells[0] - seen + 1, cells[1] - seen + 1), crop, unit=2.0)
+    left, right, bottom, top = stage.extent((cells[0] - seen + 1, cells[1] - seen + 1), crop, stride=32, unit=2.0)
     assert (left, top) == (2.0 * 32 * cells[1] - right, 2.0 * 32 * cells[0] - bottom)
     assert right - left == 2.0 * 32 * (cells[1] - seen + 1)
 

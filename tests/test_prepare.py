@@ -327,7 +327,7 @@ def test_two_writers_on_one_folder(own: Path, tmp_path: Path) -> None:
 
 def test_smaller_copies_of_training_images(photos: Path, tmp_path: Path, dataset: Dataset) -> None:
     """Photographs of shorter sides 50, 67, 72 and 80 kept at 75: the largest become copies, the others stay."""
-    made = prepare(FolderSource(photos), tmp_path / "small", "quarter", store_side=75, workers=2)
+    made = prepare(FolderSource(photos), tmp_path / "small", "coarse", store_side=75, workers=2)
     assert made.store_side == 75
     assert made.fingerprint != dataset.fingerprint
     assert made.mean_rgb == dataset.mean_rgb  # of the original pixels
@@ -345,13 +345,13 @@ def test_smaller_copies_of_training_images(photos: Path, tmp_path: Path, dataset
     assert copied == 5
     assert all(Split(made, "val").image_bytes(i) == Split(dataset, "val").image_bytes(i) for i in range(18))
     with pytest.raises(InputError, match="differs in store_side"):
-        prepare(FolderSource(photos), made.folder, "quarter", workers=0)
+        prepare(FolderSource(photos), made.folder, "coarse", workers=0)
 
 
 def test_copies_too_small_for_any_scale_are_refused(photos: Path, tmp_path: Path) -> None:
-    text = r"--store-side 72 suits no training scale: in real pixels preset quarter needs 73 for S = 256 and 146"
+    text = r"--store-side 72 suits no training scale: in real pixels preset coarse needs 73 for S = 256 and 146"
     with pytest.raises(InputError, match=text):
-        prepare(FolderSource(photos), tmp_path / "to", "quarter", store_side=72)
+        prepare(FolderSource(photos), tmp_path / "to", "coarse", store_side=72)
     assert not (tmp_path / "to").exists()
 
 
@@ -359,8 +359,8 @@ def test_small_images_under_the_papers_preset_are_noted(
     photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     prepare(FolderSource(photos), tmp_path / "paper", "paper", workers=0)
-    assert "S = 256 of preset paper enlarges them to 256; --preset quarter takes 73" in capfd.readouterr().err
-    prepare(FolderSource(photos), tmp_path / "quarter", "quarter", workers=0)
+    assert "S = 256 of preset paper enlarges them to 256; --preset quarter takes 64" in capfd.readouterr().err
+    prepare(FolderSource(photos), tmp_path / "coarse", "coarse", workers=0)
     assert "note" not in capfd.readouterr().err
 
 

@@ -72,7 +72,7 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
 @pytest.mark.parametrize(
     ("preset", "overrides", "message"),
     [
-        ("full", {}, "unknown preset 'full'; choose one of paper, quarter, demo"),
+        ("full", {}, "unknown preset 'full'; choose one of paper, half, quarter, coarse, demo"),
         ("demo", {"depth": 3}, "no value 'depth' in a recipe"),
         ("demo", {"batch": 2.5}, "--set batch=2.5: expected a whole number"),
         ("demo", {"batch": True}, "--set batch=True: expected a whole number"),
@@ -80,7 +80,7 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
         ("demo", {"drop_by": 0.5}, "--set drop_by=0.5: expected a list of numbers"),
         ("demo", {"batch": 0}, "batch = 0 must be a number above 0"),
         ("demo", {"weight_decay": -1.0}, "weight_decay = -1.0 must be a number 0 or more"),
-        ("demo", {"crop": 31}, "crop = 31; five poolings need at least 32 pixels"),
+        ("demo", {"crop": 31}, "crop = 31; the poolings need at least 32 pixels"),
         ("demo", {"dropout": 1.0}, "dropout = 1.0 must be below 1"),
         ("demo", {"initialisation": "zero"}, "initialisation 'zero'; choose random, glorot, he"),
         ("demo", {"resample": "lanczos"}, "resample 'lanczos'; choose bilinear, bicubic"),

@@ -232,7 +232,7 @@ def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
     a, b, c, c384 = Run("A", S256), Run("B", S256), Run("C", S256), Run("C", S384)
     make_run(tmp_path, a, done=6)
     make_run(tmp_path, b, crop=32, start={"initialisation": "glorot"})
-    make_run(tmp_path, c, done=6, dataset={"name": "other", "fingerprint": "x"}, recipe={"preset": "quarter"})
+    make_run(tmp_path, c, done=6, dataset={"name": "other", "fingerprint": "x"}, recipe={"preset": "coarse"})
     make_run(tmp_path, c384, done=2, origin="imported from vgg.npz")
     plant(tmp_path, a, 256, RIGHT, flip=False)
     plant(tmp_path, b, 256, RIGHT, q_pixels=paper.real_pixels(256, 32))

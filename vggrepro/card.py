@@ -49,7 +49,7 @@ def _lines(values: dict[str, str]) -> str:
 
 
 def _net(trained: Trained, path: Path) -> dict[str, str]:
-    count = paper.parameter_count(trained.net, trained.classes, trained.crop, trained.width)
+    count = paper.parameter_count(trained.net, trained.classes, trained.crop, trained.width, trained.stride)
     return {
         "file": f"`{path.name}`",
         "weights": f"SHA-256 of the run's weights.safetensors `{trained.weights_hash}`",
@@ -66,7 +66,7 @@ def _input(trained: Trained, to: str, dense: bool) -> dict[str, str]:
     normalize = f"mean ({mean}), std ({std})"
     result: dict[str, str] = {}
     if to == "onnx":
-        least = crop // paper.STRIDE * paper.STRIDE
+        least = crop // trained.stride * trained.stride
         size = f"(N, H, W, 3), H and W at least {least}" if dense else f"(N, {crop}, {crop}, 3)"
         result["input"] = f"`images`, uint8 RGB, {size}: pixels as they are, neither centred nor scaled"
         result["in the graph"] = f"{ours}, the net, " + ("the mean over positions, " if dense else "") + "soft-max"
@@ -167,7 +167,7 @@ def _limits(trained: Trained, dense: bool) -> dict[str, str]:
     result = {
         "classes": "it knows those it was trained on and gives one of them to any image",
         "crop": f"the FC layers see {trained.crop} × {trained.crop} pixels; larger images "
-        + ("are seen at positions 32 pixels apart" if dense else "by dense evaluation or crops"),
+        + (f"are seen at positions {trained.stride} pixels apart" if dense else "by dense evaluation or crops"),
     }
     if (trained.crop, trained.width) != (paper.CROP, 1):
         result["size"] = (

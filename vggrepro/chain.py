@@ -24,7 +24,7 @@ from vggrepro.runs import RunFolder
 from vggrepro.train import Machine, Plan, Training
 
 # Values of a config that a run must share with its own continuation, and with a run that starts from it.
-STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "width", "classes", "input_scale", "lrn")
+STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "stride", "width", "classes", "input_scale", "lrn")
 IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "compiled", "recipe")
 
 
@@ -130,7 +130,7 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
             raise InputError(f"{parent.name} is not finished; finish it before training {run.name} from it")
         config = _config(run, request, start)
         recipe = request.recipe
-        model = VGG(run.net, len(request.dataset.classes), recipe.crop, recipe.width, recipe.lrn)
+        model = VGG(run.net, len(request.dataset.classes), recipe.crop, recipe.width, recipe.lrn, recipe.stride)
         epochs, rate = config["epochs"], config["learning_rate"]
         plan = Plan(run, recipe, rate, epochs, request.seed)
         training = Training(plan, model, request.dataset, folder, request.machine)
@@ -191,8 +191,8 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
     if not parent.config_path.is_file():
         return parent
     config, recipe = _complete(parent.config()), request.recipe
-    structure: dict[str, Any] = {"classes": len(request.dataset.classes), "crop": recipe.crop, "width": recipe.width}
-    structure["input_scale"] = recipe.input_scale
+    structure: dict[str, Any] = {"classes": len(request.dataset.classes)}
+    structure |= {name: getattr(recipe, name) for name in ("crop", "stride", "width", "input_scale")}
     if config["net"] == run.net and config["lrn"]:
         structure["lrn"] = recipe.lrn
     for name, value in structure.items():
@@ -227,6 +227,7 @@ def _config(run: Run, request: Request, start: str | None) -> dict[str, Any]:
         "scale": str(run.scale),
         "fc_only": run.fc_only,
         "crop": recipe.crop,
+        "stride": recipe.stride,
         "width": recipe.width,
         "classes": len(dataset.classes),
         "class_names": list(dataset.classes),

@@ -121,12 +121,12 @@ def _gaps(shelf: Shelf, files: Sequence[File]) -> list[str]:
 
 def _parameters(claim: Claim, shelf: Shelf) -> Finding:
     """Claim 12: Table 2's millions by name of the net, counted at full size, as printed, and of our nets here."""
-    crop, width = shelf.geometry()
+    crop, width, stride = shelf.geometry()
     counts = {
         line["net"]: (
             paper.parameter_count(line["net"]) / 1e6,
             float(line["parameters_millions"]),
-            paper.parameter_count(line["net"], len(shelf.dataset.classes), crop, width) / 1e6,
+            paper.parameter_count(line["net"], len(shelf.dataset.classes), crop, width, stride) / 1e6,
         )
         for line in paper.published(2)
     }

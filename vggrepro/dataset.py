@@ -19,6 +19,7 @@ from vggrepro.files import read_json
 from vggrepro.images import BadImage, decode
 
 DATASET_JSON = "dataset.json"
+DATASET_VERSION = 2  # 1, unwritten, called the preset `coarse` `quarter`
 CACHE_BYTES = 1 << 30  # splits whose decoded pixels fit are decoded once and kept
 
 SCHEMA = pa.schema(
@@ -91,7 +92,7 @@ def load(folder: Path) -> Dataset:
             _three(values["mean_rgb"]),
             tuple(_three(vector) for vector in values["rgb_eigenvectors"]),
             _three(values["rgb_eigenvalues"]),
-            str(values["preset"]),
+            "coarse" if values["preset"] == "quarter" and "version" not in values else str(values["preset"]),
             str(values["fingerprint"]),
             str(values.get("subset", "")),
             tuple(values.get("words") or values["classes"]),

@@ -106,6 +106,7 @@ def beside_csv(ours: Shelf, theirs: Shelf) -> str:
 
 
 def _described(shelf: Shelf) -> str:
-    crop, width = shelf.geometry()
+    crop, width, stride = shelf.geometry()
     data = shelf.dataset
-    return f"{shelf.runs} on {data.name} (fingerprint {data.fingerprint[:12]}), crop {crop}, width {width:g}"
+    nets = f"crop {crop}, stride {stride}, width {width:g}"
+    return f"{shelf.runs} on {data.name} (fingerprint {data.fingerprint[:12]}), {nets}"

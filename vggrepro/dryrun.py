@@ -99,7 +99,7 @@ def _chain_row(link: Link) -> list[str]:
 
 def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, bool], float]) -> list[str]:
     dataset, chosen = request.dataset, request.recipe
-    size = len(dataset.classes), chosen.crop, chosen.width
+    size = len(dataset.classes), chosen.crop, chosen.width, chosen.stride
     trained = chosen.training_images(dataset.counts["train"])
     per_epoch = trained // chosen.batch * chosen.batch
     judged = dataset.counts["train"] - trained if chosen.held_out else dataset.counts["val"]
@@ -163,7 +163,7 @@ def step_seconds(link: Link, request: Request) -> float:
     chosen, machine, run = request.recipe, request.machine, link.run
     classes = len(request.dataset.classes)
     loader = Loader(request.dataset, chosen, run.scale, request.seed, torch.device("cpu"), 0)  # nothing is decoded
-    model = VGG(run.net, classes, chosen.crop, chosen.width, chosen.lrn)
+    model = VGG(run.net, classes, chosen.crop, chosen.width, chosen.lrn, chosen.stride)
     plan = Plan(run, chosen, link.config["learning_rate"], link.config["epochs"], request.seed)
     training = Training(plan, model, request.dataset, link.folder, machine, loader)
 

@@ -254,7 +254,9 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
 def part_images(config: dict[str, Any], device: torch.device) -> int:
     """Images of a part, by the net's cost; the same images share forward passes however often it is killed."""
     fewest, most = PART_IMAGES.get(device.type, PART_IMAGES["cpu"])
-    macs = cost.crop_macs(str(config["net"]), int(config["classes"]), int(config["crop"]), float(config["width"]))
+    macs = cost.crop_macs(
+        str(config["net"]), int(config["classes"]), int(config["crop"]), float(config["width"]), int(config["stride"])
+    )
     return max(fewest, min(most, PART_MACS // macs))
 
 

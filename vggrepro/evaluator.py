@@ -52,7 +52,9 @@ class Evaluator:
         values = recorded(config)
         self.resample = values["resample"]
         self.mean = torch.tensor(config["mean_rgb"], dtype=torch.float32, device=machine.device)
-        self.model = VGG(config["net"], self.classes, self.crop, float(config["width"]), values["lrn"])
+        self.model = VGG(
+            config["net"], self.classes, self.crop, float(config["width"]), values["lrn"], int(config["stride"])
+        )
         tensors, _ = weights.load(run.weights_path)
         weights.into(self.model, tensors, str(run.weights_path))
         self.model.to(machine.device).to(memory_format=torch.channels_last).eval()

@@ -44,6 +44,7 @@ class Trained:
     net: str
     scale: str
     crop: int  # real pixels
+    stride: int  # real pixels between two positions of the score map
     width: float
     classes: int
     lrn: str  # a name of `paper.LRN_DEFINITIONS`, of A-LRN alone
@@ -84,6 +85,7 @@ class Trained:
             "net": self.net,
             "scale": self.scale,
             "crop": self.crop,
+            "stride": self.stride,
             "width": self.width,
             "classes": self.classes,
             "mean_rgb": list(self.mean_rgb),
@@ -99,7 +101,7 @@ class Trained:
 
     def model(self) -> VGG:
         """Our net with these weights, for inference."""
-        model = VGG(self.net, self.classes, self.crop, self.width, self.lrn)
+        model = VGG(self.net, self.classes, self.crop, self.width, self.lrn, self.stride)
         weights.into(model, self.tensors, self.run)
         return model.eval()
 
@@ -113,11 +115,11 @@ def load(run: RunFolder) -> Trained:
     run.require_finished()
     config = run.config()
     recipe = recorded(config)
-    net, crop = paper.check_net(str(config["net"])), int(config["crop"])
+    net, crop, stride = paper.check_net(str(config["net"])), int(config["crop"]), int(config["stride"])
     classes, width = int(config["classes"]), float(config["width"])
     tensors, _ = weights.load(run.weights_path)
     with torch.device("meta"):
-        own = VGG(net, classes, crop, width, recipe["lrn"])
+        own = VGG(net, classes, crop, width, recipe["lrn"], stride)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != {name: tuple(tensor.shape) for name, tensor in own.named_parameters()}:
         raise InputError(
@@ -128,6 +130,7 @@ def load(run: RunFolder) -> Trained:
         net=net,
         scale=str(config["scale"]),
         crop=crop,
+        stride=stride,
         width=width,
         classes=classes,
         lrn=recipe["lrn"],
@@ -144,13 +147,15 @@ def require_peer(trained: Trained, peer: str) -> None:
     """Refuses what torchvision's and timm's VGG cannot hold.
 
     Raises:
-        InputError: C, A-LRN or B-5x5, another width than 1, a crop whose last map is not 7 x 7.
+        InputError: C, A-LRN or B-5x5, another width than 1, less than five poolings, a last map that is not 7 x 7.
     """
     reason = None
     if trained.net not in TWINS:
         reason = f"it has A, B, D and E only, not {trained.net}"
     elif trained.width != 1:
         reason = f"its nets have width 1, {trained.run} has {trained.width:g}"
+    elif trained.stride != paper.STRIDE:
+        reason = f"its nets have five poolings, {trained.run} has {sum(paper.poolings(trained.stride))}"
     elif trained.crop // paper.STRIDE != MAP_SIDE:
         reason = f"its first FC layer sees a crop of 224 pixels, {trained.run} has {trained.crop}"
     if reason:

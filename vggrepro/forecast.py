@@ -76,7 +76,7 @@ def image_flops(run: RunFolder, split: Split, sample: Sequence[int], protocol: P
     """FLOPs an image, over a sample's sizes; crops count the whole net each, dense its maps' real sizes."""
     config = run.config()
     net, crop = str(config["net"]), int(config["crop"])
-    size = int(config["classes"]), crop, float(config["width"])
+    size = int(config["classes"]), crop, float(config["width"]), int(config["stride"])
     passes = image_passes(run, split, sample, protocol, method, q)
     if method != "dense":
         return cost.FLOPS * passes * cost.crop_macs(net, *size)

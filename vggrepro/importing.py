@@ -129,6 +129,7 @@ def _config(foreign: Foreign, run: Run, resample: str | None, origin: Path | str
         "scale": str(run.scale),
         "fc_only": run.fc_only,
         "crop": foreign.crop,
+        "stride": foreign.stride,
         "width": foreign.width,
         "classes": foreign.classes,
         **({"class_names": list(names), "class_words": list(synsets.words(names))} if names else {}),

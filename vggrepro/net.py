@@ -25,8 +25,10 @@ class VGG(nn.Module):
     Args:
         net: A, A-LRN, B, B-5x5, C, D or E.
         classes: K, the size of the last layer.
-        crop: side of a training crop in real pixels; fc6 sees floor(crop / 32) squared positions.
+        crop: side of a training crop in real pixels; fc6 sees floor(crop / stride) squared positions.
         width: multiplies conv. channels and FC units; 1 is the paper.
+        stride: pixels between two positions of the score map; 32 is the paper, 16 and 8 leave out the first one or two
+            poolings (`paper.poolings`).
         lrn: A-LRN's normalisation, a name of `paper.LRN_DEFINITIONS`.
     """
 
@@ -35,16 +37,21 @@ class VGG(nn.Module):
     fc8: nn.Linear
 
     def __init__(
-        self, net: str, classes: int, crop: int = paper.CROP, width: float = 1.0, lrn: str = "krizhevsky"
+        self,
+        net: str,
+        classes: int,
+        crop: int = paper.CROP,
+        width: float = 1.0,
+        lrn: str = "krizhevsky",
+        stride: int = paper.STRIDE,
     ) -> None:
         super().__init__()
-        if crop < paper.STRIDE:
-            raise InputError(f"crop {crop}: five poolings need a crop of at least {paper.STRIDE} pixels")
+        paper.check_geometry(crop, stride)
         if lrn not in paper.LRN_DEFINITIONS:
             raise InputError(f"unknown LRN '{lrn}'; choose one of {', '.join(paper.LRN_DEFINITIONS)}")
         self.blocks, self.lrn = paper.blocks(net), lrn
-        self.map_side = crop // paper.STRIDE
-        shapes = paper.shapes(net, classes, crop, width)
+        self.poolings, self.map_side = paper.poolings(stride), crop // stride
+        shapes = paper.shapes(net, classes, crop, width, stride)
         for name, shape in shapes.items():
             if not name.endswith(".weight"):
                 continue
@@ -57,16 +64,16 @@ class VGG(nn.Module):
             self.add_module(name.removesuffix(".weight"), layer)
 
     def features(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
-        """Conv. layers with ReLU, LRN where Table 1 has it, five 2x2 max-poolings that round down, or up as Caffe's.
+        """Conv. layers with ReLU, LRN where Table 1 has it, 2x2 max-poolings that round down, or up as Caffe's.
 
-        (N, 3, H, W) -> (N, C, floor(H/32), floor(W/32)).
+        (N, 3, H, W) -> (N, C, floor(H/stride), floor(W/stride)).
         """
         x = images
-        for block in self.blocks:
+        for block, pooled in zip(self.blocks, self.poolings, strict=True):
             for place, layer in enumerate(block, 1):
                 conv = self.get_submodule(layer.name) if isinstance(layer, paper.Conv) else None
                 x = conv(x) if conv else local_response_norm(x, self.lrn)
-                if place == len(block):
+                if pooled and place == len(block):
                     x = F.max_pool2d(
                         x, 2, ceil_mode=ceil_pool
                     )  # before ReLU, which has a quarter of the work there: the same to the bit
@@ -101,7 +108,7 @@ class VGG(nn.Module):
 
         Args:
             images: net input.
-            ceil_pool: poolings round up, as Caffe's do; maps differ where a side is no multiple of 32.
+            ceil_pool: poolings round up, as Caffe's do; maps differ where a side is no multiple of the stride.
 
         Raises:
             InputError: the image is too small to leave a map for fc6.
@@ -112,7 +119,7 @@ class VGG(nn.Module):
     def score_map(self, images: Tensor) -> Tensor:
         """The class scores at each position of the FC layers, whose mean is `dense_scores`.
 
-        (N, 3, H, W) -> (N, K, rows, columns): positions are 32 pixels apart, each sees a crop's worth.
+        (N, 3, H, W) -> (N, K, rows, columns): positions are a stride apart, each sees a crop's worth.
         """
         hidden, shape = self._hidden(images)
         return self._scores(hidden).transpose(1, 2).reshape(len(images), -1, *shape)

@@ -19,6 +19,7 @@ FC_WIDTH = 4096  # Sect. 2.1
 INITIALISERS = ("random", "glorot", "he", "delta")
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
+STRIDES = (32, 16, 8)  # ours: with crop 112 or 56, the first one or two poolings are left out; fc6 still sees 7 x 7
 GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
 GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
 
@@ -92,10 +93,30 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def shapes(net: str, classes: int, crop: int = CROP, width: float = 1.0) -> dict[str, tuple[int, ...]]:
+def check_geometry(crop: int, stride: int) -> None:
+    """Refuses a stride that no net has, and a crop that leaves fc6 no position.
+
+    Raises:
+        InputError: so it is.
+    """
+    if stride not in STRIDES:
+        raise InputError(f"stride = {stride}; choose {', '.join(map(str, STRIDES))}")
+    if crop < stride:
+        raise InputError(f"crop = {crop}; the poolings need at least {stride} pixels")
+
+
+def poolings(stride: int = STRIDE) -> tuple[bool, ...]:
+    """Whether each of the five blocks ends in a max-pooling: all (stride 32), all but the first (16) or two (8)."""
+    count = stride.bit_length() - 1
+    return tuple(block >= 5 - count for block in range(5))
+
+
+def shapes(
+    net: str, classes: int, crop: int = CROP, width: float = 1.0, stride: int = STRIDE
+) -> dict[str, tuple[int, ...]]:
     """Shapes of all weights by name (`conv1_1.weight` … `fc8.bias`), in the order of the layers.
 
-    Convolutions are (out, in, k, k); fc6 is (FC, channels * m * m) with m = floor(crop / 32).
+    Convolutions are (out, in, k, k); fc6 is (FC, channels * m * m) with m = floor(crop / stride).
     """
     result: dict[str, tuple[int, ...]] = {}
     incoming = 3
@@ -107,7 +128,7 @@ def shapes(net: str, classes: int, crop: int = CROP, width: float = 1.0) -> dict
                 result[f"{layer.name}.bias"] = (out,)
                 incoming = out
     fc = scaled(FC_WIDTH, width)
-    incoming *= (crop // STRIDE) ** 2
+    incoming *= (crop // stride) ** 2
     for name, out in (("fc6", fc), ("fc7", fc), ("fc8", classes)):
         result[f"{name}.weight"] = (out, incoming)
         result[f"{name}.bias"] = (out,)
@@ -115,10 +136,10 @@ def shapes(net: str, classes: int, crop: int = CROP, width: float = 1.0) -> dict
     return result
 
 
-def parameter_count(net: str, classes: int = 1000, crop: int = CROP, width: float = 1.0) -> int:
+def parameter_count(net: str, classes: int = 1000, crop: int = CROP, width: float = 1.0, stride: int = STRIDE) -> int:
     """Number of weights and biases (Table 2)."""
     total = 0
-    for shape in shapes(net, classes, crop, width).values():
+    for shape in shapes(net, classes, crop, width, stride).values():
         product = 1
         for side in shape:
             product *= side

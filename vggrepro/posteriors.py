@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from vggrepro.errors import InputError
 from vggrepro.files import atomic
+from vggrepro.paper import STRIDE
 from vggrepro.recipe import recorded
 
 METADATA_KEY = b"vggrepro"
@@ -100,9 +101,13 @@ def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = 
 
 
 def input_of(config: dict[str, Any]) -> str:
-    """What of a run's config.json, beyond its weights, its posteriors depend on: mean, input scale, A-LRN's formula."""
+    """What of a run's config.json, beyond its weights, its posteriors depend on.
+
+    These are mean and input scale, A-LRN's formula, and a stride that is not the paper's.
+    """
     lrn = [recorded(config)["lrn"]] if config["net"] == "A-LRN" else []
-    return json.dumps([config["mean_rgb"], config["input_scale"], *lrn])
+    stride = [config["stride"]] if config["stride"] != STRIDE else []
+    return json.dumps([config["mean_rgb"], config["input_scale"], *lrn, *stride])
 
 
 def _schema(classes: int, origin: Origin) -> pa.Schema:

@@ -18,7 +18,7 @@ from vggrepro.evaluator import Evaluator
 from vggrepro.files import atomic
 from vggrepro.images import BadImage, decode, ordered
 from vggrepro.net import to_input
-from vggrepro.paper import STRIDE, Scale, real_pixels
+from vggrepro.paper import Scale, real_pixels
 from vggrepro.posteriors import TOP_K
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine
@@ -112,7 +112,7 @@ def class_map(run: RunFolder, image: Image.Image, label: int, q: int, machine: M
     return scores[label].cpu().numpy()
 
 
-def extent(shape: tuple[int, ...], crop: int, unit: float) -> tuple[float, float, float, float]:
+def extent(shape: tuple[int, ...], crop: int, stride: int, unit: float) -> tuple[float, float, float, float]:
     """Where a score map of `shape` lies on the image: left, right, bottom and top edge, in original pixels.
 
     A position stands at the centre of the cells that fc6 sees, with half a stride around it.
@@ -120,11 +120,12 @@ def extent(shape: tuple[int, ...], crop: int, unit: float) -> tuple[float, float
     Args:
         shape: rows, columns.
         crop: side of the net's training crop, in real pixels.
+        stride: real pixels between two positions.
         unit: original pixels for one at Q.
     """
     rows, columns = shape
-    first = (crop // STRIDE - 1) * STRIDE / 2 * unit
-    return first, first + columns * STRIDE * unit, first + rows * STRIDE * unit, first
+    first = (crop // stride - 1) * stride / 2 * unit
+    return first, first + columns * stride * unit, first + rows * stride * unit, first
 
 
 def heatmap(run: RunFolder, path: Path, best: str, protocol: Protocol, machine: Machine, to: Path) -> None:
@@ -153,8 +154,9 @@ def heatmap(run: RunFolder, path: Path, best: str, protocol: Protocol, machine: 
     import matplotlib
     from matplotlib.figure import Figure
 
-    crop = int(run.config()["crop"])
-    place = extent(scores.shape, crop, min(image.size) / real_pixels(q, crop))
+    config = run.config()
+    crop = int(config["crop"])
+    place = extent(scores.shape, crop, int(config["stride"]), min(image.size) / real_pixels(q, crop))
     width, height = image.size
     with matplotlib.rc_context({"font.size": 9}):
         inches = min(max(7 * height / width * 0.9 + 0.6, 1.5), LONGEST_FIGURE)

@@ -22,7 +22,7 @@ import pyarrow as pa
 from PIL import Image
 
 from vggrepro import recipe
-from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, Split, load, read_shard
+from vggrepro.dataset import DATASET_JSON, DATASET_VERSION, SCHEMA, Dataset, Split, load, read_shard
 from vggrepro.errors import InputError
 from vggrepro.files import Hashed, atomic, lock, read_json, write_json
 from vggrepro.images import BadImage, decode_kind, ordered
@@ -152,7 +152,7 @@ def _already(folder: Path, plan: dict[str, Any]) -> Dataset | None:
         return None
     dataset = load(folder)
     values = read_json(folder / DATASET_JSON)
-    was = values.get("plan", {})
+    was = values.get("plan", {}) | {"preset": dataset.preset}
     if was == plan:
         if values.get("bad"):
             say(f"prepare: {len(values['bad'])} unreadable images were left out (listed in {folder / DATASET_JSON})")
@@ -332,6 +332,7 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
         kinds[name.split("-")[0]].update(record["kinds"])
     about: dict[str, Any] = {
         "name": source.name,
+        "version": DATASET_VERSION,
         "preset": state["plan"]["preset"],
         "classes": list(source.classes),
         "counts": counts,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vggrepro.errors import InputError
-from vggrepro.paper import INITIALISERS, LRN_DEFINITIONS, STRIDE
+from vggrepro.paper import INITIALISERS, LRN_DEFINITIONS, STRIDE, check_geometry
 
-PRESETS = ("paper", "quarter", "demo")
+PRESETS = ("paper", "half", "quarter", "coarse", "demo")
 CHOICES = {  # values that are words; docs/recipe.md explains each
     "initialisation": INITIALISERS,
     "lrn": tuple(LRN_DEFINITIONS),
@@ -24,7 +24,8 @@ CHOICES = {  # values that are words; docs/recipe.md explains each
     "colour_scale": ("eigenvalue", "deviation"),
     "schedule": ("plateau", "fixed"),
 }
-FORMER = {  # what was meant by recipes recorded before a value had its name
+FORMER = {  # defaults for recipes saved before these values existed
+    "stride": STRIDE,
     "resample": "bilinear",
     "lrn": "krizhevsky",
     "momentum_form": "torch",
@@ -41,6 +42,9 @@ class Recipe:
 
     preset: str
     crop: int  # real pixels; 224 is the paper
+    stride: (
+        int  # real pixels between positions of the score map; 32 is the paper, 16 and 8 are exact at crop 112 and 56
+    )
     width: float  # multiplies channels and FC units; 1 is the paper
     lrn: str  # krizhevsky: k = 2, alpha = 1e-4, summed; caffe: k = 1, alpha divided by n
     resample: str  # bilinear or bicubic
@@ -81,8 +85,7 @@ class Recipe:
             if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
                 bound = "above 0" if name in positive else "0 or more"
                 raise InputError(f"recipe: {name} = {value} must be a number {bound}")
-        if self.crop < STRIDE:
-            raise InputError(f"recipe: crop = {self.crop}; five poolings need at least {STRIDE} pixels")
+        check_geometry(self.crop, self.stride)
         if self.dropout >= 1:
             raise InputError(f"recipe: dropout = {self.dropout} must be below 1")
         if self.momentum >= 1:

@@ -91,13 +91,13 @@ def reductions(tables: Sequence[Table], dataset: Dataset) -> list[str]:
     for name, size in sorted(sizes.items()):
         if size != ILSVRC[name]:
             result.append(f"{size:,} {words[name]} (the paper: {ILSVRC[name]:,})")
-    for crop, width in dict.fromkeys((table.crop, table.width) for table in tables):
+    for crop, width, stride in dict.fromkeys((table.crop, table.width, table.stride) for table in tables):
         if crop != paper.CROP:
             pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
-            if crop % paper.STRIDE:
-                pixels += (
-                    f"; {crop} is no multiple of {paper.STRIDE}, so dense evaluation meets positions that no crop had"
-                )
+            if stride != paper.STRIDE:
+                pixels += f"; {sum(paper.poolings(stride))} max-poolings, stride {stride}"
+            if crop % stride:
+                pixels += f"; {crop} is no multiple of {stride}, so dense evaluation meets positions that no crop had"
             result.append(f"crop {crop} (the paper: {paper.CROP}; {pixels})")
         if width != 1:
             result.append(f"width {width:g} (the paper: 1)")

@@ -102,7 +102,7 @@ class RunFolder:
             raise InputError(
                 f"{self.config_path}: {name} is no number; restore the file or remove its folder"
             ) from None
-        return config
+        return _renamed_preset(config)
 
     def weights_hash(self) -> str:
         return sha256(self.weights_path)
@@ -122,6 +122,18 @@ class RunFolder:
             return [json.loads(line) for line in lines]
         except ValueError as error:
             raise InputError(f"{self.metrics_path}: damaged ({error}); restore it, or remove its bad lines") from None
+
+
+def _renamed_preset(config: dict[str, Any]) -> dict[str, Any]:
+    """A config from before the net had a stride: it is the paper's 32, and the preset `quarter` is now `coarse`."""
+    if "stride" in config:
+        return config
+    renamed = {
+        part: {**config[part], "preset": "coarse"}
+        for part in ("recipe", "dataset")
+        if isinstance(config.get(part), dict) and config[part].get("preset") == "quarter"
+    }
+    return {**config, **renamed, "stride": paper.STRIDE}
 
 
 def folder(runs: Path, name: str) -> RunFolder:

@@ -72,7 +72,7 @@ class Shelf:
     _ranks: dict[frozenset[Path], np.ndarray] = field(default_factory=dict)
     _bad: dict[Path, InputError] = field(default_factory=dict)
     _images: Images | None = None
-    _geometry: tuple[int, float] | None = None
+    _geometry: tuple[int, float, int] | None = None
 
     def finished(self, run: Run) -> bool:
         return RunFolder(self.runs / run.name).finished
@@ -209,16 +209,16 @@ class Shelf:
         words += [f"{command}{options}" for command in evaluating_commands(views)]
         return ", then ".join(f"`vggrepro {word}`" for word in words)
 
-    def geometry(self) -> tuple[int, float]:
-        """(crop, width) of most runs on this data set; of its preset if there are none."""
+    def geometry(self) -> tuple[int, float, int]:
+        """(crop, width, stride) of most runs on this data set; of its preset if there are none."""
         if self._geometry is None:
             facts = [self.facts(run) for run in paper.all_runs() if (self.runs / run.name).is_dir()]
             configs = [fact.config for fact in facts if fact.config]
             preset = recipe.load(self.dataset.preset)
             mine = self.dataset.fingerprint
             configs = [c for c in configs if c.get("dataset", {}).get("fingerprint", mine) == mine]
-            shapes = [(int(config["crop"]), float(config["width"])) for config in configs]
-            self._geometry = Counter(shapes or [(preset.crop, preset.width)]).most_common(1)[0][0]
+            shapes = [(int(config["crop"]), float(config["width"]), int(config["stride"])) for config in configs]
+            self._geometry = Counter(shapes or [(preset.crop, preset.width, preset.stride)]).most_common(1)[0][0]
         return self._geometry
 
 
@@ -337,9 +337,10 @@ def _run_conditions(shelf: Shelf, run: Run) -> list[str]:
         why = "its config.json is damaged" if facts.damaged else "it has no config.json"
         return [*result, f"How {run.name} was trained is not known: {why}."]
     config = facts.config
-    crop, width = shelf.geometry()
-    if (int(config["crop"]), float(config["width"])) != (crop, width):
-        result.append(f"Crop {config['crop']}, width {config['width']:g} (most runs: {crop}, {width:g}).")
+    crop, width, stride = shelf.geometry()
+    if (int(config["crop"]), float(config["width"]), int(config["stride"])) != (crop, width, stride):
+        own = f"Crop {config['crop']}, width {config['width']:g}, stride {config['stride']}"
+        result.append(f"{own} (most runs: {crop}, {width:g}, {stride}).")
     if origin := config.get("origin"):
         return [*result, f"{run.name}: {origin}."]  # what follows describes our own training
     preset = config.get("recipe", {}).get("preset", shelf.dataset.preset)
@@ -366,7 +367,7 @@ def _recipe_conditions(run: Run, config: dict[str, Any]) -> list[str]:
     if used.get("preset") not in recipe.PRESETS:
         return []
     preset = recipe.load(used["preset"]).as_dict()
-    shown = ("crop", "width", "epochs", "deeper_epochs", "rescale_epochs")
+    shown = ("crop", "stride", "width", "epochs", "deeper_epochs", "rescale_epochs")
     other = [
         f"{name} {used[name]}" for name in preset if name not in shown and used.get(name, preset[name]) != preset[name]
     ]

@@ -65,7 +65,7 @@ class Table:
     """A reproduced table.
 
     `labels` and `measures` name columns of `frame` (a measure `X` has `X_paper` and `X_difference` beside
-    it); `notes[0]` is footnote "a"; `remarks` hold for all rows; `crop` and `width` are those of most runs.
+    it); `notes[0]` is footnote "a"; `remarks` hold for all rows; `crop`, `width` and `stride` are those of most runs.
     """
 
     number: int
@@ -77,6 +77,7 @@ class Table:
     remarks: tuple[str, ...]
     crop: int
     width: float
+    stride: int
 
 
 @dataclass(slots=True)
@@ -219,10 +220,11 @@ def _provenance(shelf: Shelf, files: Sequence[File]) -> dict[str, Any]:
 
 def setting(shelf: Shelf) -> str:
     """What the errors of a table were measured on: the caption's last sentence."""
-    crop, width = shelf.geometry()
+    crop, width, stride = shelf.geometry()
     count, classes = shelf.dataset.counts[SPLIT], len(shelf.dataset.classes)
     data = f"{count:,} validation images of {shelf.dataset.name} ({classes:,} classes)"
-    return f"Errors in % of the {data}; crop {crop}, width {width:g}."
+    strides = f", stride {stride}" if stride != paper.STRIDE else ""
+    return f"Errors in % of the {data}; crop {crop}{strides}, width {width:g}."
 
 
 def table1(shelf: Shelf) -> Table:
@@ -239,12 +241,14 @@ def table1(shelf: Shelf) -> Table:
         head = [f"{weighted} weight layers", f"input {paper.CROP} × {paper.CROP} RGB"]
         tail = [f"FC-{paper.FC_WIDTH}", f"FC-{paper.FC_WIDTH}", "FC-1000", "soft-max"]
         cells[net] = head + cells[net] + tail
-    crop, width = shelf.geometry()
+    crop, width, stride = shelf.geometry()
     classes = len(shelf.dataset.classes)
     remarks: tuple[str, ...] = ()
     if (crop, width, classes) != (paper.CROP, 1.0, 1000):
-        remarks = (f"Here: input {crop} × {crop}, all widths times {width:g}, last layer FC-{classes}.",)
-    return Table(1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, crop, width)
+        missing = 5 - sum(paper.poolings(stride))
+        fewer = f", no max-pooling after the first {missing} blocks" if missing else ""
+        remarks = (f"Here: input {crop} × {crop}{fewer}, all widths times {width:g}, last layer FC-{classes}.",)
+    return Table(1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, crop, width, stride)
 
 
 def table2(shelf: Shelf) -> Table:
@@ -254,7 +258,7 @@ def table2(shelf: Shelf) -> Table:
     `_difference`; `parameters`, the same count exactly; `parameters_here`, with this data set's classes, crop
     and width.
     """
-    crop, width = shelf.geometry()
+    crop, width, stride = shelf.geometry()
     classes = len(shelf.dataset.classes)
     records = []
     for line in paper.published(2):
@@ -262,13 +266,13 @@ def table2(shelf: Shelf) -> Table:
         record: dict[str, Any] = {"net": line["net"]}
         record |= _beside("parameters_millions", count / 1e6, float(line["parameters_millions"]))
         record["parameters"] = count
-        record["parameters_here"] = paper.parameter_count(line["net"], classes, crop, width)
+        record["parameters_here"] = paper.parameter_count(line["net"], classes, crop, width, stride)
         records.append(record | {"note": ""})
     remarks: tuple[str, ...] = ()
     if (crop, width, classes) != (paper.CROP, 1.0, 1000):
         remarks = (f"Here: our nets, with {classes} classes, crop {crop}, width {width:g}.",)
     frame = pd.DataFrame.from_records(records)
-    return Table(2, CAPTIONS[2], frame, ("net",), ("parameters_millions",), (), remarks, crop, width)
+    return Table(2, CAPTIONS[2], frame, ("net",), ("parameters_millions",), (), remarks, crop, width, stride)
 
 
 def views_of(number: int) -> list[tuple[View, ...]]:

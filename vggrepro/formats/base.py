@@ -87,12 +87,13 @@ class Foreign:
     notes: tuple[str, ...] = ()  # for the user, a sentence each
     hashes: dict[str, str] = field(default_factory=dict)  # sha256, md5 of the file, where there is one
     crop: int = paper.CROP  # `geometry` finds crop and width
+    stride: int = paper.STRIDE
     width: float = 1.0
     lrn: str = "krizhevsky"  # A-LRN's, of `paper.LRN_DEFINITIONS`
     resample: str = "bilinear"  # with which evaluate rescales images for it
 
     def __post_init__(self) -> None:
-        check(self.net, self.tensors, self.classes, self.crop, self.width, self.place)
+        check(self.net, self.tensors, self.classes, self.crop, self.width, self.place, self.stride)
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise InputError(
                 f"{self.place}: {len(self.class_names)} classes are named, but fc8 has {self.classes}; restore what "
@@ -131,6 +132,7 @@ def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
             "mean_rgb": mean,
             "input_scale": factor,
             "crop": int(about["crop"]),  # 224 to 255 leave tensors of the same shapes
+            "stride": int(about.get("stride", paper.STRIDE)),
             "origin": str(about.get("origin") or f"trained elsewhere: vggrepro's run {about['run']}"),
             "scale": str(paper.Scale.parse(str(about["scale"]))),
             "resample": str(about.get("resample", "bilinear")),
@@ -148,14 +150,20 @@ def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def check(
-    net: str, tensors: Mapping[str, Tensor], classes: int, crop: int = paper.CROP, width: float = 1.0, place: str = ""
+    net: str,
+    tensors: Mapping[str, Tensor],
+    classes: int,
+    crop: int = paper.CROP,
+    width: float = 1.0,
+    place: str = "",
+    stride: int = paper.STRIDE,
 ) -> None:
     """Refuses weights that are not exactly a net's: names, float32, shapes and finite values.
 
     Raises:
         InputError: the first difference, in one line.
     """
-    expected = paper.shapes(net, classes, crop, width)
+    expected = paper.shapes(net, classes, crop, width, stride)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     check_names(net, shapes, place)
     check_shapes(net, shapes, expected, place)

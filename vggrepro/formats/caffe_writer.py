@@ -79,8 +79,8 @@ def _last(block: list[paper.Conv | str]) -> paper.Conv:
 def prototxt(trained: Trained) -> str:
     """The net for Caffe's loaders, with the preprocessing as a comment; poolings round down as in training.
 
-    Caffe's poolings round up by default. Where the crop is a multiple of 32 nothing is rounded, and the default is
-    left, which older Caffes know.
+    Caffe's poolings round up by default. Where the crop is a multiple of the stride nothing is rounded, and the default
+    is left, which older Caffes know.
     """
     side = trained.crop
     mean = ", ".join(repr(value) for value in reversed(trained.mean_rgb))
@@ -91,9 +91,9 @@ def prototxt(trained: Trained) -> str:
         f"# scale: {trained.input_scale!r}",
         _layer("data", "Input", [], "data", f"input_param {{ shape {{ dim: 1 dim: 3 dim: {side} dim: {side} }} }}"),
     ]
-    floor = "" if side % paper.STRIDE == 0 else " round_mode: FLOOR"
+    floor = "" if side % trained.stride == 0 else " round_mode: FLOOR"
     bottom = "data"
-    for block in paper.blocks(trained.net):
+    for block, pooled in zip(paper.blocks(trained.net), paper.poolings(trained.stride), strict=True):
         for layer in block:
             if isinstance(layer, paper.Conv):
                 channels = len(trained.tensors[f"{layer.name}.bias"])
@@ -104,6 +104,8 @@ def prototxt(trained: Trained) -> str:
             else:
                 lines.append(_layer("norm1", "LRN", [bottom], "norm1", _lrn_text(trained.lrn)))
                 bottom = "norm1"
+        if not pooled:
+            continue
         pool = f"pool{_last(block).name[4]}"
         lines.append(
             _layer(pool, "Pooling", [bottom], pool, f"pooling_param {{ pool: MAX kernel_size: 2 stride: 2{floor} }}")

@@ -95,6 +95,7 @@ def graph(trained: Trained, dense: bool) -> Any:
     add("Cast", output="pixels", to=kind.FLOAT)
     add("Sub", "mean_rgb", output="centred")
     add("Mul", "input_scale", output="input")
+    poolings = paper.poolings(trained.stride)
     for number, block in enumerate(paper.blocks(trained.net), 1):
         for layer in block:
             if isinstance(layer, paper.Conv):
@@ -107,10 +108,11 @@ def graph(trained: Trained, dense: bool) -> Any:
                 values = paper.LRN_DEFINITIONS[trained.lrn]
                 alpha, size = values["alpha"] * values["n"], int(values["n"])
                 add("LRN", output="norm1", alpha=alpha, beta=values["beta"], bias=values["k"], size=size)
-        add("MaxPool", output=f"pool{number}", kernel_shape=[2, 2], strides=[2, 2])
+        if poolings[number - 1]:
+            add("MaxPool", output=f"pool{number}", kernel_shape=[2, 2], strides=[2, 2])
     tensors = {name: tensor.numpy() for name, tensor in trained.tensors.items()}
     if dense:
-        side = trained.crop // paper.STRIDE
+        side = trained.crop // trained.stride
         tensors["fc6.weight"] = tensors["fc6.weight"].reshape(len(tensors["fc6.weight"]), -1, side, side)
         tensors["fc7.weight"] = tensors["fc7.weight"][:, :, None, None]
     else:
