@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_chain import request
-from test_train import CPU
+from nets import CPU
+from trained import request
 
 from vggrepro import dryrun, hardware, recipe
 from vggrepro.chain import Link, Request, plan_chain, train_chain
