@@ -12,7 +12,7 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 
 def rescaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
-    """(width, height) after isotropic rescaling of the shorter side to `shorter`; the longer is rounded down."""
+    """(width, height) after rescaling so that the shorter side is `shorter`; the longer side is rounded down."""
     if width <= height:
         return shorter, max(shorter, shorter * height // width)
     return max(shorter, shorter * width // height), shorter
@@ -20,22 +20,22 @@ def rescaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A square crop of a rescaled image, in real pixels; the whole rescaled image is never made."""
+    """A square crop of a rescaled image, in real pixels; only the crop is resampled, never the whole image."""
 
-    ratio: tuple[float, float]  # original pixels for one rescaled pixel, across and down
+    ratio: tuple[float, float]  # original pixels per rescaled pixel, horizontally and vertically
     left: int
     top: int
     side: int
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom edge on the original image."""
+        """Left, top, right and bottom edge in the original image."""
         (x, y), right, bottom = self.ratio, self.left + self.side, self.top + self.side
         return self.left * x, self.top * y, right * x, bottom * y
 
 
 def centre_window(width: int, height: int, shorter: int, crop: int) -> Window:
-    """The central crop of an image rescaled to `shorter` real pixels, as torchvision's CenterCrop."""
+    """The central crop of an image whose shorter side is rescaled to `shorter` pixels, as torchvision's CenterCrop."""
     new_width, new_height = rescaled_size(width, height, shorter)
     left, top = round((new_width - crop) / 2), round((new_height - crop) / 2)
     return Window((width / new_width, height / new_height), left, top, crop)
@@ -44,7 +44,7 @@ def centre_window(width: int, height: int, shorter: int, crop: int) -> Window:
 def cut(image: Image.Image, window: Window, resample: str = "bilinear") -> np.ndarray:
     """The window's pixels, antialiased: uint8 (side, side, 3).
 
-    Only the window is resampled; its pixels are those of rescaling all of the image, up to rounding (2 of 255).
+    They equal those of rescaling the whole image and cropping it, up to rounding (2 of 255).
     """
     return np.asarray(image.resize((window.side, window.side), RESAMPLING[resample], box=window.box))
 
