@@ -1,4 +1,4 @@
-"""Which runs to train in which order, what each starts from, and the folder each leaves (Sect. 3.1)."""
+"""Trains a run and the runs that it starts from, in order, each in a folder of its own (Sect. 3.1)."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Link:
     start: str | None  # overrides what it starts from
     config: RunConfig
     to_train: bool
-    same_net: bool  # it continues a run of its own net, of which it takes all layers
+    same_net: bool  # it continues a run of the same net and takes all of its layers
 
 
 def plan_chain(target: Run, request: Request, start: str | None = None) -> list[Link]:
     """`target` and what it starts from, in the order of training, each checked against its folder; only reads.
 
-    Nothing is trained beyond the last finished run; what is finished there is still listed.
+    Runs before the last finished one are not trained; those of them that are finished are still listed.
 
     Args:
         target: the run wanted.
@@ -121,7 +121,7 @@ def _length(folder: RunFolder) -> str:
 
 
 def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
-    """Trains one run, from its checkpoint if it has one; `anew` drops what another configuration left."""
+    """Trains one run, from its checkpoint if it has one; `anew` removes the results of another configuration."""
     folder = RunFolder(request.runs / run.name)
     with processes.first_process(lock(folder.path, f"vggrepro train {run.name}")):
         parent = _parent(run, request, start)
@@ -151,7 +151,7 @@ def _fit(training: Training, request: Request, config: RunConfig, folder: RunFol
         say(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
     else:
         say(f"{name}: {_start_weights(training, config, parent, request)}")
-        training.save()  # so that a kill at any later moment resumes and does not begin anew
+        training.save()  # from here on, an interrupted training resumes instead of starting over
     try:
         training.run()
     except Stopped:
@@ -267,7 +267,8 @@ def _check(folder: RunFolder, config: RunConfig, request: Request, is_target: bo
     A finished run that is only started from may have been trained with other options, on the same data.
 
     Raises:
-        InputError: the first value that differs is named; imported weights, which no training here goes on from.
+        InputError: the first value that differs is named; or the folder holds imported weights, which no training
+            continues.
     """
     if not folder.config_path.is_file() or (is_target and request.retrain):
         return
@@ -303,7 +304,7 @@ def _start_weights(training: Training, config: RunConfig, parent: RunFolder | No
 
 
 def _remove_results(folder: RunFolder) -> None:
-    """Before a run is trained again: its old end goes first, so that a kill cannot leave a mixture."""
+    """Before a run is trained again: its old weights go first, so that an interruption cannot leave old and new."""
     for path in (folder.weights_path, folder.metrics_path):
         path.unlink(missing_ok=True)
     folder.remove_progress()

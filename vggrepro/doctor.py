@@ -30,7 +30,7 @@ def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float =
     Args:
         data: the data set's folder.
         runs: the folder of run folders.
-        names: runs to check whatever it takes; none: all of them, as far as `seconds` go.
+        names: runs to check, however long it takes; none: all of them, as far as `seconds` allow.
         seconds: time for the weights of runs.
     """
     checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [

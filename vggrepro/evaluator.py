@@ -108,9 +108,9 @@ class Evaluator:
 
 
 class Gathering:
-    """Posteriors of one method at one Q in the making: images wait, by size, until they fill a forward pass.
+    """Collects images for one method at one Q: images of a size wait until they fill a forward pass.
 
-    Which images share a pass hangs on their order alone, so the same images give the same bits.
+    Which images share a pass depends on their order alone, so the same images give the same bits.
     """
 
     def __init__(self, evaluator: Evaluator, method: str, flip: bool, grid: int) -> None:

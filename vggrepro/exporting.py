@@ -1,7 +1,7 @@
-"""The export stage: a finished run's net in a file that other tools load, with its preprocessing stated.
+"""The export stage: writes a finished run's net for other tools, and says how its input is preprocessed.
 
-A format stores the weights as they are, bit by bit; nothing is folded into them. What the net expects of its input goes
-into the file's own metadata where it has some, else into a side-car `<file>.json`.
+The weights are stored unchanged, bit by bit. The preprocessing goes into the file's metadata where the format has some,
+else into `<file>.json` beside it.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _refuse_existing(files: list[Path], path: Path, *, folder: bool, force: bool
 
 
 def _described(path: Path, trained: Trained, write: Callable[[], None]) -> None:
-    """Writes a file and `<file>.json` beside it, which names the file's hash: a kill in between cannot pair others."""
+    """Writes a file, and `<file>.json` beside it with the file's hash: an interruption cannot leave a wrong pair."""
     about = trained.about()
     write_json(_beside(path, ".json"), about | {"sha256": ""})
     write()

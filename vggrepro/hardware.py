@@ -63,7 +63,7 @@ def device(text: str = "auto") -> torch.device:
 def keep_memory() -> bool:
     """Keeps memory that a step frees for the next one, where the C library can; with huge pages, up to half of a step.
 
-    Otherwise glibc returns each large tensor to the system, which zeroes its pages anew when they are next touched.
+    Otherwise glibc returns each large tensor to the system, which zeroes its pages again when they are next touched.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

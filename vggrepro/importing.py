@@ -1,4 +1,4 @@
-"""Weights trained elsewhere become a finished run, which evaluate, fuse, report and predict treat like any other."""
+"""Makes a finished run of weights that were trained elsewhere; all later commands treat it like any other run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def import_weights(
 ) -> RunFolder:
     """Reads weights of any known format and writes them as a finished run.
 
-    A kill leaves the folder as it was; the same import again changes nothing.
+    An interruption leaves the folder as it was. The same import again changes nothing.
 
     Args:
         net: of Table 1.
@@ -65,7 +65,7 @@ def import_weights(
             return folder
         with atomic(folder.weights_path) as temporary:
             weights.write(temporary, foreign.tensors, {"run": folder.name})
-            # From here on, a kill leaves an unfinished run, never the old weights with the new config.
+            # From here on, an interruption leaves an unfinished run, never the old weights with the new config.
             folder.weights_path.unlink(missing_ok=True)
             folder.metrics_path.unlink(missing_ok=True)
             folder.remove_progress()
@@ -96,7 +96,7 @@ def _asked(net: str, name: str | None, scale: str | None) -> Run | None:
 
 
 def _refuse_other(folder: RunFolder, config: RunConfig | None, replace: bool) -> bool:
-    """Whether the folder holds this import already, whose config is `config`; None asks before it is known.
+    """Whether the folder already holds this import; `config` is None before the file was read.
 
     Raises:
         InputError: it holds something else that must not be lost.

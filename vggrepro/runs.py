@@ -105,7 +105,7 @@ class RunFolder:
             return []
         lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
         if lines and not lines[-1].endswith("\n"):
-            lines.pop()  # being written just now, or a kill cut it short: it will be written again
+            lines.pop()  # it is being written, or an interruption cut it short: it will be written again
         try:
             return [json.loads(line) for line in lines]
         except ValueError as error:

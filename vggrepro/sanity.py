@@ -1,7 +1,7 @@
 """Detects common mistakes in imported weights by running the net on a few images.
 
-Wrong weights, colours, mean or class order leave a net that runs and gives numbers. A few images tell: scores that are
-the same for all classes, no better than chance, better with red and blue swapped.
+A net with wrong weights, colours, mean or class order still runs and gives numbers. A few images show it: the scores
+are the same for all classes, no better than chance, or better with red and blue swapped.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def look(run: RunFolder, trained: Trained, dataset: Dataset) -> Finding:
     split = Split(dataset, "val")
     labelled = np.flatnonzero(split.labels >= 0)
     chosen = labelled[np.linspace(0, len(labelled) - 1, min(IMAGES, len(labelled))).round().astype(int)]
-    chosen = np.random.default_rng(0).permutation(chosen)  # whatever the time leaves is spread over the classes
+    chosen = np.random.default_rng(0).permutation(chosen)  # so that an early stop still has images of many classes
     posteriors = measure(trained, split, chosen, dataset.mean_rgb)
     return judge(run.name, posteriors, split.labels[chosen[: posteriors.shape[1]]], dataset.devkit_ids)
 
