@@ -23,10 +23,11 @@ from typer.testing import CliRunner
 from vggrepro import page as stage
 from vggrepro import paper, posteriors
 from vggrepro.cli import app
+from vggrepro.columns import TOP1
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.files import sha256
-from vggrepro.page.drawings import TOP1, agreement_frame, deciding_frame, drawings
+from vggrepro.page.drawings import agreement_frame, deciding_frame, drawings
 from vggrepro.page.html import Number, escape, minus, plain_table, prose
 from vggrepro.page.material import run_facts
 from vggrepro.page.mistakes import Mistake, most_confident, pictures, whole_rows

@@ -109,7 +109,7 @@ def test_the_order_is_that_of_the_shared_files(tmp_path: Path) -> None:
     shared = Path(__file__).parent.parent.parent / "shared" / "paper"
     if not shared.is_dir():
         pytest.skip("the shared folder is not here")
-    for table in tables.tables(tmp_path, dataset_of(), range(3, 8)):
+    for table in tables.tables_of(Shelf(tmp_path, dataset_of()), range(3, 8)):
         printed = pd.read_csv(shared / f"table{table.number}.csv", dtype=str)
         pd.testing.assert_frame_equal(
             table.frame[list(table.labels)].astype(str), printed[list(table.labels)].astype(str)
@@ -162,7 +162,7 @@ def multi_scale(runs: Path) -> None:
 
 def test_both_methods_and_both_nets_have_equal_weight(tmp_path: Path) -> None:
     multi_scale(tmp_path)
-    five, six, seven = tables.tables(tmp_path, dataset_of(), (5, 6, 7))
+    five, six, seven = tables.tables_of(Shelf(tmp_path, dataset_of()), (5, 6, 7))
     # D: (WRONG + RIGHT) / 2 gives the true class at least 0.55: right everywhere
     expected = {"dense": (75.0, 25.0), "multi-crop": (0.0, 0.0), "multi-crop & dense": (0.0, 0.0)}
     for method, errors in expected.items():
@@ -413,7 +413,7 @@ def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return weights_hash(run)
 
     monkeypatch.setattr(RunFolder, "weights_hash", counting_hash)
-    tables.tables(tmp_path, dataset_of())
+    tables.tables_of(Shelf(tmp_path, dataset_of()))
     assert len(hashed) == len(set(hashed)) == 6
 
 
