@@ -42,7 +42,7 @@ def table_of(ours: list[float], crop: int = 64, width: float = 0.125) -> Table:
     frame["note"] = ["a" if math.isnan(value) else "" for value in ours]
     notes = ("Not run: `vggrepro train A --scale 256`.",) if any(map(math.isnan, ours)) else ()
     measures = ("top1_val_error", "top5_val_error")
-    return Table(3, "One test scale.", frame, ("net", "S", "Q"), measures, notes, ("All alike.",), crop, width)
+    return Table(3, "One test scale.", frame, ("net", "S", "Q"), measures, notes, ("All alike.",), crop, width, 32)
 
 
 def grid_of(table: Table) -> pd.DataFrame:
