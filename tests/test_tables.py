@@ -248,7 +248,7 @@ def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
         "B-256 started from random weights (the paper: A-256).",
     }
     assert set(notes_of(table, line(table, net="C", S="256"))) == {
-        "Trained by the preset 'quarter' (the data set's: 'demo').",
+        "Trained by the preset 'coarse' (the data set's: 'demo').",
         "Trained on another data set (other).",
         "Trained for 6 epochs (the paper: 74).",
     }
