@@ -30,7 +30,6 @@ from vggrepro.net import VGG, initialise
 from vggrepro.paper import Run, Scale
 from vggrepro.runs import RunFolder
 from vggrepro.train import Machine, Plan, Training
-from vggrepro.watch import Level, Readings
 
 
 @pytest.mark.parametrize("form", ["caffe", "torch"])
@@ -57,7 +56,7 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> N
     for step, batch in zip(range(4), images, strict=False):
         epoch, within = divmod(step, 3)  # of 30 images
         training.progress.step = within
-        training._step(set_rates[step], epoch, batch)
+        training.step(set_rates[step], epoch, batch)
         loss = torch.zeros(())
         for row in range(8):
             image = int(orders[epoch][within * 8 + row])
@@ -125,7 +124,7 @@ def curve(run: RunFolder) -> list[dict[str, object]]:
 @pytest.fixture
 def power_cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Each fourth step fails; the list gets a number for each step tried."""
-    step, calls = Training._step, list[int]()
+    step, calls = Training.step, list[int]()
 
     def cut_short(self: Training, *args: object) -> Tensor:
         calls.append(len(calls) + 1)
@@ -133,7 +132,7 @@ def power_cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise RuntimeError("power cut")
         return step(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Training, "_step", cut_short)
+    monkeypatch.setattr(Training, "step", cut_short)
     return calls
 
 
@@ -175,7 +174,7 @@ def test_damaged_checkpoint_is_refused_and_the_previous_one_leads_to_the_same_en
     run.checkpoint_path.write_bytes(content)
     with pytest.raises(
         InputError,
-        match=r"A-256/checkpoint.safetensors: damaged \(.*hash\); remove it to go on from the previous one "
+        match=r"A-256/checkpoint.safetensors: damaged \(.*hash\); remove it to continue from the previous one "
         r"\(checkpoint.previous.safetensors: epoch 1, step 5\)$",
     ):
         train(dataset, tmp_path / "cut", machine, **CUT)
@@ -309,14 +308,14 @@ def test_an_explosion_is_said_at_once(
     values: dict[str, Any] = {"batch": 2, "epochs": 2, "learning_rate": 0.005, "warmup_steps": 0, "clip_norm": 0.0}
     values |= {"dropout": 0.0, "momentum_form": "torch"}
     train(dataset, tmp_path / "even", **values)
-    assert "leapt" not in capsys.readouterr().err
+    assert "jumped" not in capsys.readouterr().err
     set_rate = Training._set_rate
     monkeypatch.setattr(
         Training, "_set_rate", lambda self, rate, done: set_rate(self, rate * (100 if done == 15 else 1), done)
     )
     assert train(dataset, tmp_path / "kicked", **values).finished
     said = re.findall(
-        r"warning: A-256, epoch 2, step (\d+): the loss leapt to .*, (\d+) times its level.*"
+        r"warning: A-256, epoch 2, step (\d+): the loss jumped to .*, (\d+) times its usual level.*"
         r"try clip_norm=.*train A --scale 256 --retrain --set learning_rate=0.0017",
         capsys.readouterr().err,
     )
@@ -389,22 +388,3 @@ def test_status_shows_the_last_checkpoint(dataset: Dataset, tmp_path: Path, requ
     assert row["last_checkpoint"] == "1 h 00 min ago"
     run.checkpoint_path.unlink()  # the previous one is left
     assert runs.status_table(tmp_path).set_index("run").loc["A-256", "last_checkpoint"].endswith(" s ago")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_readings_of_a_gpu_come_some_steps_later() -> None:
-    readings = Readings(torch.device("cuda"))
-    for step in range(1, 6):
-        readings.put(step, 0.1 * step, torch.tensor([step, step**2], device="cuda"))
-    assert list(readings.take()) == [(step, 0.1 * step, [step, step**2]) for step in range(1, 6 - readings.lag)]
-    assert [step for step, *_ in readings.take(everything=True)] == [4, 5]
-
-
-def test_level_knows_a_leap_from_a_drift() -> None:
-    level = Level(3.0, floor=1.0)
-    assert not any(level.leaps(0.1 * 1.05**step) for step in range(100))  # up to 13, gently
-    assert level.leaps(10 * level.value)
-    assert not level.leaps(2 * level.value)
-    low = Level(3.0, floor=1.0)
-    assert not any(low.leaps(value) for value in [0.01] * 20 + [0.9])  # far above its level, but low
