@@ -48,7 +48,7 @@ def measure(nets: int, images: int, classes: int) -> dict[str, Any]:
                 posteriors.write(path, batches(labels, classes, net, q), classes, ORIGIN)
         for _ in fusion.sums(files):
             pass
-        counter = subsets.Counter(files)
+        counter = subsets.ErrorCounter(files)
         began, worked = time.perf_counter(), time.process_time()
         counter.count(every)
         result: dict[str, Any] = {"nets": nets, "images": images, "classes": classes, "files": 3 * nets}

@@ -83,7 +83,8 @@ def test_a_row_of_one_side_stands_alone_and_stale_files_are_named(tmp_path: Path
     assert five.frame["top1_val_error_ours"].tolist() == [75.0, 0, 0, 0, 0, 0]
     assert five.frame["top1_val_error_theirs"].isna().all()
     assert five.frame["images_theirs"].isna().all()
-    assert four.notes == tuple(f"Not used: {path} (other weights)." for path in paths)
+    names = ", ".join([str(paths[0]), *(path.name for path in paths[1:])])
+    assert four.notes == (f"Not used: {names} (other weights).",)
     assert seven.frame["method"].tolist() == [
         "VGG (2 nets, multi-crop & dense eval.)", "VGG (1 net, multi-crop & dense eval.)"
     ]  # fmt: skip

@@ -15,9 +15,10 @@ from planted import dataset_of
 from typer.testing import CliRunner
 
 from vggrepro import paper
-from vggrepro.claims import Finding, csv_text, document, evaluate_claims, frame, markdown, p_text, tally
+from vggrepro.claims import Finding, csv_text, evaluate_claims, frame
 from vggrepro.cli import app, main
 from vggrepro.dataset import Dataset
+from vggrepro.findings import document, markdown, tally
 from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.paper_claims import Kind, claims, margins
 from vggrepro.runs import RunFolder
@@ -280,11 +281,6 @@ def test_too_few_images_say_so(tmp_path: Path) -> None:
         plant(tmp_path, Run(net, S256), 256, range(30))
     text = markdown(evaluate_claims(Shelf(tmp_path, DATA)))
     assert "the smallest difference found with 80 % power is none, however large, by a test alone" in text
-
-
-@pytest.mark.parametrize(("p", "text"), [(0.00099, "< 0.001"), (0.001, "0.001"), (0.0496, "0.050"), (1.0, "1.000")])
-def test_p_values_as_text(p: float, text: str) -> None:
-    assert p_text(p) == text
 
 
 def test_the_command_prints_both_formats(dataset: Dataset, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from vggrepro.shelf import Shelf
 def test_table_3_by_line(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256), done=6)
     plant(tmp_path, Run("A", S256), 256, WRONG)
-    lines = latex.latex(tables.tables(tmp_path, dataset_of(), [3]), dataset_of()).splitlines()
+    lines = latex.latex(tables.tables_of(Shelf(tmp_path, dataset_of()), [3]), dataset_of()).splitlines()
     start = lines.index(r"\begin{tabular}{@{}lllrrrrrrrr@{}}")
     assert lines[start + 1 : start + 7] == [
         r"\toprule",
@@ -43,7 +43,7 @@ def test_table_3_by_line(tmp_path: Path) -> None:
 
 def test_every_row_of_all_tables_has_as_many_cells_as_its_heading(tmp_path: Path) -> None:
     multi_scale(tmp_path)
-    text = latex.latex(tables.tables(tmp_path, dataset_of(), range(1, 8)), dataset_of())
+    text = latex.latex(tables.tables_of(Shelf(tmp_path, dataset_of())), dataset_of())
     grids = re.findall(r"\\begin\{tabular\}\{@\{\}([^\n]*)@\{\}\}\n(.*?)\\end\{tabular\}", text, re.DOTALL)
     assert len(grids) == 7
     for kinds, body in grids:
@@ -56,7 +56,9 @@ def test_every_row_of_all_tables_has_as_many_cells_as_its_heading(tmp_path: Path
 
 def test_table_1_spans_what_is_common_and_table_6_names_its_groups() -> None:
     folder = Path("nowhere")
-    one, two, six = latex.latex(tables.tables(folder, dataset_of(), [1, 2, 6]), dataset_of()).split(r"\end{table}")[:3]
+    one, two, six = latex.latex(tables.tables_of(Shelf(folder, dataset_of()), [1, 2, 6]), dataset_of()).split(
+        r"\end{table}"
+    )[:3]
     assert one.count(r"\multicolumn{6}{c}{maxpool}") == 5
     assert r"\multicolumn{6}{c}{input 224 $\times$ 224 RGB}" in one
     assert r" & \textbf{LRN} & \textbf{conv3{-}64} & conv3{-}64" in one
@@ -92,7 +94,7 @@ def test_the_document_compiles(tmp_path: Path) -> None:
     multi_scale(tmp_path / "runs")
     data = dataclasses.replace(dataset_of(), name="50%_of & [ä] #1 {x}~^\\", subset="a_b $ < > | \"quoted\" 'x'")
     shelf = Shelf(tmp_path / "runs", data, "--runs 'a_b c'")
-    made = tables.tables_of(shelf, range(1, 8))
+    made = tables.tables_of(shelf)
     text = latex.latex(made, data, extras.extras(shelf), standalone=True)
     (tmp_path / "report.tex").write_text(text, encoding="utf-8")
     words = [engine, "-interaction=nonstopmode", "-halt-on-error", "report.tex"]

@@ -17,31 +17,6 @@ TOP1, TOP5 = "top-1 val. error (%)", "top-5 val. error (%)"
 NAN = math.nan
 
 
-@pytest.mark.parametrize(
-    ("value", "sign", "text"),
-    [
-        (1.25, "+", "+1.2"),
-        (-0.04, "+", "0.0"),
-        (-1.26, "+", "-1.3"),
-        (0.04, "", "0.0"),
-        (NAN, "+", "–"),
-        (100.0, "", "100.0"),
-    ],
-)
-def test_numbers(value: float, sign: str, text: str) -> None:
-    assert layout.number(value, sign) == text
-
-
-def test_intervals_are_written_as_the_paper_writes_ranges() -> None:
-    assert layout.span(13.098, 19.152) == "[13.1; 19.2]"
-    assert layout.span(NAN, NAN) == "–"
-
-
-def test_the_smallest_printed_numbers_are_best_and_a_lone_one_is_none() -> None:
-    assert layout.smallest(["24.8", "–", "25.0", "24.8"]) == [True, False, False, True]
-    assert layout.smallest(["–", "24.8"]) == [False, False]
-
-
 def test_table_3_has_the_papers_headings_and_a_group_a_net(tmp_path: Path) -> None:
     make_run(tmp_path, Run("C", S384))
     plant(tmp_path, Run("C", S384), 384, WRONG)

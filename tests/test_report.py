@@ -13,8 +13,9 @@ import pytest
 from conftest import Call
 from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import documents, paper, report, tables
+from vggrepro import documents, layout, paper, report, report_csv, tables
 from vggrepro.dataset import Dataset
+from vggrepro.header import header_of
 from vggrepro.paper import S256, Run
 from vggrepro.shelf import Shelf
 from vggrepro.tables import Table
@@ -38,7 +39,15 @@ def table_of(ours: list[float], crop: int = 64, width: float = 0.125) -> Table:
     frame["note"] = ["a" if math.isnan(value) else "" for value in ours]
     notes = ("Not run: `vggrepro train A --scale 256`.",) if any(map(math.isnan, ours)) else ()
     measures = ("top1_val_error", "top5_val_error")
-    return Table(3, "One test scale.", frame, ("net", "S", "Q"), measures, notes, ("All alike.",), crop, width)
+    return Table(3, "One test scale.", frame, ("net", "S", "Q"), measures, notes, ("All alike.",), crop, width, 32)
+
+
+def grid_of(table: Table) -> pd.DataFrame:
+    return report.grid_of(layout.columns(table))
+
+
+def header_markdown(made: list[Table], dataset: Dataset) -> str:
+    return report.header_markdown(header_of(made, dataset))
 
 
 def test_a_table_looks_like_this() -> None:
@@ -61,17 +70,17 @@ One test scale.
 
 
 def test_a_lone_error_is_no_best() -> None:
-    cells = report.display(table_of([24.82, 24.78, 25.0]))
+    cells = grid_of(table_of([24.82, 24.78, 25.0]))
     assert cells["top-1 ours"].tolist() == ["**24.8**", "**24.8**", "25.0"]
-    assert report.display(table_of([24.8, NAN, NAN]))["top-1 ours"].tolist() == ["24.8", "–", "–"]
+    assert grid_of(table_of([24.8, NAN, NAN]))["top-1 ours"].tolist() == ["24.8", "–", "–"]
 
 
 def test_a_table_without_notes_has_no_note_column() -> None:
-    assert "note" not in report.display(table_of([1.0, 2.0]))
+    assert "note" not in grid_of(table_of([1.0, 2.0]))
 
 
 def test_all_published_rows_are_in_the_document_in_order(tmp_path: Path) -> None:
-    text = report.markdown(tables.tables(tmp_path, described(), range(1, 8)), described())
+    text = report.markdown(tables.tables_of(Shelf(tmp_path, described())), described())
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## Table {n}" for n in range(1, 8)]
     places = [text.index(f"| {row['method']} ") for row in paper.published(7)]
     assert places == sorted(places)
@@ -90,7 +99,7 @@ def test_all_published_rows_are_in_the_document_in_order(tmp_path: Path) -> None
 
 def test_a_reduced_reproduction_says_so() -> None:
     data = described(subset="2 of 10 shards")
-    text = report.header([table_of([1.0])], data)
+    text = header_markdown([table_of([1.0])], data)
     for said in (
         "12 classes (the paper: 1,000)",
         "4,800 training images (the paper: 1,281,167)",
@@ -106,12 +115,12 @@ def test_a_reduced_reproduction_says_so() -> None:
 
 def test_the_full_reproduction_does_not() -> None:
     full = described(1000, 1_281_167, 50_000)
-    assert report.reductions([table_of([1.0], crop=224, width=1.0)], full) == []
-    assert "reduced" not in report.header([table_of([1.0], crop=224, width=1.0)], full)
+    assert header_of([table_of([1.0], crop=224, width=1.0)], full).reductions == ()
+    assert "reduced" not in header_markdown([table_of([1.0], crop=224, width=1.0)], full)
 
 
 def test_csv_is_tidy_and_raw() -> None:
-    frame = pd.read_csv(io.StringIO(report.csv_text([table_of([61.25, NAN])])))
+    frame = pd.read_csv(io.StringIO(report_csv.csv_text([table_of([61.25, NAN])])))
     assert list(frame.columns[:3]) == ["table", "row", "net"]
     assert frame[["row", "measure"]].to_numpy().tolist() == [
         [1, "top1_val_error"],
@@ -127,7 +136,7 @@ def test_csv_is_tidy_and_raw() -> None:
 
 
 def test_csv_of_all_tables_has_every_published_number(tmp_path: Path) -> None:
-    frame = pd.read_csv(io.StringIO(report.csv_text(tables.tables(tmp_path, described(), range(1, 8)))))
+    frame = pd.read_csv(io.StringIO(report_csv.csv_text(tables.tables_of(Shelf(tmp_path, described())))))
     sizes = {2: 6, 3: 24, 4: 20, 5: 12, 6: 12, 7: 45}  # rows times measures
     assert frame["table"].value_counts().to_dict() == sizes
     printed = sum(
@@ -146,8 +155,8 @@ def test_unused_files_are_said_on_stderr(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_write_gives_a_csv_a_table_and_the_document(tmp_path: Path) -> None:
     folder = tmp_path / "tables" / "demo"
-    made = tables.tables(tmp_path / "runs", described(), (3, 6))
-    paths = report.write(made, folder)
+    made = tables.tables_of(Shelf(tmp_path / "runs", described()), (3, 6))
+    paths = report_csv.write(made, folder)
     assert [path.name for path in paths] == ["table3.csv", "table6.csv"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)  # no temporary files
     frame = pd.read_csv(folder / "table3.csv")
@@ -205,7 +214,7 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
 def test_intervals_are_in_the_tidy_csv(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     plant(tmp_path, Run("A", S256), 256, WRONG)
-    frame = report.tidy(tables.tables(tmp_path, dataset_of(), (2, 3)))
+    frame = report_csv.tidy(tables.tables_of(Shelf(tmp_path, dataset_of()), (2, 3)))
     row = frame[(frame["table"] == 3) & (frame["row"] == 1)].iloc[0]
     centre, half = (0.75 + 3.8415 / 8) / (1 + 3.8415 / 4), 1.95996 * math.sqrt(0.75 * 0.25 / 4 + 3.8415 / 64)
     half /= 1 + 3.8415 / 4  # Wilson 1927, z = 1.96, 3 of 4
@@ -319,8 +328,8 @@ def test_without_training_images_none_are_claimed() -> None:
     """All of ILSVRC's validation images and nets trained elsewhere: nothing is reduced."""
     table = table_of([1.0], crop=224, width=1.0)
     full = dataclasses.replace(described(1000, 0, 50_000), statistics="val")
-    assert report.reductions([table], full) == []
-    assert "1,000 classes, 50,000 validation images (fingerprint 0123456789ab)" in report.header([table], full)
-    assert "reduced" not in report.header([table], full)
+    assert header_of([table], full).reductions == ()
+    assert "1,000 classes, 50,000 validation images (fingerprint 0123456789ab)" in header_markdown([table], full)
+    assert "reduced" not in header_markdown([table], full)
     part = dataclasses.replace(full, counts={"train": 0, "val": 100})
-    assert report.reductions([table], part) == ["100 validation images (the paper: 50,000)"]
+    assert header_of([table], part).reductions == ("100 validation images (the paper: 50,000)",)

@@ -148,8 +148,9 @@ def test_incomplete_and_stale_runs_are_named(tmp_path: Path) -> None:
     make_run(tmp_path, Run("D", S256))
     paths = [plant(tmp_path, Run("D", S256), q, RIGHT, weights="old") for q in S256.test_scales]
     fusion, _ = subsets.search(Shelf(tmp_path, dataset_of(), "--runs r"))
+    names = ", ".join([str(paths[0]), *(path.name for path in paths[1:])])
     assert fusion.notes == (
-        *(f"Not used: {path} (other weights)." for path in paths),
+        f"Not used: {names} (other weights).",
         "Not all posteriors: `vggrepro evaluate C-256 --dense --runs r`.",
     )
 

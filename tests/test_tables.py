@@ -82,7 +82,7 @@ def test_a_row_of_table_4_averages_posteriors_not_decisions(tmp_path: Path) -> N
 
 def test_both_methods_and_both_nets_have_equal_weight(tmp_path: Path) -> None:
     multi_scale(tmp_path)
-    five, six, seven = tables.tables(tmp_path, dataset_of(), (5, 6, 7))
+    five, six, seven = tables.tables_of(Shelf(tmp_path, dataset_of()), (5, 6, 7))
     # D: (WRONG + RIGHT) / 2 gives the true class at least 0.55: right everywhere
     expected = {"dense": (75.0, 25.0), "multi-crop": (0.0, 0.0), "multi-crop & dense": (0.0, 0.0)}
     for method, errors in expected.items():
@@ -248,7 +248,7 @@ def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
         "B-256 started from random weights (the paper: A-256).",
     }
     assert set(notes_of(table, line(table, net="C", S="256"))) == {
-        "Trained by the preset 'quarter' (the data set's: 'demo').",
+        "Trained by the preset 'coarse' (the data set's: 'demo').",
         "Trained on another data set (other).",
         "Trained for 6 epochs (the paper: 74).",
     }
@@ -333,7 +333,7 @@ def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return weights_hash(run)
 
     monkeypatch.setattr(RunFolder, "weights_hash", counting_hash)
-    tables.tables(tmp_path, dataset_of())
+    tables.tables_of(Shelf(tmp_path, dataset_of()))
     assert len(hashed) == len(set(hashed)) == 6
 
 

@@ -1,7 +1,7 @@
 """Two reproductions side by side: Tables 3-7 of ours and of another folder of runs, and their difference.
 
-On the same images the difference is judged image by image: its 95 % interval is Tango's, its p McNemar's exact one. On
-different images the interval is Newcombe's for two independent errors, and there is no p.
+On the same images the difference is tested image by image: Tango's 95 % interval and McNemar's exact p. On different
+images the interval is Newcombe's for two independent errors, and there is no p.
 """
 
 from __future__ import annotations
@@ -13,18 +13,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import layout, paper, statistics
-from vggrepro.claims import p_text
-from vggrepro.extras import Extra, labels_of
-from vggrepro.layout import LABELS, MEASURES, Column
-from vggrepro.paper import TOP_K, View
-from vggrepro.shelf import Shelf
+from vggrepro import paper, statistics
+from vggrepro.columns import (
+    ERRORS,
+    LABELS,
+    MEASURES,
+    NAN,
+    Column,
+    Kind,
+    column_of,
+    groups_of,
+    interval,
+    label,
+    labels_of,
+    numbers,
+    p_text,
+)
+from vggrepro.extras import Extra
+from vggrepro.gaps import not_used
+from vggrepro.shelf import File, Shelf
 from vggrepro.statistics import Interval
-from vggrepro.tables import CAPTIONS, ERRORS, NAN, setting, views_of
+from vggrepro.tables import CAPTIONS, setting, views_of
 
 
 def side_by_side(ours: Shelf, theirs: Shelf, numbers: Sequence[int] = range(3, 8)) -> list[Extra]:
-    """Tables `numbers` of both, without rows that neither has: "table3" and so on.
+    """Tables `numbers` of both, named "table3" and so on, without the rows that neither has.
 
     Columns: the table's labels; of each error `X`: `X_ours`, `X_theirs`, `X_difference` (ours - theirs, points),
     `X_low`, `X_high` (its 95 % interval), `X_p` (NaN if the images differ), `X_paper`; `images_ours`,
@@ -54,13 +67,15 @@ def newcombe(wrong_a: int, images_a: int, wrong_b: int, images_b: int) -> Interv
 
 def _table(number: int, ours: Shelf, theirs: Shelf) -> Extra | None:
     records: list[dict[str, Any]] = []
-    notes: list[str] = []
+    asked: list[File] = []
     for line, views in zip(paper.published(number), views_of(number), strict=True):
-        mine, other = (_ranks(shelf, views, notes) for shelf in (ours, theirs))
+        files = [[shelf.file(view) for view in views] for shelf in (ours, theirs)]
+        asked += [*files[0], *files[1]]
+        mine, other = _ranks(ours, files[0]), _ranks(theirs, files[1])
         if mine is None and other is None:
             continue
         record: dict[str, Any] = {name: text for name, text in line.items() if not name.endswith("_error")}
-        for name, least in zip(ERRORS, (1, TOP_K), strict=True):
+        for name, least in ERRORS.items():
             record |= _measure(name, least, mine, other, ours, theirs)
             record[f"{name}_paper"] = float(line[name]) if line[name] else NAN
         record |= {"images_ours": _count(mine), "images_theirs": _count(other)}
@@ -69,11 +84,10 @@ def _table(number: int, ours: Shelf, theirs: Shelf) -> Extra | None:
         return None
     frame = pd.DataFrame.from_records(records).astype({"images_ours": "Int64", "images_theirs": "Int64"})
     names = [name for name in frame if name in LABELS]
-    labels = frame[names].apply(lambda column: [layout.label(str(column.name), text) for text in column])
-    groups = frame["group" if "group" in frame else names[0]] if number < 7 else [""] * len(frame)
+    labels = frame[names].apply(lambda column: [label(str(column.name), text) for text in column])
     columns = [*labels_of(labels, names), *_columns(frame)]
     return Extra(f"table{number}", f"Table {number}", _caption(number, ours, theirs), frame, tuple(columns),
-                 tuple(groups), tuple(dict.fromkeys(notes)))  # fmt: skip
+                 tuple(groups_of(frame)), tuple(not_used(asked)))  # fmt: skip
 
 
 def _caption(number: int, ours: Shelf, theirs: Shelf) -> str:
@@ -81,10 +95,8 @@ def _caption(number: int, ours: Shelf, theirs: Shelf) -> str:
     return f"{CAPTIONS[number]} {' Theirs: '.join(settings)}"
 
 
-def _ranks(shelf: Shelf, views: Sequence[View], notes: list[str]) -> np.ndarray | None:
-    """Ranks of a row's mean posterior, or None; refused files are noted."""
-    files = [shelf.file(view) for view in views]
-    notes += [f"Not used: {file.path} ({file.refused})." for file in files if file.refused]
+def _ranks(shelf: Shelf, files: Sequence[File]) -> np.ndarray | None:
+    """(images,) ranks of the true classes under a row's mean posterior; None if a file is missing or refused."""
     if not files or any(file.refused or not file.present for file in files):
         return None
     return shelf.ranks(file.path for file in files)
@@ -97,7 +109,7 @@ def _count(ranks: np.ndarray | None) -> int | None:
 def _measure(
     name: str, least: int, mine: np.ndarray | None, other: np.ndarray | None, ours: Shelf, theirs: Shelf
 ) -> dict[str, float]:
-    """An error of both: wrong are ranks of `least` or more; none where the classes are too few for it."""
+    """An error of both, in per cent: ranks of `least` or more are wrong. NaN if there are `least` classes or fewer."""
     wrong_a = None if mine is None or len(ours.dataset.classes) <= least else mine >= least
     wrong_b = None if other is None or len(theirs.dataset.classes) <= least else other >= least
     result = {f"{name}_ours": _error(wrong_a), f"{name}_theirs": _error(wrong_b)}
@@ -107,8 +119,8 @@ def _measure(
             made = statistics.compare(wrong_a, wrong_b)
             low, high, p = made.low, made.high, made.p
         else:
-            interval = newcombe(int(wrong_a.sum()), len(wrong_a), int(wrong_b.sum()), len(wrong_b))
-            low, high = interval.low, interval.high
+            ends = newcombe(int(wrong_a.sum()), len(wrong_a), int(wrong_b.sum()), len(wrong_b))
+            low, high = ends.low, ends.high
     result[f"{name}_difference"] = result[f"{name}_ours"] - result[f"{name}_theirs"]
     return result | {f"{name}_low": low, f"{name}_high": high, f"{name}_p": p}
 
@@ -123,21 +135,13 @@ def _columns(frame: pd.DataFrame) -> list[Column]:
         top, short = MEASURES[name]
         if frame[[f"{name}_ours", f"{name}_theirs"]].isna().all(axis=None):
             continue
-        for end, sub, heading in (
-            ("ours", "ours", f"{short} ours"),
-            ("theirs", "theirs", f"{short} theirs"),
-            ("difference", "Δ", f"Δ {short}"),
-        ):
-            values = list(frame[f"{name}_{end}"])
-            cells = [layout.number(value, "+" if sub == "Δ" else "") for value in values]
-            best = () if sub == "Δ" else layout.smallest(cells)
-            result.append(layout.column_of(top, sub, heading, cells, {sub: values}, best))
-        result.append(layout.interval(top, f"Δ {short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
-        if frame[f"{name}_p"].notna().any():
-            values = list(frame[f"{name}_p"])
-            cells = [layout.DASH if math.isnan(value) else p_text(value) for value in values]
-            result.append(layout.column_of(top, "p", f"{short} p", cells, {"p": values}))
-        values = list(frame[f"{name}_paper"])
-        cells = [layout.number(value) for value in values]
-        result.append(layout.column_of(top, "paper", f"{short} paper", cells, {"paper": values}))
+        result += [
+            numbers(Kind.OURS, top, "ours", f"{short} ours", frame[f"{name}_ours"], best=True),
+            numbers(Kind.NUMBER, top, "theirs", f"{short} theirs", frame[f"{name}_theirs"], best=True),
+            numbers(Kind.DIFFERENCE, top, "Δ", f"Δ {short}", frame[f"{name}_difference"]),
+            interval(top, f"Δ {short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]),
+        ]
+        if (p := frame[f"{name}_p"]).notna().any():
+            result.append(column_of(Kind.NUMBER, top, "p", f"{short} p", p, map(p_text, p)))
+        result.append(numbers(Kind.PAPER, top, "paper", f"{short} paper", frame[f"{name}_paper"]))
     return result

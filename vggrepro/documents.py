@@ -1,4 +1,4 @@
-"""The whole report from posteriors, each file read once: tables, claims, results beyond the paper; in any format."""
+"""The whole report: tables, claims and results beyond the paper, from posterior files that are each read once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vggrepro import against, claims, extras, paper_claims, report, subsets
+from vggrepro import against, claims, extras, findings, paper_claims, report, report_csv, subsets
 from vggrepro.dataset import Dataset
 from vggrepro.extras import Extra
 from vggrepro.files import atomic, write_text
@@ -22,7 +22,7 @@ from vggrepro.tables import Table, tables_of, views_of
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a report holds, however it is written."""
+    """What a report holds, in whatever format it is written."""
 
     dataset: Dataset
     tables: Sequence[Table]
@@ -31,10 +31,10 @@ class Document:
     evidence: pa.Table | None  # `Shelf.evidence`
 
     def markdown(self) -> str:
-        return report.markdown(self.tables, self.dataset, self.extras, claims.markdown(self.findings))
+        return report.markdown(self.tables, self.dataset, self.extras, findings.markdown(self.findings))
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes `table3.csv` … `table7.csv`, the extras' and `claims.csv`, all as `tables.md`, and `ranks.parquet`.
+        """Writes `table3.csv` … `table7.csv`, a CSV for each extra, `claims.csv`, `tables.md` and `ranks.parquet`.
 
         Returns:
             their paths.
@@ -42,7 +42,7 @@ class Document:
         Raises:
             InputError: the folder is that of the paper's own numbers.
         """
-        paths = report.write([table for table in self.tables if table.number >= 3], folder, self.extras)
+        paths = report_csv.write([table for table in self.tables if table.measured], folder, self.extras)
         for name, text in (("claims.csv", claims.csv_text(self.findings)), ("tables.md", self.markdown())):
             write_text(folder / name, text)
             paths.append(folder / name)
@@ -55,14 +55,14 @@ class Document:
         return [*paths, ranks]
 
     def latex(self, standalone: bool = False) -> str:
-        """Tables and extras; the claims are prose and tests, which `claims` prints."""
+        """Tables and extras, without the claims."""
         return latex(self.tables, self.dataset, self.extras, standalone)
 
 
 def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence[str] = ()) -> Document:
-    """Reads what the posteriors of `shelf` give: Tables `numbers`, claims, and everything beyond the paper.
+    """Reads what the posteriors of `shelf` give: Tables `numbers`, claims, and the results beyond the paper.
 
-    With `methods`, also which nets to fuse by them, which reads files again (`subsets.search`).
+    With `methods` it also finds out which nets to fuse by them, which reads files again (`subsets.search`).
 
     Raises:
         InputError: no images or no labels to score; fewer than two runs to search in.
@@ -71,8 +71,7 @@ def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
     shelf.gather_rows([*rows, *(side.views for side in sides), *extras.rows(extras.stock(shelf))])
     more = extras.extras(shelf) + (subsets.search(shelf, methods) if methods else [])
-    tables, findings = tables_of(shelf, numbers), claims.evaluate_claims(shelf)
-    made = Document(shelf.dataset, tables, findings, more, shelf.evidence())
+    made = Document(shelf.dataset, tables_of(shelf, numbers), claims.evaluate_claims(shelf), more, shelf.evidence())
     if refused := shelf.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
         say(f"note: not used: {refused[0].path}{more_files}; the notes under the tables say why")

@@ -1,32 +1,49 @@
-"""Beyond the paper: error against Q, the 5 × 5 net of Sect. 4.1, other papers' crops. From posteriors alone.
+"""Results beyond the paper's tables: error against Q, other papers' crops, the 5 × 5 net of Sect. 4.1.
 
-Each is there if its posteriors are. Files are those that the tables would take: stale ones are named, never used.
-The fusion of chosen nets is in `subsets`, since it costs more.
+A result is there if its posteriors are. A file that a table would refuse is named and not used here either.
+`subsets` chooses nets to fuse; it is a module of its own because it reads the files again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from vggrepro import layout, paper, statistics
+from vggrepro import paper, statistics
+from vggrepro.columns import (
+    DASH,
+    ERRORS,
+    MEASURES,
+    NAN,
+    TOP1,
+    Column,
+    Kind,
+    column_of,
+    interval,
+    labels_of,
+    measures_of,
+    number,
+    numbers,
+    smallest,
+)
 from vggrepro.errors import InputError
-from vggrepro.layout import MEASURES, Column
-from vggrepro.paper import S256, TOP_K, Run, Scale, View
-from vggrepro.shelf import SPLIT, Shelf, conditions
-from vggrepro.tables import ERRORS, errors_of, setting
+from vggrepro.gaps import not_used
+from vggrepro.paper import S256, Run, Scale, View
+from vggrepro.shelf import SPLIT, File, Shelf, conditions
+from vggrepro.tables import errors_of, setting
 
+NAMES = CURVE, CROPS, SHALLOW = "curve", "crops", "shallow"
 FILE_NAME = re.compile(rf"{SPLIT}-(dense|multicrop|center|tencrop|googlenet)-q(\d+)\.parquet")
 RUN_NAME = re.compile(rf"({'|'.join(paper.NETS)})-(\d+(?:-\d+)?)(-fc)?")
 WORDS = {"dense": "dense", "multicrop": "multi-crop", "center": "centre crop", "tencrop": "10 crops"}
 WORDS |= {"googlenet": "144 crops"}
 OTHER_CROPS = {"center", "tencrop", "googlenet"}
-SHALLOW_PAPER = 7.0  # Sect. 4.1: points of top-1 error between the 5 x 5 net and B, on a centre crop
+SHALLOW_PAPER = 7.0  # Sect. 4.1: the top-1 error of the 5 x 5 net minus B's, in points, on a centre crop
 
 Stock = dict[Run, dict[str, tuple[int, ...]]]
 
@@ -35,8 +52,8 @@ Stock = dict[Run, dict[str, tuple[int, ...]]]
 class Extra:
     """A result beyond the paper.
 
-    `name` is its CSV's; `frame` its raw numbers (per cent); `columns` and `groups` what a page shows of them, as
-    `layout` has them for tables.
+    `name` is that of its CSV file, `frame` has the raw numbers (per cent), `columns` what a page shows of them, and
+    `groups` the group of each row.
     """
 
     name: str
@@ -50,16 +67,16 @@ class Extra:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of a result before it is scored: its labels, and the posteriors that are averaged."""
+    """A line of a result before it is scored: its labels, and the posteriors that it averages."""
 
     labels: dict[str, Any]
     views: tuple[View, ...]
 
 
 def stock(shelf: Shelf) -> Stock:
-    """The Q at hand of each run and method, by the names of folders and files; runs in the paper's order.
+    """The Q of which each run has posteriors, for each method, by the names of folders and files.
 
-    A folder that is not named as the paper's runs are (`D-256-512`) is not taken: it has no place here.
+    Runs are in the paper's order. Folders that are not named like the paper's runs (`D-256-512`) are left out.
     """
     result: Stock = {}
     for folder in shelf.runs.glob("*/posteriors"):
@@ -73,7 +90,7 @@ def stock(shelf: Shelf) -> Stock:
 
 
 def _named(name: str) -> Run | None:
-    """The run of a folder's name, if it is one."""
+    """The run that a folder is named after, or None."""
     match = RUN_NAME.fullmatch(name)
     if match is None:
         return None
@@ -83,7 +100,7 @@ def _named(name: str) -> Run | None:
 
 
 def _place(run: Run) -> tuple[int, int, int, bool]:
-    """Nets as in Table 1, scales as in Table 3: [256;512] after 384."""
+    """For sorting: nets as in Table 1, scales as in Table 3 ([256;512] after 384)."""
     return list(paper.NETS).index(run.net), run.scale.high, run.scale.low, run.fc_only
 
 
@@ -93,7 +110,7 @@ def rows(at_hand: Stock) -> list[tuple[View, ...]]:
 
 
 def extras(shelf: Shelf) -> list[Extra]:
-    """Everything beyond the paper that the posteriors at hand give, each file read once."""
+    """All results beyond the paper that the posteriors allow, each file read once."""
     at_hand = stock(shelf)
     shelf.gather_rows(rows(at_hand))
     made = (curve(shelf, at_hand), crops(shelf, at_hand), shallow(shelf, at_hand))
@@ -101,7 +118,7 @@ def extras(shelf: Shelf) -> list[Extra]:
 
 
 def curve_rows(at_hand: Stock) -> list[Entry]:
-    """A line a run, method and Q."""
+    """A line for each run, method and Q."""
     return [
         Entry({"run": run.name, "net": run.net, "S": run.scale.label, "method": WORDS[method], "Q": q},
               (View(run, q, method),))
@@ -112,7 +129,7 @@ def curve_rows(at_hand: Stock) -> list[Entry]:
 
 
 def crops_rows(at_hand: Stock) -> list[Entry]:
-    """Of each run that has other papers' crops: these, then dense and multi-crop evaluation at the paper's Q."""
+    """For each run that has other papers' crops: these, then dense and multi-crop evaluation at the paper's Q."""
     result = []
     for run, methods in at_hand.items():
         if not OTHER_CROPS & methods.keys():
@@ -138,7 +155,7 @@ def crops_rows(at_hand: Stock) -> list[Entry]:
 
 
 def shallow_rows(at_hand: Stock) -> list[Entry]:
-    """B and the shallow net of 5 × 5 filters, line after line, wherever both have a method and Q (Sect. 4.1)."""
+    """B and the shallow net of 5 × 5 filters in turn, for each method and Q that both have (Sect. 4.1)."""
     pair = Run("B", S256), Run("B-5x5", S256)
     if not all(run in at_hand for run in pair):
         return []
@@ -152,71 +169,51 @@ def shallow_rows(at_hand: Stock) -> list[Entry]:
 
 
 def score(shelf: Shelf, entries: Iterable[Entry]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The entries that may be used, and a note on each file that may not.
+    """The entries whose files may be used, and notes on the files that may not.
 
     Columns: the labels; `images`; both errors with `_low` and `_high` as in the tables; `note`: how the runs differ
     from the paper's.
     """
-    records, notes = [], []
+    records, asked = [], list[File]()
     for entry in entries:
         files = [shelf.file(view) for view in entry.views]
-        notes += [f"Not used: {file.path} ({file.refused})." for file in files if file.refused]
+        asked += files
         if any(file.refused for file in files):
             continue
         ranks = shelf.ranks(file.path for file in files)
         record = entry.labels | {"images": len(ranks)} | errors_of(ranks, len(shelf.dataset.classes))
         records.append(record | {"note": " ".join(conditions(shelf, files))})
-    return pd.DataFrame.from_records(records), tuple(dict.fromkeys(notes))
-
-
-def labels_of(frame: pd.DataFrame, names: Sequence[str]) -> list[Column]:
-    """Label columns of a page, aligned to the left."""
-    return [
-        layout.column_of(name, "", name, [str(value) for value in frame[name]], {name: list(frame[name])}, left=True)
-        for name in names
-    ]
-
-
-def measures_of(frame: pd.DataFrame, best: bool = True) -> list[Column]:
-    """Both errors and their intervals as columns of a page; the smallest are bold."""
-    result = []
-    for name in ERRORS:
-        if frame[name].isna().all():
-            continue
-        top, short = MEASURES[name]
-        cells = [layout.number(value) for value in frame[name]]
-        bold = layout.smallest(cells) if best else ()
-        result.append(layout.column_of(top, "ours", short, cells, {name: list(frame[name])}, bold))
-        result.append(layout.interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
-    return result
+    return pd.DataFrame.from_records(records), tuple(not_used(asked))
 
 
 def curve(shelf: Shelf, at_hand: Stock) -> Extra | None:
-    """Error against Q of each run: `run`, `net`, `S`, `method`, `Q`, `images`, errors. Shown: top-1, a column a Q."""
+    """Error against Q of each run: `run`, `net`, `S`, `method`, `Q`, `images`, errors.
+
+    A page shows the top-1 error, with a column for each Q.
+    """
     frame, notes = score(shelf, curve_rows(at_hand))
     if frame.empty or frame["Q"].nunique() < 2:
         return None
-    name = ERRORS[0]
-    wide = frame.pivot(index=["run", "method"], columns="Q", values=name)
+    wide = frame.pivot(index=["run", "method"], columns="Q", values=TOP1)
     wide = wide.reindex(pd.MultiIndex.from_frame(frame[["run", "method"]].drop_duplicates()))
     labels = wide.index.to_frame(index=False)
-    cells = wide.map(layout.number)
+    cells = wide.map(number)
     bold = [_best_of_line(list(line)) for line in cells.to_numpy()]
     columns = labels_of(labels, ("run", "method"))
     for place, q in enumerate(wide.columns):
         best = [line[place] for line in bold]
-        raw = {name: list(wide[q])}
-        columns.append(layout.column_of("top-1 val. error (%) at Q", str(q), str(q), list(cells[q]), raw, best))
+        top = f"{MEASURES[TOP1].heading} at Q"
+        columns.append(column_of(Kind.NUMBER, top, str(q), str(q), wide[q], cells[q], best))
     caption = f"Top-1 error of each run at each single Q; the best Q of a line is bold. {setting(shelf)}"
     net = dict(zip(frame["run"], frame["net"], strict=True))
     groups = tuple(net[run] for run in labels["run"])
-    return Extra("curve", "Error against the test scale Q", caption, frame, tuple(columns), groups, notes)
+    return Extra(CURVE, "Error against the test scale Q", caption, frame, tuple(columns), groups, notes)
 
 
 def _best_of_line(cells: list[str]) -> list[bool]:
-    """The smallest numbers, unless all are equal."""
-    alike = len({cell for cell in cells if cell != layout.DASH}) == 1
-    return [False] * len(cells) if alike else layout.smallest(cells)
+    """Marks the smallest numbers; none if all are equal."""
+    alike = len({cell for cell in cells if cell != DASH}) == 1
+    return [False] * len(cells) if alike else smallest(cells)
 
 
 def crops(shelf: Shelf, at_hand: Stock) -> Extra | None:
@@ -229,7 +226,7 @@ def crops(shelf: Shelf, at_hand: Stock) -> Extra | None:
         "The central crop, Krizhevsky et al.'s 10 crops and Szegedy et al.'s 144 beside the paper's protocols; what "
         f"is seen of an image counts mirrored views and all Q. {setting(shelf)}"
     )
-    return Extra("crops", "Crops against dense evaluation", caption, frame, tuple(columns), tuple(frame["run"]), notes)
+    return Extra(CROPS, "Crops against dense evaluation", caption, frame, tuple(columns), tuple(frame["run"]), notes)
 
 
 def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
@@ -249,14 +246,14 @@ def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
             continue
         ranks = [shelf.ranks(file.path for file in part) for part in files]
         record = {"method": deep.labels["method"], "Q": deep.labels["Q"], "images": len(ranks[0])}
-        for name, best in zip(ERRORS, (1, TOP_K), strict=True):
+        for name, best in ERRORS.items():
             if len(shelf.dataset.classes) <= best:
                 continue
             made = statistics.compare(ranks[1] >= best, ranks[0] >= best)
             record |= {f"{name}_B": made.b, f"{name}_B5x5": made.a, f"{name}_difference": made.difference}
             record |= {f"{name}_low": made.low, f"{name}_high": made.high}
-            published = deep.labels["method"] == WORDS["center"] and name == ERRORS[0]
-            record[f"{name}_paper"] = SHALLOW_PAPER if published else float("nan")
+            published = deep.labels["method"] == WORDS["center"] and name == TOP1
+            record[f"{name}_paper"] = SHALLOW_PAPER if published else NAN
         records.append(record | {"note": " ".join(conditions(shelf, files[0] + files[1]))})
     frame = pd.DataFrame.from_records(records)
     if frame.empty:
@@ -266,7 +263,7 @@ def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
         f"net's error minus B's, with its paired 95 % interval. {setting(shelf)}"
     )
     columns = [*labels_of(frame, ("method", "Q")), *_difference_columns(frame)]
-    return Extra("shallow", "Small filters", caption, frame, tuple(columns), tuple(frame["method"]), notes)
+    return Extra(SHALLOW, "Small filters", caption, frame, tuple(columns), tuple(frame["method"]), notes)
 
 
 def _difference_columns(frame: pd.DataFrame) -> list[Column]:
@@ -275,13 +272,13 @@ def _difference_columns(frame: pd.DataFrame) -> list[Column]:
         if f"{name}_B" not in frame:
             continue
         top, short = MEASURES[name]
-        for end, sub in (("_B", "B"), ("_B5x5", "B-5x5"), ("_difference", "Δ"), ("_paper", "Δ paper")):
-            values = list(frame[name + end])
-            if frame[name + end].isna().all():
-                continue
-            cells = [layout.number(value, "+" if "Δ" in sub else "") for value in values]
-            heading = sub.replace("Δ", f"Δ {short}") if "Δ" in sub else f"{short} {sub}"
-            result.append(layout.column_of(top, sub, heading, cells, {sub: values}))
-            if sub == "Δ":
-                result.append(layout.interval(top, f"Δ {short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
+        result += [
+            numbers(Kind.NUMBER, top, "B", f"{short} B", frame[f"{name}_B"]),
+            numbers(Kind.NUMBER, top, "B-5x5", f"{short} B-5x5", frame[f"{name}_B5x5"]),
+            numbers(Kind.DIFFERENCE, top, "Δ", f"Δ {short}", frame[f"{name}_difference"]),
+            interval(top, f"Δ {short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]),
+        ]
+        if frame[f"{name}_paper"].notna().any():
+            published = frame[f"{name}_paper"]
+            result.append(numbers(Kind.DIFFERENCE, top, "Δ paper", f"Δ {short} paper", published))
     return result

@@ -1,8 +1,8 @@
 """Figures of the report: a frame in, a matplotlib figure out; no files, no state.
 
-A net has one colour and a training scale S one marker in all of them; ours is filled, the paper's hollow on a dashed
-line. The colours keep apart for readers who see no red, green or blue, and have a contrast of 3 or more on white; on
-the page each stands for a pair, the other one for dark backgrounds. The same frame gives the same bytes.
+A net has the same colour and a training scale S the same marker in all figures. Ours is filled, the paper's hollow on a
+dashed line. Readers who cannot see red, green or blue can tell the colours apart, and each colour has a contrast of 3
+or more on white. Each has a partner that the page uses on a dark background. The same frame gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vggrepro import paper
+from vggrepro import columns, paper
 
 P = ParamSpec("P")
 
@@ -39,9 +39,9 @@ COLOURS = {
 MARKERS = {"256": "o", "384": "s", "[256;512]": "D"}
 DASHES: dict[str, Any] = {"256": "-", "384": (0, (4, 1.5)), "[256;512]": (0, (1, 1))}
 PAPER_DASHES: dict[str, Any] = {"256": (0, (6, 2)), "384": (0, (3, 1.5, 1, 1.5)), "[256;512]": (0, (1, 1.5))}
-MEASURES = {"top1_val_error": "top-1 error (%)", "top5_val_error": "top-5 error (%)"}
+MEASURES = {name: f"{columns.MEASURES[name].short} error (%)" for name in columns.ERRORS}
 WIDTH, HEIGHT = 4.0, 3.1  # inches: a card's width on the page, so that letters keep their size
-WIDE = 4.4  # of the claims, which have a wider card and longer labels
+WIDE = 4.4  # inches: the figure of the claims has a wider card and longer labels
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "text.color": INK,
@@ -64,14 +64,14 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 5.5,
     "figure.facecolor": "none",
     "text.parse_math": False,  # a run's name may hold dollars
-    "svg.fonttype": "none",  # letters stay letters: found, read aloud, in the page's font and colour
+    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud, and takes the page's font and colour
     "svg.hashsalt": "vggrepro",
     "path.simplify": True,
 }
 
 
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draws with our style whatever the user's matplotlibrc says."""
+    """Draws in our style, whatever the user's matplotlibrc says."""
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -85,7 +85,7 @@ def svg(figure: Figure, background: str = "none") -> str:
     """The figure as an SVG document; the same figure gives the same text."""
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
-        # Without these no date and no version of matplotlib stand in the file.
+        # Keeps the date and the version of matplotlib out of the file.
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", facecolor=background, metadata=nothing)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
@@ -100,7 +100,7 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
 
 
 def colour(net: str) -> str:
-    """A net's colour on light ground; that of several nets for a name that is none."""
+    """A net's colour on a light background; any other name gets the colour of several nets."""
     return COLOURS.get(net, COLOURS[""])[0]
 
 
@@ -120,7 +120,7 @@ def _figure(height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]
 
 
 def _point(axes: Axes, x: float, row: Mapping[Any, Any], measure: str, net: str, scale: str) -> None:
-    """Ours, if it ran, filled, with its interval if the frame has one."""
+    """Draws our error, if there is one, as a filled marker with its interval, if there is one."""
     value, low, high = (float(row.get(f"{measure}{end}", np.nan)) for end in ("", "_low", "_high"))
     if not np.isfinite(value):
         return
@@ -139,8 +139,8 @@ def _point(axes: Axes, x: float, row: Mapping[Any, Any], measure: str, net: str,
     )
 
 
-def _beside(name: str, names: list[str]) -> float:
-    """A small shift of one of several lines, so that their intervals do not hide each other."""
+def _shift(name: str, names: list[str]) -> float:
+    """The sideways shift of one of several lines, so that their intervals do not hide each other."""
     return 0.09 * (names.index(name) - (len(names) - 1) / 2)
 
 
@@ -154,7 +154,7 @@ def _handle(label: str, shape: str = "o", shade: str = MUTED, hollow: bool = Fal
 
 
 def _ours_and_paper(scales: list[str]) -> list[Line2D]:
-    """What filled and hollow mean, and of these scales the markers and the paper's lines."""
+    """Legend entries: what filled and hollow mean, and the marker and the paper's line of each of these scales."""
     handles = [_handle("ours, 95 %", line="-"), _handle("the paper", hollow=True, line="--")]
     return handles + [_handle(f"S = {s}", marker(s), hollow=True, line=PAPER_DASHES.get(s, "--")) for s in scales]
 
@@ -172,14 +172,14 @@ def _legend(figure: Figure, handles: list[Line2D], columns: int = 4) -> None:
 
 @styled
 def against_depth(frame: pd.DataFrame, measure: str) -> Figure:
-    """Error by net, shallow to deep, a line a training scale: Table 3's frame (columns net, S and the measure's)."""
+    """Error by net, shallow to deep, a line for each training scale: the frame of Table 3."""
     figure, axes = _figure()
     nets = [net for net in paper.NETS if net in set(frame["net"])]
     scales = list(dict.fromkeys(frame["S"]))
     for scale in scales:
         lines = frame[frame["S"] == scale].set_index("net")
         order = [net for net in nets if net in lines.index]
-        places = np.array([nets.index(net) for net in order]) + _beside(scale, scales)
+        places = np.array([nets.index(net) for net in order]) + _shift(scale, scales)
         dash = PAPER_DASHES.get(scale, "--")
         axes.plot(places, lines.loc[order, f"{measure}_paper"], linestyle=dash, color=MUTED, linewidth=1)
         ran = np.isfinite(lines.loc[order, measure].to_numpy(float))
@@ -195,13 +195,13 @@ def against_depth(frame: pd.DataFrame, measure: str) -> Figure:
 
 @styled
 def against_training_scale(frame: pd.DataFrame, measure: str) -> Figure:
-    """Error by S, a line a net that has two or more: Table 3's frame."""
+    """Error by S, a line for each net with two or more S: the frame of Table 3."""
     figure, axes = _figure()
     scales = list(dict.fromkeys(frame["S"]))
     nets = [net for net in COLOURS if frame["S"][frame["net"] == net].nunique() > 1]
     for net in nets:
         lines = frame[frame["net"] == net]
-        places = np.array([scales.index(scale) for scale in lines["S"]]) + _beside(net, nets)
+        places = np.array([scales.index(scale) for scale in lines["S"]]) + _shift(net, nets)
         axes.plot(places, lines[f"{measure}_paper"], "--", color=colour(net), linewidth=0.8)
         ran = np.isfinite(lines[measure].to_numpy(float))
         axes.plot(places[ran], lines[measure][ran], "-", color=colour(net))
@@ -217,7 +217,7 @@ def against_training_scale(frame: pd.DataFrame, measure: str) -> Figure:
 
 @styled
 def against_test_scale(frame: pd.DataFrame, measure: str) -> Figure:
-    """Error by Q, a line a run. Columns net, S, Q and the measure's; the paper prints no such numbers."""
+    """Error by Q, a line for each run. Columns net, S, Q and the measure's; the paper prints no such numbers."""
     figure, axes = _figure()
     handles = []
     for net, scale in dict.fromkeys(zip(frame["net"], frame["S"], strict=True)):
@@ -227,19 +227,19 @@ def against_test_scale(frame: pd.DataFrame, measure: str) -> Figure:
             _point(axes, row["Q"], row, measure, net, scale)
         handles.append(_handle(f"{net}, S = {scale}", marker(scale), colour(net), line=DASHES.get(scale, "-")))
     ticks = sorted(set(frame["Q"]))
-    # Scales are often 32 apart: a curve of many has ticks where letters fit.
+    # Scales are often 32 apart: of many, only as many get a tick as there is room for.
     axes.set_xticks(ticks if len(ticks) <= 7 else ticks[:: -(-len(ticks) // 7)])
     axes.set(xlabel="test scale Q", ylabel=MEASURES[measure])
     _legend(figure, handles, 2)
     return figure
 
 
-METHODS = {"dense": 0.4, "multi-crop": 0.7, "multi-crop & dense": 1.0}  # and how strong a bar's colour is
+METHODS = {"dense": 0.4, "multi-crop": 0.7, "multi-crop & dense": 1.0}  # the opacity of each method's bar
 
 
 @styled
 def methods(frame: pd.DataFrame, measure: str) -> Figure:
-    """Bars of dense, multi-crop and both from zero. Columns nets ("D", "D + E"), method and the measure's."""
+    """Bars of dense, multi-crop and both, from zero on. Columns nets ("D", "D + E"), method and the measure's."""
     figure, axes = _figure()
     groups = list(dict.fromkeys(frame["nets"]))
     step = len(METHODS) + 0.7
@@ -262,7 +262,7 @@ def methods(frame: pd.DataFrame, measure: str) -> Figure:
 
 
 def _bar(axes: Axes, x: float, row: pd.Series, measure: str, shade: str, strength: float) -> None:
-    """Ours with its interval and its number, the paper's as a dash."""
+    """Draws our error as a bar with its interval and its number, the paper's as a dash."""
     value = float(row[measure])
     if np.isfinite(value):
         low, high = (float(row.get(f"{measure}{end}", np.nan)) for end in ("_low", "_high"))
@@ -277,7 +277,7 @@ def _bar(axes: Axes, x: float, row: pd.Series, measure: str, shade: str, strengt
 
 @styled
 def agreement(frame: pd.DataFrame) -> Figure:
-    """Our error against the paper's, a point a row of Tables 3-6. Columns net ("": fused), S, ours, paper."""
+    """Our error against the paper's, a point for each row of Tables 3-6. Columns net ("": fused), S, ours, paper."""
     figure, axes = _figure()
     for row in frame.to_dict("records"):
         shape = "*" if row["net"] == "" else marker(row["S"])
@@ -299,10 +299,10 @@ VERDICTS = {"holds": COLOURS["B"][0], "contradicted": COLOURS["D"][0]}  # any ot
 
 @styled
 def forest(frame: pd.DataFrame) -> Figure:
-    """Differences with intervals, a line a comparison.
+    """Differences with intervals, a line for each comparison.
 
     Columns label, difference, low, high (points), difference_paper, verdict; claimed_low, claimed_high (points, maybe
-    infinite): where the claim has the difference.
+    infinite): the range in which the claim expects the difference.
     """
     figure, axes = _figure(1.0 + 0.4 * len(frame), WIDE)
     for place, row in enumerate(frame.to_dict("records")):
@@ -347,7 +347,9 @@ def drops(frame: pd.DataFrame) -> list[tuple[float, float]]:
 
 @styled
 def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
-    """A run's training loss above the errors that judged it; a dotted line where the learning rate was dropped.
+    """A run's training loss, and below it the errors measured while training.
+
+    A dotted line shows where the learning rate was dropped.
 
     Args:
         epochs: columns epoch (1 is the end of the first), learning_rate, loss, top1_error, top5_error.
@@ -382,7 +384,7 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
 
 @styled
 def all_runs(curves: Mapping[str, pd.DataFrame], nets: Mapping[str, tuple[str, str]]) -> Figure:
-    """The top-1 error that judged the training after each epoch, a line a run; `nets` gives each run's (net, S)."""
+    """The top-1 error after each epoch of training, a line for each run; `nets` gives each run's (net, S)."""
     figure, axes = _figure(3.9)
     handles = []
     for run, frame in curves.items():
@@ -401,7 +403,7 @@ def all_runs(curves: Mapping[str, pd.DataFrame], nets: Mapping[str, tuple[str, s
 def tiles(weights: np.ndarray, columns: int) -> np.ndarray:
     """Filters (n, 3, k, k) as one picture, uint8 (H, W, 4): zero is grey, each filter has its own scale.
 
-    Between filters lies a transparent pixel.
+    A transparent pixel separates the filters.
     """
     count, _, side, _ = weights.shape
     rows = -(-count // columns)

@@ -1,6 +1,6 @@
 """Tables as LaTeX: booktabs rules, the paper's grouped headings, the best numbers in bold.
 
-Needs the packages booktabs, array and graphicx; pdfLaTeX suffices where names keep to European letters.
+Needs the packages booktabs, array and graphicx. pdfLaTeX compiles it as long as all names use European letters.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from vggrepro import layout, report
-from vggrepro.layout import DASH, Column
+from vggrepro import layout
+from vggrepro.columns import DASH, Column, Kind
+from vggrepro.header import Header, header_of
 from vggrepro.tables import Table, letter
 
 if TYPE_CHECKING:
@@ -40,16 +41,19 @@ WIDE = dict.fromkeys(("combined ConvNet models", "runs"), r">{\raggedright\array
 
 def latex(tables: Sequence[Table], dataset: Dataset, extras: Sequence[Extra] = (), standalone: bool = False) -> str:
     """The tables as LaTeX floats; `standalone` makes a document that compiles."""
-    about = report.header(tables, dataset).replace("**bold**", "bold").splitlines()
-    title, text = about[0].removeprefix("# "), [line for line in about[1:] if line]
-    parts = [
-        PREAMBLE + f"\n\\section*{{{escape(title)}}}\n" + "\n\n".join(map(prose, text))
-        if standalone
-        else f"% {title}; needs \\usepackage{{{','.join(PACKAGES)}}}\n" + "\n".join(f"% {line}" for line in text)
-    ]
+    parts = [_head(header_of(tables, dataset), standalone)]
     parts += [_float(table) for table in tables]
     parts += [_float_of_extra(extra) for extra in extras]
     return "\n\n".join([*parts, r"\end{document}"] if standalone else parts) + "\n"
+
+
+def _head(header: Header, standalone: bool) -> str:
+    """The header as the beginning of a document, or as comments above the floats."""
+    lines = [line for line in (header.data, header.reading(), header.reduced, header.caution) if line]
+    if standalone:
+        return f"{PREAMBLE}\n\\section*{{{escape(header.title)}}}\n" + "\n\n".join(map(prose, lines))
+    title = f"{header.title}; needs \\usepackage{{{','.join(PACKAGES)}}}"
+    return "\n".join(f"% {line}" for line in (title, *lines))
 
 
 def escape(text: str) -> str:
@@ -67,12 +71,12 @@ def prose(text: str) -> str:
 
 def _float(table: Table) -> str:
     columns, groups = layout.columns(table), layout.groups(table)
-    if table.number == 1:
+    if table.layers:
         grid = _configurations(columns)
-    elif table.number == 2:
+    elif table.sideways:
         grid = _sideways(columns)
     else:
-        grid = tabular(columns, groups, titled="group" in table.labels)
+        grid = tabular(columns, groups)
     notes = [prose(remark) for remark in table.remarks]
     notes += [f"\\textsuperscript{{{letter(place)}}} {prose(note)}" for place, note in enumerate(table.notes)]
     return _framed(f"VGG, Table {table.number}. {table.caption}", f"vgg{table.number}", grid, notes)
@@ -93,13 +97,14 @@ def _framed(caption: str, name: str, grid: list[str], notes: Sequence[str]) -> s
     return "\n".join([*lines, r"\end{table}"])
 
 
-def tabular(columns: Sequence[Column], groups: Sequence[str], titled: bool = False) -> list[str]:
+def tabular(columns: Sequence[Column], groups: Sequence[str]) -> list[str]:
     """A booktabs tabular: two lines of heading, space between groups of rows.
 
-    `titled` names each group in a line of its own instead of in a column. Footnote letters go to the first column.
+    A column of groups becomes a line above each group. Footnote letters go to the first column.
     """
-    marks = next((column.cells for column in columns if column.heading == "note"), [""] * len(groups))
-    columns = [column for column in columns if column.heading != "note" and not (titled and column.heading == "group")]
+    titled = any(column.kind is Kind.GROUP for column in columns)
+    marks = next((column.cells for column in columns if column.kind is Kind.NOTE), [""] * len(groups))
+    columns = [column for column in columns if column.kind not in (Kind.NOTE, Kind.GROUP)]
     kinds = "".join(WIDE.get(column.top, "l" if column.left else "r") for column in columns)
     lines = [f"\\begin{{tabular}}{{@{{}}{kinds}@{{}}}}", r"\toprule", *_heading(columns), r"\midrule"]
     cells = [_set(column) for column in columns]
@@ -140,14 +145,14 @@ def _set(column: Column) -> list[str]:
         text = escape(cell)
         if cell[:1] in ("+", "-") and not column.left:
             text = f"${cell}$"
-        elif column.sub == "95 %" and cell != DASH:
+        elif column.kind is Kind.INTERVAL and cell != DASH:
             text = f"{{\\scriptsize {text}}}"
         result.append(f"\\textbf{{{text}}}" if best else text)
     return result
 
 
 def _configurations(columns: Sequence[Column]) -> list[str]:
-    """Table 1: what all nets have in common spans the columns, as in the paper."""
+    """Table 1: what all nets share spans the columns, as in the paper."""
     count = len(columns)
     lines = [f"\\begin{{tabular}}{{@{{}}{'c' * count}@{{}}}}", r"\toprule"]
     lines += [f"\\multicolumn{{{count}}}{{c}}{{{columns[0].top}}} \\\\", r"\midrule"]
@@ -166,15 +171,13 @@ def _configurations(columns: Sequence[Column]) -> list[str]:
 
 
 def _sideways(columns: Sequence[Column]) -> list[str]:
-    """Table 2: a column a net, those of equal size together, as in the paper."""
-    names, counts = columns[0].cells, columns[1:]
-    keys = [tuple(column.cells[row] for column in counts) for row in range(len(names))]
-    together = [list(rows) for _, rows in groupby(range(len(names)), key=keys.__getitem__)]
-    head = ["Network", *(escape(", ".join(names[row] for row in rows)) for rows in together)]
+    """Table 2: a column for each net, neighbouring nets of equal size together, as in the paper."""
+    together = layout.equal_nets(columns)
+    head = ["Network", *map(escape, together)]
     lines = [f"\\begin{{tabular}}{{@{{}}l{'r' * len(together)}@{{}}}}", r"\toprule", " & ".join(head) + r" \\"]
     lines.append(r"\midrule")
-    for column in counts:
+    for column in columns[1:]:
         name = f"{column.top}, {column.sub}" if column.top else column.sub
         texts = _set(column)
-        lines.append(" & ".join([escape(name), *(texts[rows[0]] for rows in together)]) + r" \\")
+        lines.append(" & ".join([escape(name), *(texts[row] for row in together.values())]) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}"]

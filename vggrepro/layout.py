@@ -1,124 +1,62 @@
-"""How a table is laid out on a page: the paper's grouped headings, our numbers beside its own, cells as text.
+"""How a table of the paper is laid out on a page: its headings and groups of rows, and our numbers beside its own.
 
-Rounding happens here and nowhere else: the paper's one decimal, an en dash for what was not run. Markdown, LaTeX and
-HTML differ only in how they set the same columns.
+Markdown, LaTeX and HTML set the same columns (`columns`), each in its own way.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 import pandas as pd
 
+from vggrepro.columns import LABELS, MEASURES, Column, Kind, column_of, groups_of, interval, label, numbers
 from vggrepro.tables import Table
 
-DASH = "–"
-PRINTED_ALONE = ("top5_test_error",)  # measures without numbers of ours
-
-# The paper's headings: over a group of columns, and of the column.
-LABELS = {
-    "net": ("ConvNet config.", ""),
-    "S": ("smallest image side", "train (S)"),
-    "Q": ("smallest image side", "test (Q)"),
-    "method": ("method", ""),
-    "group": ("", ""),
-    "models": ("combined ConvNet models", ""),
-}
-MEASURES = {
-    "top1_val_error": ("top-1 val. error (%)", "top-1"),  # and what a single heading line calls it
-    "top5_val_error": ("top-5 val. error (%)", "top-5"),
-    "top5_test_error": ("top-5 test error (%)", "test top-5"),
-    "parameters_millions": ("parameters (millions)", "params (M)"),
-}
-COUNTS = {"parameters": "exactly", "parameters_here": "here"}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a page: the paper's two lines of heading, one line that says both, and a cell a row.
-
-    `raw` holds the numbers (or labels) behind the cells by name: one list, or an interval's "low" and "high".
-    `best` marks cells that the paper would set in bold. `left`: aligned to the left.
-    """
-
-    top: str
-    sub: str
-    heading: str
-    cells: list[str]
-    raw: dict[str, list[Any]]
-    best: list[bool]
-    left: bool = False
+PRINTED_ALONE = ("top5_test_error",)  # measures that only the paper has
+COUNTS = {"parameters": "exactly", "parameters_here": "here"}  # Table 2's counts, and their headings
 
 
 def columns(table: Table) -> list[Column]:
     """The table's columns in the paper's order; of each measure ours, its 95 % interval, the paper's, the difference.
 
-    An interval's column is there where a number of ours is, the column of footnote letters where a row has one.
+    There is a column of intervals only if a number of ours has one, and a column of notes only if a row has a note.
     """
     frame = table.frame
-    result = [_label(name, frame[name], table.number) for name in table.labels]
-    if table.number == 1:
+    if table.layers:
         added = added_layers(frame)
-        return [Column("ConvNet configuration", c.heading, c.heading, c.cells, c.raw, added[c.heading], True)
-                for c in result]  # fmt: skip
+        return [column_of(Kind.LABEL, "ConvNet configuration", net, net, frame[net], frame[net], added[net])
+                for net in table.labels]  # fmt: skip
+    result = [_label(name, frame[name]) for name in table.labels]
     for name in table.measures:
         result += _measure(table, name)
     for name, heading in COUNTS.items():
         if name in frame:
-            counts = list(frame[name])
-            result.append(column_of("", heading, heading, [f"{count:,}" for count in counts], {heading: counts}))
+            cells = [f"{count:,}" for count in frame[name]]
+            result.append(column_of(Kind.NUMBER, "", heading, heading, frame[name], cells))
     if (frame["note"] != "").any():
-        notes = list(frame["note"])
-        result.append(column_of("", "note", "note", notes, {"note": notes}, left=True))
+        result.append(column_of(Kind.NOTE, "", "note", "note", frame["note"], frame["note"]))
     return result
 
 
-def column_of(
-    top: str,
-    sub: str,
-    heading: str,
-    cells: list[str],
-    raw: dict[str, list[Any]],
-    best: Iterable[bool] = (),
-    left: bool = False,
-) -> Column:
-    """A `Column` without bold cells unless `best` says so."""
-    return Column(top, sub, heading, cells, raw, list(best) or [False] * len(cells), left)
-
-
-def interval(top: str, heading: str, low: Iterable[float], high: Iterable[float]) -> Column:
-    """The column of 95 % intervals."""
-    ends = {"low": list(low), "high": list(high)}
-    return column_of(top, "95 %", heading, [span(*pair) for pair in zip(*ends.values(), strict=True)], ends)
-
-
-def _label(name: str, values: pd.Series, number: int) -> Column:
+def _label(name: str, values: pd.Series) -> Column:
     top, sub = LABELS.get(name, (name, ""))
-    heading = {"models": "nets / S"}.get(name, name)
-    return column_of(top, sub, heading, [label(name, text) for text in values], {sub: list(values)}, left=True)
+    heading = "nets / S" if name == "models" else name
+    kind = Kind.GROUP if name == "group" else Kind.LABEL
+    return column_of(kind, top, sub, heading, values, [label(name, text) for text in values])
 
 
 def _measure(table: Table, name: str) -> list[Column]:
-    """A measure's columns; bold is the smallest number of ours, and of the paper's."""
+    """A measure's columns; among errors the smallest of ours and the smallest of the paper's are bold."""
     frame, (top, short) = table.frame, MEASURES[name]
-    decimals = 0 if name == "parameters_millions" else 1
-    theirs = [number(value, decimals=decimals) for value in frame[f"{name}_paper"]]
-    best = smallest(theirs) if table.number > 2 else []
-    paper = column_of(top, "paper", f"{short} paper", theirs, {"paper": list(frame[f"{name}_paper"])}, best)
+    best, decimals = table.measured, 0 if name == "parameters_millions" else 1
+    theirs = numbers(Kind.PAPER, top, "paper", f"{short} paper", frame[f"{name}_paper"], best=best, decimals=decimals)
     if name in PRINTED_ALONE:
-        return [paper]
-    ours = [number(value) for value in frame[name]]
-    best = smallest(ours) if table.number > 2 else []
-    result = [column_of(top, "ours", f"{short} ours", ours, {"ours": list(frame[name])}, best)]
+        return [theirs]
+    result = [numbers(Kind.OURS, top, "ours", f"{short} ours", frame[name], best=best)]
     if f"{name}_low" in frame and frame[f"{name}_low"].notna().any():
         result.append(interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
-    difference = list(frame[f"{name}_difference"])
-    signed = [number(value, "+") for value in difference]
-    return [*result, paper, column_of(top, "Δ", f"Δ {short}", signed, {"Δ": difference})]
+    return [*result, theirs, numbers(Kind.DIFFERENCE, top, "Δ", f"Δ {short}", frame[f"{name}_difference"])]
 
 
 def paper_layout(table: Table) -> pd.DataFrame:
@@ -127,40 +65,36 @@ def paper_layout(table: Table) -> pd.DataFrame:
     Columns: a MultiIndex (heading over the group, heading), such as ("smallest image side", "train (S)") and
     ("top-1 val. error (%)", "ours"); intervals are the columns "low" and "high". Rows: a MultiIndex ("group",
     "row"): the net in Tables 3-5, submission or not in Table 6, the team in Table 7, the block of layers in Table 1.
-    Table 2 lies on its side, as in the paper: a column a net, those of equal size together.
+    Table 2 lies on its side, as in the paper: a column for each net, nets of equal size together.
     """
-    made = [column for column in columns(table) if column.heading not in ("note", "group")]
-    values = {(c.top, name if c.sub or len(c.raw) > 1 else ""): cells for c in made for name, cells in c.raw.items()}
-    if table.number == 1:
-        values = {(column.top, column.heading): column.raw[""] for column in made}
+    made = [column for column in columns(table) if column.kind not in (Kind.NOTE, Kind.GROUP)]
+    values = {(column.top, name): raw for column in made for name, raw in column.raw.items()}
     frame = pd.DataFrame(values)
     frame.columns = pd.MultiIndex.from_tuples(list(values))
-    if table.number == 2:
-        return _sideways(frame)
+    if table.sideways:
+        together = equal_nets(made)
+        result = frame.iloc[list(together.values()), 1:].T
+        result.columns = pd.Index(list(together), name="Network")
+        return result
     rows = zip(groups(table), range(1, len(frame) + 1), strict=True)
     frame.index = pd.MultiIndex.from_tuples(list(rows), names=("group", "row"))
     return frame
 
 
-def _sideways(frame: pd.DataFrame) -> pd.DataFrame:
-    nets, counts = frame.iloc[:, 0], frame.iloc[:, 1:]
-    sizes = counts.to_numpy().tolist()
-    together = [list(part) for _, part in groupby(range(len(nets)), key=sizes.__getitem__)]
-    result = counts.iloc[[rows[0] for rows in together]].T
-    result.columns = pd.Index([", ".join(nets.iloc[rows]) for rows in together], name="Network")
-    return result
+def equal_nets(made: Sequence[Column]) -> dict[str, int]:
+    """Table 2 on its side: the names of neighbouring nets of equal size, "A, A-LRN", and the row of the first."""
+    names, counts = made[0].cells, made[1:]
+    sizes = list(zip(*(column.cells for column in counts), strict=True))
+    together = [list(rows) for _, rows in groupby(range(len(names)), key=sizes.__getitem__)]
+    return {", ".join(names[row] for row in rows): rows[0] for rows in together}
 
 
 def groups(table: Table) -> list[str]:
     """The group of each row, as the paper's horizontal lines make them."""
-    frame = table.frame
-    if table.number == 1:
-        blocks = (frame.iloc[:, 0] == "maxpool").cumsum().shift(fill_value=0)
-        head = ["input"] * 2
-        return head + [f"block {block + 1}" if block < 5 else "FC" for block in blocks.iloc[2:]]
-    if table.number == 7:
-        return [method.partition(" (")[0] for method in frame["method"]]
-    return list(frame["group" if "group" in frame else "net"])
+    if not table.layers:
+        return groups_of(table.frame)
+    blocks = (table.frame.iloc[:, 0] == "maxpool").cumsum().shift(fill_value=0)
+    return ["input"] * 2 + [f"block {block + 1}" if block < 5 else "FC" for block in blocks.iloc[2:]]
 
 
 def added_layers(nets: pd.DataFrame) -> dict[str, list[bool]]:
@@ -170,29 +104,3 @@ def added_layers(nets: pd.DataFrame) -> dict[str, list[bool]]:
         layers = nets[net].str.startswith("conv") | (nets[net] == "LRN")
         result[str(net)] = list(layers & (nets[net] != nets[left]))
     return result
-
-
-def number(value: float, sign: str = "", decimals: int = 1) -> str:
-    """One decimal, as the paper prints; an en dash for NaN. `sign="+"` shows the sign, but not of 0.0."""
-    if math.isnan(value):
-        return DASH
-    text = f"{value:{sign}.{decimals}f}"
-    return "0.0" if sign and float(text) == 0 else text
-
-
-def span(low: float, high: float) -> str:
-    """An interval in the paper's way of writing ranges: `[13.1; 19.2]`."""
-    return DASH if math.isnan(low) else f"[{low:.1f}; {high:.1f}]"
-
-
-def label(name: str, text: str) -> str:
-    """Label cells for the eye: blanks after commas; Table 6's nets without Q, which the caption gives."""
-    if name == "models":
-        return ", ".join(model.rpartition("/")[0] for model in text.split("; "))
-    return text.replace(",", ", ") if name == "Q" else text
-
-
-def smallest(cells: Sequence[str]) -> list[bool]:
-    """The smallest printed numbers, ties too; a lone number is no best."""
-    values = [float(cell) for cell in cells if cell != DASH]
-    return [len(values) > 1 and cell != DASH and float(cell) == min(values) for cell in cells]

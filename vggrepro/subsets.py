@@ -1,11 +1,10 @@
 """Which nets to fuse (Sect. 4.4): every pair, and the best subset, chosen on one half of the images.
 
-The error of the best of thousands of subsets flatters on the images that chose it. So the images are split in halves
-by a hash of their keys: one chooses, the other scores.
+If the same images chose the best of thousands of subsets and scored it, its error would come out too low. So a hash of
+their keys splits the images in halves: one half chooses, the other scores.
 
-Fusing is a mean of posteriors, so a subset's ranks follow from sums of differences to the true class's posterior.
-Only classes that reach the true class in at least one net can reach it in a sum; for trained nets these are few, which
-makes all subsets of a dozen nets affordable, exactly.
+Fusing is a mean of posteriors. A class can have a larger mean than the true class only if it has a larger posterior
+in at least one of the nets. In trained nets few classes do, so that all subsets of a dozen nets can be counted exactly.
 """
 
 from __future__ import annotations
@@ -20,28 +19,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import fusion, layout, paper, statistics
+from vggrepro import fusion, paper, statistics
+from vggrepro.columns import ERRORS, MEASURES, NAN, TOP1, Kind, column_of, labels_of, measures_of, number, numbers
 from vggrepro.errors import InputError
-from vggrepro.extras import WORDS, Extra, labels_of, measures_of, stock
+from vggrepro.extras import WORDS, Extra, stock
+from vggrepro.gaps import not_used
 from vggrepro.paper import TOP_K, Run, View
 from vggrepro.posteriors import Images
 from vggrepro.progress import say
-from vggrepro.shelf import SPLIT, Shelf, flags, split_images
-from vggrepro.tables import ERRORS, NAN, setting
+from vggrepro.shelf import SPLIT, File, Shelf, flags, split_images
+from vggrepro.tables import setting
 
-EXHAUSTIVE = 14  # nets, one more than Tables 3-6 have; of more, subsets are found greedily
-CELLS = 1 << 21  # sums held at a time: subsets times classes that may reach the true one
+NAMES = FUSION, PAIRS = "fusion", "pairs"
+EXHAUSTIVE = 14  # nets, one more than Tables 3-6 have; with more nets the subsets are found greedily
+CELLS = 1 << 21  # sums held at a time: subsets times classes that may come before the true one
 
 Subset = tuple[int, ...]  # places in the list of nets, ascending
 
 
 @dataclass(slots=True)
-class Counter:
+class ErrorCounter:
     """Counts the images that fused subsets of nets get wrong, in each half.
 
-    `files` are the posterior files of each net; every file has equal weight. `split` has their images and labels; by
-    default, the first file's. `wrong` is, of each subset counted, a (2, 2) array: top-1 and top-5, in the choosing and
-    in the held-out half; `images` are those of the halves.
+    `files` are the posterior files of each net; every file has the same weight. `split` has their images and labels;
+    the default is those of the first file. `wrong` has a (2, 2) array for each subset counted: rows top-1 and top-5,
+    columns the choosing and the held-out half. `images` (2,) has the number of images in each half.
     """
 
     files: Sequence[Sequence[Path]]
@@ -96,7 +98,7 @@ class Counter:
 
 
 def halves(keys: Sequence[str]) -> np.ndarray:
-    """(n,) int: 0, the image helps to choose; 1, it is held out. From the key alone, not from the order."""
+    """(n,) int: 0 if the image helps to choose, 1 if it is held out. It depends on the key alone, not on the order."""
     return np.array([hashlib.sha256(key.encode(errors="surrogateescape")).digest()[0] & 1 for key in keys])
 
 
@@ -128,7 +130,7 @@ def count_wrong(sums: np.ndarray, labels: np.ndarray, held_out: np.ndarray, memb
         before = (total > 0) | ((total == 0) & (rival[part] < labels[image[part]]))
         ranks = np.add.reduceat(before.view(np.int8), starts[:taken] - starts[0], axis=1, dtype=np.int32)
         half = held_out[image[starts[:taken]]]
-        for row, least in enumerate((1, TOP_K)):
+        for row, least in enumerate(ERRORS.values()):
             wrong = ranks >= least
             result[:, row, 1] += wrong[:, half == 1].sum(axis=1)
             result[:, row, 0] += wrong[:, half == 0].sum(axis=1)
@@ -137,11 +139,12 @@ def count_wrong(sums: np.ndarray, labels: np.ndarray, held_out: np.ndarray, memb
 
 
 def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
-    """ "fusion", the subsets that were chosen, and "pairs", every two nets; of all runs with complete posteriors.
+    """Which of the runs with complete posteriors to fuse: "fusion", the chosen subsets, and "pairs", every two nets.
 
     Columns: `choice` (in "fusion"), `nets`, `runs`; `choosing_images` and `choosing_<error>`, of the half that chose;
-    `images`, `<error>`, `<error>_low`, `<error>_high`, of the held-out half; `all_images` and `all_<error>`, of both,
-    which flatters what was chosen. Up to 14 nets all subsets are tried, of more only a greedy path.
+    `images`, `<error>`, `<error>_low`, `<error>_high`, of the held-out half; `all_images` and `all_<error>`, of both
+    halves, which is too low for the chosen subsets. All subsets of up to 14 nets are tried; with more nets, only a
+    greedy path.
 
     Raises:
         InputError: fewer than two such runs, or posteriors of different images.
@@ -150,7 +153,7 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
     names = [run.name for run in files]
     if len(names) < 2:
         raise InputError(f"--search: {_too_few(names, methods)}; evaluate two or more")
-    counter = Counter(list(files.values()), split_images(shelf.dataset, SPLIT))
+    counter = ErrorCounter(list(files.values()), split_images(shelf.dataset, SPLIT))
     everything = tuple(range(len(names)))
     singles = [(place,) for place in everything]
     pairs = list(combinations(everything, 2))
@@ -178,17 +181,18 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
 
 
 def complete(shelf: Shelf, methods: Sequence[str]) -> tuple[dict[Run, list[Path]], tuple[str, ...]]:
-    """The files of each run that has all of the methods at its S's test scales, and notes on the runs left out."""
+    """The files of each run that has every method at every test scale of its S, and notes on the other runs."""
     views = {run: [View(run, q, method) for method in methods for q in run.scale.test_scales] for run in stock(shelf)}
     shelf.gather_rows(views.values())
-    result, notes, lacking = {}, [], []
+    result, asked, lacking = {}, list[File](), []
     for run, wanted in views.items():
         files = [shelf.file(view) for view in wanted]
-        notes += [f"Not used: {file.path} ({file.refused})." for file in files if file.refused]
+        asked += files
         if not all(file.present for file in files):
             lacking.append(run.name)
         elif not any(file.refused for file in files):
             result[run] = [file.path for file in files]
+    notes = list(not_used(asked))
     if lacking:
         options = f" {shelf.options}" if shelf.options else ""
         notes.append(f"Not all posteriors: `vggrepro evaluate {' '.join(lacking)} {flags(methods)}{options}`.")
@@ -210,8 +214,8 @@ def _published(runs: Sequence[Run], methods: Sequence[str]) -> list[Subset]:
     return result
 
 
-def _greedy(nets: int, counter: Counter) -> list[Subset]:
-    """From the best net on, each time the net that helps most in the choosing half; a subset of each size."""
+def _greedy(nets: int, counter: ErrorCounter) -> list[Subset]:
+    """A subset of each size: first the best net, then each time the net that helps most in the choosing half."""
     path = [counter.best([(place,) for place in range(nets)])]
     while len(path) < nets:
         larger = [tuple(sorted((*path[-1], place))) for place in range(nets) if place not in path[-1]]
@@ -224,7 +228,7 @@ def _fusion(
     lines: dict[str, Subset],
     path: Sequence[Subset],
     names: Sequence[str],
-    counter: Counter,
+    counter: ErrorCounter,
     about: str,
     notes: tuple[str, ...],
 ) -> Extra:
@@ -237,27 +241,24 @@ def _fusion(
         f"Nets chosen for the least top-1 error on {choosing:,} images (halves by a hash of the key), scored on the "
         f"other {held_out:,}, which had no say; the paper's own choices beside them. {about}"
     )
-    chosen = _number_column(shown, f"choosing_{ERRORS[0]}", "top-1, choosing")
     labels = shown.assign(
         runs=["all" if n == len(names) else r for n, r in zip(shown["nets"], shown["runs"], strict=True)]
     )
-    columns = [*labels_of(labels, ("choice", "runs")), chosen, *measures_of(shown)]
-    columns.append(_number_column(shown, f"all_{ERRORS[0]}", "top-1, all"))
-    return Extra("fusion", "Which nets to fuse", caption, frame, tuple(columns), ("",) * len(shown), notes)
+    short = MEASURES[TOP1].short
+    chosen, everywhere = (
+        numbers(Kind.NUMBER, f"{short}, {half}", "", f"{short}, {half}", shown[f"{half}_{TOP1}"])
+        for half in ("choosing", "all")
+    )
+    columns = (*labels_of(labels, ("choice", "runs")), chosen, *measures_of(shown), everywhere)
+    return Extra(FUSION, "Which nets to fuse", caption, frame, columns, ("",) * len(shown), notes)
 
 
-def _number_column(frame: pd.DataFrame, name: str, heading: str) -> layout.Column:
-    values = list(frame[name])
-    return layout.column_of(heading, "", heading, [layout.number(value) for value in values], {name: values})
-
-
-def _pairs(names: Sequence[str], counter: Counter, about: str) -> Extra:
-    """Every two nets; shown as a triangle with the single nets on its diagonal."""
-    name = ERRORS[0]
+def _pairs(names: Sequence[str], counter: ErrorCounter, about: str) -> Extra:
+    """Every two nets; a page shows them as a triangle with the single nets on its diagonal."""
     places = range(len(names))
     records = [counter.record(subset, names) for size in (1, 2) for subset in combinations(places, size)]
     frame = pd.DataFrame.from_records(records)
-    error = dict(zip(frame["runs"], frame[f"all_{name}"], strict=True))
+    error = dict(zip(frame["runs"], frame[f"all_{TOP1}"], strict=True))
     columns = labels_of(pd.DataFrame({"run": names}), ("run",))
     values = {
         column: [
@@ -267,10 +268,10 @@ def _pairs(names: Sequence[str], counter: Counter, about: str) -> Extra:
         for column in places
     }
     least = min(error.values())
-    for column, numbers in values.items():
-        cells = ["" if np.isnan(value) else layout.number(value) for value in numbers]
-        best = [value == least for value in numbers]
-        top = "top-1 val. error (%) with"
-        columns.append(layout.column_of(top, names[column], names[column], cells, {name: numbers}, best))
+    for column, errors in values.items():
+        cells = ["" if np.isnan(value) else number(value) for value in errors]
+        best = [value == least for value in errors]
+        top = f"{MEASURES[TOP1].heading} with"
+        columns.append(column_of(Kind.NUMBER, top, names[column], names[column], errors, cells, best))
     caption = f"Top-1 error of every two nets fused, on all images; on the diagonal each alone. {about}"
-    return Extra("pairs", "Pairs of nets", caption, frame, tuple(columns), ("",) * len(names))
+    return Extra(PAIRS, "Pairs of nets", caption, frame, tuple(columns), ("",) * len(names))

@@ -2,7 +2,7 @@
 
 A table is a pandas DataFrame of raw floats (per cent; NaN where not run) with footnotes. Rows, their order
 and their label cells are those of `tables/paper/table*.csv`. Each measure `X` there (`top1_val_error`, ...)
-is three columns: `X` ours, `X_paper` as printed, `X_difference` = ours - paper; errors also have the ends of their
+gives three columns: `X` is ours, `X_paper` as printed, `X_difference` = ours - paper. An error also has the ends of its
 95 % interval over images (Wilson), `X_low` and `X_high`. `layout.paper_layout` groups the columns and rows as the paper
 does. Tables 3-7 also have:
 
@@ -19,21 +19,17 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vggrepro import paper, statistics
-from vggrepro.paper import TOP_K, Run, View
+from vggrepro.columns import ERRORS, NAN
+from vggrepro.gaps import not_run, not_used
+from vggrepro.paper import TOP_K, View
 from vggrepro.shelf import SPLIT, File, Shelf, conditions
 
-if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
-
-ERRORS = ("top1_val_error", "top5_val_error")
-NAN = float("nan")
 PROVENANCE = ["data", "classes", "train_images", "preset", "crop", "width"]
 PROVENANCE += ["runs", "epochs", "seeds", "weights", "commit"]
 
@@ -66,6 +62,8 @@ class Table:
 
     `labels` and `measures` name columns of `frame` (a measure `X` has `X_paper` and `X_difference` beside
     it); `notes[0]` is footnote "a"; `remarks` hold for all rows; `crop`, `width` and `stride` are those of most runs.
+    `layers`: the cells are layers and a column is a net, as in Table 1. `sideways`: the paper prints the rows as
+    columns, as in Table 2.
     """
 
     number: int
@@ -78,41 +76,53 @@ class Table:
     crop: int
     width: float
     stride: int
+    layers: bool = False
+    sideways: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether the numbers are errors measured on images, as in Tables 3-7."""
+        return not (self.layers or self.sideways)
 
 
 @dataclass(slots=True)
 class Footnotes:
-    """Collects what is said about a table's rows; equal sentences share a letter, unrun rows a command."""
+    """Collects the sentences about a table's rows. Rows with the same sentence share its letter."""
 
     shelf: Shelf
-    texts: dict[str, list[int]] = field(default_factory=dict)
-    unrun: dict[frozenset[str], tuple[list[int], list[View]]] = field(default_factory=dict)
-    refused: dict[tuple[Run, str], tuple[list[int], list[File]]] = field(default_factory=dict)
+    texts: dict[str, list[int]] = field(default_factory=dict)  # the rows of each sentence
+    unfilled: dict[int, list[File]] = field(default_factory=dict)  # the files that each row without numbers asked for
 
     def add(self, row: int, text: str) -> None:
         self.texts.setdefault(text, []).append(row)
 
-    def refuse(self, row: int, file: File, reason: str) -> None:
-        rows, files = self.refused.setdefault((file.view.run, reason), ([], []))
-        rows.append(row)
-        if file not in files:
-            files.append(file)
+    def _gaps(self) -> dict[str, list[int]]:
+        """Sentences on files that are refused or missing, and their rows.
 
-    def miss(self, row: int, views: Sequence[View]) -> None:
-        untrained = frozenset(view.run.net for view in views if not self.shelf.finished(view.run))
-        rows, all_views = self.unrun.setdefault(untrained, ([], []))
-        rows.append(row)
-        all_views.extend(views)
+        Rows that lack the training of the same nets share one sentence on what to run.
+        """
+        asked = [file for files in self.unfilled.values() for file in files]
+        result = {}
+        for text, refused in not_used(asked, self.shelf.commands).items():
+            paths = {file.path for file in refused}
+            result[text] = [row for row, files in self.unfilled.items() if paths & {file.path for file in files}]
+        for rows in self._missing():
+            views = [view for missing in rows.values() for view in missing]
+            result[not_run(views, self.shelf.commands)] = list(rows)
+        return result
+
+    def _missing(self) -> list[dict[int, list[View]]]:
+        """The missing posteriors of each row, rows grouped by the nets that they lack the training of."""
+        grouped: dict[frozenset[str], dict[int, list[View]]] = {}
+        for row, files in self.unfilled.items():
+            if missing := [file.view for file in files if not file.present]:
+                untrained = frozenset(view.run.net for view in missing if not self.shelf.finished(view.run))
+                grouped.setdefault(untrained, {})[row] = missing
+        return list(grouped.values())
 
     def settle(self, filled: Sequence[int], rows: int) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
-        """Letters of each row, the lettered notes, and the remarks (what every filled row would carry)."""
-        texts = dict(self.texts)
-        for (_, reason), (places, files) in self.refused.items():
-            names = ", ".join([str(files[0].path), *(file.path.name for file in files[1:])])
-            renew = self.shelf.commands([file.view for file in files])
-            texts[f"Not used: {names} ({reason}). Renew: {renew}."] = places
-        for places, views in self.unrun.values():
-            texts[f"Not run: {self.shelf.commands(views)}."] = places
+        """The letters of each row, the sentences with letters, and the remarks, which hold for every filled row."""
+        texts = self.texts | self._gaps()
         remarks = [text for text, places in texts.items() if len(filled) > 1 and set(places) == set(filled)]
         lettered = sorted((text for text in texts if text not in remarks), key=lambda text: min(texts[text]))
         marks: list[list[str]] = [[] for _ in range(rows)]
@@ -137,17 +147,14 @@ def _measured(table: int, shelf: Shelf) -> Table:
     footnotes, filled, records = Footnotes(shelf), [], []
     for place, (line, views) in enumerate(zip(printed, needs, strict=True)):
         files = [shelf.file(view) for view in views]
-        for file in files:
-            if file.refused:
-                footnotes.refuse(place, file, file.refused)
-        if missing := [file.view for file in files if not file.present]:
-            footnotes.miss(place, missing)
-        usable = bool(files) and not missing and not any(file.refused for file in files)
+        usable = bool(files) and all(file.present and not file.refused for file in files)
+        if not usable:
+            footnotes.unfilled[place] = files
         ranks = shelf.ranks(file.path for file in files) if usable else None
         ours = {} if ranks is None else errors_of(ranks, len(shelf.dataset.classes))
         record: dict[str, Any] = {name: line[name] for name in labels}
         for name in measures:
-            record |= _beside(name, ours.get(name), float(line[name]) if line[name] else None)
+            record |= _with_paper(name, ours.get(name), float(line[name]) if line[name] else None)
             if name in ERRORS:
                 record |= {f"{name}_{end}": ours.get(f"{name}_{end}", NAN) for end in ("low", "high")}
         record |= {"images": None, "note": "", **dict.fromkeys(PROVENANCE)}
@@ -179,7 +186,7 @@ def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:
     Keys `top1_val_error`, `top1_val_error_low`, `top1_val_error_high`, and so for top-5: NaN for 5 classes or fewer.
     """
     result: dict[str, float] = {}
-    for name, best in zip(ERRORS, (1, TOP_K), strict=True):
+    for name, best in ERRORS.items():
         wrong = int(np.count_nonzero(ranks >= best))
         interval = statistics.wilson(wrong, len(ranks))
         values = (100 * wrong / len(ranks), interval.low, interval.high) if classes > best else (NAN, NAN, NAN)
@@ -187,7 +194,7 @@ def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:
     return result
 
 
-def _beside(name: str, ours: float | None, printed: float | None) -> dict[str, float]:
+def _with_paper(name: str, ours: float | None, printed: float | None) -> dict[str, float]:
     """A measure's three columns."""
     mine, theirs = NAN if ours is None else ours, NAN if printed is None else printed
     return {name: mine, f"{name}_paper": theirs, f"{name}_difference": mine - theirs}
@@ -248,7 +255,7 @@ def table1(shelf: Shelf) -> Table:
         missing = 5 - sum(paper.poolings(stride))
         fewer = f", no max-pooling after the first {missing} blocks" if missing else ""
         remarks = (f"Here: input {crop} × {crop}{fewer}, all widths times {width:g}, last layer FC-{classes}.",)
-    return Table(1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, crop, width, stride)
+    return Table(1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, crop, width, stride, layers=True)
 
 
 def table2(shelf: Shelf) -> Table:
@@ -264,7 +271,7 @@ def table2(shelf: Shelf) -> Table:
     for line in paper.published(2):
         count = paper.Architecture(line["net"]).parameters
         record: dict[str, Any] = {"net": line["net"]}
-        record |= _beside("parameters_millions", count / 1e6, float(line["parameters_millions"]))
+        record |= _with_paper("parameters_millions", count / 1e6, float(line["parameters_millions"]))
         record["parameters"] = count
         record["parameters_here"] = shelf.architecture(line["net"]).parameters
         records.append(record | {"note": ""})
@@ -272,7 +279,8 @@ def table2(shelf: Shelf) -> Table:
     if (crop, width, classes) != (paper.CROP, 1.0, 1000):
         remarks = (f"Here: our nets, with {classes} classes, crop {crop}, width {width:g}.",)
     frame = pd.DataFrame.from_records(records)
-    return Table(2, CAPTIONS[2], frame, ("net",), ("parameters_millions",), (), remarks, crop, width, stride)
+    measures = ("parameters_millions",)
+    return Table(2, CAPTIONS[2], frame, ("net",), measures, (), remarks, crop, width, stride, sideways=True)
 
 
 def views_of(number: int) -> list[tuple[View, ...]]:
@@ -319,17 +327,12 @@ def table7(shelf: Shelf) -> Table:
 TABLES = {1: table1, 2: table2, 3: table3, 4: table4, 5: table5, 6: table6, 7: table7}
 
 
-def tables(runs: Path, dataset: Dataset, numbers: Iterable[int] = range(2, 8), options: str = "") -> list[Table]:
-    """The paper's tables from the posteriors in `runs`; `options` goes into every suggested command.
+def tables_of(shelf: Shelf, numbers: Sequence[int] = range(1, 8)) -> list[Table]:
+    """The paper's tables from the posteriors of `shelf`, each file read once.
 
     Raises:
         InputError: no images or no labels to score. Files that are damaged or differ in their images are named in
             footnotes.
     """
-    return tables_of(Shelf(runs, dataset, options), list(numbers))
-
-
-def tables_of(shelf: Shelf, numbers: Sequence[int] = range(2, 8)) -> list[Table]:
-    """The paper's tables from a shelf, each posterior file read once."""
     shelf.gather_rows([row for number in numbers for row in views_of(number)])
     return [TABLES[number](shelf) for number in numbers]

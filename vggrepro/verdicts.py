@@ -1,6 +1,6 @@
 """From errors on the same images to verdicts: tests of the paper's comparisons, and the rules that combine them.
 
-docs/claims.md gives the reasons. Pure: ranks in, verdicts out.
+docs/claims.md gives the reasons. No files: ranks in, verdicts out.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggrepro.paper import TOP_K, View
+from vggrepro import columns
+from vggrepro.paper import View
 from vggrepro.paper_claims import Kind, Pair, margins
 from vggrepro.statistics import ALPHA, Comparison, compare, holm, score_test
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "not decided", "not run"
-MEASURES = {"top-1": 1, "top-5": TOP_K}  # the true class at this rank (0 is best) or later is an error
+# The measures that are tested; an image counts as wrong if its true class has this rank or a later one.
+MEASURES = {columns.MEASURES[name].short: rank for name, rank in columns.ERRORS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """One measure of one comparison; `p` before and `holm` after the correction, `margin` in points or None."""
+    """One comparison by one measure: p-value before (`p`) and after (`holm`) the correction, `margin` in points."""
 
     measure: str
     comparison: Comparison
@@ -33,7 +35,7 @@ class Tested:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A comparison: its tests (none if it was not run) and the verdict."""
+    """A comparison, its tests (none if it was not run) and its verdict."""
 
     pair: Pair
     tests: tuple[Tested, ...]
@@ -41,7 +43,7 @@ class Outcome:
 
     @property
     def deciding(self) -> Tested | None:
-        """The test that the verdict rests on, or the nearest to one."""
+        """The test that the verdict rests on: the clearest one, or the least clear one where all must agree."""
         wanted = [test for test in self.tests if test.verdict == self.verdict] or list(self.tests)
         strongest = self.pair.kind is Kind.LOWER or self.verdict == CONTRADICTED
         ordered = sorted(wanted, key=strength)
@@ -49,14 +51,17 @@ class Outcome:
 
 
 def strength(test: Tested | None) -> tuple[float, float]:
-    """For sorting: the smaller, the clearer."""
+    """For sorting: the clearest test first."""
     return (test.holm, test.p) if test else (math.inf, math.inf)
 
 
 def assess(
     pairs: Iterable[Pair], ranks: Mapping[tuple[View, ...], np.ndarray], measures: Sequence[str]
 ) -> dict[Pair, tuple[Tested, ...]]:
-    """Every comparison that can be run, by every measure, under one Holm correction; the same one counts once."""
+    """Tests every comparison whose ranks are given, by every measure, under one Holm correction.
+
+    A comparison that occurs in several claims counts once.
+    """
     compared: dict[tuple[Pair, str], Comparison] = {}
     for pair in pairs:
         if pair.first.views in ranks and pair.second.views in ranks:
@@ -76,7 +81,7 @@ def assess(
 
 
 def p_value(kind: Kind, made: Comparison, margin: float) -> float:
-    """Of the tested bound: of no difference, or of a difference as large as the margin (the nearest, if two)."""
+    """The p-value of no difference, or of a difference as large as the margin: of two margins, the larger p-value."""
     if kind is Kind.LOWER:
         return made.p
     bounds = (-margin,) if kind is Kind.NOT_LOWER else (-margin, margin)
@@ -92,7 +97,7 @@ def decide(kind: Kind, difference: float, margin: float, p: float) -> str:
 
 
 def decide_pair(kind: Kind, verdicts: Sequence[str]) -> str:
-    """A comparison's verdict from its tests: one measure is enough to err less, both are needed to err alike."""
+    """A comparison's verdict from its tests: "errs less" needs one of the measures, "errs alike" needs both."""
     if not verdicts:
         return NOT_RUN
     if CONTRADICTED in verdicts:
@@ -102,7 +107,7 @@ def decide_pair(kind: Kind, verdicts: Sequence[str]) -> str:
 
 
 def decide_claim(verdicts: Sequence[str]) -> str:
-    """A claim's verdict from its comparisons': all must hold; one significantly the other way contradicts."""
+    """A claim's verdict from those of its comparisons: all must hold; one contradicted comparison contradicts it."""
     if CONTRADICTED in verdicts:
         return CONTRADICTED
     for verdict in (HOLDS, NOT_RUN):

@@ -89,15 +89,16 @@ def claims(
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Test the paper's twelve claims on the posteriors."""
-    from vggrepro import claims as stage
+    from vggrepro.claims import csv_text, evaluate_claims
     from vggrepro.dataset import load
+    from vggrepro.findings import document
     from vggrepro.shelf import Shelf
 
     dataset = load(data)
     require_runs(runs)
     shelf = Shelf(runs, dataset, as_options(data, runs))
-    findings = stage.evaluate_claims(shelf)
-    print(stage.document(findings, shelf) if format_ is ClaimsFormat.md else stage.csv_text(findings), end="")
+    findings = evaluate_claims(shelf)
+    print(document(findings, shelf) if format_ is ClaimsFormat.md else csv_text(findings), end="")
 
 
 def report(
@@ -183,12 +184,13 @@ def report_text(
         if against is not None:
             _require_runs_on(against, dataset)
         return page(runs, dataset, options, against)
-    from vggrepro import documents, report
-    from vggrepro.tables import tables
+    from vggrepro import documents, report_csv
+    from vggrepro.tables import tables_of
 
+    shelf = Shelf(runs, dataset, options)
     if format_ is Format.csv:
-        return report.csv_text(tables(runs, dataset, range(1, 8), options))
-    made = documents.gather(Shelf(runs, dataset, options), methods=("dense",) if search else ())
+        return report_csv.csv_text(tables_of(shelf))
+    made = documents.gather(shelf, methods=("dense",) if search else ())
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 
 

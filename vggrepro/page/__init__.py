@@ -38,13 +38,13 @@ BESIDE = (
 
 
 def page(runs: Path, dataset: Dataset, options: str = "", against: Path | None = None) -> str:
-    """The page as text; the same files give the same text.
+    """The page as text. The same files give the same text.
 
     Args:
         runs: the folder of run folders.
         dataset: the data set whose `val` split was scored; its images are shown if they are there.
         options: added to every suggested command.
-        against: another folder of runs on the same data, to stand beside these in a section of its own.
+        against: another folder of runs on the same data; a section compares them with these.
 
     Raises:
         InputError: no images or no labels to score.
@@ -55,7 +55,7 @@ def page(runs: Path, dataset: Dataset, options: str = "", against: Path | None =
     style = (here / "page.css").read_text(encoding="utf-8")
     style = style.replace("/*light*/", colour_variables(dark=False)).replace("/*dark*/", colour_variables(dark=True))
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(f"VGG's tables on {dataset.name}"),
+        title=escape(material.header.title),
         style=style,
         script=(here / "page.js").read_text(encoding="utf-8"),
         navigation="".join(f'<a href="#{name}">{title}</a>' for name, title in made),
@@ -65,7 +65,7 @@ def page(runs: Path, dataset: Dataset, options: str = "", against: Path | None =
 
 
 def _bodies(material: Material, against: Path | None) -> dict[tuple[str, str], str]:
-    """Each section's id, title and contents, empty where there is nothing to show."""
+    """The id and the title of each section and its contents, which are empty if there is nothing to show."""
     document = material.document
     drawn = drawings(material)
     grids = {
@@ -75,7 +75,7 @@ def _bodies(material: Material, against: Path | None) -> dict[tuple[str, str], s
     beside = sections.extras(material.beside, "against-")
     return {
         ("claims", "The paper's claims"): sections.claim_cards(document.findings, grids["claims"]),
-        ("tables", "Tables"): sections.tables(document.tables),
+        ("tables", "Tables"): sections.tables(document.tables, material.header),
         ("against", "Two reproductions"): beside and paragraph(BESIDE.format(folder=against)) + beside,
         ("errors", "Errors"): grids["errors"] and paragraph(ERRORS) + grids["errors"],
         ("beyond", "Beyond the paper"): sections.extras(document.extras),

@@ -1,4 +1,4 @@
-"""Which figures the material allows, with their titles, captions and alternative texts."""
+"""The figures that the page can show, with their titles, captions and alternative texts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from vggrepro import claims, figures, layout, paper
+from vggrepro import claims, figures, paper
 from vggrepro.claims import Finding
+from vggrepro.columns import MEASURES, TOP1, TOP5, number, span
 from vggrepro.page.html import minus
 from vggrepro.page.material import Material, RunFacts
 from vggrepro.paper_claims import Kind
 from vggrepro.tables import views_of
 
-TOP1, TOP5 = "top1_val_error", "top5_val_error"
-SHORT = {TOP1: "Top-1", TOP5: "Top-5"}
-
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure to be drawn: its file's name, its section of the page, and what is said about it."""
+    """A figure to be drawn: the name of its file, its section of the page, and its texts."""
 
     name: str
     section: str  # "claims", "errors", "training" or "filters"
@@ -38,7 +36,7 @@ class Drawing:
 
 
 def drawings(material: Material) -> list[Drawing]:
-    """Every figure that has something of ours to show, in the page's order; names are fit for files and ids."""
+    """Every figure that has a result of ours to show, in the page's order; names can be those of files and ids."""
     drawn = [
         *forest(material.document.findings),
         *errors(material),
@@ -60,7 +58,7 @@ def forest(findings: Sequence[Finding]) -> Iterator[Drawing]:
     if frame.empty:
         return
     parts = [
-        minus(f"{row['label']}: {row['difference']:+.1f} points, {layout.span(row['low'], row['high'])}")
+        minus(f"{row['label']}: {row['difference']:+.1f} points, {span(row['low'], row['high'])}")
         for row in frame.to_dict("records")
     ]
     yield Drawing(
@@ -73,7 +71,7 @@ def forest(findings: Sequence[Finding]) -> Iterator[Drawing]:
 
 
 def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
-    """A row a claim that was tested: the columns of `figures.forest`."""
+    """A row for each claim that was tested: the columns of `figures.forest`."""
     records = []
     for finding in findings:
         outcome = finding.deciding
@@ -99,7 +97,7 @@ def _claimed(kind: Kind, margin: float) -> tuple[float, float]:
 
 
 def errors(material: Material) -> Iterator[Drawing]:
-    """Errors against the paper's, depth, S, Q and methods."""
+    """Our errors against the paper's, and errors by depth, S, Q and method."""
     points = agreement_frame(material)
     if len(points) > 1:
         yield Drawing("agreement", "errors", "Ours against the paper's", _rank_caption(points), _agreement_alt(points),
@@ -116,7 +114,7 @@ def errors(material: Material) -> Iterator[Drawing]:
 
 
 def _depth(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = SHORT[measure]
+    short = MEASURES[measure].short.capitalize()
     return Drawing(
         f"depth-{short.lower()}", "errors", f"{short} error against depth",
         "One test scale (Table 3). C and D both have 16 weight layers; C's additional ones see 1 × 1 pixels.",
@@ -126,7 +124,7 @@ def _depth(frame: pd.DataFrame, measure: str) -> Drawing:
 
 
 def _training_scale(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = SHORT[measure]
+    short = MEASURES[measure].short.capitalize()
     return Drawing(
         f"training-scale-{short.lower()}", "errors", f"{short} error against the training scale S",
         "One test scale (Table 3). [256;512] is scale jitter, tested at Q = 384.",
@@ -136,7 +134,7 @@ def _training_scale(frame: pd.DataFrame, measure: str) -> Drawing:
 
 
 def _methods(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = SHORT[measure]
+    short = MEASURES[measure].short.capitalize()
     return Drawing(
         f"methods-{short.lower()}", "errors", f"{short} error by method",
         "Q = 256, 384, 512 (Tables 5 and 6); fused nets in grey.",
@@ -146,7 +144,7 @@ def _methods(frame: pd.DataFrame, measure: str) -> Drawing:
 
 
 def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
-    """Error against Q, a figure a net, runs seen at two Q or more."""
+    """Error against Q, a figure for each net with the runs that were tested at two Q or more."""
     if frame.empty:
         return
     frame = frame[(frame["method"] == "dense") & ~frame["run"].str.endswith("-fc")]
@@ -164,11 +162,11 @@ def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
 
 
 def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
-    """Training curves: all runs in one figure, then a figure a run."""
+    """Training curves: all runs in one figure, then a figure for each run."""
     trained = [run for run in runs if run.epochs["loss"].notna().any()]
     if len(trained) > 1:
         frames = {run.name: run.epochs for run in trained}
-        ends = ", ".join(f"{run.name} {layout.number(run.epochs['top1_error'].iloc[-1])} %" for run in trained)
+        ends = ", ".join(f"{run.name} {number(run.epochs['top1_error'].iloc[-1])} %" for run in trained)
         yield Drawing(
             "all-runs", "training", "All runs: error by epoch",
             "Top-1 error while training; the tables' protocols see more of each image.",
@@ -196,17 +194,17 @@ def first_layers(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
 
 
 def agreement_frame(material: Material) -> pd.DataFrame:
-    """A row a filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors).
+    """A row for each filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors).
 
-    Table 5's dense rows are Table 4's and count once.
+    The dense rows of Table 5 are also in Table 4 and count once.
     """
     parts = []
-    for number in (3, 4, 5, 6):
-        frame = material.table(number).frame
+    for table in (3, 4, 5, 6):
+        frame = material.table(table).frame
         part = frame.reindex(columns=["net", "S"])
         part = part.assign(ours=frame[TOP1], paper=frame[f"{TOP1}_paper"])
-        part["views"] = pd.Series(views_of(number), index=part.index, dtype=object)
-        if number == 5:
+        part["views"] = pd.Series(views_of(table), index=part.index, dtype=object)
+        if table == 5:
             part["S"] = paper.JITTER.label
         parts.append(part[part["ours"].notna() & part["paper"].notna()])
     whole = pd.concat(parts, ignore_index=True).drop_duplicates("views", ignore_index=True).drop(columns="views")
@@ -214,7 +212,7 @@ def agreement_frame(material: Material) -> pd.DataFrame:
 
 
 def methods_frame(material: Material) -> pd.DataFrame:
-    """Tables 5 and 6 (post-submission) as rows nets, method and the measures, nets with a number of ours alone."""
+    """Tables 5 and 6 (post-submission): columns nets, method and the measures; only nets with a number of ours."""
     single, fused = material.table(5).frame, material.table(6).frame
     fused = fused[fused["group"] == "post-submission"].assign(net="D + E")
     frame = pd.concat([single, fused], ignore_index=True).rename(columns={"net": "nets"})
@@ -230,7 +228,7 @@ def _measured(frame: pd.DataFrame) -> list[str]:
 
 
 def _alt(frame: pd.DataFrame, measure: str, names: tuple[str, ...]) -> str:
-    """All numbers of a figure in words."""
+    """All numbers of a figure as text."""
     words = {"S": "S = ", "Q": "Q = "}
     parts = []
     for row in frame[frame[measure].notna()].to_dict("records"):
@@ -262,8 +260,6 @@ def _training_caption(run: RunFacts) -> str:
 def _training_alt(run: RunFacts) -> str:
     first, last = run.epochs.iloc[0], run.epochs.iloc[-1]
     text = f"Training of {run.name}, {len(run.epochs)} epochs: loss from {first['loss']:.2f} to {last['loss']:.2f}, "
-    text += (
-        f"{run.judges} top-1 error from {layout.number(first['top1_error'])} to {layout.number(last['top1_error'])} %"
-    )
+    text += f"{run.judges} top-1 error from {number(first['top1_error'])} to {number(last['top1_error'])} %"
     fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in figures.drops(run.epochs)]
     return text + (f"; learning rate dropped {', '.join(fell)}." if fell else ".")

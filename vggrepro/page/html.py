@@ -1,4 +1,4 @@
-"""Pieces of the page: escaped text, tables whose columns can be sorted, figures in the page's own colours."""
+"""Parts of the page: escaped text, tables that can be sorted, figures in the page's own colours."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from itertools import groupby
 from matplotlib.figure import Figure
 
 from vggrepro import figures
-from vggrepro.layout import Column, columns, groups
+from vggrepro.columns import Column, Kind
+from vggrepro.layout import columns, groups
 from vggrepro.tables import Table
 
-# A figure's colours on white, and the page's names for them, which have another value on dark ground.
+# A figure's colours, and the page's names for them, which have other values on a dark background.
 NAMES = {
     figures.INK: "currentColor",
     figures.MUTED: "var(--muted)",
@@ -31,22 +32,22 @@ def escape(text: object) -> str:
 
 
 def prose(text: str) -> str:
-    """A sentence of ours: escaped, `code` set as such."""
+    """A sentence of ours: escaped, words between backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def minus(text: str) -> str:
-    """Negative numbers with a true minus, as the figures have it; hyphens of names stay."""
-    return re.sub(r"(?<!\w)-(?=\d)", "−", text)
+    """Sets a true minus in negative numbers and differences, as the figures do; hyphens of names stay."""
+    return re.sub(r"(?<!\w)-(?=\d)|(?<= )-(?= )", "−", text)
 
 
 def paragraph(text: str) -> str:
-    """A paragraph of prose; nothing for nothing."""
+    """A paragraph of prose; empty for empty text."""
     return f"<p>{prose(text)}</p>" if text else ""
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """A list of prose; nothing for none."""
+    """A list of prose; empty for no lines."""
     return f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
@@ -60,8 +61,8 @@ def inline_svg(figure: Figure, name: str, alt: str) -> str:
 
     Args:
         figure: drawn by `figures`.
-        name: unique on the page; what the SVG refers to inside itself gets it as a prefix.
-        alt: what it shows, for those who do not see it.
+        name: unique on the page; the prefix of all ids inside the SVG.
+        alt: what it shows, for readers who cannot see it.
     """
     text = figures.svg(figure)
     text = text[text.index("<svg") :]
@@ -77,14 +78,14 @@ def inline_svg(figure: Figure, name: str, alt: str) -> str:
 
 
 def figure(figure: Figure, name: str, title: str, caption: str, alt: str) -> str:
-    """A card with a figure, its title and what to see in it."""
+    """A card with a figure, its title and its caption."""
     more = f" {prose(caption)}" if caption else ""
     picture = inline_svg(figure, name, alt)
     return f'<figure id="{name}">{picture}<figcaption><b>{escape(title)}</b>{more}</figcaption></figure>'
 
 
 def scrolling(table: str, label: str) -> str:
-    """A table in a box of its own that scrolls sideways, by keyboard too."""
+    """A table in a box that scrolls sideways, by keyboard too."""
     return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">{table}</div>'
 
 
@@ -103,7 +104,7 @@ class Number:
 def plain_table(
     heads: Sequence[str], rows: Iterable[Sequence[object]], label: str, numeric: Iterable[str] = (), kind: str = ""
 ) -> str:
-    """A sortable table; the first column names the row, those in `numeric` stand to the right."""
+    """A sortable table. The first column names the row; columns in `numeric` are aligned to the right."""
     right = set(numeric)
     top = "".join(f'<th scope="col"{_class(head in right)}>{escape(head)}</th>' for head in heads)
     body = []
@@ -124,20 +125,20 @@ def _class(right: bool) -> str:
 
 
 def paper_table(table: Table) -> str:
-    """One of the paper's tables, its headings grouped as there; sortable, but for Table 1, which is a drawing."""
+    """One of the paper's tables with its headings grouped as there; sortable unless its cells are layers."""
     return column_table(
-        columns(table), groups(table), f"Table {table.number}", f"t{table.number}", sortable=table.number > 1
+        columns(table), groups(table), f"Table {table.number}", f"t{table.number}", sortable=not table.layers
     )
 
 
 def column_table(made: Sequence[Column], starts: Sequence[str], label: str, name: str, *, sortable: bool = True) -> str:
-    """Columns as `layout` has them, rows of a group together.
+    """Columns as an HTML table, with the rows of a group together.
 
     Args:
         made: the columns.
         starts: the group of each row.
-        label: what the table is called by those who do not see it.
-        name: its class; footnote `a` is the element `<name>-a`.
+        label: the table's name for readers who cannot see it.
+        name: the table's class; footnote `a` is the element `<name>-a`.
         sortable: whether a click on a heading sorts; then the first column names the row.
     """
     lines = [f"<tr>{''.join(_cell(column, row, name, sortable and column is made[0]) for column in made)}</tr>"
@@ -172,13 +173,13 @@ def _spanning(column: Column, text: str) -> str:
 
 def _cell(column: Column, row: int, name: str, heads_row: bool) -> str:
     text = escape(column.cells[row] if column.left else minus(column.cells[row]))
-    if column.heading == "note":
+    if column.kind is Kind.NOTE:
         letters = [mark for mark in column.cells[row].split(", ") if mark]
         text = ", ".join(f'<a href="#{name}-{mark}">{mark}</a>' for mark in letters)
     if column.best[row]:
         text = f"<b>{text}</b>"
     kinds = [] if column.left else ["n"]
-    kinds += {"95 %": ["interval"], "paper": ["paper"], "ours": ["ours"]}.get(column.sub, [])
+    kinds += [str(column.kind)] if column.kind in (Kind.INTERVAL, Kind.PAPER, Kind.OURS) else []
     attributes = f' class="{" ".join(kinds)}"' if kinds else ""
     attributes += f' data-sort="{_sort_key(column, row)}"' if not column.left else ""
     if heads_row:
@@ -187,6 +188,6 @@ def _cell(column: Column, row: int, name: str, heads_row: bool) -> str:
 
 
 def _sort_key(column: Column, row: int) -> str:
-    """The number behind a cell, of an interval its low end; empty, which sorts last, for none."""
+    """The number behind a cell, or the low end of an interval; empty for no number, which sorts last."""
     value = next(iter(column.raw.values()))[row]
     return Number(float(value) if isinstance(value, (int, float)) else math.nan, "").key

@@ -1,4 +1,4 @@
-"""What the page is made of, read once: the document's results, runs with their curves, errors by Q, mistakes."""
+"""What the page shows, read once: the report's document, runs with their curves, errors by Q, mistakes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from vggrepro import against, documents, extras
+from vggrepro.columns import TOP1
 from vggrepro.dataset import Dataset
 from vggrepro.documents import Document
 from vggrepro.errors import InputError
 from vggrepro.extras import Entry, Extra
 from vggrepro.fusion import average
+from vggrepro.header import Header, header_of
 from vggrepro.page.mistakes import Mistake, most_confident, pictures, whole_rows
 from vggrepro.paper import View
 from vggrepro.progress import say
@@ -31,7 +33,7 @@ CURVES = ("epoch", "learning_rate", "loss", "top1_error", "top5_error")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run: how far it is, its configuration, and its curves by epoch and in between (`figures.training`)."""
+    """A run: its state, its configuration, and its curves by epoch and between epochs (`figures.training`)."""
 
     folder: RunFolder
     status: Status
@@ -56,16 +58,16 @@ class RunFacts:
 
     @property
     def judges(self) -> str:
-        """The images that judged the training: "validation", or training images that were "held-out"."""
+        """The images that measured the error while training: "validation", or "held-out" training images."""
         return "held-out" if self.config.recipe.held_out else "validation"
 
     @property
     def seconds(self) -> float:
-        """Time spent in the epochs that are done."""
+        """Seconds spent in the finished epochs."""
         return float(sum(record.get("seconds", 0.0) for record in self.records))
 
     def filters(self) -> np.ndarray | None:
-        """The first layer's weights, (channels, 3, k, k); None without readable ones, which is said on stderr."""
+        """The first layer's weights, (channels, 3, k, k); None if there are none or, with a warning, none readable."""
         if not self.folder.finished:
             return None
         try:
@@ -78,9 +80,9 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Everything that the page shows. `mistakes_of` is the view whose `mistakes` are shown, with their pictures.
+    """Everything that the page shows. `mistakes` and their pictures are those of the view `mistakes_of`.
 
-    `by_test_scale` has a row a posterior file: run, net, S, method, Q, images and the measures of the tables.
+    `by_test_scale` has a row for each posterior file: run, net, S, method, Q, images and the measures of the tables.
     """
 
     shelf: Shelf
@@ -90,11 +92,15 @@ class Material:
     mistakes_of: View | None
     mistakes: Sequence[Mistake]
     pictures: Sequence[str]
-    beside: Sequence[Extra]  # the tables of two reproductions, if there is another one
+    beside: Sequence[Extra]  # the tables of both reproductions side by side, if there is another one
 
     @property
     def dataset(self) -> Dataset:
         return self.shelf.dataset
+
+    @property
+    def header(self) -> Header:
+        return header_of(self.document.tables, self.dataset)
 
     def table(self, number: int) -> Table:
         return next(table for table in self.document.tables if table.number == number)
@@ -103,7 +109,7 @@ class Material:
 def gather(
     runs: Path, dataset: Dataset, options: str = "", *, other: Path | None = None, images: bool = True
 ) -> Material:
-    """Reads it all. `other`: a second folder of runs; `images`: also the mistakes, for which a file is read again.
+    """Reads everything. `other`: a second folder of runs; `images`: find the mistakes too, by a second look at a file.
 
     Raises:
         InputError: no images or no labels to score.
@@ -121,15 +127,15 @@ def gather(
 
 
 def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
-    """The single file with the smallest top-1 error, the first in the paper's order of equal ones."""
+    """The file with the smallest top-1 error; of equal ones the first in the paper's order."""
     if frame.empty:
         return None
-    row = frame.iloc[int(frame["top1_val_error"].to_numpy().argmin())]
+    row = frame.iloc[int(frame[TOP1].to_numpy().argmin())]
     return next(entry.views[0] for entry in entries if all(row[name] == text for name, text in entry.labels.items()))
 
 
 def readable_facts(run: RunFolder) -> RunFacts | None:
-    """`run_facts`; None, said on stderr, if the run's configuration or metrics are damaged."""
+    """`run_facts`; None, with a warning, if the run's configuration or metrics are damaged."""
     try:
         return run_facts(run)
     except InputError as error:
@@ -146,7 +152,7 @@ def run_facts(run: RunFolder) -> RunFacts:
 
 
 def _between(records: Sequence[dict[str, Any]], config: RunConfig) -> pd.DataFrame:
-    """Losses between the ends of epochs; the step becomes a fraction of an epoch."""
+    """Losses between the ends of epochs; steps are turned into epochs."""
     batch, images = config.recipe.batch, config.dataset.train_images
     if not batch or not images:
         return pd.DataFrame(columns=["epoch", "loss"])

@@ -17,13 +17,13 @@ from vggrepro.posteriors import Batch
 from vggrepro.progress import say
 from vggrepro.shelf import SPLIT
 
-COUNT, ROW = 24, 6  # at most so many, in rows of six
+COUNT, ROW = 24, 6  # at most 24 mistakes are shown, 6 in a row
 SIDE = 160  # pixels: the longer side of a picture on the page
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """An image: its place in the data set's order, true and first class, and what the net gave to both."""
+    """A mistaken image: its place in the data set's order, its true and its first class, the posteriors of both."""
 
     posterior: float
     row: int
@@ -34,7 +34,10 @@ class Mistake:
 
 
 def most_confident(batches: Iterable[Batch], count: int = COUNT) -> list[Mistake]:
-    """The `count` worst, the most confident first; equal ones in the data set's order. Holds one batch at a time."""
+    """The `count` most confident mistakes, the most confident first. Holds one batch at a time in memory.
+
+    Mistakes of equal posteriors are in the data set's order.
+    """
     worst: list[Mistake] = []
     start = 0
     for batch in batches:
@@ -51,12 +54,12 @@ def most_confident(batches: Iterable[Batch], count: int = COUNT) -> list[Mistake
 
 
 def whole_rows(mistakes: list[Mistake]) -> list[Mistake]:
-    """Without the least confident ones that would begin a row and not fill it."""
+    """Leaves out the mistakes after the last full row of the page; fewer than a row are all kept."""
     return mistakes[: len(mistakes) // ROW * ROW or None]
 
 
 def pictures(dataset: Dataset, mistakes: Iterable[Mistake]) -> list[str]:
-    """Each mistake's image as a small `data:` address; empty where the image is not at hand."""
+    """Each mistake's image as a small `data:` address; empty if the image is not there."""
     wanted = list(mistakes)
     if not any(dataset.folder.glob(f"{SPLIT}-*.arrow")):
         return [""] * len(wanted)

@@ -1,4 +1,4 @@
-"""The section that says where everything comes from: data, runs with versions, hardware and time, recipes."""
+"""The section on where the numbers come from: data, runs with versions, hardware and time, recipes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from vggrepro import __version__, layout
+from vggrepro import __version__
+from vggrepro.columns import DASH
 from vggrepro.page.html import Number, paragraph, plain_table
 from vggrepro.page.material import Material, RunFacts
 from vggrepro.progress import duration
 from vggrepro.provenance import commit
 
-SHARED = ("seed", "precision", "device", "versions")  # said once where they are alike in all runs
+SHARED = ("seed", "precision", "device", "versions")  # stated once if they are the same in all runs
 
 
 def provenance(material: Material) -> str:
@@ -37,7 +38,7 @@ def _evaluated_by(material: Material) -> list[str]:
 
 
 def _runs(runs: Sequence[RunFacts]) -> str:
-    """A row a run, above it what is alike in all of several."""
+    """A row for each run; above the table, what is the same in all of several runs."""
     frame = pd.DataFrame([_row(run) for run in runs])
     alike = [name for name in SHARED if len(runs) > 1 and frame[name].nunique() == 1]
     said = "; ".join(f"{name} {frame[name].iloc[0]}" for name in alike if frame[name].iloc[0] != "")
@@ -71,15 +72,15 @@ def _row(run: RunFacts) -> dict[str, object]:
 
 
 def _recipes(runs: Sequence[RunFacts]) -> str:
-    """Every value of the runs' recipes; where they differ, which run has which."""
+    """Every value of the runs' recipes; if they differ, which run has which."""
     recipes = {run.name: run.config.recipe.values for run in runs if run.config.recipe.values}
     rows = []
     for name in dict.fromkeys(name for recipe in recipes.values() for name in recipe):
         values: dict[str, list[str]] = {}
         for run, recipe in recipes.items():
-            value = recipe.get(name, layout.DASH)
+            value = recipe.get(name, DASH)
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            values.setdefault(text or layout.DASH, []).append(run)
+            values.setdefault(text or DASH, []).append(run)
         several = "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
         rows.append((name, next(iter(values)) if len(values) == 1 else several))
     heads = ("value", "of all runs, or of those named")

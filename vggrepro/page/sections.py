@@ -1,4 +1,4 @@
-"""The page's sections as HTML, each empty where its material is missing."""
+"""The page's sections as HTML. A section is empty if what it shows is missing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import claims, layout, paper, report, synsets
+from vggrepro import claims, findings, paper, synsets
 from vggrepro.claims import Finding
+from vggrepro.columns import TOP1, number, p_text, span
 from vggrepro.dataset import Dataset
 from vggrepro.extras import WORDS, Extra
-from vggrepro.page.drawings import TOP1, Drawing
+from vggrepro.header import Header
+from vggrepro.page.drawings import Drawing
 from vggrepro.page.html import (
     Number,
     bullets,
@@ -26,16 +28,11 @@ from vggrepro.page.html import (
     prose,
 )
 from vggrepro.page.material import Material, RunFacts
-from vggrepro.shelf import SPLIT
 from vggrepro.tables import Table, letter
 from vggrepro.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
 
 SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_RUN: "–"}
 CLASSES = {HOLDS: "holds", CONTRADICTED: "contradicted", UNDECIDED: "open", NOT_RUN: "unrun"}
-READING = (
-    "Errors in per cent, ours beside the paper's; Δ = ours − the paper's; [low; high] is the 95 % interval of ours "
-    "over images (Wilson); – is not run or not printed; bold is the best. A click on a heading sorts."
-)
 
 
 def section(name: str, title: str, body: str) -> str:
@@ -44,24 +41,19 @@ def section(name: str, title: str, body: str) -> str:
 
 
 def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
-    """Cards of figures side by side as the width allows."""
+    """Cards of figures, as many in a row as there is room for."""
     cards = [figure(one.draw(), one.name, one.title, one.caption, one.alt) for one in drawn]
     return f'<div class="grid {kind}">{"".join(cards)}</div>' if cards else ""
 
 
 def summary(material: Material) -> str:
-    """What data, how many runs, how many claims hold; the best numbers; in what this is less than the paper's."""
-    data = material.dataset
-    val = data.counts[SPLIT]
-    lead = f"<b>{escape(data.name)}</b>: {report.size(data)}. {_run_counts(material.runs)} {_claim_counts(material)}"
+    """The data, how many runs there are and how many claims hold; the best numbers; in what this is a reduced one."""
+    header = material.header
+    name = escape(material.dataset.name)
+    lead = f"<b>{name}</b>: {header.size}. {_run_counts(material.runs)} {_claim_counts(material)}"
     parts = [f'<p class="lead">{lead}</p>', _tiles(material)]
-    if reasons := report.reductions(material.document.tables, data):
-        margin = 98 / math.sqrt(max(val, 1))  # the widest interval of a share, as in `report.header`
-        text = (
-            "Compare the order of the rows with the paper's, not the errors themselves: with "
-            f"{val:,} images, an error near 50 % is uncertain by ±{margin:.1f} points (95 %). What is reduced:"
-        )
-        body = f"<p><b>A reduced reproduction.</b> {text}</p>{bullets(reasons)}"
+    if header.reductions:
+        body = f"<p><b>A reduced reproduction.</b> {header.caution} What is reduced:</p>{bullets(header.reductions)}"
         parts.append(f'<aside class="note">{body}</aside>')
     return "\n".join(part for part in parts if part)
 
@@ -77,7 +69,7 @@ def _run_counts(runs: Sequence[RunFacts]) -> str:
 def _claim_counts(material: Material) -> str:
     words = [finding.standing for finding in material.document.findings]
     others = (claims.SO_FAR, CONTRADICTED, UNDECIDED, NOT_RUN)
-    counts = [claims.counted(words.count(word), word) for word in others if word in words]
+    counts = [findings.counted(words.count(word), word) for word in others if word in words]
     hold = words.count(HOLDS)
     text = f"{hold} of the paper's {len(words)} claims {'holds' if hold == 1 else 'hold'}"
     return f'<a href="#claims">{text}</a>{"".join(f", {count}" for count in counts)}.'
@@ -92,10 +84,10 @@ def _tiles(material: Material) -> str:
         if not rows:
             continue
         row, table = min(rows, key=lambda pair: pair[0][TOP1])
-        span = layout.span(row[f"{TOP1}_low"], row[f"{TOP1}_high"])
+        ends = span(row[f"{TOP1}_low"], row[f"{TOP1}_high"])
         lines = (
             f"<span>{name}, top-1 error</span><strong>{row[TOP1]:.1f}&nbsp;%</strong>",
-            f"<span>{span}, the paper's same row {layout.number(row[f'{TOP1}_paper'])} %</span>",
+            f"<span>{ends}, the paper's same row {number(row[f'{TOP1}_paper'])} %</span>",
             f"<span>{escape(_row_name(row, table))}</span>",
         )
         tiles.append(f'<a class="tile" href="#table{table.number}">{"".join(lines)}</a>')
@@ -103,24 +95,24 @@ def _tiles(material: Material) -> str:
 
 
 def _row_name(row: dict[Any, Any], table: Table) -> str:
-    if table.number == 6:
+    if "models" in row:
         count = str(row["models"]).count("; ") + 1
         return f"{count} nets, {row['method']} (Table 6)"
     scale = row.get("S", paper.JITTER.label)
     return f"{row['net']}, S = {scale}, {row.get('method', 'dense')} (Table {table.number})"
 
 
-def claim_cards(findings: Sequence[Finding], forest: str) -> str:
-    """Each claim with its verdict and the comparison it rests on; all comparisons folded below."""
-    frame = claims.frame(findings)
-    # On a wide screen the forest is as tall as what is to be read and the first cards, which stand at its left.
-    tested = sum(finding.deciding is not None for finding in findings)
-    left = max(0, (50 * tested - 90) // 160)  # pixels: what the figure is taller, by a card's height
+def claim_cards(found: Sequence[Finding], forest: str) -> str:
+    """Each claim with its verdict and the comparison it rests on; below it, folded, all its comparisons."""
+    frame = claims.frame(found)
+    # On a wide screen the forest stands at the right, as tall as the text and the first cards at its left together.
+    tested = sum(finding.deciding is not None for finding in found)
+    left = max(0, (50 * tested - 90) // 160)  # cards at its left: its height in pixels less the text's, by a card's
     cards = [
         _claim(finding, frame[frame["claim"] == finding.claim.number], beside=place < left)
-        for place, finding in enumerate(findings)
+        for place, finding in enumerate(found)
     ]
-    reading = "".join(map(paragraph, claims.preface(findings).split("\n\n")))
+    reading = "".join(map(paragraph, findings.preface(found).split("\n\n")))
     parts = f"<div>{reading}</div>{forest}\n<ol>{''.join(cards)}</ol>"
     return f'<div class="claims" style="--rows: {1 + left}">{parts}</div>'
 
@@ -145,10 +137,10 @@ def _claim(finding: Finding, lines: pd.DataFrame, *, beside: bool) -> str:
 
 
 def _extent(finding: Finding, lines: int) -> str:
-    """How many comparisons a claim has, the tests made of them, and their verdicts where they differ."""
+    """How many comparisons and tests a claim has, and how many of which verdict if the verdicts differ."""
     count, tests = len(finding.outcomes) or lines, sum(len(outcome.tests) for outcome in finding.outcomes)
     text = f"{count} comparison{'s' * (count > 1)}" + (f" ({tests} test{'s' * (tests > 1)})" if tests else "")
-    counts = claims.tally_counts(finding)
+    counts = findings.tally_counts(finding)
     return text + (f": {counts}" if counts else "")
 
 
@@ -162,11 +154,11 @@ def _decisive(finding: Finding) -> str:
     if outcome is None or test is None:
         return ""
     made, theirs = test.comparison, claims.printed(outcome.pair, test.measure)
-    p = claims.p_text(test.holm)
+    p = p_text(test.holm)
     equation = (f"p {p}" if p.startswith("<") else f"p = {p}").replace(" ", "\u00a0")  # on one line
     return minus(
-        f"{outcome.pair.label}, {test.measure}: {layout.number(made.difference, '+')} points "
-        f"{layout.span(made.low, made.high)}; the paper {layout.number(theirs['difference_paper'], '+')}; "
+        f"{outcome.pair.label}, {test.measure}: {number(made.difference, '+')} points "
+        f"{span(made.low, made.high)}; the paper {number(theirs['difference_paper'], '+')}; "
         f"{equation}."
     )
 
@@ -174,30 +166,27 @@ def _decisive(finding: Finding) -> str:
 def _comparison(row: dict[Any, Any]) -> list[object]:
     """A line of `claims.frame` as cells."""
     both = [
-        Number(
-            row[f"first_{whose}"], f"{layout.number(row[f'first_{whose}'])} / {layout.number(row[f'second_{whose}'])}"
-        )
+        Number(row[f"first_{whose}"], f"{number(row[f'first_{whose}'])} / {number(row[f'second_{whose}'])}")
         for whose in ("ours", "paper")
     ]
-    difference = layout.number(row["difference"], "+")
+    difference = number(row["difference"], "+")
     if not math.isnan(row["low"]):
-        difference += f" {layout.span(row['low'], row['high'])}"
-    p = layout.DASH if math.isnan(row["p_holm"]) else claims.p_text(row["p_holm"])
+        difference += f" {span(row['low'], row['high'])}"
     return [
         f"{row['first']} against {row['second']}",
         row["measure"],
         both[0],
         Number(row["difference"], difference),
         both[1],
-        Number(row["difference_paper"], layout.number(row["difference_paper"], "+")),
-        Number(row["p_holm"], p),
+        Number(row["difference_paper"], number(row["difference_paper"], "+")),
+        Number(row["p_holm"], p_text(row["p_holm"])),
         row["verdict"],
     ]
 
 
-def tables(made: Sequence[Table]) -> str:
+def tables(made: Sequence[Table], header: Header) -> str:
     """Tables 1-7, each with its caption and footnotes."""
-    parts = [paragraph(READING)]
+    parts = [paragraph(f"{minus(header.reading())} A click on a heading sorts.")]
     for table in made:
         notes = [f"<li>{prose(remark)}</li>" for remark in table.remarks]
         for place, note in enumerate(table.notes):
@@ -210,7 +199,7 @@ def tables(made: Sequence[Table]) -> str:
 
 
 def extras(made: Sequence[Extra], prefix: str = "") -> str:
-    """Results beyond the paper, or (with a prefix to their names) of two reproductions, as tables."""
+    """Results beyond the paper as tables, or those of two reproductions, with a prefix to their names."""
     parts = []
     for extra in made:
         name = f"{prefix}{extra.name}"
@@ -221,13 +210,13 @@ def extras(made: Sequence[Extra], prefix: str = "") -> str:
 
 
 def class_words(dataset: Dataset) -> list[str]:
-    """What people call each class: the first of its words, those of ILSVRC's classes also where the data has none."""
+    """What people call each class: the first of its words. ILSVRC's classes have words even if the data has none."""
     words = synsets.words(dataset.classes) if dataset.words == dataset.classes else dataset.words
     return [(word or name).split(",")[0] for word, name in zip(words, dataset.classes, strict=True)]
 
 
 def mistakes(material: Material) -> str:
-    """The most confident mistakes of one posterior file, with their images where they are at hand."""
+    """The most confident mistakes of one posterior file, with their images if the data set is there."""
     view = material.mistakes_of
     if not material.mistakes or view is None:
         return ""

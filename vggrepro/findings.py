@@ -1,0 +1,168 @@
+"""The tested claims in words: a Markdown document, and the sentences that the HTML page shares with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from vggrepro import report
+from vggrepro.claims import Finding, growth, printed
+from vggrepro.columns import DASH, number, p_text, span
+from vggrepro.header import header_of
+from vggrepro.paper_claims import Kind, margins
+from vggrepro.shelf import SPLIT, Shelf
+from vggrepro.statistics import ALPHA, Comparison, detectable
+from vggrepro.tables import table2
+from vggrepro.verdicts import NOT_RUN, Outcome, Tested
+
+
+def document(findings: Sequence[Finding], shelf: Shelf) -> str:
+    """The findings as a Markdown document of its own, with the data that they were measured on."""
+    parts = [f"# The paper's claims on {shelf.dataset.name}", _setting(shelf)]
+    # Table 2 needs no posteriors, but knows the crop and the width of the runs.
+    header = header_of([table2(shelf)], shelf.dataset)
+    if header.reduced:
+        parts.append(f"{header.reduced} A verdict says what holds here.")
+    return "\n\n".join([*parts, markdown(findings)])
+
+
+def _setting(shelf: Shelf) -> str:
+    data = shelf.dataset
+    return (
+        f"Data: {data.name}, {data.counts[SPLIT]:,} validation images of {len(data.classes):,} classes (fingerprint "
+        f"{data.fingerprint[:12]}); preset {data.preset}. The paper: arXiv 1409.1556v6."
+    )
+
+
+def markdown(findings: Sequence[Finding]) -> str:
+    """A table of the claims, how to read it and how much the images can show, then the comparisons of each claim."""
+    summary = report.pipes(pd.DataFrame([_summary(finding) for finding in findings]), left=("claim", "by", "verdict"))
+    parts = [summary, preface(findings)]
+    parts += [_details(finding) for finding in findings]
+    told: dict[str, list[int]] = {}
+    for finding in findings:
+        for text in finding.conditions:
+            told.setdefault(text, []).append(finding.claim.number)
+    if told:
+        lines = [f"- {text} (Claims {', '.join(map(str, numbers))}.)" for text, numbers in told.items()]
+        parts += ["## How the runs differ from the paper's", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def preface(findings: Sequence[Finding]) -> str:
+    """What the columns mean, and the smallest difference that this number of images can show with 80 % power."""
+    bounds = margins()
+    made = {(o.pair, test.measure): test for f in findings for o in f.outcomes for test in o.tests}
+    lines = [
+        "A claim holds if all its comparisons do, and is contradicted if one is significantly the other way; shown "
+        "first is the comparison that decides. A test is one comparison by one measure, top-1 or top-5. Differences "
+        "are first − second in points, negative where the first errs less, with 95 % intervals (Tango). p is of the "
+        "exact McNemar test on the same images (where nets are to err alike, of a margin of "
+        f"{bounds['top-1']} points top-1, {bounds['top-5']} top-5), after Holm's correction over "
+        f"the {len(made)} tests that ran. The tests take the nets as they were trained, once each: a net trained again "
+        "with another seed may differ by more."
+    ]
+    if made:
+        lines.append(_sensitivity(list(made.values())))
+    return "\n\n".join(lines)
+
+
+def _sensitivity(tests: Sequence[Tested]) -> str:
+    images = tests[0].comparison.images
+    shares = sorted(test.comparison.discordant for test in tests if test.measure == "top-1")
+    share = shares[len(shares) // 2]
+    alone, strictest = detectable(images, share), detectable(images, share, ALPHA / len(tests))
+
+    def words(points: float) -> str:
+        return "none, however large," if math.isnan(points) else f"{points:.{1 if points >= 1 else 2}f} points"
+
+    return (
+        f"{images:,} images. In the median comparison {share:.1f} % of them are wrong (top-1) in one of the two alone; "
+        f"there the smallest difference found with 80 % power is {words(alone)} by a test alone, {words(strictest)} at "
+        "the correction's strictest step."
+    )
+
+
+def tally(finding: Finding) -> str:
+    """The verdict in words. If the comparisons differ, also how many of them have which verdict."""
+    counts = tally_counts(finding)
+    return finding.standing + (f" (of {len(finding.outcomes)} comparisons: {counts})" if counts else "")
+
+
+def tally_counts(finding: Finding) -> str:
+    """How many of a claim's comparisons have which verdict, `2 contradicted, 1 holds`; empty if all have the same."""
+    words = [outcome.verdict for outcome in finding.outcomes]
+    counts = [counted(words.count(word), word) for word in sorted(set(words))]
+    return ", ".join(counts) if len(counts) > 1 else ""
+
+
+def counted(count: int, verdict: str) -> str:
+    """`1 holds`, `2 hold`, `2 hold so far`, `3 not decided`."""
+    return f"{count} {verdict if count == 1 else verdict.replace('holds', 'hold')}"
+
+
+def _summary(finding: Finding) -> dict[str, str]:
+    result = {"#": str(finding.claim.number), "claim": finding.claim.sentence}
+    outcome = finding.deciding
+    test = outcome.deciding if outcome else None
+    if outcome and test:
+        gap = number(printed(outcome.pair, test.measure)["difference_paper"], "+")
+        result |= {"by": f"{outcome.pair.label}, {test.measure}", "paper": gap, "ours": _difference(test.comparison)}
+        result |= {"p (Holm)": p_text(test.holm)}
+    elif finding.parameters:
+        ours, theirs = growth(finding)
+        result |= {"by": "E against A, million parameters", "paper": f"{theirs:+.0f}", "ours": f"{ours:+.1f}"}
+        result |= {"p (Holm)": DASH}
+    else:
+        result |= dict.fromkeys(("by", "paper", "ours", "p (Holm)"), DASH)
+    return result | {"verdict": tally(finding)}
+
+
+def _details(finding: Finding) -> str:
+    """A claim's comparisons, a line for each measure, and its notes."""
+    claim = finding.claim
+    left: tuple[str, ...] = ("comparison", "measure", "verdict")
+    if finding.parameters:
+        lines, left = _parameter_lines(finding), ("net",)
+    else:
+        any_ran = any(outcome.tests for outcome in finding.outcomes)
+        lines = [line for outcome in finding.outcomes for line in _detail_lines(outcome, any_ran)]
+    heading = f"## {claim.number}. {claim.sentence}: {finding.standing}"
+    grid = report.pipes(pd.DataFrame(lines), left)
+    return "\n\n".join([heading, f"Sect. {claim.section}.", grid, *report.bullets(finding.notes)])
+
+
+def _detail_lines(outcome: Outcome, any_ran: bool) -> list[dict[str, str]]:
+    """The lines of one comparison; with columns for the tests if any comparison of the claim was tested."""
+    label = outcome.pair.label + ("" if outcome.pair.kind is Kind.LOWER else f" ({outcome.pair.kind})")
+    lines = []
+    tests = {test.measure: test for test in outcome.tests}
+    for measure in tests or ["top-1"]:
+        theirs = printed(outcome.pair, measure)
+        errors = " / ".join(number(theirs[name]) for name in ("first_paper", "second_paper"))
+        line = {"comparison": label, "measure": measure, "paper": errors}
+        line |= {"Δ paper": number(theirs["difference_paper"], "+")}
+        test = tests.get(measure)
+        if test:
+            made = test.comparison
+            line |= {"ours": f"{number(made.a)} / {number(made.b)}", "Δ ours": _difference(made)}
+            line |= {"alone wrong": f"{made.only_a:,} / {made.only_b:,}", "p": p_text(test.p)}
+            line |= {"p (Holm)": p_text(test.holm)}
+        elif any_ran:
+            line |= dict.fromkeys(("ours", "Δ ours", "alone wrong", "p", "p (Holm)"), DASH)
+        lines.append({**line, "verdict": test.verdict if test else NOT_RUN})
+    return lines
+
+
+def _parameter_lines(finding: Finding) -> list[dict[str, str]]:
+    return [
+        {"net": net, "paper (M)": f"{published:.0f}", "ours at full size (M)": f"{full:.2f}", "here (M)": f"{here:.2f}"}
+        for net, (full, published, here) in finding.parameters.items()
+    ]
+
+
+def _difference(made: Comparison) -> str:
+    low, high = (round(end, 1) + 0.0 for end in (made.low, made.high))  # + 0.0: no -0.0
+    return f"{number(made.difference, '+')} {span(low, high)}"

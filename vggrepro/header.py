@@ -1,0 +1,111 @@
+"""What stands above the tables of a report. Markdown, HTML and LaTeX each set the same `Header` in their own way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vggrepro import paper
+from vggrepro.shelf import SPLIT
+from vggrepro.tables import Table
+
+if TYPE_CHECKING:
+    from vggrepro.dataset import Dataset
+
+ILSVRC = {"classes": 1000, "train": 1_281_167, "val": 50_000}  # Sect. 4: the data set of all published errors
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The data that the numbers were measured on, and in what the reproduction is less than the paper's."""
+
+    dataset: Dataset
+    reductions: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"VGG's tables on {self.dataset.name}"
+
+    @property
+    def size(self) -> str:
+        """How many classes and images. A data set without training images is for evaluation alone."""
+        data = self.dataset
+        train, val = data.counts.get("train", 0), data.counts[SPLIT]
+        images = f"{train:,} training and {val:,}" if data.trainable else f"{val:,}"
+        return f"{len(data.classes):,} classes, {images} validation images"
+
+    @property
+    def data(self) -> str:
+        """The data set in a line."""
+        data = self.dataset
+        return f"Data: {data.name}, {self.size} (fingerprint {data.fingerprint[:12]}); preset {data.preset}."
+
+    def reading(self, bold: str = "bold") -> str:
+        """How to read the numbers; `bold` is that word as the format sets it."""
+        return (
+            "Numbers: ours, the paper's (arXiv 1409.1556v6) and Δ = ours - the paper's, errors in per cent; "
+            "[low; high] is the 95 % interval of ours over images (Wilson), – not run (or not published), "
+            f"{bold} the best."
+        )
+
+    @property
+    def reduced(self) -> str:
+        """Says that the reproduction is a reduced one, and in what; empty for a full one."""
+        return f"This is a reduced reproduction: {'; '.join(self.reductions)}." if self.reductions else ""
+
+    @property
+    def caution(self) -> str:
+        """How to compare the numbers of a reduced reproduction with the paper's; empty for a full one."""
+        if not self.reductions:
+            return ""
+        images = self.dataset.counts[SPLIT]
+        margin = 98 / math.sqrt(
+            max(images, 1)
+        )  # the widest 95 % interval of a share p: 1.96 sqrt(p (1 - p) / n), p = 1/2
+        return (
+            "Compare the order of the rows with the paper's, not the errors themselves. With "
+            f"{images:,} images, an error near 50 % is uncertain by ±{margin:.1f} points (95 %)."
+        )
+
+
+def header_of(tables: Sequence[Table], dataset: Dataset) -> Header:
+    """The header of a report of these tables."""
+    return Header(dataset, (*_less_data(dataset), *_less_net(tables), *_subset(dataset)))
+
+
+def _less_data(dataset: Dataset) -> list[str]:
+    """Counts that differ from ILSVRC's.
+
+    Without training images the nets were trained elsewhere, and the tables' rows say so.
+    """
+    sizes = {"classes": len(dataset.classes), "val": dataset.counts[SPLIT]}
+    if dataset.trainable:
+        sizes["train"] = dataset.counts.get("train", 0)
+    words = {"classes": "classes", "train": "training images", "val": "validation images"}
+    return [
+        f"{sizes[name]:,} {word} (the paper: {ILSVRC[name]:,})"
+        for name, word in words.items()
+        if name in sizes and sizes[name] != ILSVRC[name]
+    ]
+
+
+def _less_net(tables: Sequence[Table]) -> list[str]:
+    """Crops and widths that differ from the paper's."""
+    result = []
+    for crop, width, stride in dict.fromkeys((table.crop, table.width, table.stride) for table in tables):
+        if crop != paper.CROP:
+            pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
+            if stride != paper.STRIDE:
+                pixels += f"; {sum(paper.poolings(stride))} max-poolings, stride {stride}"
+            if crop % stride:
+                pixels += f"; {crop} is no multiple of {stride}, so dense evaluation meets positions that no crop had"
+            result.append(f"crop {crop} (the paper: {paper.CROP}; {pixels})")
+        if width != 1:
+            result.append(f"width {width:g} (the paper: 1)")
+    return result
+
+
+def _subset(dataset: Dataset) -> list[str]:
+    return [f"a subset: {dataset.subset.rstrip('.')}"] if dataset.subset else []
