@@ -237,7 +237,7 @@ def test_pooling_before_relu_is_the_same_to_the_bit(net: str) -> None:
 
 def plain_dense(model: VGG, x: Tensor) -> Tensor:
     """Sect. 3.2 to the letter: FC layers as k x k and 1 x 1 convolutions, then the mean of the score map."""
-    side = model.map_side
+    side = model.architecture.map_side
     maps = model.features(x)
     weight = model.fc6.weight.view(model.fc6.out_features, -1, side, side)
     maps = torch.relu(F.conv2d(maps, weight, model.fc6.bias))

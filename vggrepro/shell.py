@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import typer
 
-from vggrepro import processes
 from vggrepro.errors import InputError
 
 PLAIN_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
@@ -75,6 +74,8 @@ def leave_with(app: typer.Typer) -> NoReturn:
     finally:
         joined = False
         if "torch" in sys.modules:
+            from vggrepro import processes
+
             joined = processes.leave_processes()
     code = code if isinstance(code, int) else 0
     if joined:
@@ -89,6 +90,7 @@ def leave_with(app: typer.Typer) -> NoReturn:
 def _is_lost_process(error: Exception) -> bool:
     if "torch" not in sys.modules:
         return False
+    from vggrepro import processes
 
     return processes.is_lost_process(error)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vggrepro import paper, processes
+from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.options import (
     DEFAULT_DATA,
@@ -66,6 +66,7 @@ def evaluate(
     for run in chosen:  # all of them before the first is computed
         run.require_finished()
     from vggrepro import evaluate as stage
+    from vggrepro import processes
 
     qs = stage.parse_qs(q) if q is not None else None
     methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggrepro import paper, processes
+from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.options import (
     DEFAULT_DATA,
@@ -155,6 +155,7 @@ def reproduce(
 
     Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped.
     """
+    from vggrepro import processes
     from vggrepro.reproduce import plan_all
     from vggrepro.reproduce import reproduce as run_all
 
@@ -191,6 +192,7 @@ def _request(
 
 def _train(target: Run, request: Request, start: str | None, rehearsed: dict[str, Any] | None) -> None:
     """Trains the chain to `target`, or, given the recipe's values from options, says what that would be."""
+    from vggrepro import processes
     from vggrepro.chain import plan_chain, train_chain
 
     if rehearsed is not None:
