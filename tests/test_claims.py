@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from vggrepro import paper, posteriors
+from vggrepro import paper, posteriors, protocol
 from vggrepro.claims import Finding, csv_text, document, evaluate_claims, frame, markdown, p_text, tally
 from vggrepro.cli import app, main
 from vggrepro.dataset import Dataset
@@ -76,7 +76,7 @@ def plant(
     made |= {"preset": "demo", "split": "val", "method": method, "pooling": "floor", "resample": "bilinear"}
     made |= {"precision": "fp32", "version": "0", "commit": "abc", **origin}
     pixels, grid = paper.real_pixels(q, 64), {"multicrop": 5, "center": 1}.get(method, 0)
-    path = posteriors.file_path(folder.path, "val", method, q)
+    path = protocol.file_path(folder.path, "val", method, q)
     batch = Batch([f"image {i}" for i in range(IMAGES)], labels.astype(np.int32), values)
     posteriors.write(path, [batch], classes, Origin(q=q, q_pixels=pixels, flip=method != "center", grid=grid, **made))
     return path

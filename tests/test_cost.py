@@ -40,7 +40,9 @@ def counted(net: str, height: int, width: int, size: Size, *, train: bool = Fals
 
 
 @pytest.mark.parametrize("net", paper.NETS)
-@pytest.mark.parametrize("size", [(1000, 224, 1.0), (100, 56, 0.25), (16, 64, 0.125), (16, 56, 0.125, 8), (16, 112, 0.125, 16)])
+@pytest.mark.parametrize(
+    "size", [(1000, 224, 1.0), (100, 56, 0.25), (16, 64, 0.125), (16, 56, 0.125, 8), (16, 112, 0.125, 16)]
+)
 def test_counts_are_torchs(net: str, size: Size) -> None:
     crop, stride = size[1], size[3] if len(size) > 3 else 32
     lrn = 2 * crop * crop * paper.scaled(64, size[2]) ** 2 if net == "A-LRN" else 0  # our LRN is a convolution

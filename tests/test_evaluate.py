@@ -26,11 +26,12 @@ from vggrepro import evaluator as net_at_work
 from vggrepro import paper, posteriors, views, weights
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol, evaluate, parse_qs
-from vggrepro.evaluator import Evaluator, Gathering, crop_posteriors, dense_posteriors
+from vggrepro.evaluate import evaluate
+from vggrepro.evaluator import Batcher, Evaluator, crop_posteriors, dense_posteriors
 from vggrepro.files import lock, sha256, write_json
 from vggrepro.net import VGG, initialise
 from vggrepro.prepare import prepare
+from vggrepro.protocol import Method, Protocol, parse_qs
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
 from vggrepro.train import Machine
@@ -135,7 +136,7 @@ def images(count: int = 3) -> list[np.ndarray]:
 @pytest.mark.parametrize(("method", "grid"), [("dense", 5), ("multicrop", 5), ("multicrop", 3)])
 def test_posteriors_equal_a_loop_over_single_crops(run: RunFolder, method: str, flip: bool, grid: int) -> None:
     model, evaluator = plain_model(run), Evaluator(run, MACHINE)
-    result = evaluator.posteriors(images(), method, flip, grid)
+    result = evaluator.posteriors(images(), Method(method, flip, grid))
     expected = [by_hand(model, image, method, flip, grid) for image in images()]
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, atol=1e-5)
@@ -160,9 +161,9 @@ def test_mirrored_images_have_the_same_posteriors(run: RunFolder, method: str) -
     # 64 + 4 * n columns: the grid of the mirrored image is the mirrored grid
     pictures = [image[:, :88] if image.shape[1] > 88 else image for image in images()]
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in pictures]
-    result = evaluator.posteriors(pictures, method, True, 5)
-    np.testing.assert_allclose(evaluator.posteriors(mirrored, method, True, 5), result, atol=1e-6)
-    assert np.abs(evaluator.posteriors(mirrored, method, False, 5) - result).max() > 1e-4
+    result = evaluator.posteriors(pictures, Method(method))
+    np.testing.assert_allclose(evaluator.posteriors(mirrored, Method(method)), result, atol=1e-6)
+    assert np.abs(evaluator.posteriors(mirrored, Method(method, False, 5)) - result).max() > 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +180,11 @@ def test_any_size_gives_a_distribution(shared_evaluator: Evaluator, size: list[i
     """Odd sizes, aspect ratios up to 1:8, windows of a single position: posteriors, alone as in company."""
     picture = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     other = np.random.default_rng(seed + 1).integers(0, 256, (*size, 3), dtype=np.uint8)
-    alone = shared_evaluator.posteriors([picture], method, True, 5)
+    alone = shared_evaluator.posteriors([picture], Method(method))
     assert alone.shape == (1, 6)
     assert (alone >= 0).all()
     np.testing.assert_allclose(alone.sum(), 1, atol=1e-5)
-    company = shared_evaluator.posteriors([other, images()[0], picture], method, True, 5)
+    company = shared_evaluator.posteriors([other, images()[0], picture], Method(method))
     np.testing.assert_allclose(company[2], alone[0], atol=ROUNDING)
 
 
@@ -193,10 +194,10 @@ def test_the_order_of_images_and_the_size_of_passes_change_nothing(
     shared_evaluator: Evaluator, random: Random, method: str, budget: int
 ) -> None:
     pictures, usual = images(7), shared_evaluator._budget
-    expected = shared_evaluator.posteriors(pictures, method, True, 3)
+    expected = shared_evaluator.posteriors(pictures, Method(method, True, 3))
     order = random.sample(range(7), 7)
     shared_evaluator._budget = budget
-    result = shared_evaluator.posteriors([pictures[place] for place in order], method, True, 3)
+    result = shared_evaluator.posteriors([pictures[place] for place in order], Method(method, True, 3))
     shared_evaluator._budget = usual
     np.testing.assert_allclose(result, expected[order], atol=ROUNDING)
 
@@ -209,7 +210,7 @@ def test_crops_of_a_mirrored_image(
     """Where the grid is on whole pixels: (side - crop) divides by 4. Else a crop may be cut a pixel aside."""
     picture = np.random.default_rng(seed).integers(0, 256, (CROP + 4 * rows, CROP + 4 * columns, 3), dtype=np.uint8)
     mirrored = np.ascontiguousarray(picture[:, ::-1])
-    result, other = (shared_evaluator.posteriors([p], method, True, 5) for p in (picture, mirrored))
+    result, other = (shared_evaluator.posteriors([p], Method(method)) for p in (picture, mirrored))
     np.testing.assert_allclose(other, result, atol=ROUNDING)
 
 
@@ -217,7 +218,7 @@ def test_crops_of_a_mirrored_image(
 def test_score_maps_of_one_row_or_column(shared_evaluator: Evaluator, size: tuple[int, int]) -> None:
     """Q = 224, where fc6 sees the whole of the shorter side; up to 1:8."""
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    result = shared_evaluator.posteriors([picture], "dense", True, 5)
+    result = shared_evaluator.posteriors([picture], Method("dense"))
     np.testing.assert_allclose(result[0], by_hand(shared_evaluator.model, picture, "dense"), atol=1e-5)
 
 
@@ -239,13 +240,13 @@ def test_a_square_image_is_timms_vgg(run: RunFolder) -> None:
     picture = images()[0].repeat(3, 0)[:160, :].repeat(2, 1)[:, :160]
     with torch.inference_mode():
         expected = public.eval()(net_input(picture)).softmax(1)
-    result = Evaluator(run, MACHINE).posteriors([picture], "dense", False, 5)
+    result = Evaluator(run, MACHINE).posteriors([picture], Method("dense", False, 5))
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 def test_few_images_wait_for_others_of_their_size(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator, pictures = Evaluator(run, MACHINE), images(9)
-    expected = evaluator.posteriors(pictures, "dense", True, 5)
+    expected = evaluator.posteriors(pictures, Method("dense"))
     passes: list[int] = []
     real = Evaluator.forward
 
@@ -254,11 +255,11 @@ def test_few_images_wait_for_others_of_their_size(run: RunFolder, monkeypatch: p
         return real(self, batch, *rest)
 
     monkeypatch.setattr(Evaluator, "forward", noted)
-    evaluator.posteriors(pictures, "dense", True, 5)
+    evaluator.posteriors(pictures, Method("dense"))
     assert sorted(passes) == [3, 6]
     monkeypatch.setattr(net_at_work, "WAITING_BYTES", 3 * 64 * 91 * 4)  # four images
     passes.clear()
-    np.testing.assert_allclose(evaluator.posteriors(pictures, "dense", True, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(evaluator.posteriors(pictures, Method("dense")), expected, atol=1e-6)
     assert (sum(passes), max(passes)) == (9, 3)
 
 
@@ -268,22 +269,21 @@ def test_dense_posteriors_of_a_mirrored_image(
     shared_evaluator: Evaluator, size: list[int], seed: int, ceil_pool: bool
 ) -> None:
     picture = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    shared_evaluator.ceil_pool = ceil_pool
     result, mirrored = (
-        shared_evaluator.posteriors([p], "dense", True, 5) for p in (picture, np.ascontiguousarray(picture[:, ::-1]))
+        shared_evaluator.posteriors([p], Method("dense", ceil_pool=ceil_pool))
+        for p in (picture, np.ascontiguousarray(picture[:, ::-1]))
     )
-    shared_evaluator.ceil_pool = False
     np.testing.assert_allclose(mirrored, result, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("method", ["dense", "multicrop"])
 def test_images_do_not_hang_on_their_batch(run: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = Evaluator(run, MACHINE)
-    whole = evaluator.posteriors(images(7), method, True, 5)
-    alone = np.concatenate([evaluator.posteriors([image], method, True, 5) for image in images(7)])
+    whole = evaluator.posteriors(images(7), Method(method))
+    alone = np.concatenate([evaluator.posteriors([image], Method(method)) for image in images(7)])
     np.testing.assert_allclose(whole, alone, atol=ROUNDING)
     monkeypatch.setattr(net_at_work, "FORWARD_PIXELS", {"cpu": 1})  # one image a forward pass
-    np.testing.assert_allclose(Evaluator(run, MACHINE).posteriors(images(7), method, True, 5), whole, atol=ROUNDING)
+    np.testing.assert_allclose(Evaluator(run, MACHINE).posteriors(images(7), Method(method)), whole, atol=ROUNDING)
 
 
 def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -> None:
@@ -302,21 +302,22 @@ def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -
         hidden = torch.nn.functional.conv2d(hidden, model.fc7.weight[..., None, None], model.fc7.bias).relu()
         scores = torch.nn.functional.conv2d(hidden, model.fc8.weight[..., None, None], model.fc8.bias).mean((2, 3))
     ceil, floor = (
-        Evaluator(run, MACHINE, ceil_pool).posteriors([image], "dense", False, 5) for ceil_pool in (True, False)
+        Evaluator(run, MACHINE).posteriors([image], Method("dense", flip=False, ceil_pool=ceil_pool))
+        for ceil_pool in (True, False)
     )
     np.testing.assert_allclose(ceil[0], scores.softmax(1)[0], atol=1e-5)
     assert np.abs(ceil - floor).max() > 1e-3
-    assert Protocol(ceil_pool=True).path(run, "dense", 256).name == "val-dense-ceil-q256.parquet"
-    assert Protocol(ceil_pool=True).path(run, "multicrop", 256).name == "val-multicrop-q256.parquet"
+    assert Protocol(ceil_pool=True).path(run.path, "dense", 256).name == "val-dense-ceil-q256.parquet"
+    assert Protocol(ceil_pool=True).path(run.path, "multicrop", 256).name == "val-multicrop-q256.parquet"
 
 
 def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> None:
     model, evaluator = plain_model(run), Evaluator(run, MACHINE)
     for method, count in (("center", 1), ("tencrop", 10), ("googlenet", 36)):
-        flip = Protocol().flips(method)
-        result = evaluator.posteriors(images(), method, flip, 5)
+        flip = Method(method).flip
+        result = evaluator.posteriors(images(), Method(method))
         for image, posterior in zip(images(), result, strict=True):
-            cut = views.crops(torch.from_numpy(image.copy())[None], CROP, method).numpy()
+            cut = views.crops(torch.from_numpy(image.copy())[None], CROP, Method(method)).numpy()
             both = [*cut, *(cut[:, :, ::-1] if flip else [])]
             assert len(both) == count
             with torch.inference_mode():
@@ -336,7 +337,7 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: RuntimeError
 ) -> None:
     evaluator, pictures = Evaluator(run, MACHINE), [image[:64, :80] for image in images(11)[1::3]]
-    expected = evaluator.posteriors(pictures, "dense", True, 5)
+    expected = evaluator.posteriors(pictures, Method("dense"))
     real, sizes = Evaluator.forward, []
 
     def small(self: Evaluator, batch: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -347,18 +348,18 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
 
     monkeypatch.setattr(Evaluator, "forward", small)
     limit = 1
-    np.testing.assert_allclose(evaluator.posteriors(pictures, "dense", True, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(evaluator.posteriors(pictures, Method("dense")), expected, atol=1e-6)
     assert sizes == [4, 2, 1, 1, 1, 1]
     assert "4 images of 64x64 do not fit the memory; going on with 2" in capfd.readouterr().err
     limit = 0
     with pytest.raises(InputError, match="an image of 64x64 pixels does not fit the memory of cpu; use a smaller Q"):
-        evaluator.posteriors(pictures, "dense", True, 5)
+        evaluator.posteriors(pictures, Method("dense"))
 
 
 def test_dense_and_multicrop_agree_on_a_crop_sized_image(run: RunFolder) -> None:
     evaluator = Evaluator(run, MACHINE)
     crops = [image[:64, :64] for image in images()]
-    dense, multicrop = (evaluator.posteriors(crops, method, True, 5) for method in ("dense", "multicrop"))
+    dense, multicrop = (evaluator.posteriors(crops, Method(method)) for method in ("dense", "multicrop"))
     np.testing.assert_allclose(dense, multicrop, atol=1e-6)
 
 
@@ -391,14 +392,14 @@ BOTH = Protocol(methods=("dense", "multicrop"), qs=(224, 256), grid=2)
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Records the method and the number of images of each part that is computed."""
     calls: list[tuple[str, int]] = []
-    real = Gathering.finish
+    real = Batcher.finish
 
-    def counted(self: Gathering) -> np.ndarray:
+    def counted(self: Batcher) -> np.ndarray:
         result = real(self)
         calls.append((self._how[0], len(result)))
         return result
 
-    monkeypatch.setattr(Gathering, "finish", counted)
+    monkeypatch.setattr(Batcher, "finish", counted)
     return calls
 
 
@@ -487,21 +488,21 @@ def test_a_killed_evaluation_goes_on_with_the_missing_parts(
         pass
 
     calls = count_calls(monkeypatch)
-    counted = Gathering.finish
+    counted = Batcher.finish
 
-    def kill(self: Gathering) -> np.ndarray:
+    def kill(self: Batcher) -> np.ndarray:
         if len(calls) == 6:
             raise KilledError
         return counted(self)
 
-    monkeypatch.setattr(Gathering, "finish", kill)
+    monkeypatch.setattr(Batcher, "finish", kill)
     with pytest.raises(KilledError):
         evaluate(run, dataset, BOTH, MACHINE)
     assert not list((run.path / "posteriors").glob("*.parquet"))  # parts only
     parts = list((run.path / "posteriors").rglob("*.parquet"))
     assert len(parts) == 6
     parts[0].write_bytes(b"damaged")
-    monkeypatch.setattr(Gathering, "finish", counted)
+    monkeypatch.setattr(Batcher, "finish", counted)
     calls.clear()
     evaluate(run, dataset, BOTH, MACHINE)
     assert sum(count for _, count in calls) == 4 * 18 - 5 * 5  # five whole parts were kept
@@ -656,10 +657,10 @@ def test_a_net_in_the_devkits_order_of_classes_is_noticed(
     def perfect(order: np.ndarray) -> None:
         split, seen = Split(dataset, "val"), iter(range(18))
 
-        def answer(self: Gathering) -> np.ndarray:
+        def answer(self: Batcher) -> np.ndarray:
             return np.eye(6, dtype=np.float32)[[order[split.labels[next(seen)]] for _ in range(self._images)]]
 
-        monkeypatch.setattr(Gathering, "finish", answer)
+        monkeypatch.setattr(Batcher, "finish", answer)
 
     perfect(np.array(ids) - 1)
     evaluate(run, replace(dataset, devkit_ids=ids), Protocol(qs=(224,)), MACHINE)

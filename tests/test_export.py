@@ -30,7 +30,7 @@ from vggrepro import exporting, paper, views, weights
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.evaluate import evaluate
 from vggrepro.evaluator import Evaluator
 from vggrepro.files import sha256, write_json
 from vggrepro.formats import caffe_writer, read
@@ -38,6 +38,7 @@ from vggrepro.formats import onnx as onnx_format
 from vggrepro.formats import timm as timm_format
 from vggrepro.formats import torchvision as torchvision_format
 from vggrepro.net import VGG, to_input
+from vggrepro.protocol import Method, Protocol
 from vggrepro.runs import RunFolder
 
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
@@ -121,7 +122,8 @@ def test_an_imported_runs_origin_is_passed_on(tmp_path: Path) -> None:
 # ONNX
 
 
-@pytest.mark.parametrize(("net", "crop", "stride"),
+@pytest.mark.parametrize(
+    ("net", "crop", "stride"),
     [*((net, 64, 32) for net in paper.NETS), ("C", 80, 32), ("A-LRN", 56, 32), ("A-LRN", 56, 8), ("D", 112, 16)],
 )
 def test_onnxruntime_gives_our_posteriors(tmp_path: Path, net: str, crop: int, stride: int) -> None:
@@ -309,7 +311,7 @@ def full() -> Iterator[RunFolder]:
 def evaluated(run: RunFolder) -> np.ndarray:
     """The posterior of `cat.jpg`'s central crop at Q = S, as evaluate computes it."""
     image = Image.open(run.path.parent / "cat.jpg").convert("RGB")
-    return Evaluator(run, MACHINE).posteriors([views.rescale(image, 384)], "center", False, 1)[0]
+    return Evaluator(run, MACHINE).posteriors([views.rescale(image, 384)], Method("center", False, 1))[0]
 
 
 def snippet(title: str, run: RunFolder) -> str:
@@ -369,7 +371,7 @@ def test_documented_onnx_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found: dict[str, Any] = {}
     exec(snippet("ONNX", run), found)
     image = np.asarray(Image.open("cat.jpg"))
-    expected = Evaluator(run, MACHINE).posteriors([image], "dense", True, 1)[0]
+    expected = Evaluator(run, MACHINE).posteriors([image], Method("dense", True, 1))[0]
     np.testing.assert_allclose(found["posterior"][0], expected, atol=1e-5)
 
 

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from vggrepro import page as stage
-from vggrepro import paper, posteriors
+from vggrepro import paper, posteriors, protocol
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
@@ -85,7 +85,7 @@ def plant(folder: RunFolder, run: Run, dataset: Dataset, q: int, method: str, wr
         commit="abc123",
     )  # fmt: skip
     batch = Batch(split.keys(0, len(split)), split.labels, values)
-    posteriors.write(posteriors.file_path(folder.path, "val", method, q), [batch], 6, origin)
+    posteriors.write(protocol.file_path(folder.path, "val", method, q), [batch], 6, origin)
 
 
 @pytest.fixture(scope="module")

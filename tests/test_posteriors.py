@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vggrepro import posteriors
+from vggrepro import posteriors, protocol
 from vggrepro.errors import InputError
 from vggrepro.posteriors import Batch, Origin
 
@@ -64,7 +64,7 @@ def test_files_from_before_poolings_could_round_up_have_rounded_down(tmp_path: P
 
 
 def test_the_file_format_is_the_contract(tmp_path: Path) -> None:
-    path = posteriors.file_path(tmp_path / "A-256", "val", "dense", 256)
+    path = protocol.file_path(tmp_path / "A-256", "val", "dense", 256)
     assert path == tmp_path / "A-256" / "posteriors" / "val-dense-q256.parquet"
     schema = pq.read_schema(plant(path, [[0.5, 0.5]], [0]))
     assert schema.names == ["key", "label", "posterior"]

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from vggrepro import paper, posteriors, shelf, tables
+from vggrepro import paper, posteriors, protocol, shelf, tables
 from vggrepro.dataset import Dataset
 from vggrepro.files import sha256
 from vggrepro.paper import JITTER, S256, S384, Run
@@ -75,7 +75,7 @@ def plant(runs: Path, run: Run, q: int, rows: list[list[float]], method: str = "
     )
     values = np.array(rows, dtype=np.float32)
     batch = Batch([f"image {i}" for i in range(len(values))], np.array(LABELS[: len(values)], np.int32), values)
-    path = posteriors.file_path(folder.path, "val", method, q)
+    path = protocol.file_path(folder.path, "val", method, q)
     posteriors.write(path, [batch], values.shape[1], dataclasses.replace(made, **origin))
     return path
 

@@ -6,26 +6,19 @@ The fusion of chosen nets is in `subsets`, since it costs more.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from vggrepro import layout, paper, posteriors, statistics
-from vggrepro.errors import InputError
 from vggrepro.layout import MEASURES, Column
-from vggrepro.paper import S256, Run, Scale, View
+from vggrepro.paper import S256, Run, View
+from vggrepro.protocol import LABELS, OTHER_CROPS, FileName
 from vggrepro.shelf import SPLIT, Shelf, conditions
 from vggrepro.tables import ERRORS, errors_of, setting
 
-FILE_NAME = re.compile(rf"{SPLIT}-(dense|multicrop|center|tencrop|googlenet)-q(\d+)\.parquet")
-RUN_NAME = re.compile(rf"({'|'.join(paper.NETS)})-(\d+(?:-\d+)?)(-fc)?")
-WORDS = {"dense": "dense", "multicrop": "multi-crop", "center": "centre crop", "tencrop": "10 crops"}
-WORDS |= {"googlenet": "144 crops"}
-OTHER_CROPS = {"center", "tencrop", "googlenet"}
 SHALLOW_PAPER = 7.0  # Sect. 4.1: points of top-1 error between the 5 x 5 net and B, on a centre crop
 
 Stock = dict[Run, dict[str, tuple[int, ...]]]
@@ -63,23 +56,14 @@ def stock(shelf: Shelf) -> Stock:
     """
     result: Stock = {}
     for folder in shelf.runs.glob("*/posteriors"):
-        run = _named(folder.parent.name)
+        run = Run.parse(folder.parent.name)
         by_method: dict[str, list[int]] = {}
-        for match in filter(None, (FILE_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_file())):
-            by_method.setdefault(match[1], []).append(int(match[2]))
+        for name in filter(None, (FileName.parse(path.name) for path in folder.iterdir() if path.is_file())):
+            if name.split == SPLIT and not name.variant:
+                by_method.setdefault(name.method, []).append(name.q)
         if run is not None and by_method:
-            result[run] = {method: tuple(sorted(by_method[method])) for method in WORDS if method in by_method}
+            result[run] = {method: tuple(sorted(by_method[method])) for method in LABELS if method in by_method}
     return dict(sorted(result.items(), key=lambda item: _place(item[0])))
-
-
-def _named(name: str) -> Run | None:
-    """The run of a folder's name, if it is one."""
-    match = RUN_NAME.fullmatch(name)
-    if match is None:
-        return None
-    with suppress(InputError):  # a scale below the crop
-        return Run(match[1], Scale.parse(match[2]), match[3] is not None)
-    return None
 
 
 def _place(run: Run) -> tuple[int, int, int, bool]:
@@ -103,7 +87,7 @@ def extras(shelf: Shelf) -> list[Extra]:
 def curve_rows(at_hand: Stock) -> list[Entry]:
     """A line a run, method and Q."""
     return [
-        Entry({"run": run.name, "net": run.net, "S": run.scale.label, "method": WORDS[method], "Q": q},
+        Entry({"run": run.name, "net": run.net, "S": run.scale.label, "method": LABELS[method], "Q": q},
               (View(run, q, method),))
         for run, methods in at_hand.items()
         for method in ("dense", "multicrop")
@@ -115,16 +99,16 @@ def crops_rows(at_hand: Stock) -> list[Entry]:
     """Of each run that has other papers' crops: these, then dense and multi-crop evaluation at the paper's Q."""
     result = []
     for run, methods in at_hand.items():
-        if not OTHER_CROPS & methods.keys():
+        if not methods.keys() & set(OTHER_CROPS):
             continue
         three = run.scale.test_scales
         whole, crops50 = 2 * len(three), 2 * paper.GRID**2 * len(three)
         lines: list[tuple[str, str, tuple[int, ...], tuple[str, ...]]] = []
         for method in ("center", "tencrop"):
             seen = "1 crop" if method == "center" else "10 crops"
-            lines += [(WORDS[method], seen, (q,), (method,)) for q in methods.get(method, ())]
+            lines += [(LABELS[method], seen, (q,), (method,)) for q in methods.get(method, ())]
         lines += [
-            (WORDS["googlenet"], "144 crops", paper.GOOGLENET_QS, ("googlenet",)),
+            (LABELS["googlenet"], "144 crops", paper.GOOGLENET_QS, ("googlenet",)),
             ("dense, one Q", "2 whole images", (run.scale.middle,), ("dense",)),
             ("dense", f"{whole} whole images", three, ("dense",)),
             ("multi-crop", f"{crops50} crops", three, ("multicrop",)),
@@ -145,7 +129,7 @@ def shallow_rows(at_hand: Stock) -> list[Entry]:
     deep, wide = (at_hand[run] for run in pair)
     shared = [(method, q) for method in ("center", "dense") for q in deep.get(method, ()) if q in wide.get(method, ())]
     return [
-        Entry({"net": run.net, "method": WORDS[method], "Q": q}, (View(run, q, method),))
+        Entry({"net": run.net, "method": LABELS[method], "Q": q}, (View(run, q, method),))
         for method, q in shared
         for run in pair
     ]
@@ -255,7 +239,7 @@ def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
             made = statistics.compare(ranks[1] >= best, ranks[0] >= best)
             record |= {f"{name}_B": made.b, f"{name}_B5x5": made.a, f"{name}_difference": made.difference}
             record |= {f"{name}_low": made.low, f"{name}_high": made.high}
-            published = deep.labels["method"] == WORDS["center"] and name == ERRORS[0]
+            published = deep.labels["method"] == LABELS["center"] and name == ERRORS[0]
             record[f"{name}_paper"] = SHALLOW_PAPER if published else float("nan")
         records.append(record | {"note": " ".join(conditions(shelf, files[0] + files[1]))})
     frame = pd.DataFrame.from_records(records)

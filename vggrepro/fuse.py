@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import fusion, paper, posteriors
+from vggrepro import fusion, paper, posteriors, protocol
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.posteriors import Score, shape_of
@@ -69,7 +69,7 @@ def files_of(folder: RunFolder, methods: Sequence[str], split: str) -> list[Path
     paths = []
     for method in methods:
         for q in _test_scales(folder):
-            path = posteriors.file_path(folder.path, split, method, q)
+            path = protocol.file_path(folder.path, split, method, q)
             if not path.is_file():
                 raise InputError(f"{path} does not exist; run '{command}'")
             if not shape_of(path).foreign:
@@ -81,7 +81,5 @@ def files_of(folder: RunFolder, methods: Sequence[str], split: str) -> list[Path
 
 
 def _record(name: str, qs: Iterable[int], score: Score, methods: Sequence[str]) -> dict[str, Any]:
-    words = {"dense": "dense", "multicrop": "multi-crop"}
-    method = " & ".join(words.get(method, method) for method in sorted(methods, reverse=True))
-    record = {"run": name, "method": method, "Q": ", ".join(map(str, qs)), "images": score.images}
+    record = {"run": name, "method": protocol.label_of(methods), "Q": ", ".join(map(str, qs)), "images": score.images}
     return record | {"top1_error": score.top1, "top5_error": float("nan") if score.top5 is None else score.top5}

@@ -84,7 +84,7 @@ def _asked(net: str, name: str | None, scale: str | None) -> Run | None:
         return asked
     if not NAME.fullmatch(name):
         raise InputError(f"--as '{name}' is no name for a run; use letters, digits, '-', '_' and '.'")
-    named = next((run for run in paper.all_runs() if run.name == name), None)
+    named = Run.parse(name)
     if named is None:
         return asked
     if named.net != net:

@@ -92,14 +92,6 @@ class Score:
     top5: float | None
 
 
-def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = "") -> Path:
-    """Where a run keeps the posteriors of a split by a method at Q (paper pixels).
-
-    A `variant` of the paper's protocol, such as `-noflip` or `-grid3`, has a file of its own, which no table uses.
-    """
-    return run_folder / "posteriors" / f"{split}-{method}{variant}-q{q}.parquet"
-
-
 def input_of(config: dict[str, Any]) -> str:
     """What of a run's config.json, beyond its weights, its posteriors depend on.
 

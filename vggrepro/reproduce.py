@@ -10,10 +10,11 @@ from vggrepro.chain import Link, Request, plan_chain, train_chain
 from vggrepro.dataset import DATASET_JSON, Dataset, load
 from vggrepro.documents import Document, gather
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.evaluate import evaluate
 from vggrepro.paper import View
 from vggrepro.paper_claims import claims
 from vggrepro.prepare import prepare
+from vggrepro.protocol import Protocol
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import Shelf
 from vggrepro.sources import open_source

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.files import locked_by, read_json, sha256
+from vggrepro.paper import Run
 from vggrepro.progress import duration
 
 if TYPE_CHECKING:
@@ -153,9 +154,9 @@ def folder(runs: Path, name: str) -> RunFolder:
 
 def existing(runs: Path) -> list[RunFolder]:
     """All run folders: the paper's first, in its order, then others by name."""
-    order = {run.name: place for place, run in enumerate(paper.all_runs())}
+    order: dict[Run | None, int] = {run: place for place, run in enumerate(paper.all_runs())}
     found = [RunFolder(path.parent) for path in runs.glob("*/config.json")]
-    return sorted(found, key=lambda run: (order.get(run.name, len(order)), run.name))
+    return sorted(found, key=lambda folder: (order.get(Run.parse(folder.name), len(order)), folder.name))
 
 
 def finished(runs: Path) -> list[RunFolder]:

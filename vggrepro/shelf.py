@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vggrepro import fusion, paper, posteriors, recipe
+from vggrepro import fusion, paper, posteriors, protocol, recipe
 from vggrepro.dataset import DATASET_JSON, Dataset, Split, load
 from vggrepro.errors import InputError
 from vggrepro.paper import Run, View
@@ -99,7 +99,7 @@ class Shelf:
         return dataclasses.replace(file, refused=_reason(file.path, bad)) if bad and not file.refused else file
 
     def _looked_up(self, view: View) -> File:
-        path = posteriors.file_path(self.runs / view.run.name, SPLIT, view.method, view.q)
+        path = protocol.file_path(self.runs / view.run.name, SPLIT, view.method, view.q)
         if not path.is_file():
             return File(view, path, present=False)
         try:

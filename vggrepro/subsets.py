@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import fusion, layout, paper, posteriors, statistics
+from vggrepro import fusion, layout, paper, posteriors, protocol, statistics
 from vggrepro.errors import InputError
-from vggrepro.extras import WORDS, Extra, labels_of, measures_of, stock
+from vggrepro.extras import Extra, labels_of, measures_of, stock
 from vggrepro.paper import Run, View
 from vggrepro.posteriors import Images
 from vggrepro.progress import say
@@ -172,7 +172,7 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
     else:
         notes += (f"More than {EXHAUSTIVE} nets: larger subsets than pairs were sought greedily only.",)
     lines |= published | {f"all {len(names)} nets": everything}
-    method = " & ".join(WORDS[name] for name in sorted(methods, reverse=True))
+    method = protocol.label_of(methods)
     about = f"{method.capitalize()} at the paper's Q. {setting(shelf)}"
     return [_fusion(lines, path, names, counter, about, notes), _pairs(names, counter, about)]
 

@@ -11,7 +11,7 @@ import pandas as pd
 from vggrepro import claims, layout, paper, report, synsets
 from vggrepro.claims import Finding
 from vggrepro.dataset import Dataset
-from vggrepro.extras import WORDS, Extra
+from vggrepro.extras import Extra
 from vggrepro.page.drawings import TOP1, Drawing
 from vggrepro.page.html import (
     Number,
@@ -26,6 +26,7 @@ from vggrepro.page.html import (
     prose,
 )
 from vggrepro.page.material import Material, RunFacts
+from vggrepro.protocol import LABELS
 from vggrepro.shelf import SPLIT
 from vggrepro.tables import Table, letter
 from vggrepro.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
@@ -233,7 +234,7 @@ def mistakes(material: Material) -> str:
         return ""
     words = class_words(material.dataset)
     intro = (
-        f"The wrong first classes with the largest posteriors: {view.run.name}, {WORDS[view.method]}, Q = {view.q}, "
+        f"The wrong first classes with the largest posteriors: {view.run.name}, {LABELS[view.method]}, Q = {view.q}, "
         "which has the least top-1 error of a single run at a single Q. After each class stands its posterior."
     )
     cards = []
