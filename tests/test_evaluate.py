@@ -396,7 +396,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     def counted(self: Batcher) -> np.ndarray:
         result = real(self)
-        calls.append((self._how[0], len(result)))
+        calls.append((self._method.name, len(result)))
         return result
 
     monkeypatch.setattr(Batcher, "finish", counted)
@@ -705,7 +705,7 @@ def test_bad_input_is_said_in_a_line(run: RunFolder, dataset: Dataset, tmp_path:
 
     unfinished = make_run(tmp_path / "runs" / "B-256", net="B")
     unfinished.weights_path.unlink()
-    assert "B-256 is not finished; resume it with 'vggrepro train'" in message(unfinished)
+    assert "B-256 is not finished; resume it with 'vggrepro train B --scale 256'" in message(unfinished)
     seven = make_run(tmp_path / "runs" / "seven", classes=7)
     assert f"seven was trained for 7 classes, {dataset.folder} has 6; name the run's data set" in message(seven)
     assert "has no split 'test' (there: train, val)" in message(run, Protocol(split="test"))

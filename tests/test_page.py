@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from vggrepro import page as stage
 from vggrepro import paper, posteriors, protocol
+from vggrepro.advice import Invocation, invocation
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
@@ -120,7 +121,8 @@ def small(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(runs: Path, data: Dataset) -> str:
-    return stage.page(runs, data, "--data here")
+    with invocation(Invocation([("--data", "here")])):
+        return stage.page(runs, data)
 
 
 class Reader(HTMLParser):

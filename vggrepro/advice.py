@@ -9,16 +9,25 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from vggrepro import paper
 from vggrepro.paper import Run, View
-from vggrepro.protocol import flags
 
 # Options that mean the same to all commands that have them, in the order in which they are printed.
-REPEATED = ("--data", "--runs", "--tables", "--epochs", "--width", "--set", "--decode", "--seed", "--device")
-REPEATED += ("--precision", "--workers", "--micro-batch", "--checkpoint-minutes", "--tensorboard", "--compile")
+FOLDERS = ("--data", "--runs", "--tables")
+RECIPE = ("--epochs", "--width", "--set", "--decode", "--seed")
+MACHINE = (
+    "--device",
+    "--precision",
+    "--workers",
+    "--micro-batch",
+    "--checkpoint-minutes",
+    "--tensorboard",
+    "--compile",
+)
+REPEATED = (*FOLDERS, *RECIPE, *MACHINE, "--compile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +36,12 @@ class Invocation:
 
     Args:
         given: the words of each option that differs from its default, also where an environment variable gave it.
-        known: the options of each command of the program.
+        known: the options of each command of the program; None: all have those given.
         runs: the folder of runs; None where the program is used as a library.
     """
 
     given: Sequence[tuple[str, ...]] = ()
-    known: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    known: Mapping[str, frozenset[str]] | None = None
     runs: Path | None = None
 
 
@@ -57,11 +66,11 @@ def command(name: str, *words: str) -> str:
         words: its arguments and options. An option among them replaces the one of this invocation; `--set` does so
             where it sets the same value.
     """
-    now, replaced = _at_work[-1], {_meaning(*pair) for pair in zip(words, [*words[1:], ""], strict=True)}
+    now, replaced = _at_work[-1], {_meaning(*pair) for pair in zip(words, (*words, "")[1:], strict=True)}
     repeated = [
         option
         for option in sorted(now.given, key=lambda option: REPEATED.index(option[0]))
-        if option[0] in now.known[name] and _meaning(*option) not in replaced
+        if (now.known is None or option[0] in now.known[name]) and _meaning(*option) not in replaced
     ]
     return shlex.join(["vggrepro", name, *words, *(word for option in repeated for word in option)])
 
@@ -75,6 +84,11 @@ def run_name(folder: Path) -> str:
     """A run's folder as an argument of a printed command: its name, or its path if it is not among the runs."""
     now = _at_work[-1]
     return folder.name if now.runs is None or folder.parent == now.runs else str(folder)
+
+
+def flags(methods: Iterable[str]) -> tuple[str, ...]:
+    """The options of `evaluate` and `fuse` that ask for these methods, in the order of the alphabet."""
+    return tuple(f"--{method}" for method in sorted(set(methods)))
 
 
 def training(run: Run, *words: str, start: str | None = None) -> str:

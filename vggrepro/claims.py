@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vggrepro import layout, paper, report, tables
+from vggrepro.conditions import conditions
 from vggrepro.paper_claims import Claim, Kind, Pair, Side, claims, margins
-from vggrepro.shelf import SPLIT, File, Shelf, conditions
+from vggrepro.protocol import SPLIT
+from vggrepro.shelf import File, Shelf
 from vggrepro.statistics import ALPHA, Comparison, detectable
 from vggrepro.verdicts import (
     CONTRADICTED,
@@ -73,7 +75,7 @@ def evaluate_claims(shelf: Shelf) -> list[Finding]:
     """
     pairs = [pair for claim in claims() for pair in claim.pairs]
     sides = list(dict.fromkeys(side.views for pair in pairs for side in (pair.first, pair.second)))
-    shelf.gather_rows(sides)
+    shelf.rank_rows(sides)
     ranks: dict[tuple[paper.View, ...], np.ndarray] = {}
     for views in sides:
         files = [shelf.file(view) for view in views]

@@ -172,7 +172,7 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
         return False
     try:
         was = posteriors.read_origin(path)
-        reason = was.stale(origin)
+        reason = was.stale(dataclasses.asdict(origin))
         if exact_precision and was.precision != origin.precision:
             reason = reason or f"{was.precision}, not {origin.precision}"
     except InputError:

@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from vggrepro import layout, paper, posteriors, statistics
+from vggrepro.conditions import conditions
 from vggrepro.layout import MEASURES, Column
 from vggrepro.paper import S256, Run, View
-from vggrepro.protocol import LABELS, OTHER_CROPS, FileName
-from vggrepro.shelf import SPLIT, Shelf, conditions
+from vggrepro.protocol import LABELS, OTHER_CROPS, SPLIT, FileName
+from vggrepro.shelf import Shelf
 from vggrepro.tables import ERRORS, errors_of, setting
 
 SHALLOW_PAPER = 7.0  # Sect. 4.1: points of top-1 error between the 5 x 5 net and B, on a centre crop
@@ -79,7 +80,7 @@ def rows(at_hand: Stock) -> list[tuple[View, ...]]:
 def extras(shelf: Shelf) -> list[Extra]:
     """Everything beyond the paper that the posteriors at hand give, each file read once."""
     at_hand = stock(shelf)
-    shelf.gather_rows(rows(at_hand))
+    shelf.rank_rows(rows(at_hand))
     made = (curve(shelf, at_hand), crops(shelf, at_hand), shallow(shelf, at_hand))
     return [extra for extra in made if extra is not None]
 

@@ -256,13 +256,6 @@ class Run:
         return None if self.net in ("A", "A-LRN", "B-5x5") else Run("A", S256)
 
     @property
-    def command(self) -> str:
-        """What trains it on the command line."""
-        if self.fc_only:
-            return f"vggrepro finetune-scale {self.net} --scale {self.scale} --layers fc"
-        return f"vggrepro train {self.net} --scale {self.scale}"
-
-    @property
     def is_rescaling(self) -> bool:
         """Whether the run continues the same net at another scale (with a tenth of the learning rate)."""
         return self.parent is not None and self.parent.net == self.net

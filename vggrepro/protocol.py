@@ -20,6 +20,7 @@ LABELS = {
     "googlenet": "144 crops",
 }
 METHODS = tuple(LABELS)
+SPLIT = "val"  # the paper's test set: the labels of ILSVRC's own test set are held by its server (Sect. 4)
 OTHER_CROPS = ("center", "tencrop", "googlenet")  # of other papers, for comparison
 CROPS = {"center": 1, "tencrop": 5, "googlenet": 18}  # of one rescaled image, without flips
 
@@ -27,12 +28,6 @@ CROPS = {"center": 1, "tencrop": 5, "googlenet": 18}  # of one rescaled image, w
 def label_of(methods: Iterable[str]) -> str:
     """The label of methods whose posteriors are averaged, as in Table 5: `multi-crop & dense`."""
     return " & ".join(LABELS[method] for method in sorted(methods, reverse=True))
-
-
-def flags(methods: Iterable[str]) -> tuple[str, ...]:
-    """The options of `evaluate` and `fuse` that ask for these methods, in the order of `METHODS`."""
-    wanted = set(methods)
-    return tuple(f"--{method}" for method in METHODS if method in wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ class Protocol:
     qs: tuple[int, ...] | None = None
     flip: bool = True
     grid: int = paper.GRID
-    split: str = "val"
+    split: str = SPLIT
     ceil_pool: bool = False  # dense: poolings round up, as Caffe's
     exact_precision: bool = False  # compute posteriors of another precision again
 

@@ -18,7 +18,7 @@ from vggrepro.errors import InputError
 from vggrepro.files import write_text
 from vggrepro.layout import Column
 from vggrepro.progress import say
-from vggrepro.shelf import SPLIT
+from vggrepro.protocol import SPLIT
 from vggrepro.tables import Table, letter
 
 if TYPE_CHECKING:

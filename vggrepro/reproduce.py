@@ -55,7 +55,6 @@ def reproduce(
     machine: Machine,
     overrides: dict[str, Any],
     seed: int,
-    options: str,
     multicrop: bool = False,
 ) -> Document | None:
     """Does what is not yet done for the tables and claims, and writes `<tables_folder>/<data set>/`.
@@ -79,7 +78,7 @@ def reproduce(
             evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
     if hardware.rank():
         return None
-    made = gather(Shelf(runs, dataset, options))
+    made = gather(Shelf(runs, dataset))
     made.write(tables_folder / dataset.name)
     return made
 

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import fusion, layout, paper, posteriors, protocol, statistics
+from vggrepro import advice, fusion, layout, paper, posteriors, protocol, statistics
 from vggrepro.errors import InputError
 from vggrepro.extras import Extra, labels_of, measures_of, stock
 from vggrepro.paper import Run, View
 from vggrepro.posteriors import Images
 from vggrepro.progress import say
-from vggrepro.shelf import SPLIT, Shelf, flags, split_images
+from vggrepro.protocol import SPLIT
+from vggrepro.shelf import Shelf, split_images
 from vggrepro.tables import ERRORS, NAN, setting
 
 EXHAUSTIVE = 14  # nets, one more than Tables 3-6 have; of more, subsets are found greedily
@@ -180,7 +181,7 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
 def complete(shelf: Shelf, methods: Sequence[str]) -> tuple[dict[Run, list[Path]], tuple[str, ...]]:
     """The files of each run that has all of the methods at its S's test scales, and notes on the runs left out."""
     views = {run: [View(run, q, method) for method in methods for q in run.scale.test_scales] for run in stock(shelf)}
-    shelf.gather_rows(views.values())
+    shelf.rank_rows(views.values())
     result, notes, lacking = {}, [], []
     for run, wanted in views.items():
         files = [shelf.file(view) for view in wanted]
@@ -190,8 +191,7 @@ def complete(shelf: Shelf, methods: Sequence[str]) -> tuple[dict[Run, list[Path]
         elif not any(file.refused for file in files):
             result[run] = [file.path for file in files]
     if lacking:
-        options = f" {shelf.options}" if shelf.options else ""
-        notes.append(f"Not all posteriors: `vggrepro evaluate {' '.join(lacking)} {flags(methods)}{options}`.")
+        notes.append(f"Not all posteriors: `{advice.command('evaluate', *lacking, *advice.flags(methods))}`.")
     return result, tuple(notes)
 
 

@@ -26,8 +26,10 @@ import numpy as np
 import pandas as pd
 
 from vggrepro import paper, posteriors, statistics
+from vggrepro.conditions import conditions
 from vggrepro.paper import Run, View
-from vggrepro.shelf import SPLIT, File, Shelf, conditions
+from vggrepro.protocol import SPLIT
+from vggrepro.shelf import File, Shelf
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
@@ -133,7 +135,7 @@ def _measured(table: int, shelf: Shelf) -> Table:
     printed, needs = paper.published(table), views_of(table)
     measures = tuple(name for name in printed[0] if name.endswith("_error"))
     labels = tuple(name for name in printed[0] if name not in measures)
-    shelf.gather_rows(needs)
+    shelf.rank_rows(needs)
     footnotes, filled, records = Footnotes(shelf), [], []
     for place, (line, views) in enumerate(zip(printed, needs, strict=True)):
         files = [shelf.file(view) for view in views]
@@ -319,17 +321,17 @@ def table7(shelf: Shelf) -> Table:
 TABLES = {1: table1, 2: table2, 3: table3, 4: table4, 5: table5, 6: table6, 7: table7}
 
 
-def tables(runs: Path, dataset: Dataset, numbers: Iterable[int] = range(2, 8), options: str = "") -> list[Table]:
-    """The paper's tables from the posteriors in `runs`; `options` goes into every suggested command.
+def tables(runs: Path, dataset: Dataset, numbers: Iterable[int] = range(2, 8)) -> list[Table]:
+    """The paper's tables from the posteriors in `runs`.
 
     Raises:
         InputError: no images or no labels to score. Files that are damaged or differ in their images are named in
             footnotes.
     """
-    return tables_of(Shelf(runs, dataset, options), list(numbers))
+    return tables_of(Shelf(runs, dataset), list(numbers))
 
 
 def tables_of(shelf: Shelf, numbers: Sequence[int] = range(2, 8)) -> list[Table]:
     """The paper's tables from a shelf, each posterior file read once."""
-    shelf.gather_rows([row for number in numbers for row in views_of(number)])
+    shelf.rank_rows([row for number in numbers for row in views_of(number)])
     return [TABLES[number](shelf) for number in numbers]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggrepro import hardware, weights
+from vggrepro import advice, hardware, weights
 from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
@@ -61,6 +61,7 @@ class Plan:
     learning_rate: float
     epochs: int
     seed: int
+    start: str | None = None  # what the user had it start from, if not what the paper has
 
 
 @dataclass(slots=True)
@@ -398,7 +399,8 @@ class Training:
 
     def _lower_rate(self) -> str:
         name = "rescale_rate" if self.plan.run.is_rescaling else "learning_rate"
-        return f"{self.plan.run.command} --retrain --set {name}={self.plan.learning_rate / 3:.2g}"
+        rate = f"{name}={self.plan.learning_rate / 3:.2g}"
+        return advice.training(self.plan.run, "--retrain", "--set", rate, start=self.plan.start)
 
     def _diverged(self, what: str) -> InputError:
         """`what` ("the loss is") not finite: nothing is saved from here on."""

@@ -26,8 +26,7 @@ from vggrepro.page.html import (
     prose,
 )
 from vggrepro.page.material import Material, RunFacts
-from vggrepro.protocol import LABELS
-from vggrepro.shelf import SPLIT
+from vggrepro.protocol import LABELS, SPLIT
 from vggrepro.tables import Table, letter
 from vggrepro.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
 
