@@ -1,9 +1,10 @@
 # Each target sets up .venv if needed. `make demo` and `make test` are all a fresh machine needs.
+# `make test` takes minutes; `make test-all` adds the tests marked slow: trainings in several processes, full-size nets.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := --data data/demo --runs runs/demo
 
-.PHONY: demo test check clean
+.PHONY: demo test test-all check clean
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml
@@ -16,6 +17,9 @@ demo: .venv/installed
 	@$(BIN)/vggrepro reproduce --preset demo $(DEMO)
 
 test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/installed
 	$(BIN)/python -m pytest
 
 check: .venv/installed

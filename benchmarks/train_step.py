@@ -4,7 +4,7 @@ python benchmarks/train_step.py                 every net and size, as this mach
 python benchmarks/train_step.py --check         only: the same loss and gradients as timm's and torchvision's nets
 python benchmarks/train_step.py --nets D --sizes quarter-narrow --rounds 7 --only ours,timm
 
-Ours is `Training._step` as `vggrepro train` calls it: keyed dropout, colour shift, mirroring, mean subtraction, SGD
+Ours is `Training.step` as `vggrepro train` calls it: keyed dropout, colour shift, mirroring, mean subtraction, SGD
 with groups for the biases. The others do what their training scripts do: torchvision's references/classification
 (fp32, or --amp; NCHW) and timm's train.py (fp32, or --amp with --channels-last; eager or --torchcompile), with images
 that are floats on the device already and without reading the loss. All have the same batch and sizes of layers.
@@ -113,7 +113,7 @@ def scaled_like_he(model: nn.Module) -> nn.Module:
 
 
 def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
-    """`Training._step` with this process's share of a random batch that lies on the host, as the loader leaves it."""
+    """`Training.step` with this process's share of a random batch that lies on the host, as the loader leaves it."""
     from vggrepro import hardware, keyed, recipe
     from vggrepro.loader import Batch
     from vggrepro.net import VGG
@@ -148,7 +148,7 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
         torch.randint(0, classes, (rows,), generator=generator),
         keyed.key(0, keyed.DROPOUT, torch.arange(rows)),
     )
-    return lambda: training._step(1e-5, 0, given)
+    return lambda: training.step(1e-5, 0, given)
 
 
 def theirs(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:

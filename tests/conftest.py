@@ -1,4 +1,4 @@
-"""Small fixtures shared by all tests: a folder of photographs, a prepared data set, the real data if it is there."""
+"""Small fixtures shared by all tests: a folder of photographs, a prepared data set, the command line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
+from nets import CPU, random_run
 from PIL import Image
 
-from vggrepro import cli
+from vggrepro import cli, page
 from vggrepro.dataset import Dataset
+from vggrepro.evaluator import Evaluator
 from vggrepro.prepare import prepare
+from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
 
 Result = tuple[int, str, str]
@@ -68,13 +72,40 @@ def dataset(photos: Path, tmp_path: Path) -> Dataset:
     return prepare(FolderSource(photos), tmp_path / "data", "demo", workers=0)
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A finished run A-256 of random weights, in `tmp_path/runs`."""
+    return random_run(tmp_path / "runs" / "A-256")
+
+
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The real data beside the checkout (`../shared/data`); tests that ask for it are skipped where it is missing."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data in {folder}")
-    return folder
+def shared_evaluator(tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
+    """An evaluator of such a run, for many examples."""
+    return Evaluator(random_run(tmp_path_factory.mktemp("runs") / "A-256"), CPU)
+
+
+@pytest.fixture(scope="session")
+def page_data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The data set of the HTML report's tests."""
+    return pages.evil_data(photos, tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="session")
+def page_runs(page_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Several runs on it, to be read only."""
+    return pages.several_runs(page_data, tmp_path_factory.mktemp("page") / "runs")
+
+
+@pytest.fixture(scope="session")
+def page_run(page_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one run on it, to be read only."""
+    return pages.one_run(page_data, tmp_path_factory.mktemp("page") / "small")
+
+
+@pytest.fixture(scope="session")
+def page_text(page_runs: Path, page_data: Dataset) -> str:
+    """The HTML report of `page_runs`."""
+    return page.page(page_runs, page_data)
 
 
 @pytest.fixture

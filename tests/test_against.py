@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_tables import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
+from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import against, documents, statistics
 from vggrepro.paper import JITTER, S256, Run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from caffe_files import PACKED, length, write, write_large
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
@@ -19,118 +19,6 @@ from vggrepro.formats import caffe, read
 from vggrepro.formats.base import Source
 from vggrepro.formats.wire import MAX_FIELDS, WireError
 from vggrepro.importing import import_weights
-
-# Caffe's caffe.proto: message -> field: (number, type, repeated, packed or not).
-FLOAT, DOUBLE, INT32, INT64, STRING, MESSAGE, ENUM = 2, 1, 5, 3, 9, 11, 5
-SCHEMA: dict[str, dict[str, tuple[int, int | str, bool, bool]]] = {
-    "BlobShape": {"dim": (1, INT64, True, True)},
-    "BlobProto": {
-        "num": (1, INT32, False, False),
-        "channels": (2, INT32, False, False),
-        "height": (3, INT32, False, False),
-        "width": (4, INT32, False, False),
-        "data": (5, FLOAT, True, True),
-        "diff": (6, FLOAT, True, True),
-        "shape": (7, "BlobShape", False, False),
-        "double_data": (8, DOUBLE, True, True),
-        "double_diff": (9, DOUBLE, True, True),
-    },
-    "LRNParameter": {
-        "local_size": (1, INT32, False, False),
-        "alpha": (2, FLOAT, False, False),
-        "beta": (3, FLOAT, False, False),
-        "k": (5, FLOAT, False, False),
-    },
-    "V1LayerParameter": {
-        "bottom": (2, STRING, True, False),
-        "top": (3, STRING, True, False),
-        "name": (4, STRING, False, False),
-        "type": (5, ENUM, False, False),
-        "blobs": (6, "BlobProto", True, False),
-        "blobs_lr": (7, FLOAT, True, False),
-        "weight_decay": (8, FLOAT, True, False),
-        "lrn_param": (18, "LRNParameter", False, False),
-    },
-    "LayerParameter": {
-        "name": (1, STRING, False, False),
-        "type": (2, STRING, False, False),
-        "bottom": (3, STRING, True, False),
-        "top": (4, STRING, True, False),
-        "blobs": (7, "BlobProto", True, False),
-        "lrn_param": (118, "LRNParameter", False, False),
-    },
-    "NetParameter": {
-        "name": (1, STRING, False, False),
-        "layers": (2, "V1LayerParameter", True, False),
-        "input": (3, STRING, True, False),
-        "input_dim": (4, INT32, True, False),
-        "layer": (100, "LayerParameter", True, False),
-    },
-}
-
-
-def _classes(package: str, packed: bool) -> dict[str, type]:
-    """Message classes of the schema, built at run time."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto2")
-    for name, fields in SCHEMA.items():
-        message = file.message_type.add(name=name)
-        for field_name, (number, kind, repeated, may_pack) in fields.items():
-            field = message.field.add(name=field_name, number=number, label=3 if repeated else 1)
-            field.type = MESSAGE if isinstance(kind, str) else kind
-            if isinstance(kind, str):
-                field.type_name = f".{package}.{kind}"
-            if may_pack and packed:
-                field.options.packed = True
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in SCHEMA}
-
-
-PACKED, UNPACKED = _classes("caffe_packed", True), _classes("caffe_unpacked", False)
-TYPES = {"Convolution": 4, "InnerProduct": 14, "ReLU": 18, "LRN": 15}
-
-
-def write(
-    path: Path,
-    blobs: dict[str, np.ndarray],
-    *,
-    v1: bool = True,
-    packed: bool = True,
-    legacy: bool = True,
-    double: bool = False,
-    names: dict[str, str] | None = None,
-    diff: bool = False,
-    lrn: dict[str, float] | None = None,
-) -> Path:
-    """A caffemodel of these weights, layers in the order of `blobs`, between them ones without weights."""
-    types = PACKED if packed else UNPACKED
-    net = types["NetParameter"](name="VGG", input=["data"], input_dim=[10, 3, 224, 224])
-
-    def add(name: str, kind: str) -> object:
-        layer = (net.layers if v1 else net.layer).add(name=(names or {}).get(name, name), bottom=["x"], top=[name])
-        layer.type = TYPES[kind] if v1 else kind
-        return layer
-
-    for name in dict.fromkeys(key.rpartition(".")[0] for key in blobs):
-        layer = add(name, "InnerProduct" if name.startswith("fc") else "Convolution")
-        for part in ("weight", "bias"):
-            values = blobs[f"{name}.{part}"]
-            blob = layer.blobs.add()
-            if legacy:
-                shape = (1,) * (4 - values.ndim) + values.shape
-                blob.num, blob.channels, blob.height, blob.width = shape
-            else:
-                blob.shape.dim.extend(values.shape)
-            (blob.double_data if double else blob.data).extend(values.reshape(-1).tolist())
-            if diff:
-                blob.diff.extend([0.5] * values.size)
-        add(f"relu{name}", "ReLU")
-        if lrn and name == "conv1_1":
-            layer = add("norm1", "LRN")
-            for key, value in lrn.items():
-                setattr(layer.lrn_param, key, value)
-    path.write_bytes(net.SerializeToString())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +61,7 @@ def test_unknown_fields_of_every_wire_type_are_passed_over(model: Path, tmp_path
     (tmp_path / "x").write_bytes(unknown + data + unknown)
     whole, more = read(model, "D"), read(tmp_path / "x", "D")
     assert all((more.tensors[name] == tensor).all() for name, tensor in whole.tensors.items())
-    layer = caffe.parse(memoryview(b"\x12" + _length(len(unknown) + 9) + unknown + b"\x22\x07conv1_1"))[0]
+    layer = caffe.parse(memoryview(b"\x12" + length(len(unknown) + 9) + unknown + b"\x22\x07conv1_1"))[0]
     assert (layer.name, layer.blobs) == ("conv1_1", [])
 
 
@@ -194,37 +82,12 @@ def test_scores_are_those_of_caffes_own_pass(tmp_path: Path, net: str) -> None:
 def test_full_size_d_gives_caffes_scores(tmp_path: Path) -> None:
     """The authors' layout at full size: V1 layers, packed floats, legacy shapes."""
     blobs = random_weights("D", 1000)
-    path = _write_large(tmp_path / "VGG_ILSVRC_16_layers.caffemodel", blobs)
+    path = write_large(tmp_path / "VGG_ILSVRC_16_layers.caffemodel", blobs)
     folder = import_weights("D", path, tmp_path / "runs", scale="256:512").path
     assert folder.name == "D-256-512"
     pixels = image(224)
     bgr = pixels[:, :, ::-1].transpose(2, 0, 1) - np.array([103.939, 116.779, 123.68])[:, None, None]
     assert relative(our_scores(folder, pixels), caffe_forward("D", blobs, bgr)) < 1e-5
-
-
-def _write_large(path: Path, blobs: dict[str, np.ndarray]) -> Path:
-    """As `write`, where a list of 10^8 Python floats would not fit: protobuf's messages are merged from bytes."""
-    with open(path, "wb") as file:
-        file.write(PACKED["NetParameter"](name="VGG_ILSVRC_16_layers", input_dim=[10, 3, 224, 224]).SerializeToString())
-        for name in dict.fromkeys(key.rpartition(".")[0] for key in blobs):
-            kind = "InnerProduct" if name.startswith("fc") else "Convolution"
-            layer = PACKED["V1LayerParameter"](name=name, type=TYPES[kind]).SerializeToString()
-            for part in ("weight", "bias"):
-                values = blobs[f"{name}.{part}"]
-                n, c, h, w = (1,) * (4 - values.ndim) + values.shape
-                head = PACKED["BlobProto"](num=n, channels=c, height=h, width=w).SerializeToString()
-                data = b"\x2a" + _length(values.nbytes) + values.tobytes()
-                layer += b"\x32" + _length(len(head) + len(data)) + head + data
-            file.write(b"\x12" + _length(len(layer)) + layer)
-    return path
-
-
-def _length(value: int) -> bytes:
-    """A varint."""
-    result = b""
-    while value >= 128:
-        result, value = result + bytes([value & 127 | 128]), value >> 7
-    return result + bytes([value])
 
 
 def test_lrn_is_read_and_must_be_the_nets(tmp_path: Path) -> None:
@@ -339,9 +202,9 @@ def test_half_a_gigabyte_of_unpacked_numbers_is_quick() -> None:
     numbers = np.zeros((10_000_000, 5), np.uint8)
     numbers[:, 0] = 0x2D
     blob = numbers.tobytes()
-    layer = b"\x32" + _length(len(blob)) + blob
+    layer = b"\x32" + length(len(blob)) + blob
     began = time.monotonic()
-    (found,) = caffe.parse(memoryview(b"\x12" + _length(len(layer)) + layer))
+    (found,) = caffe.parse(memoryview(b"\x12" + length(len(layer)) + layer))
     assert found.blobs[0].count == 10_000_000
     assert not found.blobs[0].read().any()
     assert time.monotonic() - began < 5
@@ -379,7 +242,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
         elif kind == 3:
             result[at:at] = result[at : at + size]
         elif kind == 4:
-            result[at:at] = _length(rng.getrandbits(rng.randint(1, 64)))
+            result[at:at] = length(rng.getrandbits(rng.randint(1, 64)))
         else:
             del result[at + 1 :]
     return bytes(result)
@@ -397,9 +260,9 @@ def nested(rng: random.Random, depth: int = 0) -> bytes:
         kind = rng.choice((0, 2, 2, 2)) if rng.random() < 0.9 else rng.choice((0, 1, 3, 4, 5))
         body = nested(rng, depth + 1) if depth < 4 and rng.random() < 0.8 else rng.randbytes(4 * rng.randrange(8))
         size = len(body) if rng.random() < 0.99 else rng.getrandbits(40)
-        value = _length(rng.getrandbits(rng.randint(1, 64)))
-        contents = {0: value, 1: rng.randbytes(8), 2: _length(size) + body, 5: rng.randbytes(4)}
-        result += _length(number << 3 | kind) + contents.get(kind, b"")
+        value = length(rng.getrandbits(rng.randint(1, 64)))
+        contents = {0: value, 1: rng.randbytes(8), 2: length(size) + body, 5: rng.randbytes(4)}
+        result += length(number << 3 | kind) + contents.get(kind, b"")
     return result
 
 

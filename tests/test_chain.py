@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import CPU, SMALL, tensors
+from nets import CPU
+from trained import request, tensors
 
 from vggrepro import paper, recipe, runs
-from vggrepro.chain import Request, train_chain
+from vggrepro.chain import train_chain
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.evaluator import Evaluator
@@ -20,11 +21,6 @@ from vggrepro.prepare import prepare
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
 from vggrepro.train import Training
-
-
-def request(dataset: Dataset, folder: Path, **values: object) -> Request:
-    chosen = recipe.load("demo", SMALL | {"epochs": 1, "deeper_epochs": 1, "rescale_rate": 0.001} | values)
-    return Request(chosen, dataset, folder, CPU)
 
 
 @pytest.fixture

@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import planted
 import pytest
+from planted import dataset_of
 from typer.testing import CliRunner
 
-from vggrepro import paper, posteriors, protocol
-from vggrepro.advice import Invocation, invocation
+from vggrepro import paper
 from vggrepro.claims import Finding, csv_text, document, evaluate_claims, frame, markdown, p_text, tally
 from vggrepro.cli import app, main
 from vggrepro.dataset import Dataset
-from vggrepro.files import sha256
 from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.paper_claims import Kind, claims, margins
-from vggrepro.posteriors import Batch, Origin
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import Shelf
 from vggrepro.verdicts import Outcome
 
 IMAGES, CLASSES = 2000, 7
 LABELS = np.arange(IMAGES, dtype=np.int32) % CLASSES
-
-
-def dataset_of(images: int = IMAGES, classes: int = CLASSES) -> Dataset:
-    counts = {"train": 24, "val": images}
-    names = tuple(f"class {i}" for i in range(classes))
-    return Dataset(Path("data"), "tiny", names, counts, (0, 0, 0), ((1, 0, 0),), (1, 1, 1), "demo", "print")
+DATA = dataset_of(CLASSES, IMAGES)
 
 
 def make_run(runs: Path, run: Run) -> RunFolder:
-    """A finished run's folder at the demo preset's geometry, trained as the paper says."""
-    folder = RunFolder(runs / run.name)
-    folder.path.mkdir(parents=True)
-    folder.weights_path.write_text(run.name)
-    start = {"run": run.parent.name} if run.parent else {"initialisation": "he"}
-    config = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 3, "start": start, "epochs": 74}
-    config |= {"crop": 64, "width": 0.125, "classes": CLASSES, "mean_rgb": [0, 0, 0], "input_scale": 1.0}
-    config |= {"recipe": {"preset": "demo"}, "dataset": {"fingerprint": "print", "train_images": 24}}
-    folder.config_path.write_text(json.dumps(config))
-    folder.metrics_path.write_text("{}\n" * 74)
-    return folder
+    return planted.make_run(runs, run, classes=CLASSES)
 
 
 def plant(
@@ -63,7 +46,6 @@ def plant(
     """Posteriors that are wrong in these images alone (second best there); `weight`: how much they say in a mean."""
     if not RunFolder(runs / run.name).finished:
         make_run(runs, run)
-    folder = RunFolder(runs / run.name)
     labels = LABELS % classes
     values = np.full((IMAGES, classes), (1 - weight) / classes)
     values[np.arange(IMAGES), labels] += 0.4 * weight
@@ -73,14 +55,7 @@ def plant(
     values[hit, neighbours[hit]] += 0.3 * weight
     rest = np.setdiff1d(np.arange(IMAGES), hit)
     values[rest, labels[rest]] += 0.3 * weight
-    made = {"run": run.name, "weights": sha256(folder.weights_path), "dataset": "tiny", "fingerprint": "print"}
-    made |= {"preset": "demo", "split": "val", "method": method, "pooling": "floor", "resample": "bilinear"}
-    made |= {"precision": "fp32", "version": "0", "commit": "abc", **origin}
-    pixels, grid = paper.real_pixels(q, 64), {"multicrop": 5, "center": 1}.get(method, 0)
-    path = protocol.file_path(folder.path, "val", method, q)
-    batch = Batch([f"image {i}" for i in range(IMAGES)], labels.astype(np.int32), values)
-    posteriors.write(path, [batch], classes, Origin(q=q, q_pixels=pixels, flip=method != "center", grid=grid, **made))
-    return path
+    return planted.plant(runs, run, q, values, method, labels=labels, **origin)
 
 
 def finding(findings: Sequence[Finding], number: int) -> Finding:
@@ -132,7 +107,7 @@ def test_planted_differences_have_their_verdicts(tmp_path: Path) -> None:
     errors = {"A": 300, "A-LRN": 300, "B": 200, "C": 260, "D": 150, "E": 150}
     for net, count in errors.items():
         plant(tmp_path, Run(net, S256), 256, range(count))
-    findings = evaluate_claims(Shelf(tmp_path, dataset_of()))
+    findings = evaluate_claims(Shelf(tmp_path, DATA))
     # C errs in 60 images more than B and in none less
     assert {made.claim.number: made.verdict for made in findings} == {
         1: "holds",
@@ -186,7 +161,7 @@ def test_verdicts_of_comparisons_are_counted_in_words() -> None:
 def test_a_small_difference_is_not_decided(tmp_path: Path) -> None:
     plant(tmp_path, Run("B", S256), 256, range(200))
     plant(tmp_path, Run("C", S256), 256, [*range(8, 200), 300, 301])  # 8 images better, 2 worse: p = 0.11
-    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of())), 3)
+    found = finding(evaluate_claims(Shelf(tmp_path, DATA)), 3)
     assert found.verdict == "not decided"
     assert found.outcomes[0].tests[0].p == pytest.approx(2 * (1 + 10 + 45) / 2**10)
     assert found.outcomes[0].tests[0].comparison.difference == pytest.approx(-0.3)
@@ -197,7 +172,7 @@ def test_several_q_are_averaged_before_they_are_compared(tmp_path: Path) -> None
     plant(tmp_path, Run("B", S256), 256, range(90), weight=0.1)
     for q in (224, 288):
         plant(tmp_path, Run("B", S256), q, range(10))
-    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of())), 7)
+    found = finding(evaluate_claims(Shelf(tmp_path, DATA)), 7)
     first, *others = found.outcomes
     assert (first.tests[0].comparison.only_a, first.tests[0].comparison.only_b) == (0, 80)
     assert first.verdict == "holds"
@@ -207,14 +182,14 @@ def test_several_q_are_averaged_before_they_are_compared(tmp_path: Path) -> None
 
 def test_the_shallow_net_by_its_centre_crop(tmp_path: Path) -> None:
     plant(tmp_path, Run("B", S256), 256, range(100), "center")
-    shelf = Shelf(tmp_path, dataset_of())
+    shelf = Shelf(tmp_path, DATA)
     missing = finding(evaluate_claims(shelf), 5)
     assert missing.verdict == "not run"
     assert missing.notes[1:] == (
         "Not run: `vggrepro train B-5x5 --scale 256`, then `vggrepro evaluate B-5x5-256 --center`.",
     )
     plant(tmp_path, Run("B-5x5", S256), 256, range(300), "center")
-    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of())), 5)
+    found = finding(evaluate_claims(Shelf(tmp_path, DATA)), 5)
     assert found.verdict == "holds"
     assert found.conditions == ()  # that a centre crop has no flip is no departure from the paper
     line = frame([found]).iloc[0]
@@ -225,7 +200,7 @@ def test_the_shallow_net_by_its_centre_crop(tmp_path: Path) -> None:
 def test_fewer_than_six_classes_have_no_top_5(tmp_path: Path) -> None:
     for net, wrong in (("B", 300), ("C", 100)):
         plant(tmp_path, Run(net, S256), 256, range(wrong), classes=4)
-    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of(classes=4))), 3)
+    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of(4, IMAGES))), 3)
     assert [test.measure for test in found.outcomes[0].tests] == ["top-1"]
     assert found.verdict == "holds"
 
@@ -233,8 +208,7 @@ def test_fewer_than_six_classes_have_no_top_5(tmp_path: Path) -> None:
 def test_what_is_missing_is_named_with_its_commands(tmp_path: Path) -> None:
     plant(tmp_path, Run("C", S256), 256, range(30))
     stale = plant(tmp_path, Run("C", S384), 384, range(30), weights="other")
-    with invocation(Invocation([("--runs", "R")])):
-        findings = evaluate_claims(Shelf(tmp_path, dataset_of()))
+    findings = evaluate_claims(Shelf(tmp_path, DATA, "--runs R"))
     assert finding(findings, 3).notes == ("Not run: `vggrepro train B --scale 256 --runs R`, then "
         "`vggrepro evaluate B-256 --dense --runs R`.",)  # fmt: skip
     assert finding(findings, 4).notes == (
@@ -248,7 +222,7 @@ def test_conditions_are_told_once_with_their_claims(tmp_path: Path) -> None:
     for net in ("B", "C"):
         plant(tmp_path, Run(net, S256), 256, range(30))
     (tmp_path / "C-256" / "metrics.jsonl").write_text("{}\n" * 6)
-    text = markdown(evaluate_claims(Shelf(tmp_path, dataset_of())))
+    text = markdown(evaluate_claims(Shelf(tmp_path, DATA)))
     assert text.endswith(
         "## How the runs differ from the paper's\n\n- Trained for 6 epochs (the paper: 74). (Claims 2, 3.)\n"
     )
@@ -257,7 +231,7 @@ def test_conditions_are_told_once_with_their_claims(tmp_path: Path) -> None:
 def test_the_document(tmp_path: Path) -> None:
     for net, wrong in (("B", range(300)), ("C", range(100, 200))):
         plant(tmp_path, Run(net, S256), 256, wrong)
-    shelf = Shelf(tmp_path, dataset_of())
+    shelf = Shelf(tmp_path, DATA)
     findings = evaluate_claims(shelf)
     text = document(findings, shelf)
     assert text.startswith("# The paper's claims on tiny\n\nData: tiny, 2,000 validation images of 7 classes ")
@@ -276,7 +250,7 @@ def test_the_document(tmp_path: Path) -> None:
 def test_the_frame_has_a_line_a_measure_and_reads_back_from_csv(tmp_path: Path) -> None:
     for net, wrong in (("B", 300), ("C", 100)):
         plant(tmp_path, Run(net, S256), 256, range(wrong))
-    findings = evaluate_claims(Shelf(tmp_path, dataset_of()))
+    findings = evaluate_claims(Shelf(tmp_path, DATA))
     made = frame(findings)
     assert len(made) == 2 * 50 + 5  # comparisons by two measures, parameters of five nets against A's
     line = made[(made["claim"] == 3) & (made["measure"] == "top-1")].iloc[0]
@@ -294,7 +268,7 @@ def test_the_frame_has_a_line_a_measure_and_reads_back_from_csv(tmp_path: Path) 
 
 def test_nothing_evaluated_is_all_not_run(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
-    findings = evaluate_claims(Shelf(tmp_path, dataset_of()))
+    findings = evaluate_claims(Shelf(tmp_path, DATA))
     assert {made.verdict for made in findings if made.claim.number < 12} == {"not run"}
     text = markdown(findings)
     assert "the 0 tests that ran" in text
@@ -304,7 +278,7 @@ def test_nothing_evaluated_is_all_not_run(tmp_path: Path) -> None:
 def test_too_few_images_say_so(tmp_path: Path) -> None:
     for net in ("B", "C"):
         plant(tmp_path, Run(net, S256), 256, range(30))
-    text = markdown(evaluate_claims(Shelf(tmp_path, dataset_of())))
+    text = markdown(evaluate_claims(Shelf(tmp_path, DATA)))
     assert "the smallest difference found with 80 % power is none, however large, by a test alone" in text
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import program
 import pytest
 import torch
 from conftest import Call, Result
@@ -283,9 +282,7 @@ def test_a_lost_process_is_said_in_a_line(
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
 def test_help_needs_no_torch(words: list[str]) -> None:
-    code = f"import sys; sys.argv = {['vggrepro', *words]!r}; from vggrepro.cli import main\n"
-    code += "try: main()\nexcept SystemExit as e: assert not e.code, e\nassert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = program.run("help_without_torch", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

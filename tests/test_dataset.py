@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import program
 import pyarrow as pa
 import pytest
 from conftest import CLASSES
@@ -124,38 +123,9 @@ def test_damaged_shards_are_named(sharded: Dataset, tmp_path: Path) -> None:
     assert "train shards hold 37 images, dataset.json says 30" in damaged(sharded)
 
 
-def read_all(folder: Path) -> str:
-    """Everything in `val`: "whole", or why not."""
-    try:
-        split = Split(load(folder), "val")
-        for index in range(len(split)):
-            assert split.key(index) and split.image(index).size
-    except InputError as error:
-        return str(error)
-    return "whole"
-
-
-FLIPS = """
-import random, sys
-from pathlib import Path
-from test_dataset import read_all
-folder = Path(sys.argv[1])
-path = folder / "val-00000.arrow"
-whole, random = path.read_bytes(), random.Random(1)
-outline = [*range(2000), *range(len(whole) - 3000, len(whole))]  # schema, offsets, keys; sizes, footer
-for _ in range(300):
-    data = bytearray(whole)
-    for _ in range(random.choice((1, 1, 4))):
-        data[random.choice(outline)] ^= 1 << random.randrange(8)
-    path.write_bytes(data)
-    print(read_all(folder))
-"""
-
-
 @pytest.mark.slow
 def test_flipped_bits_in_a_shard_are_named_and_crash_nothing(dataset: Dataset) -> None:
-    command = [sys.executable, "-c", FLIPS, str(dataset.folder)]  # a crash would end this process too
-    run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    run = program.run("flipped_bits", dataset.folder)  # a crash would end this process too
     assert run.returncode == 0, run.stderr
     found = run.stdout.splitlines()
     assert len(found) == 300

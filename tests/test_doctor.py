@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import random_run
 from PIL import Image
-from test_evaluate import make_run
 from typer.testing import CliRunner
 
 from vggrepro import doctor, exporting, paper, sanity, synsets, weights
@@ -37,7 +37,7 @@ def of(findings: list[Finding], check: str) -> Finding:
 
 
 def test_all_is_well(dataset: Dataset, tmp_path: Path) -> None:
-    make_run(tmp_path / "runs" / "A-256")
+    random_run(tmp_path / "runs" / "A-256")
     command = ["doctor", "--data", str(dataset.folder), "--runs", str(tmp_path / "runs")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
@@ -51,7 +51,7 @@ def test_all_is_well(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_broken_run_ends_with_2(dataset: Dataset, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "runs" / "A-256")
+    run = random_run(tmp_path / "runs" / "A-256")
     data = bytearray(run.weights_path.read_bytes())
     data[-5] ^= 1
     run.weights_path.write_bytes(data)
@@ -235,14 +235,14 @@ def test_the_first_validation_images(dataset: Dataset, monkeypatch: pytest.Monke
 def test_runs_of_every_state(dataset: Dataset, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert only(doctor.all_runs(dataset.folder, runs, (), 9)).result == f"none in {runs}"
-    make_run(runs / "A-256")
-    unfinished = make_run(runs / "B-256", net="B")
+    random_run(runs / "A-256")
+    unfinished = random_run(runs / "B-256", net="B")
     unfinished.weights_path.unlink()
-    nan = make_run(runs / "C-256", net="C")
+    nan = random_run(runs / "C-256", net="C")
     tensors, state = weights.load(nan.weights_path)
     tensors["conv1_1.bias"][0] = torch.nan
     weights.save(nan.weights_path, tensors, state)
-    (make_run(runs / "D-256", net="D").config_path).write_text(json.dumps({"net": "D"}))
+    (random_run(runs / "D-256", net="D").config_path).write_text(json.dumps({"net": "D"}))
     findings = doctor.all_runs(dataset.folder, runs, (), 60)
     assert [(f.state, f.check) for f in findings] == [
         (OK, "A-256"),
@@ -275,7 +275,7 @@ def coloured(folder: Path) -> Dataset:
 
 def colour_net(folder: Path, *, bgr: bool = False, mean: float = 115.0) -> RunFolder:
     """Net A that hands blue minus red, and red minus blue, through all its layers to the two classes."""
-    run = make_run(folder / "runs" / "A-256", classes=2, imported={"format": "by hand"})
+    run = random_run(folder / "runs" / "A-256", classes=2, imported={"format": "by hand"})
     write_json(run.config_path, run.config() | {"mean_rgb": [mean] * 3, "input_scale": 0.01})
     tensors = {n: torch.zeros(s) for n, s in paper.shapes("A", 2, 64, 1 / 32).items()}
     for name, tensor in tensors.items():

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_chain import request
-from test_train import CPU
+from nets import CPU
+from trained import request
 
 from vggrepro import dryrun, hardware, recipe
 from vggrepro.chain import Link, Request, plan_chain, train_chain
@@ -67,9 +67,9 @@ cost, at most (a plateau may end a run earlier)
   D-384      0.001  1       24      8.41 M      202 M  2 s   534 kB   1.07 MB
   D-256-512  0.001  1       24      8.41 M      202 M  2 s   534 kB   1.07 MB
   total                     96                  718 M  8 s   2.05 MB
-  FLOP: two a multiply-add; training is three forward passes.
-  Time: measured steps on synthetic images (a machine, fp32); decoding of images is not in it.
-  Disk: all weights and 3 checkpoints at once, 5.26 MB.
+  FLOP: a multiply-add counts as two; a training step costs three forward passes.
+  Time: from measured steps on synthetic images (a machine, fp32), without decoding images.
+  Disk: all weights and 3 checkpoints at the same time, 5.26 MB.
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tables import CLASSES, LABELS, RIGHT, WRONG, dataset_of, make_run, plant
+from planted import CLASSES, LABELS, RIGHT, WRONG, dataset_of, make_run, plant
 
 from vggrepro import extras, paper, report
 from vggrepro.extras import Extra

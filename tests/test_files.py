@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import program
 import pytest
 
 from vggrepro import files
@@ -69,14 +70,7 @@ def test_the_file_appears_only_when_the_block_has_ended(tmp_path: Path) -> None:
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    code = f"""
-import os, pathlib, signal
-from vggrepro.files import atomic
-with atomic(pathlib.Path({str(path)!r})) as temporary:
-    temporary.write_text("half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert program.run("killed_write", path).returncode == -signal.SIGKILL
     assert path.read_text() == "old"
     files.write_text(path, "new")  # what the dead process left does not disturb the next writer
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -129,14 +123,7 @@ def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
 
 
 def test_a_killed_writers_lock_goes_with_it(tmp_path: Path) -> None:
-    code = f"""
-import pathlib, time
-from vggrepro.files import lock
-with lock(pathlib.Path({str(tmp_path)!r}), "vggrepro train E"):
-    print("locked", flush=True)
-    time.sleep(60)
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    with program.start("holds_a_lock", tmp_path, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "locked\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_evaluate import MACHINE, make_run
+from nets import CPU, random_run
 from typer.testing import CliRunner
 
 from vggrepro import cost, forecast, views
@@ -18,9 +18,9 @@ from vggrepro.protocol import Protocol
 
 def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast, "MEASURE_SECONDS", 0.05)
-    run = make_run(tmp_path / "runs" / "A-256")
+    run = random_run(tmp_path / "runs" / "A-256")
     before = sorted(run.path.iterdir())
-    frame = forecast.forecast([run], dataset, Protocol(("dense", "multicrop", "center"), qs=(224, 256)), MACHINE)
+    frame = forecast.forecast([run], dataset, Protocol(("dense", "multicrop", "center"), qs=(224, 256)), CPU)
     assert sorted(run.path.iterdir()) == before
     assert frame.method.tolist() == ["dense"] * 2 + ["multicrop"] * 2 + ["center"] * 2 + ["decoding", ""]
     assert frame.Q.tolist()[6] == "224,256"
@@ -43,8 +43,8 @@ def test_decoding_counts_once_for_all_methods_and_q(
 ) -> None:
     monkeypatch.setattr(forecast, "_measured", lambda *_: 0.1)  # images/s: 18 images take 180 s
     monkeypatch.setattr(forecast, "_decoded", lambda *_: 0.3)  # 60 s
-    run = make_run(tmp_path / "runs" / "A-256")
-    frame = forecast.forecast([run], dataset, Protocol(("dense", "center"), qs=(224, 256)), MACHINE)
+    run = random_run(tmp_path / "runs" / "A-256")
+    frame = forecast.forecast([run], dataset, Protocol(("dense", "center"), qs=(224, 256)), CPU)
     assert frame.time.tolist() == ["3 min 00 s"] * 4 + ["1 min 00 s", "13 min 00 s"]
 
 
@@ -53,11 +53,11 @@ def test_what_is_done_costs_nothing(
 ) -> None:
     monkeypatch.setattr(forecast, "_measured", lambda *_: 0.1)
     monkeypatch.setattr(forecast, "_decoded", lambda *_: 0.3)
-    run = make_run(tmp_path / "runs" / "A-256")
-    evaluate(run, dataset, Protocol(qs=(224,)), MACHINE)
-    frame = forecast.forecast([run], dataset, Protocol(qs=(224, 256)), MACHINE)
+    run = random_run(tmp_path / "runs" / "A-256")
+    evaluate(run, dataset, Protocol(qs=(224,)), CPU)
+    frame = forecast.forecast([run], dataset, Protocol(qs=(224, 256)), CPU)
     assert frame.Q.tolist() == ["256", "256", ""]
-    frame = forecast.forecast([run], dataset, Protocol(qs=(224,)), MACHINE)
+    frame = forecast.forecast([run], dataset, Protocol(qs=(224,)), CPU)
     assert frame.time.tolist() == ["0 s"]
     assert "A-256: dense is up to date" in capfd.readouterr().err
 
@@ -66,7 +66,7 @@ def test_of_several_processes_the_first_alone_measures_and_prints(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forecast, "MEASURE_SECONDS", 0.05)
-    run = make_run(tmp_path / "runs" / "A-256")
+    run = random_run(tmp_path / "runs" / "A-256")
     words = ["evaluate", "--dry-run", "--q", "224", "--data", str(dataset.folder), "--runs", str(run.path.parent)]
     for rank, lines in (("0", 4), ("1", 0)):
         result = CliRunner().invoke(app, words, env={"RANK": rank, "WORLD_SIZE": "2"})

@@ -15,9 +15,9 @@ import pytest
 import timm
 import torch
 import torchvision
+from nets import random_run
 from PIL import Image
 from safetensors.torch import save_file
-from test_evaluate import make_run
 from torch import Tensor
 
 from vggrepro import exporting, formats, paper, weights
@@ -281,14 +281,14 @@ def test_timms_kernels_of_other_shapes(tmp_path: Path, small: dict[str, Tensor])
     ],
 )
 def test_side_cars_that_say_what_cannot_be(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
-    run = make_run(tmp_path / "A-256")
+    run = random_run(tmp_path / "A-256")
     path, beside, *_ = exporting.export(run, "caffe")[::2]
     write_json(beside, exporting.load(run).about() | change)
     assert refused(path, "A").startswith(f"FILE.json: {expected}")
 
 
 def test_texts_nested_too_deep(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "A-256")
+    run = random_run(tmp_path / "A-256")
     path, beside, *_ = exporting.export(run, "caffe")[::2]
     beside.write_text("[" * 100_000)
     assert refused(path, "A").startswith("FILE.json: damaged JSON (maximum recursion depth exceeded")
@@ -319,7 +319,7 @@ def test_cut_safetensors(tmp_path: Path, small: dict[str, Tensor]) -> None:
 
 
 def test_a_runs_weights_take_its_config(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "A-LRN-384", net="A-LRN", scale="384", recipe={"lrn": "caffe", "resample": "bicubic"})
+    run = random_run(tmp_path / "A-LRN-384", net="A-LRN", scale="384", recipe={"lrn": "caffe", "resample": "bicubic"})
     foreign = read(run.weights_path, "A-LRN")
     assert (foreign.mean_rgb, foreign.input_scale, foreign.scale) == ((110.0, 120.0, 90.0), 0.0172, "384")
     assert (foreign.lrn, foreign.resample) == ("caffe", "bicubic")
@@ -332,7 +332,7 @@ def test_a_runs_weights_take_its_config(tmp_path: Path) -> None:
 
 
 def test_changed_contents_and_facts_are_named(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "A-256")
+    run = random_run(tmp_path / "A-256")
     (path,) = exporting.export(run, "safetensors")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -347,7 +347,7 @@ def test_changed_contents_and_facts_are_named(tmp_path: Path) -> None:
 
 def test_onnx_graphs_of_others_and_damaged_ones(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    run = make_run(tmp_path / "A-256")
+    run = random_run(tmp_path / "A-256")
     (path,) = exporting.export(run, "onnx")
     assert refused(path, "D") == "FILE: holds net A, not D; import it as A"
     model = onnx.load(path)
@@ -361,7 +361,7 @@ def test_onnx_graphs_of_others_and_damaged_ones(tmp_path: Path) -> None:
 
 def test_onnx_tensors_that_are_damaged_or_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx = pytest.importorskip("onnx")
-    (path,) = exporting.export(make_run(tmp_path / "A-256"), "onnx")
+    (path,) = exporting.export(random_run(tmp_path / "A-256"), "onnx")
     monkeypatch.chdir(tmp_path)  # onnx itself would look for other files here
     whole = path.read_bytes()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_tables import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
+from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import fuse, posteriors, protocol
 from vggrepro.dataset import Dataset, Split

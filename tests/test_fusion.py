@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_posteriors import ORIGIN, plant
+from planted import ORIGIN, write_posteriors
 
 from vggrepro import fusion, posteriors
 from vggrepro.dataset import Dataset
@@ -53,9 +53,9 @@ def shuffled(path: Path, order: np.ndarray) -> None:
 
 
 def test_average_by_hand(tmp_path: Path) -> None:
-    a = plant(tmp_path / "a", [[0.5, 0.25, 0.25], [1, 0, 0]], [0, 1])
-    b = plant(tmp_path / "b", [[0.25, 0.75, 0], [0, 1, 0]], [0, 1])
-    c = plant(tmp_path / "c", [[0, 0.5, 0.5], [0.5, 0.5, 0]], [0, 1])
+    a = write_posteriors(tmp_path / "a", [[0.5, 0.25, 0.25], [1, 0, 0]], [0, 1])
+    b = write_posteriors(tmp_path / "b", [[0.25, 0.75, 0], [0, 1, 0]], [0, 1])
+    c = write_posteriors(tmp_path / "c", [[0, 0.5, 0.5], [0.5, 0.5, 0]], [0, 1])
     (batch,) = fusion.average([a, b, c])
     assert (batch.keys, batch.labels.tolist()) == (["a", "b"], [0, 1])
     np.testing.assert_allclose(batch.posteriors, [[0.25, 0.5, 0.25], [0.5, 0.5, 0]])
@@ -122,17 +122,23 @@ def test_a_file_in_another_order_is_joined_by_key_over_many_batches(
 
 
 def test_files_of_different_images_labels_or_classes_are_named(tmp_path: Path) -> None:
-    first = plant(tmp_path / "0", [[0.5, 0.5]] * 2, [0, 1])
+    first = write_posteriors(tmp_path / "0", [[0.5, 0.5]] * 2, [0, 1])
     others = {
-        f"row 0 is image 'x', which is not in {first}": plant(tmp_path / "1", [[0.5, 0.5]] * 2, [0, 1], "xb"),
-        f"row 1 gives image 'b' label 0, {first} gives it 1": plant(tmp_path / "2", [[0.5, 0.5]] * 2, [0, 0]),
-        f"row 0 gives image 'b' label 0, {first} gives it 1": plant(tmp_path / "3", [[0.5, 0.5]] * 2, [0, 0], "ba"),
-        f"has 3 classes, {first} 2; only posteriors of one data set can be averaged": plant(
+        f"row 0 is image 'x', which is not in {first}": write_posteriors(
+            tmp_path / "1", [[0.5, 0.5]] * 2, [0, 1], "xb"
+        ),
+        f"row 1 gives image 'b' label 0, {first} gives it 1": write_posteriors(
+            tmp_path / "2", [[0.5, 0.5]] * 2, [0, 0]
+        ),
+        f"row 0 gives image 'b' label 0, {first} gives it 1": write_posteriors(
+            tmp_path / "3", [[0.5, 0.5]] * 2, [0, 0], "ba"
+        ),
+        f"has 3 classes, {first} 2; only posteriors of one data set can be averaged": write_posteriors(
             tmp_path / "4", [[0.5, 0.25, 0.25]] * 2, [0, 1]
         ),
-        f"row 2 is image 'c', which is not in {first}": plant(tmp_path / "5", [[0.5, 0.5]] * 3, [0, 1, 0]),
-        f"lacks image 'b', which is row 1 of {first}": plant(tmp_path / "6", [[0.5, 0.5]], [0]),
-        "rows 0 and 1 are both image 'a'; delete the file and evaluate again": plant(
+        f"row 2 is image 'c', which is not in {first}": write_posteriors(tmp_path / "5", [[0.5, 0.5]] * 3, [0, 1, 0]),
+        f"lacks image 'b', which is row 1 of {first}": write_posteriors(tmp_path / "6", [[0.5, 0.5]], [0]),
+        "rows 0 and 1 are both image 'a'; delete the file and evaluate again": write_posteriors(
             tmp_path / "7", [[0.5, 0.5]] * 2, [0, 1], "aa"
         ),
     }
@@ -146,8 +152,8 @@ def test_files_of_different_images_labels_or_classes_are_named(tmp_path: Path) -
 
 
 def test_a_label_that_another_tool_does_not_know_is_no_contradiction(tmp_path: Path) -> None:
-    known = plant(tmp_path / "0", [[0.75, 0.25]] * 2, [0, 1])
-    unknown = plant(tmp_path / "1", [[0.25, 0.75]] * 2, [-1, -1], "ba")
+    known = write_posteriors(tmp_path / "0", [[0.75, 0.25]] * 2, [0, 1])
+    unknown = write_posteriors(tmp_path / "1", [[0.25, 0.75]] * 2, [-1, -1], "ba")
     found = fusion.rank([[known], [unknown], [known, unknown]])
     assert [ranks.tolist() for ranks in found.ranks.values()] == [[0, 1], [1, 0], [0, 1]]
 
@@ -199,7 +205,7 @@ def test_nothing_to_average() -> None:
 
 
 def test_images_without_a_label_have_no_error(tmp_path: Path) -> None:
-    path = plant(tmp_path / "p", [[0.5, 0.5]] * 2, [0, -1])
+    path = write_posteriors(tmp_path / "p", [[0.5, 0.5]] * 2, [0, -1])
     with pytest.raises(InputError, match="p: image 'b' has no label; errors need a labelled split"):
         fusion.score([path])
     assert len(list(fusion.average([path]))) == 1  # a submission needs none
@@ -228,5 +234,5 @@ def test_the_data_sets_images_decide(dataset: Dataset, tmp_path: Path) -> None:
 def test_sums_are_exact_where_floats_allow_it(tmp_path: Path) -> None:
     """A tie of means is a tie in every order of adding: 0.1 + 0.7 + 0.2 as float32 adds up exactly in float64."""
     rows = [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1], [0.2, 0.1, 0.7]]
-    paths = [plant(tmp_path / f"{i}" / "p", [row] * 3, [0, 1, 2]) for i, row in enumerate(rows)]
+    paths = [write_posteriors(tmp_path / f"{i}" / "p", [row] * 3, [0, 1, 2]) for i, row in enumerate(rows)]
     assert fusion.rank([paths]).ranks[frozenset(paths)].tolist() == [0, 1, 2]

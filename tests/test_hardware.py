@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
+import program
 import pytest
 import torch
 
 from vggrepro import hardware
 from vggrepro.errors import InputError
 
-SUMS = """
-import sys, torch
-from torch.nn import functional as F
-from vggrepro import hardware
-from vggrepro.net import VGG, initialise
-
-hardware.join_processes(torch.device("cpu"))
-model = VGG("A", 300, 32, 1 / 8)  # fc6, fc7 and some conv. layers have a message of their own
-initialise(model, "he", 0)
-model.to(memory_format=torch.channels_last)
-assert any(p.numel() >= hardware.LARGE for p in model.parameters())
-sums = hardware.GradientSum(model.parameters())
-generator = torch.Generator().manual_seed(1)
-images, labels = torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)
-for step in range(2):  # the second finds nothing left of the first
-    model.zero_grad()
-    total = torch.zeros(())
-    mine = list(hardware.share(8))
-    for rows in (mine[:1], mine[1:]):
-        sums.arm(last=rows != mine[:1])
-        loss = F.cross_entropy(model(images[rows]), labels[rows], reduction="sum")
-        loss.backward()
-        total += loss.detach()
-    sums.finish(total)
-if hardware.rank() == 0:
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    torch.save({**gradients, "total": total}, sys.argv[1])
-hardware.leave_processes()
-"""
-
 
 def gradients(path: Path, processes: int) -> dict[str, torch.Tensor]:
-    """What `SUMS` finds when so many processes share the images."""
-    script = path.with_suffix(".py")
-    script.write_text(SUMS)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(path)], env=common | {"RANK": str(rank), "WORLD_SIZE": str(processes)}
-        )
-        for rank in range(processes)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0] * processes
+    """What `programs/gradient_sums.py` finds when so many processes share the images."""
+    program.together("gradient_sums", path, processes=processes)
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.slow
 def test_gradients_summed_during_backward_are_one_processs(tmp_path: Path) -> None:
     one, two = gradients(tmp_path / "one.pt", 1), gradients(tmp_path / "two.pt", 2)
     assert one.keys() == two.keys()

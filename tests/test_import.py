@@ -8,9 +8,9 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import caffe_files
 import numpy as np
 import pytest
-import test_caffe as caffe_files
 from conftest import Call
 from peers import SMALL, image, our_scores, random_weights
 from PIL import Image

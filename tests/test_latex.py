@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_tables import WRONG, dataset_of, make_run, multi_scale, plant
+from planted import WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import extras, latex, tables
 from vggrepro.paper import S256, Run

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from test_tables import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
+from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import layout
 from vggrepro.paper import S256, S384, Run

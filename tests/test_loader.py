@@ -30,12 +30,11 @@ RECIPE = recipe.load("demo", {"crop": 32, "batch": 8})
 def loader(
     dataset: Dataset,
     workers: int = 0,
-    share: range | None = None,
-    judging: Callable[[int], range] = range,
+    share_of: Callable[[int], range] = range,
     recipe: recipe.Recipe = RECIPE,
     seed: int = 3,
 ) -> Loader:
-    return Loader(dataset, recipe, JITTER, seed, CPU, workers, share, judging)
+    return Loader(dataset, recipe, JITTER, seed, CPU, workers, share_of)
 
 
 def together(batches: list[Batch]) -> list[Tensor]:
@@ -56,11 +55,13 @@ def test_workers_change_nothing(dataset: Dataset, workers: int) -> None:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_together_see_the_batches_of_one(dataset: Dataset, ranks: int) -> None:
-    shares = [range(8 * rank // ranks, 8 * (rank + 1) // ranks) for rank in range(ranks)]
-    parts = [list(loader(dataset, 1, share).batches(2)) for share in shares]
+    def share_of(rank: int) -> Callable[[int], range]:
+        return lambda count: range(count * rank // ranks, count * (rank + 1) // ranks)
+
+    parts = [list(loader(dataset, 1, share_of(rank)).batches(2)) for rank in range(ranks)]
     for step, batch in enumerate(loader(dataset).batches(2)):
         assert equal(together([part[step] for part in parts]), together([batch]))
-    halves = [loader(dataset, 1, None, lambda _: range(0, 7)), loader(dataset, 0, None, lambda n: range(7, n))]
+    halves = [loader(dataset, 1, lambda _: range(0, 7)), loader(dataset, 0, lambda n: range(7, n))]
     seen = [pair for half in halves for pair in half.validation()]
     (crops, labels), = loader(dataset).validation()  # fmt: skip
     assert torch.equal(torch.cat([pair[0] for pair in seen]), crops)
@@ -92,20 +93,22 @@ def test_validation_crops_are_cut_once(dataset: Dataset, monkeypatch: pytest.Mon
 def test_held_out_images_judge_and_are_never_trained_on(dataset: Dataset) -> None:
     some = replace(RECIPE, held_out=0.2)
     first, other = loader(dataset, recipe=some), loader(dataset, recipe=some, seed=4)
-    assert np.array_equal(first.judging, other.judging)  # whatever the seed: D starts from an A that never saw them
-    assert len(first.judging) == 6 and first.steps == 3  # 24 of 30 images in batches of 8
-    assert sorted([*first.judging.tolist(), *first.members.tolist()]) == list(range(30))
+    assert np.array_equal(
+        first.validation_rows, other.validation_rows
+    )  # whatever the seed: D starts from an A that never saw them
+    assert len(first.validation_rows) == 6 and first.steps == 3  # 24 of 30 images in batches of 8
+    assert sorted([*first.validation_rows.tolist(), *first.members.tolist()]) == list(range(30))
     crops, labels = next(iter(first.validation()))
-    assert labels.tolist() == first.train.labels[first.judging].tolist()
-    window = augment.centre_window(*first.train.image(int(first.judging[0])).size, 55, 32)
-    assert np.array_equal(crops[0], augment.cut(first.train.image(int(first.judging[0])), window, "bilinear"))
+    assert labels.tolist() == first.train.labels[first.validation_rows].tolist()
+    window = augment.centre_window(*first.train.image(int(first.validation_rows[0])).size, 55, 32)
+    assert np.array_equal(crops[0], augment.cut(first.train.image(int(first.validation_rows[0])), window, "bilinear"))
     shown: set[int] = set()
     for epoch in range(4):
         order = first.members[keyed.permutation(first.seed, epoch, len(first.members))]
         batches = together(list(first.batches(epoch)))
         assert np.array_equal(batches[3].numpy(), first.train.labels[order.numpy()])
         shown |= set(order.tolist())
-    assert not shown & set(first.judging.tolist())
+    assert not shown & set(first.validation_rows.tolist())
 
 
 def test_small_copies_are_not_enlarged(photos: Path, tmp_path: Path) -> None:

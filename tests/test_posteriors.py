@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from planted import ORIGIN, write_posteriors
 
 from vggrepro import posteriors, protocol
 from vggrepro.errors import InputError
-from vggrepro.posteriors import Batch, Origin
-
-ORIGIN = Origin(
-    run="A-256",
-    weights="w",
-    dataset="tiny",
-    fingerprint="f",
-    preset="demo",
-    split="val",
-    method="dense",
-    q=256,
-    q_pixels=256,
-    flip=True,
-    grid=0,
-    pooling="floor",
-    resample="bilinear",
-    precision="fp32",
-    version="0",
-    commit="c",
-)
-
-
-def plant(path: Path, rows: Sequence[Sequence[float]], labels: Sequence[int], keys: str = "abcdefgh") -> Path:
-    """A posterior file of the given rows; image i has key keys[i]."""
-    values = np.array(rows, dtype=np.float32)
-    batch = Batch(list(keys[: len(values)]), np.array(labels, dtype=np.int32), values)
-    posteriors.write(path, [batch], values.shape[1], ORIGIN)
-    return path
+from vggrepro.posteriors import Batch
 
 
 def test_round_trip_keeps_everything(tmp_path: Path) -> None:
-    path = plant(tmp_path / "p.parquet", [[0.25, 0.75], [1, 0]], [1, -1])
+    path = write_posteriors(tmp_path / "p.parquet", [[0.25, 0.75], [1, 0]], [1, -1])
     (batch,) = posteriors.read(path)
     assert batch.keys == ["a", "b"]
     assert batch.labels.tolist() == [1, -1]
@@ -55,7 +28,7 @@ def test_round_trip_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_files_from_before_poolings_could_round_up_have_rounded_down(tmp_path: Path) -> None:
-    path = plant(tmp_path / "p.parquet", [[0.25, 0.75]], [1])
+    path = write_posteriors(tmp_path / "p.parquet", [[0.25, 0.75]], [1])
     values = dataclasses.asdict(ORIGIN)
     del values["pooling"]
     table = pq.read_table(path).replace_schema_metadata({posteriors.METADATA_KEY: json.dumps(values)})
@@ -66,7 +39,7 @@ def test_files_from_before_poolings_could_round_up_have_rounded_down(tmp_path: P
 def test_the_file_format_is_the_contract(tmp_path: Path) -> None:
     path = protocol.file_path(tmp_path / "A-256", "val", "dense", 256)
     assert path == tmp_path / "A-256" / "posteriors" / "val-dense-q256.parquet"
-    schema = pq.read_schema(plant(path, [[0.5, 0.5]], [0]))
+    schema = pq.read_schema(write_posteriors(path, [[0.5, 0.5]], [0]))
     assert schema.names == ["key", "label", "posterior"]
     assert schema.field("key").type == pa.string()
     assert schema.field("label").type == pa.int32()
@@ -111,7 +84,7 @@ def test_ranks_of_any_number_of_classes(classes: int) -> None:
     ],
 )
 def test_rows_that_are_no_distribution_are_named(tmp_path: Path, row: list[float], said: str) -> None:
-    path = plant(tmp_path / "p.parquet", [[0.5, 0.5], row], [0, 0])
+    path = write_posteriors(tmp_path / "p.parquet", [[0.5, 0.5], row], [0, 0])
     with pytest.raises(InputError, match=f"p.parquet: {said}"):
         list(posteriors.read(path))
 
@@ -127,7 +100,7 @@ def test_a_bad_row_far_down_has_its_number_in_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 3, 60, 0.5])
 def test_truncated_files_are_named(tmp_path: Path, size: float) -> None:
-    path = plant(tmp_path / "p.parquet", [[0.5, 0.5]] * 8, [0] * 8)
+    path = write_posteriors(tmp_path / "p.parquet", [[0.5, 0.5]] * 8, [0] * 8)
     content = path.read_bytes()
     path.write_bytes(content[: int(size if size >= 1 else size * len(content))])
     with pytest.raises(InputError, match=r"p\.parquet: damaged parquet file") as error:
@@ -136,7 +109,7 @@ def test_truncated_files_are_named(tmp_path: Path, size: float) -> None:
 
 
 def test_a_file_damaged_inside_is_named(tmp_path: Path) -> None:
-    path = plant(tmp_path / "p.parquet", [[0.5, 0.5]] * 8, [0] * 8)
+    path = write_posteriors(tmp_path / "p.parquet", [[0.5, 0.5]] * 8, [0] * 8)
     content = bytearray(path.read_bytes())
     content[4:60] = b"\xff" * 56  # the first page's header; the footer is whole
     path.write_bytes(content)
@@ -246,13 +219,13 @@ def test_what_is_wrong_is_said_with_its_row(tmp_path: Path, content: pa.Table, s
 
 
 def test_one_class(tmp_path: Path) -> None:
-    path = plant(tmp_path / "p", [[1.0], [1.0]], [0, 0])
+    path = write_posteriors(tmp_path / "p", [[1.0], [1.0]], [0, 0])
     assert posteriors.shape_of(path) == posteriors.Shape(2, 1, foreign=False)
     assert [batch.posteriors.tolist() for batch in posteriors.read(path)] == [[[1.0], [1.0]]]
 
 
 def test_a_changed_bit_is_found_by_its_pages_checksum(tmp_path: Path) -> None:
-    path = plant(tmp_path / "p.parquet", [[0.5, 0.5]] * 8, [0] * 8)
+    path = write_posteriors(tmp_path / "p.parquet", [[0.5, 0.5]] * 8, [0] * 8)
     content = bytearray(path.read_bytes())
     at = bytes(content).index(np.array([0.5, 0.5], np.float32).tobytes())
     content[at] ^= 1  # the last bit of a number: its row would still be a distribution
@@ -264,7 +237,7 @@ def test_a_changed_bit_is_found_by_its_pages_checksum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_no_damage_ends_otherwise_than_in_one_line(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    path = plant(tmp_path / "p", rng.dirichlet(np.ones(9), 8).tolist(), rng.integers(0, 9, 8).tolist())
+    path = write_posteriors(tmp_path / "p", rng.dirichlet(np.ones(9), 8).tolist(), rng.integers(0, 9, 8).tolist())
     (whole,) = posteriors.read(path)
     content = bytearray(path.read_bytes())
     at = int(rng.integers(len(content)))

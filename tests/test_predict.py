@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import CPU, ROUNDING, images, net_input, plain_model, random_run
 from PIL import Image
-from test_evaluate import MACHINE, ROUNDING, images, make_run, net_input, plain_model
 
 from vggrepro import predict as stage
 from vggrepro import views
@@ -24,7 +24,7 @@ NAMES = ["n01440764", "n01443537", "n01484850", "bee", "cat", "dog"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return make_run(tmp_path / "runs" / "A-256", class_names=NAMES)
+    return random_run(tmp_path / "runs" / "A-256", class_names=NAMES)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def test_top_classes_with_words(run: RunFolder, files: list[Path]) -> None:
-    frame = stage.predict(run, files, Protocol(("dense", "center"), qs=(224,)), MACHINE)
+    frame = stage.predict(run, files, Protocol(("dense", "center"), qs=(224,)), CPU)
     assert len(frame) == 2 * 2 * 5
     model = plain_model(run)
     dense = frame[(frame.image == str(files[0])) & (frame.method == "dense")]
@@ -54,7 +54,7 @@ def test_top_classes_with_words(run: RunFolder, files: list[Path]) -> None:
 
 def test_posteriors_are_averaged_over_q(run: RunFolder, files: list[Path]) -> None:
     both, *single = (
-        stage.predict(run, files[:1], Protocol(qs=qs), MACHINE).set_index("class").posterior
+        stage.predict(run, files[:1], Protocol(qs=qs), CPU).set_index("class").posterior
         for qs in ((224, 256), (224,), (256,))
     )
     shared = both.index.intersection(single[0].index).intersection(single[1].index)
@@ -79,7 +79,7 @@ def test_many_files_are_read_in_batches(
     """However many at once: the same table, and never more than two batches of decoded images."""
     protocol = Protocol(("dense", "center"), qs=(224,))
     many = [files[number % 2] for number in range(7)]
-    expected = stage.predict(run, many, protocol, MACHINE)
+    expected = stage.predict(run, many, protocol, CPU)
     assert expected.image.tolist() == [str(path) for path in many for _ in range(10)]
     monkeypatch.setattr(stage, "BATCH", 2)
     read: list[Path] = []
@@ -101,7 +101,7 @@ def test_many_files_are_read_in_batches(
     for workers in (0, 2):
         read.clear()
         done.clear()
-        frame = stage.predict(run, many, protocol, replace(MACHINE, workers=workers))
+        frame = stage.predict(run, many, protocol, replace(CPU, workers=workers))
         assert done == [2, 2, 2, 2, 2, 2, 1, 1]
         assert frame.drop(columns="posterior").equals(expected.drop(columns="posterior"))
         np.testing.assert_allclose(frame.posterior, expected.posterior, atol=ROUNDING)
@@ -119,20 +119,20 @@ def test_the_heatmap_is_a_picture_of_the_class_asked_for(
 
     monkeypatch.setattr(stage, "class_map", noted)
     protocol = Protocol(("center",), qs=(256, 512))
-    first = stage.predict(run, files[:1], protocol, MACHINE)["class"][0]
-    stage.heatmap(run, files[0], first, protocol, MACHINE, tmp_path / "map.png")
+    first = stage.predict(run, files[:1], protocol, CPU)["class"][0]
+    stage.heatmap(run, files[0], first, protocol, CPU, tmp_path / "map.png")
     assert [NAMES[label] for label in drawn] == [first]
     with Image.open(tmp_path / "map.png") as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture).std() > 20
     with pytest.raises(InputError, match=r"at Q = 224 dense evaluation has one position on .*; give a larger --q"):
-        stage.heatmap(run, files[0], "bee", Protocol(qs=(224,)), MACHINE, tmp_path / "none.png")
+        stage.heatmap(run, files[0], "bee", Protocol(qs=(224,)), CPU, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
 def test_the_map_of_a_class_is_its_scores(run: RunFolder, files: list[Path]) -> None:
     with Image.open(files[0]) as image:
-        found = [stage.class_map(run, image.convert("RGB"), label, 512, MACHINE) for label in (0, 4)]
+        found = [stage.class_map(run, image.convert("RGB"), label, 512, CPU) for label in (0, 4)]
         x = net_input(views.rescale(image.convert("RGB"), 146))
     with torch.inference_mode():
         scores = plain_model(run).score_map(x)[0]
@@ -147,7 +147,7 @@ def test_heatmaps_of_images_that_are_90_times_as_long_as_wide(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(
         tmp_path / "long.png"
     )
-    stage.heatmap(run, tmp_path / "long.png", "cat", Protocol(qs=(224,)), MACHINE, tmp_path / "map.png")
+    stage.heatmap(run, tmp_path / "long.png", "cat", Protocol(qs=(224,)), CPU, tmp_path / "map.png")
     with Image.open(tmp_path / "map.png") as picture:
         assert max(picture.size) <= 28 * 150
 
@@ -165,4 +165,4 @@ def test_files_that_are_no_images(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("hello")
     for name, message in (("text.jpg", "is no readable image"), ("none.jpg", "cannot be read"), ("runs", "cannot be")):
         with pytest.raises(InputError, match=f"{name} {message}"):
-            stage.predict(run, [tmp_path / name], Protocol(), MACHINE)
+            stage.predict(run, [tmp_path / name], Protocol(), CPU)

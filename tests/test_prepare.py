@@ -413,12 +413,15 @@ def test_validation_images_alone_are_measured_and_marked(photos: Path, dataset: 
     )
 
 
-def test_a_data_set_from_before_says_nothing_of_its_statistics(dataset: Dataset) -> None:
+def test_a_data_set_from_before_has_the_statistics_of_its_training_images(dataset: Dataset) -> None:
     path = dataset.folder / "dataset.json"
     about = json.loads(path.read_text())
-    del about["statistics"]
+    assert about.pop("statistics") == "train"
     path.write_text(json.dumps(about))
+    assert load(dataset.folder) == dataset
     assert load(dataset.folder).trainable
+    path.write_text(json.dumps(about | {"statistics": "val"}))
+    assert not load(dataset.folder).trainable
 
 
 def test_with_and_without_training_images_are_not_mixed(photos: Path, dataset: Dataset, tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Call
-from test_tables import RIGHT, WRONG, make_run, multi_scale, plant
-from test_tables import dataset_of as tiny
+from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import documents, paper, report, tables
 from vggrepro.dataset import Dataset
@@ -23,10 +22,8 @@ from vggrepro.tables import Table
 NAN = math.nan
 
 
-def dataset_of(classes: int = 12, train: int = 4800, val: int = 600, subset: str = "") -> Dataset:
-    names = tuple(map(str, range(classes)))
-    counts = {"train": train, "val": val}
-    return Dataset(Path("data"), "demo", names, counts, (0,), ((1,),), (1,), "demo", "0123456789abcdef", subset)
+def described(classes: int = 12, train: int = 4800, val: int = 600, subset: str = "") -> Dataset:
+    return dataset_of(classes, val, train, name="demo", fingerprint="0123456789abcdef", subset=subset)
 
 
 def table_of(ours: list[float], crop: int = 64, width: float = 0.125) -> Table:
@@ -74,7 +71,7 @@ def test_a_table_without_notes_has_no_note_column() -> None:
 
 
 def test_all_published_rows_are_in_the_document_in_order(tmp_path: Path) -> None:
-    text = report.markdown(tables.tables(tmp_path, dataset_of(), range(1, 8)), dataset_of())
+    text = report.markdown(tables.tables(tmp_path, described(), range(1, 8)), described())
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## Table {n}" for n in range(1, 8)]
     places = [text.index(f"| {row['method']} ") for row in paper.published(7)]
     assert places == sorted(places)
@@ -92,7 +89,7 @@ def test_all_published_rows_are_in_the_document_in_order(tmp_path: Path) -> None
 
 
 def test_a_reduced_reproduction_says_so() -> None:
-    data = dataset_of(subset="2 of 10 shards")
+    data = described(subset="2 of 10 shards")
     text = report.header([table_of([1.0])], data)
     for said in (
         "12 classes (the paper: 1,000)",
@@ -108,7 +105,7 @@ def test_a_reduced_reproduction_says_so() -> None:
 
 
 def test_the_full_reproduction_does_not() -> None:
-    full = dataset_of(1000, 1_281_167, 50_000)
+    full = described(1000, 1_281_167, 50_000)
     assert report.reductions([table_of([1.0], crop=224, width=1.0)], full) == []
     assert "reduced" not in report.header([table_of([1.0], crop=224, width=1.0)], full)
 
@@ -130,7 +127,7 @@ def test_csv_is_tidy_and_raw() -> None:
 
 
 def test_csv_of_all_tables_has_every_published_number(tmp_path: Path) -> None:
-    frame = pd.read_csv(io.StringIO(report.csv_text(tables.tables(tmp_path, dataset_of(), range(1, 8)))))
+    frame = pd.read_csv(io.StringIO(report.csv_text(tables.tables(tmp_path, described(), range(1, 8)))))
     sizes = {2: 6, 3: 24, 4: 20, 5: 12, 6: 12, 7: 45}  # rows times measures
     assert frame["table"].value_counts().to_dict() == sizes
     printed = sum(
@@ -143,13 +140,13 @@ def test_unused_files_are_said_on_stderr(tmp_path: Path, capsys: pytest.CaptureF
     make_run(tmp_path, Run("B", S256))
     plant(tmp_path, Run("B", S256), 224, RIGHT)
     stale = plant(tmp_path, Run("B", S256), 256, RIGHT, weights="old")
-    documents.gather(Shelf(tmp_path, tiny()))
+    documents.gather(Shelf(tmp_path, dataset_of()))
     assert capsys.readouterr().err == (f"note: not used: {stale}; the notes under the tables say why\n")
 
 
 def test_write_gives_a_csv_a_table_and_the_document(tmp_path: Path) -> None:
     folder = tmp_path / "tables" / "demo"
-    made = tables.tables(tmp_path / "runs", dataset_of(), (3, 6))
+    made = tables.tables(tmp_path / "runs", described(), (3, 6))
     paths = report.write(made, folder)
     assert [path.name for path in paths] == ["table3.csv", "table6.csv"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)  # no temporary files
@@ -170,7 +167,7 @@ def test_write_puts_the_extras_beside_the_tables(tmp_path: Path) -> None:
     make_run(tmp_path, Run("B", S256))
     for q, rows in ((224, RIGHT), (256, WRONG)):
         plant(tmp_path, Run("B", S256), q, rows)
-    made = documents.gather(Shelf(tmp_path, tiny()))
+    made = documents.gather(Shelf(tmp_path, dataset_of()))
     paths = made.write(tmp_path / "tables")
     assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md", "ranks.parquet"]
     assert paths[-2].read_text(encoding="utf-8") == made.markdown()
@@ -188,7 +185,7 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
     for q, rows in ((224, RIGHT), (256, WRONG), (288, WRONG)):
         plant(tmp_path, Run("B", S256), q, rows)
     folder = tmp_path / "tables"
-    documents.gather(Shelf(tmp_path, tiny())).write(folder)
+    documents.gather(Shelf(tmp_path, dataset_of())).write(folder)
     ranks = pd.read_parquet(folder / "ranks.parquet")
     assert ranks["image"].is_unique
     errors = (ranks.drop(columns=["image", "label"]) >= 1).mean() * 100
@@ -201,14 +198,14 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
 
     for path in tmp_path.glob("*/posteriors/*.parquet"):
         path.unlink()
-    documents.gather(Shelf(tmp_path, tiny())).write(folder)
+    documents.gather(Shelf(tmp_path, dataset_of())).write(folder)
     assert not (folder / "ranks.parquet").exists()
 
 
 def test_intervals_are_in_the_tidy_csv(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     plant(tmp_path, Run("A", S256), 256, WRONG)
-    frame = report.tidy(tables.tables(tmp_path, tiny(), (2, 3)))
+    frame = report.tidy(tables.tables(tmp_path, dataset_of(), (2, 3)))
     row = frame[(frame["table"] == 3) & (frame["row"] == 1)].iloc[0]
     centre, half = (0.75 + 3.8415 / 8) / (1 + 3.8415 / 4), 1.95996 * math.sqrt(0.75 * 0.25 / 4 + 3.8415 / 64)
     half /= 1 + 3.8415 / 4  # Wilson 1927, z = 1.96, 3 of 4
@@ -221,7 +218,7 @@ def test_a_document_in_miniature(tmp_path: Path) -> None:
     for path in (tmp_path / "E-256-512" / "posteriors").glob("val-multicrop-*"):
         path.unlink()
     plant(tmp_path, Run("E", paper.JITTER), 256, RIGHT, weights="old")
-    data = dataclasses.replace(tiny(), subset="2 of 10 shards.")
+    data = dataclasses.replace(dataset_of(), subset="2 of 10 shards.")
     made = documents.gather(Shelf(tmp_path, data), [5])
     text = report.markdown(made.tables, data, made.extras, "## 1. A claim: holds\n\nSo it does.\n")
     golden = Path(__file__).with_name("report_golden.md").read_text(encoding="utf-8")
@@ -240,7 +237,7 @@ def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: py
         return values(path, *arguments)
 
     monkeypatch.setattr(fusion.posteriors, "values", counting)
-    made = documents.gather(Shelf(tmp_path, tiny()))
+    made = documents.gather(Shelf(tmp_path, dataset_of()))
     assert len(read) == len(set(read)) == 12
     assert [table.number for table in made.tables] == list(range(1, 8))
     text = made.markdown()
@@ -322,7 +319,7 @@ def test_options_that_do_not_go_together(vggrepro: Call, words: tuple[str, ...],
 def test_without_training_images_none_are_claimed() -> None:
     """All of ILSVRC's validation images and nets trained elsewhere: nothing is reduced."""
     table = table_of([1.0], crop=224, width=1.0)
-    full = dataclasses.replace(dataset_of(1000, 0, 50_000), statistics="val")
+    full = dataclasses.replace(described(1000, 0, 50_000), statistics="val")
     assert report.reductions([table], full) == []
     assert "1,000 classes, 50,000 validation images (fingerprint 0123456789ab)" in report.header([table], full)
     assert "reduced" not in report.header([table], full)

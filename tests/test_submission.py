@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import photo
+from nets import CPU, random_run
 from PIL import Image
-from test_evaluate import MACHINE, make_run
 
 from vggrepro import submission
 from vggrepro.dataset import Dataset
@@ -55,11 +55,11 @@ def test_averaged_posteriors_of_the_test_split(photos: Path, tmp_path: Path) -> 
     data = replace(
         prepare(FolderSource(own), tmp_path / "data", "demo", workers=0), devkit_ids=(60, 50, 40, 30, 20, 10)
     )
-    runs = [make_run(tmp_path / "runs" / f"A-{seed}", seed=seed) for seed in (0, 1)]
+    runs = [random_run(tmp_path / "runs" / f"A-{seed}", seed=seed) for seed in (0, 1)]
     for run in runs:
         with pytest.raises(InputError, match=r"vggrepro evaluate A-\d --dense --split test"):
             submission.submit([run], ("dense",), "test", data, tmp_path / "s.txt")
-        evaluate(run, data, Protocol(split="test"), MACHINE)
+        evaluate(run, data, Protocol(split="test"), CPU)
     assert submission.submit(runs, ("dense",), "test", data, tmp_path / "s.txt") == 6
     files = [run.path / "posteriors" / f"test-dense-q{q}.parquet" for run in runs for q in (224, 256, 288)]
     mean = np.mean([np.array(pq.read_table(file)["posterior"].to_pylist()) for file in files], axis=0)
@@ -76,7 +76,7 @@ def test_averaged_posteriors_of_the_test_split(photos: Path, tmp_path: Path) -> 
 
 
 def test_posteriors_of_another_data_set_are_not_submitted(dataset: Dataset, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "runs" / "A-256")
-    evaluate(run, dataset, Protocol(), MACHINE)
+    run = random_run(tmp_path / "runs" / "A-256")
+    evaluate(run, dataset, Protocol(), CPU)
     with pytest.raises(InputError, match="comes from another data set"):
         submission.submit([run], ("dense",), "val", replace(dataset, fingerprint="0" * 64), tmp_path / "s.txt")

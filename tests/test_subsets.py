@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_tables import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
+from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import fuse, posteriors, shelf, subsets
 from vggrepro.advice import Invocation, invocation

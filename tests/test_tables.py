@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,73 +11,16 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from planted import CLASSES, RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import advice, paper, posteriors, protocol, tables
+from vggrepro import advice, paper, tables
 from vggrepro.advice import Invocation, invocation
 from vggrepro.dataset import Dataset
 from vggrepro.files import sha256
 from vggrepro.paper import JITTER, S256, S384, Run
-from vggrepro.posteriors import Batch, Origin
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import Shelf
 from vggrepro.tables import TABLES, Table
-
-CLASSES = 6
-LABELS = [0, 1, 2, 5]  # four images
-RIGHT: list[list[float]] = [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
-WRONG = [[0.1, 0.3, 0.2, 0.2, 0.1, 0.1]] * 4  # right for image 1 only; image 3's class comes last: 75 %, 25 %
-
-
-def dataset_of(classes: int = CLASSES, images: int = len(LABELS)) -> Dataset:
-    names = tuple(f"class {i}" for i in range(classes))
-    counts = {"train": 24, "val": images}
-    return Dataset(Path("data"), "tiny", names, counts, (0, 0, 0), ((1, 0, 0),), (1, 1, 1), "demo", "print")
-
-
-def make_run(runs: Path, run: Run, done: int = 74, **config: Any) -> RunFolder:
-    """A finished run's folder at the demo preset's geometry."""
-    folder = RunFolder(runs / run.name)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.weights_path.write_text(run.name)
-    values: dict[str, Any] = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 3}
-    values |= {"crop": 64, "width": 0.125, "classes": CLASSES, "mean_rgb": [0, 0, 0], "input_scale": 1.0}
-    values |= {
-        "epochs": 74,
-        "recipe": {"preset": "demo"},
-        "dataset": {"fingerprint": "print", "train_images": 24},
-    }
-    values["start"] = {"run": run.parent.name} if run.parent else {"initialisation": "he"}
-    folder.config_path.write_text(json.dumps(values | config))
-    folder.metrics_path.write_text("{}\n" * done)
-    return folder
-
-
-def plant(runs: Path, run: Run, q: int, rows: list[list[float]], method: str = "dense", **origin: Any) -> Path:
-    """A posterior file of a run, made by its present weights unless `origin` says otherwise."""
-    folder = RunFolder(runs / run.name)
-    made = Origin(
-        run=run.name,
-        weights=sha256(folder.weights_path),
-        dataset="tiny",
-        fingerprint="print",
-        preset="demo",
-        split="val",
-        method=method,
-        q=q,
-        q_pixels=paper.real_pixels(q, 64),
-        flip=True,
-        grid=5 if method == "multicrop" else 0,
-        pooling="floor",
-        resample="bilinear",
-        precision="fp32",
-        version="0",
-        commit="abc",
-    )
-    values = np.array(rows, dtype=np.float32)
-    batch = Batch([f"image {i}" for i in range(len(values))], np.array(LABELS[: len(values)], np.int32), values)
-    path = protocol.file_path(folder.path, "val", method, q)
-    posteriors.write(path, [batch], values.shape[1], dataclasses.replace(made, **origin))
-    return path
 
 
 def line(table: Table, **labels: str) -> pd.Series:
@@ -104,17 +46,6 @@ def test_rows_and_their_order_are_the_papers(tmp_path: Path, number: int) -> Non
         expected = [float(row[name]) if row[name] else math.nan for row in printed]
         np.testing.assert_array_equal(table.frame[f"{name}_paper"], expected)
         assert table.frame[name].isna().all()
-
-
-def test_the_order_is_that_of_the_shared_files(tmp_path: Path) -> None:
-    shared = Path(__file__).parent.parent.parent / "shared" / "paper"
-    if not shared.is_dir():
-        pytest.skip("the shared folder is not here")
-    for table in tables.tables(tmp_path, dataset_of(), range(3, 8)):
-        printed = pd.read_csv(shared / f"table{table.number}.csv", dtype=str)
-        pd.testing.assert_frame_equal(
-            table.frame[list(table.labels)].astype(str), printed[list(table.labels)].astype(str)
-        )
 
 
 def test_a_row_of_table_3_by_hand(tmp_path: Path) -> None:
@@ -148,17 +79,6 @@ def test_a_row_of_table_4_averages_posteriors_not_decisions(tmp_path: Path) -> N
     row = line(tables.table4(shelf), net="B")
     assert (row["top1_val_error"], row["top5_val_error"]) == (75.0, 0.0)
     assert line(tables.table3(shelf), net="B")["top1_val_error"] == 75.0
-
-
-def multi_scale(runs: Path) -> None:
-    """D and E at [256;512] by both methods. Dense D errs on three images, all else is right."""
-    for net in ("D", "E"):
-        run = Run(net, JITTER)
-        for scale in (S256, S384, JITTER):
-            make_run(runs, Run(net, scale))
-        for q in JITTER.test_scales:
-            plant(runs, run, q, WRONG if net == "D" else RIGHT)
-            plant(runs, run, q, RIGHT, "multicrop")
 
 
 def test_both_methods_and_both_nets_have_equal_weight(tmp_path: Path) -> None:
@@ -326,7 +246,7 @@ def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
         "Evaluated without horizontal flips (the paper: with).",
     }
     assert set(notes_of(table, line(table, net="B"))) == {
-        "Crop 32, width 0.125 (most runs: 64, 0.125).",
+        "Crop 32, width 0.125, stride 32 (most runs: 64, 0.125, 32).",
         "B-256 started from random weights (the paper: A-256).",
     }
     assert set(notes_of(table, line(table, net="C", S="256"))) == {

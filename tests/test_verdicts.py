@@ -107,6 +107,7 @@ def test_a_comparison_that_two_claims_share_counts_once() -> None:
     assert (both[1].comparison.a, both[1].p, both[1].verdict) == (0, 1, UNDECIDED)
 
 
+@pytest.mark.slow
 def test_false_verdicts_of_equal_nets_are_at_most_5_percent_in_the_family() -> None:
     """All nets err alike on images of different difficulty: no comparison of claims 3 to 11 may be decided."""
     rng = np.random.default_rng(1)

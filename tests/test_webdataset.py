@@ -10,30 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, photo
-from PIL import Image
+from conftest import CLASSES
+from examples import everything, jpeg, refusal
 
 from vggrepro import synsets
 from vggrepro.dataset import Split
 from vggrepro.errors import InputError
 from vggrepro.images import decode
 from vggrepro.prepare import prepare
-from vggrepro.sources.base import Source
 from vggrepro.sources.webdataset import WebDatasetSource
 
 Parts = list[tuple[str, bytes]]
 
 
-def encoded(label: int, seed: int, form: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(photo(label, seed, 40, 30)).save(buffer, form)
-    return buffer.getvalue()
-
-
 def samples(count: int, prefix: str = "s", classes: int = 6) -> Parts:
     """`count` pairs of .jpg and .cls, the classes in turn."""
     stems = [(f"{prefix}{n:03}", n % classes) for n in range(count)]
-    pairs = [[(f"{stem}.jpg", encoded(label, 0)), (f"{stem}.cls", b"%d" % label)] for stem, label in stems]
+    pairs = [[(f"{stem}.jpg", jpeg(label, 0)), (f"{stem}.cls", b"%d" % label)] for stem, label in stems]
     return [part for pair in pairs for part in pair]
 
 
@@ -47,23 +40,13 @@ def write(path: Path, parts: Parts) -> Path:
     return path
 
 
-def everything(source: Source, split: str, start: int = 0) -> list[tuple[str, bytes, int]]:
-    return [(example.key, example.data, example.label) for example in source.examples(split, start)]
+def message(folder: Path) -> str:
+    return refusal(WebDatasetSource, folder)
 
 
 def expected(parts: Parts) -> list[tuple[str, bytes, int]]:
     """What tars of `samples` hold."""
     return [(parts[n][0], parts[n][1], int(parts[n + 1][1])) for n in range(0, len(parts), 2)]
-
-
-def message(folder: Path) -> str:
-    """What bad input gives: one line that names the place."""
-    with pytest.raises(InputError) as error:
-        source = WebDatasetSource(folder)
-        for split in ("train", "val"):
-            list(source.examples(split, 0))
-    assert str(error.value).startswith("prepare: ") and "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +87,7 @@ def test_it_becomes_a_data_set(tmp_path: Path) -> None:
     train, val = samples(18), samples(12, "v")
     write(tmp_path / "w" / "train-0.tar", train)
     write(tmp_path / "w" / "val-0.tar", val)
-    write(tmp_path / "w" / "test-0.tar", [(f"t{n}.jpg", encoded(n, 0)) for n in range(4)])
+    write(tmp_path / "w" / "test-0.tar", [(f"t{n}.jpg", jpeg(n, 0)) for n in range(4)])
     (tmp_path / "w" / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     dataset = prepare(WebDatasetSource(tmp_path / "w"), tmp_path / "data", "demo", workers=0)
     assert (dataset.name, dataset.classes) == ("w", CLASSES)
@@ -117,7 +100,7 @@ def test_it_becomes_a_data_set(tmp_path: Path) -> None:
 
 
 def test_members_of_all_kinds(tmp_path: Path) -> None:
-    jpg, png = encoded(0, 0), encoded(1, 0, "PNG")
+    jpg, png = jpeg(0, 0), jpeg(1, 0, form="PNG")
     parts = [
         ("__shard__.json", b"{}"),
         ("._a.jpg", b"left by a Mac"),
@@ -139,7 +122,7 @@ def test_members_of_all_kinds(tmp_path: Path) -> None:
 def test_test_images_need_no_label(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write(tmp_path / f"{split}.tar", samples(6))
-    image = encoded(0, 0)
+    image = jpeg(0, 0)
     parts = [("a.jpg", image), ("b.jpg", image), ("b.cls", b"-1"), ("c.jpg", image), ("c.cls", b"4")]
     write(tmp_path / "test.tar", [*parts, ("d.jpg", image), ("d.json", b'{"label": null}')])
     source = WebDatasetSource(tmp_path)
@@ -203,14 +186,16 @@ def test_classes_with_words(tmp_path: Path, heading: str) -> None:
     assert source.classes == tuple(WNIDS)
     assert source.words == tuple(f"{name}, an animal" for name in CLASSES)
     (tmp_path / "classes.tsv").write_text("".join(lines[1:]))
-    assert "classes.tsv: '1, n01000000, bee, an animal' should be label 0, wnid, words" in message(tmp_path)
+    assert "classes.tsv: '1, n01000000, bee, an animal' should be label 0, wnid, words" in refusal(
+        WebDatasetSource, tmp_path
+    )
 
 
 # What goes wrong
 
 
 def test_samples_that_are_wrong(tmp_path: Path) -> None:
-    good, image = samples(6), encoded(0, 0)
+    good, image = samples(6), jpeg(0, 0)
 
     def folder(*more: tuple[str, bytes], split: str = "train") -> Path:
         at = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -258,7 +243,9 @@ def test_folders_that_are_wrong(tmp_path: Path) -> None:
     at = folder("b", val=good)
     assert f"{at}: no train or training tars among val-0.tar" in message(at)
     at = folder("c", train=samples(12, classes=4) + samples(1, "x", 10)[:1] + [("x000.cls", b"999999999")], val=good)
-    assert f"{at}: train has no image of label 4 but some of 999999999; number the classes" in message(at)
+    assert f"{at}: train has no image of label 4 but some of 999999999; number the classes" in refusal(
+        WebDatasetSource, at
+    )
     at = folder("d", train=good, val=good[:8])
     assert f"{at}: val has no image of class 4, 5; add one" in message(at)
     at = folder("e", train=[], val=good)
@@ -288,7 +275,9 @@ def test_tars_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "train-0.tar").write_bytes(gzip.compress(whole))
     assert f"{tmp_path / 'train-0.tar'}: is gzip-compressed; gunzip it" in message(tmp_path)
     (tmp_path / "train-0.tar").rename(tmp_path / "train-0.tar.gz")
-    assert f"{tmp_path / 'train-0.tar.gz'} is compressed, which leaves no random access; gunzip" in message(tmp_path)
+    assert f"{tmp_path / 'train-0.tar.gz'} is compressed, which leaves no random access; gunzip" in refusal(
+        WebDatasetSource, tmp_path
+    )
 
 
 def test_changed_tars_are_noticed(tmp_path: Path) -> None:
@@ -323,7 +312,7 @@ def test_validation_tars_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="val has no image of class eel, fox"):
         WebDatasetSource(tmp_path, val_only=True)
     (tmp_path / "classes.txt").unlink()
-    write(tmp_path / "val-0.tar", [*samples(4, "v"), ("x.jpg", encoded(0, 0)), ("x.cls", b"9")])
+    write(tmp_path / "val-0.tar", [*samples(4, "v"), ("x.jpg", jpeg(0, 0)), ("x.cls", b"9")])
     with pytest.raises(InputError, match="val has no image of label 4 but some of 9; number the classes from 0"):
         WebDatasetSource(tmp_path, val_only=True)
 
@@ -331,7 +320,7 @@ def test_validation_tars_alone(tmp_path: Path) -> None:
 def test_imagenets_validation_tars_are_known_by_the_first_images(tmp_path: Path) -> None:
     def val(labels: dict[int, int]) -> Parts:
         stems = {f"ILSVRC2012_val_{n:08}": label for n, label in labels.items()}
-        return [part for s, n in stems.items() for part in ((f"{s}.jpg", encoded(n % 6, n)), (f"{s}.cls", b"%d" % n))]
+        return [part for s, n in stems.items() for part in ((f"{s}.jpg", jpeg(n % 6, n)), (f"{s}.cls", b"%d" % n))]
 
     truth = {**synsets.FIRST_IMAGES, 7: 0, 20: 999}
     write(tmp_path / "imagenet1k-validation-00.tar", val(truth))

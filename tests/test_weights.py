@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import program
 import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
@@ -75,19 +74,7 @@ def test_a_kill_leaves_one_file_that_the_next_save_replaces(tmp_path: Path) -> N
     os.umask(mask := os.umask(0))
     weights.save(path, {"a": torch.zeros(3)}, {})
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask  # as any other file, also for a web server or a colleague
-    code = (
-        "import os, signal, sys, torch\n"
-        "from pathlib import Path\n"
-        "from vggrepro import weights\n"
-        "whole, seen = weights._bytes, []\n"
-        "def die(tensor):\n"
-        "    seen.append(1)\n"
-        "    if len(seen) == 4: os.kill(os.getpid(), signal.SIGKILL)\n"  # two for the hash, two to write
-        "    return whole(tensor)\n"
-        "weights._bytes = die\n"
-        "weights.save(Path(sys.argv[1]), {'a': torch.ones(1 << 16), 'b': torch.ones(3)}, {})\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    killed = program.run("killed_save", path)
     assert killed.returncode == -signal.SIGKILL
     assert sorted(p.name for p in tmp_path.iterdir()) == ["w.safetensors", "w.safetensors.tmp"]
     assert weights.load(path, signed=True)[0]["a"].tolist() == [0, 0, 0]

@@ -1,6 +1,6 @@
-"""Training views (Sect. 3.1): rescale to S, one random crop, flip and colour shift an image, all keyed.
+"""Training crops (Sect. 3.1): an image is rescaled to S, cropped, flipped and shifted in colour, all at random.
 
-All randomness is a function of (seed, epoch, image), see `keyed`.
+Every random choice is a function of (seed, epoch, image); see `keyed`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 
 def rescaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
-    """(width, height) after isotropic rescaling of the shorter side to `shorter`; the longer is rounded down."""
+    """(width, height) after rescaling so that the shorter side is `shorter`; the longer side is rounded down."""
     if width <= height:
         return shorter, max(shorter, shorter * height // width)
     return max(shorter, shorter * width // height), shorter
@@ -27,18 +27,15 @@ def rescaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """The random choices for n images of an epoch, as numpy arrays of length n.
+    """The random choices for n images of an epoch."""
 
-    place: (n, 3) in [0, 1), for S, left and top; flip: bool; colour: (n, 3) standard normal.
-    """
-
-    place: np.ndarray
-    flip: np.ndarray
-    colour: np.ndarray
+    place: np.ndarray  # float64 (n, 3) in [0, 1); they choose S, left and top edge
+    flip: np.ndarray  # bool (n,)
+    colour: np.ndarray  # float64 (n, 3), standard normal
 
 
 def draws(seed: int, epoch: int, images: Tensor) -> Draws:
-    """The choices of `images` (n,) int64 in `epoch`."""
+    """The random choices for `images` (n,), int64 positions in the training split, in `epoch`."""
     keys = keyed.key(seed, keyed.CROP, epoch, images)
     numbers = keyed.uniform(keys, 4).double().numpy()
     colour = keyed.normal(keyed.key(keys, 1), 3).double().numpy()
@@ -47,28 +44,28 @@ def draws(seed: int, epoch: int, images: Tensor) -> Draws:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A square crop of a rescaled image, in real pixels; the whole rescaled image is never made."""
+    """A square crop of a rescaled image, in real pixels; only the crop is resampled, never the whole image."""
 
-    ratio: tuple[float, float]  # original pixels for one rescaled pixel, across and down
+    ratio: tuple[float, float]  # original pixels per rescaled pixel, horizontally and vertically
     left: int
     top: int
     side: int
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom edge on the original image."""
+        """Left, top, right and bottom edge in the original image."""
         (x, y), right, bottom = self.ratio, self.left + self.side, self.top + self.side
         return self.left * x, self.top * y, right * x, bottom * y
 
 
 def training_window(width: int, height: int, scale: Scale, crop: int, drawn: np.ndarray) -> Window:
-    """A random crop of an image rescaled to S; a jittered S is drawn uniformly from its integers.
+    """A random crop of an image rescaled to S; from a range, S is drawn uniformly among whole pixels.
 
     Args:
         width, height: of the original image.
         scale: S in paper pixels.
         crop: side in real pixels.
-        drawn: (3,) for S, left and top, each in [0, 1).
+        drawn: (3,) in [0, 1); they choose S, left and top edge.
     """
     low, high = real_pixels(scale.low, crop), real_pixels(scale.high, crop)
     shorter = max(crop, low + int(drawn[0] * (high - low + 1)))
@@ -79,7 +76,7 @@ def training_window(width: int, height: int, scale: Scale, crop: int, drawn: np.
 
 
 def centre_window(width: int, height: int, shorter: int, crop: int) -> Window:
-    """The central crop of an image rescaled to `shorter` real pixels, as torchvision's CenterCrop."""
+    """The central crop of an image whose shorter side is rescaled to `shorter` pixels, as torchvision's CenterCrop."""
     new_width, new_height = rescaled_size(width, height, shorter)
     left, top = round((new_width - crop) / 2), round((new_height - crop) / 2)
     return Window((width / new_width, height / new_height), left, top, crop)
@@ -88,7 +85,7 @@ def centre_window(width: int, height: int, shorter: int, crop: int) -> Window:
 def cut(image: Image.Image, window: Window, resample: str = "bilinear") -> np.ndarray:
     """The window's pixels, antialiased: uint8 (side, side, 3).
 
-    Only the window is resampled; its pixels are those of rescaling all of the image, up to rounding (2 of 255).
+    They equal those of rescaling the whole image and cropping it, up to rounding (2 of 255).
     """
     return np.asarray(image.resize((window.side, window.side), RESAMPLING[resample], box=window.box))
 
@@ -96,16 +93,16 @@ def cut(image: Image.Image, window: Window, resample: str = "bilinear") -> np.nd
 def colour_basis(
     eigenvectors: np.ndarray, eigenvalues: np.ndarray, std: float, scale: str = "eigenvalue"
 ) -> np.ndarray:
-    """Matrix B (3, 3) such that normal draws z (n, 3) shift pixels by z @ B, in RGB 0-255 (Krizhevsky et al. 2012).
+    """The colour shift of Krizhevsky et al. 2012 as a matrix B (3, 3): normal draws z (n, 3) shift pixels by z @ B.
 
-    The shift is the sum over i of p_i alpha_i lambda_i with alpha_i = std * z_i. As printed, lambda are eigenvalues
-    of the RGB covariance, whose unit then matters: `eigenvalue` takes that of pixels in [0, 1], as the published
-    implementations that use the formula do. `deviation` takes their square roots, as the authors' own code does.
+    The shift is the sum over i of p_i alpha_i lambda_i with alpha_i = std * z_i, in RGB 0-255. That paper calls lambda
+    the eigenvalues of the RGB covariance, so the unit of RGB matters. `eigenvalue` uses pixels in [0, 1], as published
+    implementations of the formula do. `deviation` uses the square roots of the eigenvalues, as Krizhevsky's code does.
 
     Args:
-        eigenvectors: (3, 3), rows.
-        eigenvalues: (3,), on the 0-255 scale.
-        std: of the draws.
+        eigenvectors: (3, 3), one a row.
+        eigenvalues: (3,), of the covariance in RGB 0-255.
+        std: standard deviation of alpha.
         scale: eigenvalue or deviation.
     """
     sizes = eigenvalues / 255 if scale == "eigenvalue" else np.sqrt(np.maximum(eigenvalues, 0))  # RGB 0-255

@@ -1,4 +1,4 @@
-"""The two newest checkpoints of a run: written in the background, never half, each carrying its own hash."""
+"""Writes and reads a run's two newest checkpoints, in the background, complete or not at all, each with its hash."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Contents = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Checkpoints:
-    """Saves and loads a run's checkpoints; training goes on while one is hashed and written."""
+    """Saves and loads a run's checkpoints; training continues while one is hashed and written."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.newest, self.previous = folder.checkpoint_path, folder.previous_checkpoint_path
-        self._snapshot: dict[str, Tensor] = {}  # kept from save to save: fresh pages cost more than the copy
+        self._snapshot: dict[str, Tensor] = {}  # reused by each save: allocating memory takes longer than copying
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
 
     def save(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-        """Copies the tensors and writes the copy in the background, once the last one is written."""
+        """Waits for the previous save, copies the tensors, then writes the copy in the background."""
         self.wait()
         for name, tensor in tensors.items():
             if name not in self._snapshot:
@@ -38,7 +38,7 @@ class Checkpoints:
         self._writing = self._writer.submit(self._write, state)
 
     def wait(self) -> None:
-        """Until the last checkpoint is on the disk.
+        """Waits until the last checkpoint is on disk.
 
         Raises:
             OSError: it could not be written.
@@ -52,14 +52,14 @@ class Checkpoints:
             weights.write(temporary, self._snapshot, state)
             if self.newest.exists():
                 with open(temporary, "rb+") as file:
-                    os.fsync(file.fileno())  # before the newest moves: a kill in between leaves only the previous one
+                    os.fsync(file.fileno())  # before the renames: between them only the previous one exists
                 os.replace(self.newest, self.previous)
 
     def load(self) -> Contents | None:
-        """The newest checkpoint, or the previous one if the newest is gone; None without any.
+        """The newest checkpoint, or the previous one if the newest is missing; None if there is none.
 
         Raises:
-            InputError: the newest is damaged; the previous one is offered.
+            InputError: the newest is damaged; the message says how to use the previous one.
         """
         if self.newest.is_file():
             try:
@@ -72,16 +72,16 @@ class Checkpoints:
             contents = weights.load(self.previous, signed=True)
         except weights.Damaged as error:
             raise InputError(f"{self.previous}: damaged ({error.reason}); remove it to start this run again") from None
-        say(f"{self.newest} is missing: going on from {self.previous.name}")
+        say(f"{self.newest} is missing: continuing from {self.previous.name}")
         return contents
 
     def _offer(self) -> str:
-        """What to do without the newest checkpoint."""
+        """What to do when the newest checkpoint is damaged."""
         if not self.previous.is_file():
-            return "there is no previous one: remove it to start this run again"
+            return "there is no previous one; remove it to start this run again"
         try:
             _, state = weights.load(self.previous, signed=True)
             where = f"epoch {len(state['history']) + 1}, step {state['step']}"
         except weights.Damaged:
-            return f"so is {self.previous.name}: remove both to start this run again"
-        return f"remove it to go on from the previous one ({self.previous.name}: {where})"
+            return f"{self.previous.name} is damaged too; remove both to start this run again"
+        return f"remove it to continue from the previous one ({self.previous.name}: {where})"

@@ -1,4 +1,4 @@
-"""What a training command would do and cost: recipe, chain, FLOPs, time, disk. Takes no lock, writes nothing."""
+"""`--dry-run` of training: what a command would do and cost (recipe, chain, FLOPs, time, disk). It writes nothing."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from vggrepro.progress import duration, say
 from vggrepro.resident import fits
 from vggrepro.train import Plan, Training
 
-RATE = 1e-6  # of measured steps: the loss must stay finite
-MEASURE_SECONDS = 2.0  # of one timed step, about
+RATE = 1e-6  # learning rate of measured steps, small so that the loss stays finite
+MEASURE_SECONDS = 2.0  # for one timed step, about
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
-CHECKPOINTS = 3  # at once, at most: the newest, the one before, one that is being written
+CHECKPOINTS = 3  # at most on disk: the newest, the previous, and the one being written
 
 
 def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) -> str:
     """What training `links` would do and cost, as text: recipe, chain, cost.
 
-    The step of each net to be trained is measured here for some seconds, on synthetic images.
+    Measures a training step of each net to be trained, a few seconds each, on synthetic images. Takes no lock.
 
     Args:
-        links: runs, in the order of training.
+        links: the runs, in the order of training.
         request: recipe, data and machine.
-        given: the recipe's values that options replaced.
+        given: the recipe's values that options set.
 
     Raises:
-        InputError: a batch larger than the data set or the memory, or several processes.
+        InputError: the batch is larger than the data set or the memory; or torchrun started several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--dry-run measures one process; run it without torchrun")
@@ -53,7 +53,7 @@ def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) 
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 
-# What is stable: recipe and chain
+# Recipe and chain: the same on every machine
 
 
 def _recipe_lines(chosen: recipe.Recipe, given: Mapping[str, Any]) -> list[str]:
@@ -102,7 +102,7 @@ def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[
     size = len(dataset.classes), chosen.crop, chosen.width, chosen.stride
     trained = chosen.training_images(dataset.counts["train"])
     per_epoch = trained // chosen.batch * chosen.batch
-    judged = dataset.counts["train"] - trained if chosen.held_out else dataset.counts["val"]
+    validated = dataset.counts["train"] - trained if chosen.held_out else dataset.counts["val"]
     rows = [["run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time", "weights", "checkpoint"]]
     images_sum = flops_sum = weights_sum = checkpoint_most = 0
     seconds_sum = 0.0
@@ -113,7 +113,7 @@ def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[
         images = epochs * per_epoch
         flops = cost.training_flops(run.net, *size, run.fc_only)
         an_image = seconds[run.net, run.fc_only] / chosen.batch
-        needed = images * an_image + epochs * judged * an_image / 3  # validation is forward only
+        needed = images * an_image + epochs * validated * an_image / 3  # validation has a forward pass only
         weights = cost.weight_bytes(run.net, *size)
         checkpoint = cost.checkpoint_bytes(run.net, *size, run.fc_only)
         row = [run.name, f"{link.config['learning_rate']:g}", str(epochs), f"{images:,}", si(flops), si(images * flops)]
@@ -126,14 +126,14 @@ def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[
     return [
         "cost, at most (a plateau may end a run earlier)",
         *_indented(rows),
-        "  FLOP: two a multiply-add; training is three forward passes.",
-        f"  Time: measured steps on synthetic images ({device}); decoding of images is not in it.",
-        f"  Disk: all weights and {CHECKPOINTS} checkpoints at once, {disk}B.",
+        "  FLOP: a multiply-add counts as two; a training step costs three forward passes.",
+        f"  Time: from measured steps on synthetic images ({device}), without decoding images.",
+        f"  Disk: all weights and {CHECKPOINTS} checkpoints at the same time, {disk}B.",
     ]
 
 
 def si(value: float) -> str:
-    """Three digits and a prefix: `92.8 G`, `8.79 E`."""
+    """A number with three digits and an SI prefix: `92.8 G`, `8.79 E`."""
     power = 0
     while value >= 999.5 and power < len(PREFIXES) - 1:
         value, power = value / 1000, power + 1
@@ -141,7 +141,7 @@ def si(value: float) -> str:
 
 
 def _indented(rows: Any) -> list[str]:
-    """Columns of text, two spaces apart."""
+    """Rows of text as aligned columns, two spaces apart and indented by two."""
     table = [list(row) for row in rows]
     columns = max(map(len, table))
     table = [row + [""] * (columns - len(row)) for row in table]
@@ -153,12 +153,12 @@ def _indented(rows: Any) -> list[str]:
 
 
 def step_seconds(link: Link, request: Request) -> float:
-    """Seconds of a training step at the recipe's batch, on synthetic images, as `train` would take it here.
+    """Seconds of a training step with the recipe's batch, measured here on synthetic images.
 
-    On a GPU whole steps are timed; on a CPU smaller ones, from which the batch's time follows as a line.
+    On a GPU the whole batch is timed. On a CPU two smaller batches are timed and their times extrapolated.
 
     Raises:
-        InputError: a batch larger than the data set or the memory.
+        InputError: the batch is larger than the data set or the memory.
     """
     chosen, machine, run = request.recipe, request.machine, link.run
     classes = len(request.dataset.classes)
@@ -167,7 +167,7 @@ def step_seconds(link: Link, request: Request) -> float:
     plan = Plan(run, chosen, link.config["learning_rate"], link.config["epochs"], request.seed)
     training = Training(plan, model, request.dataset, link.folder, machine, loader)
 
-    on_device = machine.device.type == "cuda" and fits(loader.train)  # where small data lies decoded
+    on_device = machine.device.type == "cuda" and fits(loader.train)  # then `train` keeps the images there
 
     def timed(count: int) -> float:
         crops = torch.randint(0, 256, (count, chosen.crop, chosen.crop, 3), dtype=torch.uint8)
@@ -181,7 +181,7 @@ def step_seconds(link: Link, request: Request) -> float:
         taken = []
         for _ in range(3):
             began = time.perf_counter()
-            training._step(RATE, 0, batch).cpu()  # waits for the device
+            training.step(RATE, 0, batch).cpu()  # waits for the device
             taken.append(time.perf_counter() - began)
         return min(taken)
 
@@ -197,7 +197,12 @@ def step_seconds(link: Link, request: Request) -> float:
 
 
 def extrapolated(timed: Callable[[int], float], batch: int) -> float:
-    """The time of `batch` images from that of one and of about `MEASURE_SECONDS`' worth: overhead + images * slope."""
+    """Seconds for `batch` images, as overhead + images * slope, from two measurements.
+
+    Args:
+        timed: gives the seconds of a step with so many images.
+        batch: the number of images wanted. One image and about `MEASURE_SECONDS` of images are measured.
+    """
     one = timed(1)
     count = min(batch, max(2, int(MEASURE_SECONDS / one)))
     if batch == 1:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to stop, which all processes grant at the same step."""
+"""Turns SIGTERM and Ctrl-C into a stop request; all processes stop at the same step."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from vggrepro import hardware
 
 
 class Stopped(Exception):
-    """SIGTERM or Ctrl-C arrived (`signal`); the checkpoint is saved."""
+    """Training stopped because a signal (`signal`) asked for it; the checkpoint is saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.signal = number
 
 
-class StopWish:
-    """While entered, SIGTERM and Ctrl-C only set `number`; a second Ctrl-C stops at once."""
+class StopRequest:
+    """Inside its `with` block, SIGTERM and Ctrl-C only set `number`; a second Ctrl-C stops the program at once."""
 
     def __init__(self) -> None:
-        self.number = 0  # which signal asked this process to stop
+        self.number = 0  # the signal that asked this process to stop; 0: none
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> StopWish:
+    def __enter__(self) -> StopRequest:
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -42,7 +42,7 @@ class StopWish:
         self.number = number
 
     def agreed(self, device: torch.device) -> int:
-        """The signal by which any process was asked to stop, or 0, in all processes alike."""
+        """The signal that asked any of the processes to stop, or 0 if none did; call it in all processes."""
         if hardware.world() == 1:
             return self.number
         asked = torch.tensor([float(self.number > 0)], device=device)

@@ -1,8 +1,8 @@
-"""Random numbers that are a function of what they are for, not of what was drawn before.
+"""Random numbers computed from a key, so that they do not depend on what was drawn before.
 
-A draw is keyed by integers such as (seed, purpose, epoch, image). So a training run is the same with any number
-of loader threads, processes or micro-batches, and after any interruption (Sect. 3.3: "exactly the same result").
-The generator is SplitMix64 used as a hash; it runs on any torch device and gives the same numbers on each.
+A key is made of integers such as (seed, purpose, epoch, image). A training run is therefore the same with any number of
+loader threads, processes or micro-batches, and after any interruption (Sect. 3.3: "exactly the same result").
+The generator is SplitMix64 used as a hash; it gives the same numbers on every torch device.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import math
 import torch
 from torch import Tensor
 
-# What a draw is for: the second part of every key, so that no two uses share numbers.
+# The purpose of a random number: the second part of every key, so that no two purposes share numbers.
 ORDER, CROP, DROPOUT, WEIGHTS, HELD_OUT = range(5)
 
 
 def _signed(constant: int) -> int:
-    """A 64-bit constant as torch.int64 holds it."""
+    """An unsigned 64-bit constant as the torch.int64 with the same bits."""
     return constant - (1 << 64) if constant >= 1 << 63 else constant
 
 
@@ -32,14 +32,14 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser: (…) int64 -> (…) int64, each bit of which depends on all bits of x."""
+    """SplitMix64's finaliser: (…) int64 -> (…) int64; each bit of the result depends on all bits of x."""
     x = (x ^ _shift(x, 30)) * _FIRST
     x = (x ^ _shift(x, 27)) * _SECOND
     return x ^ _shift(x, 31)
 
 
 def key(*parts: int | Tensor) -> Tensor:
-    """Hashes integers, or int64 tensors that broadcast together, to one int64 key each."""
+    """Hashes integers, or int64 tensors that broadcast together, to int64 keys of the broadcast shape."""
     result = torch.zeros((), dtype=torch.int64)
     for part in parts:
         part = torch.as_tensor(part, dtype=torch.int64)
@@ -61,6 +61,6 @@ def normal(keys: Tensor, count: int) -> Tensor:
 
 
 def permutation(seed: int, epoch: int, count: int, purpose: int = ORDER) -> Tensor:
-    """The order of an epoch's `count` images: (count,) int64."""
+    """A random order of `count` images in an epoch: (count,) int64."""
     bits = _mix(key(seed, purpose, epoch) + torch.arange(1, count + 1) * _GOLDEN)
     return torch.argsort(bits, stable=True)

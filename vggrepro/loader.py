@@ -1,8 +1,8 @@
-"""Training and validation crops, batch after batch, the same for any number of workers and processes.
+"""Loads batches of training crops and the validation crops; the number of workers and processes changes no pixel.
 
-Crops are cut where the images are decoded: in threads, straight from the memory-mapped shards, so that nothing is
-pickled and only crops travel; small data lies decoded in the memory of a GPU and is cut there. Pixels stay uint8 until
-the net's input is made.
+Threads decode images from the memory-mapped shards and cut the crops at once. Nothing is pickled, and only crops are
+copied to the device. A small data set is decoded once into the memory of a GPU, which then cuts the crops (`resident`).
+Pixels stay uint8 until they become the net's input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import augment, keyed, region
+from vggrepro import augment, hardware, keyed, region
 from vggrepro.augment import Window
 from vggrepro.dataset import CACHE_BYTES, Dataset, Split
 from vggrepro.errors import InputError
@@ -23,23 +23,23 @@ from vggrepro.paper import Scale, real_pixels
 from vggrepro.recipe import Recipe
 from vggrepro.resident import Resident, fits
 
-VALIDATION_PIXELS = 4 << 20  # in a batch of validation crops
+VALIDATION_PIXELS = 4 << 20  # at most, in a batch of validation crops
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A process's share of a global batch: n images."""
+    """This process's share of a global batch: n images."""
 
-    crops: Tensor  # uint8 (n, crop, crop, 3), not yet mirrored; on the host, or on the device for resident data
-    flip: Tensor  # bool (n,)
-    shift: Tensor  # float32 (n, 3), RGB 0-255
+    crops: Tensor  # uint8 (n, crop, crop, 3), not yet mirrored; on the device if the data is, else on the host
+    flip: Tensor  # bool (n,), which crops to mirror
+    shift: Tensor  # float32 (n, 3), colour shift to add, RGB 0-255
     labels: Tensor  # int64 (n,)
-    keys: Tensor  # int64 (n,), of the dropout masks
+    keys: Tensor  # int64 (n,), from which dropout masks are drawn
 
 
 def mirror(crops: Tensor, flip: Tensor) -> Tensor:
-    """Mirrors the crops, (n, H, W, 3), where `flip` (n,) is true; may change them in place."""
-    if crops.device.type == "cpu":  # a quick copy for one image; a GPU would have to tell which
+    """Mirrors the crops (n, H, W, 3) left to right where `flip` (n,) is true; may change `crops` in place."""
+    if crops.device.type == "cpu":  # copies only the mirrored crops; a GPU would make the host wait for `flip`
         for row in flip.nonzero().flatten().tolist():
             crops[row] = crops[row].flip(1)
         return crops
@@ -47,10 +47,10 @@ def mirror(crops: Tensor, flip: Tensor) -> Tensor:
 
 
 def check_stored(dataset: Dataset, scales: Sequence[Scale], crop: int) -> None:
-    """Refuses training scales that the data set's smaller copies do not reach.
+    """Checks that the data set's images are large enough for these training scales.
 
     Raises:
-        InputError: the copies of `--store-side` have fewer pixels than the largest S asks for.
+        InputError: `prepare --store-side` kept copies whose shorter side is below the largest S.
     """
     largest = max(scales, key=lambda scale: scale.high, default=None)
     if largest is None or not dataset.store_side:
@@ -64,9 +64,12 @@ def check_stored(dataset: Dataset, scales: Sequence[Scale], crop: int) -> None:
 
 
 def members(count: int, recipe: Recipe) -> tuple[Tensor, np.ndarray]:
-    """Positions in a training split of `count` images: those trained on, int64, and those held out, rising.
+    """Splits a training set of `count` images into those to train on and those held out for validation.
 
-    The same for all runs of a data set whatever their seed: no net starts from one that has seen what judges it.
+    The seed of a run has no influence: a net that starts from another net is validated on images that neither has seen.
+
+    Returns:
+        positions in the training split, each sorted: trained (int64 tensor), held out (int64 array).
     """
     order = keyed.permutation(0, 0, count, keyed.HELD_OUT)
     trained = recipe.training_images(count)
@@ -74,17 +77,19 @@ def members(count: int, recipe: Recipe) -> tuple[Tensor, np.ndarray]:
 
 
 class Loader:
-    """The crops of one run: `batches` to train on, `validation` to judge by.
+    """Loads the crops of one run: training `batches` and `validation` crops.
 
     Args:
         dataset: the prepared data.
         recipe: crop, batch, resampling and colour shift.
         scale: S.
-        seed: of all draws.
-        device: where small data is kept when it is a GPU.
-        workers: threads that decode and cut; 0 is the caller's own.
-        share: this process's rows of each global batch; all by default.
-        judging: what gives this process's part of so many validation images; all by default.
+        seed: of all random choices.
+        device: if it is a GPU, it keeps a small data set in its memory.
+        workers: number of threads that decode and cut; with 0 the calling thread does it.
+        share_of: gives this process's part of a number of images, in a batch or in the validation set.
+
+    Raises:
+        InputError: images too small for `scale`, or `--decode region` cannot be used here.
     """
 
     def __init__(
@@ -95,22 +100,21 @@ class Loader:
         seed: int,
         device: torch.device,
         workers: int,
-        share: range | None = None,
-        judging: Callable[[int], range] = range,
+        share_of: Callable[[int], range] = hardware.share,
     ) -> None:
         check_stored(dataset, [scale], recipe.crop)
         if recipe.decode == "region":
             region.require()
         self.recipe, self.scale, self.seed, self.workers = recipe, scale, seed, workers
-        # A GPU keeps more images than the host would.
+        # With a GPU the host keeps no decoded images: the GPU has room for more of them (`Resident`).
         self.train = Split(dataset, "train", cache=device.type != "cuda")
         self.members, held_out = members(len(self.train), recipe)
-        self.judges = self.train if recipe.held_out else Split(dataset, "val")
-        self.judging = held_out if recipe.held_out else np.arange(len(self.judges))  # positions in `judges`
+        self.validation_split = self.train if recipe.held_out else Split(dataset, "val")
+        self.validation_rows = held_out if recipe.held_out else np.arange(len(self.validation_split))
         self.device = device
-        share = range(recipe.batch) if share is None else share
+        share = share_of(recipe.batch)
         self.rows_in_batch = torch.arange(share.start, share.stop)
-        self.steps = len(self.members) // recipe.batch  # the few images left over differ in each epoch
+        self.steps = len(self.members) // recipe.batch  # the remainder is left out: other images in each epoch
         self.basis = augment.colour_basis(
             np.array(dataset.rgb_eigenvectors),
             np.array(dataset.rgb_eigenvalues),
@@ -118,11 +122,11 @@ class Loader:
             recipe.colour_scale,
         )
         self.resident = Resident(self.train, device) if device.type == "cuda" and fits(self.train) else None
-        self._own = self.judging[list(judging(len(self.judging)))]
+        self._own_rows = self.validation_rows[list(share_of(len(self.validation_rows)))]
         self._validation_crops: list[Tensor] | None = None
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from step `start` on."""
+        """This process's share of the epoch's batches, from step `start` on."""
         order = self.members[keyed.permutation(self.seed, epoch, len(self.members))]
 
         def load(step: int) -> Batch:
@@ -133,7 +137,7 @@ class Loader:
         return ordered(load, range(start, self.steps), workers, workers + 2)
 
     def _batch(self, images: Tensor, epoch: int, step: int) -> Batch:
-        """The crops of `images` (n,), positions in the split, as drawn for them in this epoch."""
+        """The crops of `images` (n,), positions in the training split, with this epoch's random choices."""
         drawn = augment.draws(self.seed, epoch, images)
         crop, resample = self.recipe.crop, self.recipe.resample
         if self.resident:
@@ -164,29 +168,32 @@ class Loader:
         return augment.cut(self.train.image(image), window, self.recipe.resample)
 
     def validation(self) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Centre crops at Q = S (or its middle), uint8 (n, crop, crop, 3), and labels (n,), this process's share.
+        """This process's share of the validation images, a batch at a time.
 
-        Of the validation split, or of the training images held out. The crops are kept from one epoch to the next when
-        they are small.
+        The images are those of the validation split or, with `held_out`, of the training images held out. Crops that
+        take little memory are kept for the next epoch.
+
+        Yields:
+            centre crops at Q = S, or at the middle of a range S, uint8 (n, crop, crop, 3), and labels (n,).
         """
         start = 0
         for crops in self._validation_crops or self._cut_validation():
-            yield crops, self.judges.labels[self._own[start : start + len(crops)]]
+            yield crops, self.validation_split.labels[self._own_rows[start : start + len(crops)]]
             start += len(crops)
 
     def _cut_validation(self) -> Iterator[Tensor]:
-        recipe, images = self.recipe, self._own.tolist()
+        recipe, images = self.recipe, self._own_rows.tolist()
         shorter, crop = real_pixels(self.scale.middle, recipe.crop), recipe.crop
-        many = max(1, VALIDATION_PIXELS // crop**2)
+        count = max(1, VALIDATION_PIXELS // crop**2)
         keep: list[Tensor] | None = [] if 3 * len(images) * crop**2 <= CACHE_BYTES else None
 
         def load(start: int) -> Tensor:
-            decoded = [self.judges.image(index) for index in images[start : start + many]]
+            decoded = [self.validation_split.image(index) for index in images[start : start + count]]
             windows = [augment.centre_window(*image.size, shorter, crop) for image in decoded]
             cuts = [augment.cut(*pair, recipe.resample) for pair in zip(decoded, windows, strict=True)]
             return torch.from_numpy(np.stack(cuts))
 
-        for pixels in ordered(load, range(0, len(images), many), self.workers, self.workers + 1):
+        for pixels in ordered(load, range(0, len(images), count), self.workers, self.workers + 1):
             if keep is not None:
                 keep.append(pixels)
             yield pixels

@@ -116,7 +116,7 @@ class Command(TyperCommand):
 def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
     """The words of an option that is to be repeated, if its value is not the default."""
     name, value = parameter.opts[0], ctx.params.get(parameter.name)
-    if name not in advice.REPEATED or not value or value == parameter.get_default(ctx):
+    if name not in advice.REPEATED or value is None or value == parameter.get_default(ctx):
         return
     for each in value if isinstance(value, list) else [value]:
         yield (name,) if each is True else (name, str(each.value if isinstance(each, StrEnum) else each))

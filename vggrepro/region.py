@@ -1,6 +1,6 @@
-"""Training crops from JPEGs decoded in part: only the rows and columns that a crop shows (`--decode region`).
+"""Cuts training crops from partly decoded JPEGs: only the rows and columns in the crop (`--decode region`).
 
-nvImageCodec decodes the region on the CPU (libjpeg-turbo), cykooz-resizer resamples it with SIMD instructions; both
+nvImageCodec decodes the region on the CPU (libjpeg-turbo) and cykooz-resizer resamples it with SIMD instructions. Both
 are optional (`pip install 'vggrepro[fast]'`). Pixels differ from Pillow's by at most 2 of 255, by 0.2 on average.
 """
 
@@ -19,14 +19,14 @@ import numpy as np
 from vggrepro.augment import SUPPORT, Window
 from vggrepro.errors import InputError
 
-CHROMA = 2  # pixels that a JPEG's colour interpolation reaches beyond the region
+CHROMA = 2  # pixels outside the region that the interpolation of a JPEG's colours needs
 
 _lock = threading.Lock()
-_own = threading.local()  # decoder and resizer of each thread
+_own = threading.local()  # each thread has its own decoder and resizer
 
 
 def require() -> None:
-    """Checks that the two libraries are there.
+    """Checks that both libraries can be used.
 
     Raises:
         InputError: one is not installed or does not work here.
@@ -40,13 +40,16 @@ def require() -> None:
 
 
 def cut(data: memoryview, width: int, height: int, window: Window, resample: str) -> np.ndarray | None:
-    """The window's pixels, uint8 (side, side, 3), from a JPEG's bytes; None if it must be decoded whole.
+    """The window's pixels, uint8 (side, side, 3), from the bytes of a JPEG file.
 
     Args:
-        data: of the image file.
+        data: the file's bytes.
         width, height: of the whole image.
-        window: what to cut.
+        window: the crop.
         resample: bilinear or bicubic.
+
+    Returns:
+        None if the image must be decoded as a whole: no JPEG, CMYK, or of another size than expected.
     """
     if bytes(data[:2]) != b"\xff\xd8":
         return None
@@ -54,8 +57,8 @@ def cut(data: memoryview, width: int, height: int, window: Window, resample: str
     try:
         stream = nv.CodeStream(np.frombuffer(data, np.uint8))
         if stream.num_channels == 4 or (stream.width, stream.height) != (width, height):
-            return None  # CMYK, whose conversion is Pillow's
-    except RuntimeError:  # no JPEG after all
+            return None  # Pillow converts CMYK
+    except RuntimeError:  # not a JPEG despite its first bytes
         return None
     left, top, right, bottom = window.box
     reach = [SUPPORT[resample] * max(1.0, ratio) + CHROMA for ratio in window.ratio]
@@ -79,7 +82,7 @@ def cut(data: memoryview, width: int, height: int, window: Window, resample: str
 
 
 def _inside(start: float, end: float, size: int) -> tuple[float, float]:
-    """Start and length of a stretch whose sum does not pass `size` by a rounding error, which would be refused."""
+    """Start and length of an interval in [0, size]; the resizer refuses a sum that rounding pushes above `size`."""
     length = min(end, size) - start
     while start + length > size:
         length = math.nextafter(length, 0)
@@ -89,7 +92,7 @@ def _inside(start: float, end: float, size: int) -> tuple[float, float]:
 def _tools() -> tuple[Any, Any, Any, Any, Any]:
     """The two modules, and this thread's decoder, resizer and decoding parameters."""
     if not hasattr(_own, "tools"):
-        with _lock, _hushed():
+        with _lock, _quiet():
             nv, resizer = importlib.import_module("nvidia.nvimgcodec"), importlib.import_module("cykooz_resizer")
             decoder = nv.Decoder(
                 device_id=nv.NVIMGCODEC_DEVICE_CPU_ONLY,
@@ -102,8 +105,8 @@ def _tools() -> tuple[Any, Any, Any, Any, Any]:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Keeps nvImageCodec from listing on stderr the GPU libraries that are not here."""
+def _quiet() -> Iterator[None]:
+    """Hides what nvImageCodec prints on stderr about missing GPU libraries."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

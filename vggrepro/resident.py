@@ -1,7 +1,7 @@
-"""Small data on the device: a split's decoded images in its memory, training crops cut there a batch at a time.
+"""Keeps the decoded images of a small data set in the device's memory and cuts a batch of training crops there.
 
-The crops are those of `augment.training_window`, pixel for pixel up to the rounding of near ties, without a copy from
-the host or a worker for each.
+The crops are those of `augment.training_window` and `augment.cut`, identical except where rounding ties differ. No
+image is copied from the host, and no worker thread is needed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def fits(split: Split) -> bool:
 
 
 class Resident:
-    """A split's images on a device.
+    """The decoded images of a split, on a device.
 
     Args:
-        split: whose images are decoded and copied, one after another.
+        split: its images are decoded and copied one by one.
         device: where they are kept.
     """
 
@@ -45,13 +45,14 @@ class Resident:
         self._shortest = int(np.minimum(split.widths, split.heights).max())
 
     def crops(self, images: Tensor, scale: Scale, crop: int, place: Tensor, resample: str = "bilinear") -> Tensor:
-        """A random crop of each image, rescaled to an S drawn from `scale`.
+        """A random crop of each image, rescaled to an S drawn from `scale` (Sect. 3.1).
 
         Args:
             images: (n,) int64 positions in the split, on the device.
             scale: S in paper pixels.
             crop: side in real pixels.
-            place: (n, 3) float64 in [0, 1), for S, left and top, on the device.
+            place: (n, 3) float64 in [0, 1) on the device; they choose S, left and top edge.
+            resample: bilinear or bicubic.
 
         Returns:
             uint8 (n, crop, crop, 3).
@@ -66,7 +67,7 @@ class Resident:
         )
         left = (place[:, 1] * (new_width - crop + 1)).long()
         top = (place[:, 2] * (new_height - crop + 1)).long()
-        # No image shrinks by more than this, so the number of taps is known without asking the device.
+        # An upper bound for all images, so that the host knows the number of taps without asking the device.
         shrink = max(1.0, self._shortest / max(low, crop))
         x, across = _taps(width, new_width, left, crop, shrink, resample)
         y, down = _taps(height, new_height, top, crop, shrink, resample)
@@ -88,15 +89,19 @@ def _to_bytes(values: Tensor) -> Tensor:
 def _taps(
     size: Tensor, new_size: Tensor, offset: Tensor, crop: int, shrink: float, resample: str
 ) -> tuple[Tensor, Tensor]:
-    """Which pixels along a side make each of a crop's, and their weights, as in Pillow's antialiased resize.
+    """For each pixel of a crop along one side: the pixels of the image it is made of, and their weights.
+
+    They are those of Pillow's antialiased resize.
 
     Args:
-        size, new_size: (n,) int64, of the side before and after rescaling.
-        offset: (n,) int64, of the crop after rescaling.
-        shrink: at least the greatest size / new_size.
+        size, new_size: (n,) int64, the side's length before and after rescaling.
+        offset: (n,) int64, where the crop begins after rescaling.
+        crop: its side.
+        shrink: no image's size / new_size is larger.
+        resample: bilinear or bicubic.
 
     Returns:
-        positions (n, crop, taps) int64 within the side and weights (n, crop, taps) float32, zero for taps unused.
+        positions (n, crop, taps) int64 in the image's side, and weights (n, crop, taps) float32; unused taps weigh 0.
     """
     ratio = (size.double() / new_size)[:, None]
     stretch = ratio.clamp(min=1)

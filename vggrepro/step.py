@@ -1,4 +1,4 @@
-"""A micro-batch on the device: uint8 crops in, the summed loss out, in eager mode or compiled as one function.
+"""The loss of a micro-batch on the device: from uint8 crops to summed cross-entropy, in eager mode or compiled.
 
 Nothing here makes the host wait for a GPU.
 """
@@ -19,7 +19,7 @@ from vggrepro.recipe import Recipe
 
 
 def pieces(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
-    """The batch on the device, `most` images at a time; 0 is all at once."""
+    """Copies the batch to the device in micro-batches of at most `most` images; 0 makes one of the whole batch."""
     names = [field.name for field in fields(Batch)]
     count = len(batch.labels)
     most = most or max(1, count)
@@ -29,15 +29,17 @@ def pieces(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
 
 
 class Loss:
-    """Cross-entropy summed over a micro-batch, from its crops; fp32 from fc8 on at any precision.
+    """Cross-entropy summed over the images of a micro-batch (Sect. 3.1).
+
+    The class scores are converted to fp32 before the soft-max, at any precision.
 
     Args:
         model: on the device.
         recipe: dropout and input scale.
-        mean: RGB of the training set, on the device.
+        mean: (3,), mean RGB of the training set, on the device.
         precision: fp32, tf32 or bf16.
-        compiled: with torch.compile, which costs a minute or so at first and then fuses what lies between matrix
-            products; results differ by rounding. Dropout's masks are made outside and stay the same to the bit.
+        compiled: uses torch.compile. Compiling takes about a minute at first; then the operations between matrix
+            products are fused. Results differ by rounding. Dropout masks are drawn outside and stay exactly the same.
     """
 
     def __init__(self, model: VGG, recipe: Recipe, mean: Tensor, precision: str, *, compiled: bool = False) -> None:

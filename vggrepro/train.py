@@ -1,8 +1,8 @@
-"""The training loop of Sect. 3.1: SGD with momentum on keyed crops, the plateau schedule, exact resumption.
+"""The training loop of Sect. 3.1: SGD with momentum on random crops, a schedule that drops the rate, exact resumption.
 
-The state of a training is (weights, momentum, history, step): everything random is keyed, so a run that resumes
-from a checkpoint, or is spread over more processes or micro-batches, sees the same crops and dropout masks.
-Nothing in a step makes the host wait for the device: what steps measure is read a little later (`watch.Readings`).
+The state of a training is (weights, momentum, history, step). All random choices are functions of seed, epoch and image
+(`keyed`), so a run sees the same crops and dropout masks after a resumption, and with any number of processes or
+micro-batches. No step makes the host wait for the device: results of a step are read a little later (`Readings`).
 """
 
 from __future__ import annotations
@@ -10,33 +10,24 @@ from __future__ import annotations
 import math
 import signal
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from vggrepro import advice, hardware, weights
+from vggrepro import hardware, weights
 from vggrepro.checkpoint import Checkpoints
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.files import write_json
-from vggrepro.interrupt import Stopped, StopWish
+from vggrepro.interrupt import Stopped, StopRequest
 from vggrepro.loader import Batch, Loader
+from vggrepro.monitor import Curves, Monitor, Progress, Readings
 from vggrepro.net import VGG, to_input
 from vggrepro.paper import Run
 from vggrepro.posteriors import TOP_K, ranks
-from vggrepro.progress import Track, say
 from vggrepro.recipe import Recipe
 from vggrepro.runs import RunFolder
 from vggrepro.step import Loss, pieces
-from vggrepro.watch import Curves, Level, Readings
-
-PROGRESS_SECONDS = 5.0  # between two writings of progress.json
-CHANCE_EPOCHS = 2  # after so many epochs a loss within CHANCE_MARGIN of log K is reported
-CHANCE_MARGIN = 0.01
-LINES = 10  # of metrics within an epoch, about
-LOSS_LEAP, NORM_LEAP = 3.0, 10.0  # so far above its running level, a loss or a gradient's norm explodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +45,14 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to train: a run's recipe resolved for its place in the chain."""
+    """What to train: a run, and its recipe's values for its place in the chain."""
 
     run: Run
     recipe: Recipe
-    learning_rate: float
-    epochs: int
+    learning_rate: float  # of the first epoch
+    epochs: int  # at most
     seed: int
     start: str | None = None  # what the user had it start from, if not what the paper has
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a training stands; saved in its checkpoint."""
-
-    step: int = 0  # steps done in the epoch that `history` lacks
-    loss_sum: float = 0.0  # over that epoch's images so far
-    line_loss: float = 0.0  # the same since the last line of metrics
-    line_norm: float = 0.0  # largest norm of a gradient since then
-    rate: float = 0.0  # of the last step
-    seconds: float = 0.0  # of work on that epoch so far
-    waited: float = 0.0  # seconds of those that training stood still for data
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Training:
@@ -99,18 +76,9 @@ class Training:
         if not hardware.world() <= self.batch <= images:
             raise InputError(
                 f"recipe: batch = {self.batch} must be at least the number of processes ({hardware.world()}) and at "
-                f"most that of training images ({images:,})"
+                f"most the number of training images ({images:,})"
             )
-        self.loader = loader or Loader(
-            dataset,
-            self.recipe,
-            plan.run.scale,
-            plan.seed,
-            machine.device,
-            machine.workers,
-            hardware.share(self.batch),
-            hardware.share,
-        )
+        self.loader = loader or Loader(dataset, self.recipe, plan.run.scale, plan.seed, machine.device, machine.workers)
         self.steps = self.loader.steps
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
@@ -118,20 +86,28 @@ class Training:
         self.gradient_sum = hardware.GradientSum(self._trained())
         self.progress = Progress()
         self.checkpoints = Checkpoints(folder)
-        self.curves = Curves(folder, machine.tensorboard)
         self.readings = Readings(machine.device)
-        self.stop = StopWish()
-        self._stopping = False  # whether all processes agreed to
-        self._act_at = 0  # the step at which they save, and perhaps stop; 0 is none
+        self.monitor = Monitor(
+            plan.run,
+            self.recipe,
+            plan.learning_rate,
+            plan.epochs,
+            self.steps,
+            self.classes,
+            Curves(folder, machine.tensorboard),
+            plan.start,
+        )
+        self.stop = StopRequest()
+        self._stopping = False  # whether all processes have agreed to stop
+        self._save_at = 0  # the step after which all processes save, and stop if `_stopping`; 0: none
         self._saved = time.monotonic()
-        self._loss_level = Level(LOSS_LEAP, floor=2 * math.log(self.classes))
-        self._norm_level = Level(NORM_LEAP)
-        self._warned = False  # of a leap, in this epoch
-        self._lined = (0, 0.0, 0.0)  # step, seconds and waited at the last line of metrics
         self._bits = torch.tensor([0.0, 1.0], device=machine.device)
 
     def _optimiser(self) -> torch.optim.SGD:
-        """SGD whose biases have their own rate and decay; frozen layers (FC-only fine-tuning) are left out."""
+        """SGD (Sect. 3.1) in two groups, weights and biases, since Caffe gives biases their own rate and decay.
+
+        Layers that are not trained (FC-only fine-tuning, Sect. 4.4) are left out.
+        """
         recipe = self.recipe
         groups: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, parameter in self.model.named_parameters():
@@ -154,31 +130,30 @@ class Training:
 
     @torch.no_grad()
     def save(self) -> None:
-        """Writes the checkpoint (the first process only), in the background.
+        """Writes a checkpoint in the background; only the first process does.
 
         Raises:
-            InputError: the weights are no longer finite (in every process).
+            InputError: the weights are no longer finite; raised in every process.
         """
-        state = self.progress
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
-            raise self._diverged("the weights are")
+            raise self.monitor.diverged("the weights are", len(self.progress.history) + 1)
         self._saved = time.monotonic()
         if hardware.rank():
             return
-        self.curves.flush()
+        self.monitor.curves.flush()
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             tensors[f"weights/{name}"] = parameter
             buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum/{name}"] = buffer
-        self.checkpoints.save(tensors, asdict(state))
+        self.checkpoints.save(tensors, asdict(self.progress))
 
     def resume(self) -> bool:
-        """Goes to where the run's checkpoint stands; False if there is none.
+        """Loads the run's checkpoint; False if there is none.
 
         Raises:
-            InputError: the checkpoint is damaged or another program's.
+            InputError: the checkpoint is damaged, or the file is no training checkpoint.
         """
         contents = self.checkpoints.load()
         if contents is None:
@@ -194,10 +169,10 @@ class Training:
         try:
             self.progress = Progress(**state)
         except TypeError:
-            raise InputError(f"{path}: is no training checkpoint; remove it to start this run again") from None
+            raise InputError(f"{path}: not a training checkpoint; remove it to start this run again") from None
         return True
 
-    # The loop
+    # The loop of Sect. 3.1
 
     def run(self) -> None:
         """Trains to the end of the schedule; the caller then stores the weights.
@@ -206,129 +181,68 @@ class Training:
             Stopped: a signal asked to stop; the checkpoint is saved.
             InputError: the loss, the gradient or the weights are no longer finite.
         """
-        state = self.progress
-        if hardware.rank() == 0:
-            self.curves.open(len(state.history) * self.steps + state.step, state.history)
+        self.monitor.open(self.progress)
         try:
             with self.stop:
-                while True:
-                    rate, finished = self._rate()
-                    if finished:
-                        return
+                rate, finished = self._schedule()
+                while not finished:
                     self._epoch(rate)
+                    rate, finished = self._schedule()
         finally:
-            self.curves.close()
+            self.monitor.curves.close()
             self.checkpoints.wait()
 
-    def _rate(self) -> tuple[float, bool]:
+    def _schedule(self) -> tuple[float, bool]:
+        """The learning rate of the next epoch, and whether training is over.
+
+        Sect. 3.1: the rate is divided by 10 when the validation accuracy stops improving, three times in all.
+        """
         errors = [record["top1_error"] for record in self.progress.history]
         return self.recipe.rate_after(errors, self.plan.learning_rate, self.plan.epochs)
 
     def _epoch(self, rate: float) -> None:
-        """One epoch from `progress.step` on: steps, validation, a line of metrics, a checkpoint."""
-        state, epoch = self.progress, len(self.progress.history)
-        began, seconds_before = time.monotonic(), state.seconds
-        spoke = began
-        self._lined = (state.step, state.seconds, state.waited)
-        self._warned = False
-        talk = f"epoch {epoch + 1}/{self.plan.epochs} {self.summary()}"
-        total, before = self.plan.epochs * self.steps, epoch * self.steps + state.step
-        unit_done = before * self.batch
-        with Track(f"train {self.plan.run.name}", total * self.batch, done=unit_done) as track:
-            batches = self.loader.batches(epoch, state.step)
-            while state.step < self.steps:
-                asked = time.monotonic()
-                batch = next(batches)
-                state.waited += time.monotonic() - asked
-                figures = self._step(rate, epoch, batch)
-                state.step += 1
-                self.readings.put(state.step, state.rate, figures)
-                now = time.monotonic()
-                state.seconds = seconds_before + now - began
-                track.advance(self.batch, talk)
-                read = self._read(everything=state.step == self.steps)
-                if now - spoke > PROGRESS_SECONDS and read:
-                    spoke = now
-                    loss = state.loss_sum / (read * self.batch)
-                    talk = f"epoch {epoch + 1}/{self.plan.epochs} loss {loss:.3f} {self.summary()}"
-                    self._write_progress(epoch + state.step / self.steps, rate, track.rate, track.seconds_left)
-                if 0 < self._act_at <= state.step:
-                    self._read(everything=True)
-                    self._act_at = 0
-                    self.save()
-                    if self._stopping:
-                        self._write_progress(epoch + state.step / self.steps, rate, track.rate, track.seconds_left)
-                        raise Stopped(self.stop.number or signal.SIGTERM)
-        loss = state.loss_sum / (self.steps * self.batch)
-        seconds = max(state.seconds, 1e-9)
-        speed, waited = self.steps * self.batch / seconds, state.waited / seconds
-        record: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss, **self._validate()}
-        record |= {"images_per_second": round(speed, 1), "data_wait": round(waited, 4), "seconds": round(seconds, 3)}
-        self.progress = Progress(rate=state.rate, history=[*state.history, record])
-        if hardware.rank() == 0:
-            self.curves.write((epoch + 1) * self.steps, record)
-            self._write_progress(epoch + 1, rate, speed, track.seconds_left)
+        """One epoch of Sect. 3.1 at the schedule's learning rate, from step `progress.step` on."""
+        progress, epoch = self.progress, len(self.progress.history)
+        with self.monitor.epoch(progress, rate):
+            # Crops: each image is rescaled to S, cropped at random, mirrored at random and shifted in colour.
+            for batch in self.monitor.timed(self.loader.batches(epoch, progress.step)):
+                # Loss, gradient, update. Its figures are read a few steps later: the host never waits for a GPU.
+                figures = self.step(rate, epoch, batch)
+                progress.step += 1
+                self.readings.put(progress.step, progress.rate, figures)
+                self.monitor.step_done()
+                self._read(everything=progress.step == self.steps)
+
+                # Checkpoint within an epoch, at the same step in every process.
+                if 0 < self._save_at <= progress.step:
+                    self._save_as_agreed()
+
+        # Validation: its error decides when the rate drops.
+        record = self.monitor.end_epoch(self._validate())
+        self.progress = Progress(rate=progress.rate, history=[*progress.history, record])
+
+        # Checkpoint of the finished epoch.
         self.save()
-        say(
-            f"{self.plan.run.name} epoch {epoch + 1}/{self.plan.epochs}: rate {rate:.2g}, loss {loss:.3f}, "
-            f"{self.summary()}, {speed:,.0f} images/s, waiting for data {100 * waited:.0f} %"
-        )
-        self._warn_at_chance(loss)
+        self.monitor.say_epoch(record)
 
-    def _read(self, *, everything: bool) -> int:
-        """Takes in what steps measured; gives the last step known of, 0 if none was new."""
-        known = 0
-        for known, rate, (loss, norm, stop, due) in self.readings.take(everything=everything):
-            self._account(known, loss, norm, rate)
-            if stop or due:  # every process reads this at the same step
-                self._stopping |= stop > 0
-                self._act_at = min(known + self.readings.lag, self.steps)
-        return known
+    def step(self, rate: float, epoch: int, batch: Batch) -> Tensor:
+        """One update of the weights by a global batch.
 
-    def _account(self, step: int, loss: float, norm: float, rate: float) -> None:
-        """Adds a step's loss, summed over its batch, and its gradient's norm to the epoch's; writes a line at times.
+        Args:
+            rate: the schedule's learning rate.
+            epoch: from 0; with `progress.step` it gives the place in the warm-up.
+            batch: this process's share of the batch.
 
-        Raises:
-            InputError: they are not finite.
-        """
-        state, epoch = self.progress, len(self.progress.history)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise self._diverged("the loss is" if not math.isfinite(loss) else "the gradient is")
-        state.loss_sum += loss
-        state.line_loss += loss
-        state.line_norm = max(state.line_norm, norm)
-        self._warn_of_leaps(step, loss / self.batch, norm)
-        every = -(-self.steps // LINES)
-        if step % every:
-            return
-        images, seconds = every * self.batch, max(state.seconds - self._lined[1], 1e-9)
-        speed = (step - self._lined[0]) * self.batch / seconds  # of those since a resumption
-        waited = (state.waited - self._lined[2]) / seconds
-        record = {"epoch": epoch + 1, "step": epoch * self.steps + step, "learning_rate": rate}
-        record |= {"loss": state.line_loss / images, "gradient_norm": state.line_norm}
-        record |= {"images_per_second": round(speed, 1), "data_wait": round(waited, 4)}
-        if hardware.rank() == 0:
-            self.curves.write(int(record["step"]), record)
-        state.line_loss = state.line_norm = 0.0
-        self._lined = (step, state.seconds, state.waited)
-
-    def summary(self) -> str:
-        """The last epoch's validation errors in words; empty before the first."""
-        if not self.progress.history:
-            return ""
-        last = self.progress.history[-1]
-        top5 = "" if last["top5_error"] is None else f" top-5 {last['top5_error']:.1f}"
-        kind = "held-out" if self.recipe.held_out else "validation"
-        return f"{kind} error top-1 {last['top1_error']:.1f}{top5} %"
-
-    def _step(self, rate: float, epoch: int, batch: Batch) -> Tensor:
-        """Forward, backward and update for one global batch.
-
-        Gives, on the device: the loss summed over the batch's images, the norm of the gradient (before clipping), how
-        many processes were asked to stop, and whether a checkpoint is due.
+        Returns:
+            (4,) float32 on the device: the loss summed over the global batch, the norm of its gradient before clipping,
+            the number of processes that were asked to stop, and 1 if a checkpoint is due.
         """
         device, recipe = self.machine.device, self.recipe
+
+        # Learning rate: the schedule's, after a warm-up (none in the paper).
         self._set_rate(rate, epoch * self.steps + self.progress.step)
+
+        # Loss and gradient: mean cross-entropy over the batch (256 images), one micro-batch after another.
         self.optimiser.zero_grad()
         total = torch.zeros((), device=device)
         done = 0
@@ -338,45 +252,45 @@ class Training:
             self.gradient_sum.arm(last=done == len(batch.labels))
             torch.autograd.backward(loss / self.batch)
             total += loss.detach()
-        agreed = torch.stack([total, *self._asks()])  # travels with the gradients: a stop costs no message of its own
-        self.gradient_sum.finish(agreed)
+        sums = torch.stack([total, *self._asks()])  # summed in the same message as small gradients
+        self.gradient_sum.finish(sums)
+
+        # Clipping: none in the paper; the small presets limit the gradient's norm.
         parameters = self._trained()
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if recipe.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
+
+        # Momentum (0.9) and weight decay (5e-4) are applied by the optimiser.
         self.optimiser.step()
-        return torch.stack([agreed[0], norm, agreed[1], agreed[2]])
+        return torch.stack([sums[0], norm, sums[1], sums[2]])
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
     def _set_rate(self, rate: float, done: int) -> None:
-        """Sets the rate of the step after `done` steps.
+        """Sets the learning rate of the step that follows `done` steps of the run.
 
-        torch keeps the rate out of the momentum buffer: w -= rate v. Caffe has it inside, so that what was gathered at
-        the old rate goes on at the old rate; the same is had by torch's buffer times old / new.
+        torch keeps the rate outside the momentum buffer v: w -= rate v. Caffe, on which the authors' code was built
+        (Sect. 3.3), keeps it inside: v = mu v + rate g, w -= v. There, past gradients keep the rate of their own step.
+        Multiplying torch's buffer by old rate / new rate gives the same weights.
         """
-        recipe, state = self.recipe, self.progress
+        recipe, progress = self.recipe, self.progress
         if done < recipe.warmup_steps:
             rate *= (done + 1) / recipe.warmup_steps
-        if recipe.momentum and recipe.momentum_form == "caffe" and state.rate not in (0.0, rate):
+        if recipe.momentum and recipe.momentum_form == "caffe" and progress.rate not in (0.0, rate):
             buffers = [kept["momentum_buffer"] for kept in self.optimiser.state.values()]
-            torch._foreach_mul_(buffers, state.rate / rate)
+            torch._foreach_mul_(buffers, progress.rate / rate)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["rate"]
-        state.rate = rate
-
-    def _asks(self) -> tuple[Tensor, Tensor]:
-        """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each."""
-        due = hardware.rank() == 0 and time.monotonic() - self._saved > self.machine.checkpoint_seconds
-        if due:
-            self._saved = time.monotonic()
-        return self._bits[int(self.stop.number > 0)], self._bits[int(due)]
+        progress.rate = rate
 
     def _validate(self) -> dict[str, float | None]:
-        """Top-1 and top-5 error (%) on the centre crops, at Q = S or its middle, of what judges the training."""
-        count, machine = len(self.loader.judging), self.machine
+        """Top-1 and top-5 error (%) on centre crops at Q = S, or at the middle of a range S.
+
+        The images are the validation set's, or those held out; top-5 is None for five classes or fewer.
+        """
+        count, machine = len(self.loader.validation_rows), self.machine
         wrong = torch.zeros(2, device=machine.device)
         with torch.inference_mode():
             for pixels, labels in self.loader.validation():
@@ -389,51 +303,36 @@ class Training:
         top1, top5 = (100 * images / count for images in wrong.tolist())
         return {"top1_error": top1, "top5_error": top5 if self.classes > TOP_K else None}
 
-    # Talk
+    def summary(self) -> str:
+        """The validation errors of the last epoch in words; empty before the first."""
+        return self.monitor.summary(self.progress.history)
 
-    def _write_progress(self, epoch: float, rate: float, speed: float, left: float | None) -> None:
-        if hardware.rank() == 0:
-            record: dict[str, Any] = {"epoch": round(epoch, 2), "epochs": self.plan.epochs, "learning_rate": rate}
-            record |= {"images_per_second": round(speed, 1), "seconds_left": left, "time": round(time.time())}
-            write_json(self.folder.progress_path, record)
+    # When to save and to stop: processes agree on the step by numbers that travel with the gradients.
 
-    def _lower_rate(self) -> str:
-        name = "rescale_rate" if self.plan.run.is_rescaling else "learning_rate"
-        rate = f"{name}={self.plan.learning_rate / 3:.2g}"
-        return advice.training(self.plan.run, "--retrain", "--set", rate, start=self.plan.start)
+    def _asks(self) -> tuple[Tensor, Tensor]:
+        """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each, on the device."""
+        due = hardware.rank() == 0 and time.monotonic() - self._saved > self.machine.checkpoint_seconds
+        if due:
+            self._saved = time.monotonic()
+        return self._bits[int(self.stop.number > 0)], self._bits[int(due)]
 
-    def _diverged(self, what: str) -> InputError:
-        """`what` ("the loss is") not finite: nothing is saved from here on."""
-        return InputError(
-            f"{self.plan.run.name}: {what} no longer finite in epoch {len(self.progress.history) + 1}; the checkpoint "
-            f"before it is kept. Try a lower rate: {self._lower_rate()}"
-        )
+    def _read(self, *, everything: bool) -> None:
+        """Reads the figures of past steps: losses go to the monitor, a request sets the step at which to save."""
+        for step, rate, (loss, norm, stop, due) in self.readings.take(everything=everything):
+            self.monitor.add(step, rate, loss, norm)
+            if stop or due:  # every process reads this at the same step
+                self._stopping |= stop > 0
+                self._save_at = min(step + self.readings.lag, self.steps)
 
-    def _warn_of_leaps(self, step: int, loss: float, norm: float) -> None:
-        """Says once an epoch that the loss or the gradient explodes."""
-        leaps = [
-            f"{name} leapt to {value:.3g}, {value / level:.0f} times its level"
-            for name, value, level, leap in (
-                ("the loss", loss, self._loss_level.value, self._loss_level.leaps(loss)),
-                ("the gradient's norm", norm, self._norm_level.value, self._norm_level.leaps(norm)),
-            )
-            if leap
-        ]
-        if leaps and not self._warned:
-            self._warned = True
-            clip = 2 * self._norm_level.value
-            say(
-                f"warning: {self.plan.run.name}, epoch {len(self.progress.history) + 1}, step {step}: "
-                f"{' and '.join(leaps)}. If it does not come down again, try clip_norm={clip:.2g}, warmup_steps or a "
-                f"lower rate: {self._lower_rate()}"
-            )
+    def _save_as_agreed(self) -> None:
+        """Saves within an epoch.
 
-    def _warn_at_chance(self, loss: float) -> None:
-        if len(self.progress.history) == CHANCE_EPOCHS and loss > math.log(self.classes) - CHANCE_MARGIN:
-            recipe, chance = self.recipe, math.log(self.classes)
-            say(
-                f"warning: {self.plan.run.name} is still at chance after {CHANCE_EPOCHS} epochs (loss {loss:.3f}, "
-                f"chance {chance:.3f}); it may not start. Try another learning_rate (now {recipe.learning_rate:g}), "
-                f"less dropout (now {recipe.dropout:g}), a smaller batch (now {self.batch}) or initialisation=he (now "
-                f"{recipe.initialisation}), each with --set"
-            )
+        Raises:
+            Stopped: some process was asked to stop.
+        """
+        self._read(everything=True)  # the checkpoint's sums contain every step done
+        self._save_at = 0
+        self.save()
+        if self._stopping:
+            self.monitor.write_progress()
+            raise Stopped(self.stop.number or signal.SIGTERM)

@@ -1,0 +1,110 @@
+"""Runs and posterior files written as if a net had been trained and evaluated: for tests of what is made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vggrepro import paper, posteriors, protocol
+from vggrepro.dataset import Dataset
+from vggrepro.files import sha256
+from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.posteriors import Batch, Origin
+from vggrepro.runs import RunFolder
+
+CLASSES = 6
+LABELS = [0, 1, 2, 5]  # four images
+RIGHT: list[list[float]] = [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
+WRONG = [[0.1, 0.3, 0.2, 0.2, 0.1, 0.1]] * 4  # right for image 1 only; image 3's class comes last: 75 %, 25 %
+
+ORIGIN = Origin(
+    run="A-256",
+    weights="w",
+    dataset="tiny",
+    fingerprint="print",
+    preset="demo",
+    split="val",
+    method="dense",
+    q=256,
+    q_pixels=256,
+    flip=True,
+    grid=0,
+    pooling="floor",
+    resample="bilinear",
+    precision="fp32",
+    version="0",
+    commit="abc",
+)
+
+
+def dataset_of(classes: int = CLASSES, images: int = len(LABELS), train: int = 24, **changes: Any) -> Dataset:
+    """A description of a data set without images: what the tables need of one."""
+    names = tuple(f"class {i}" for i in range(classes))
+    counts = {"train": train, "val": images}
+    made = Dataset(Path("data"), "tiny", names, counts, (0, 0, 0), ((1, 0, 0),), (1, 1, 1), "demo", "print")
+    return dataclasses.replace(made, **changes)
+
+
+def make_run(runs: Path, run: Run, done: int = 74, name: str = "", **config: Any) -> RunFolder:
+    """A finished run's folder `name` (else the run's own) at the demo preset's geometry; its weights are no weights."""
+    folder = RunFolder(runs / (name or run.name))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.weights_path.write_text(run.name)
+    values: dict[str, Any] = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 3, "epochs": 74}
+    values |= {"crop": 64, "width": 0.125, "classes": CLASSES, "mean_rgb": [0, 0, 0], "input_scale": 1.0}
+    values |= {"recipe": {"preset": "demo"}, "dataset": {"fingerprint": "print", "train_images": 24}}
+    values["start"] = {"run": run.parent.name} if run.parent else {"initialisation": "he"}
+    folder.config_path.write_text(json.dumps(values | config))
+    folder.metrics_path.write_text("{}\n" * done)
+    return folder
+
+
+def write_posteriors(
+    path: Path, rows: Any, labels: Sequence[int], keys: Sequence[str] = "abcdefgh", origin: Origin = ORIGIN
+) -> Path:
+    """A posterior file of the given rows, (images, classes); image i has key keys[i]."""
+    values = np.array(rows, dtype=np.float32)
+    batch = Batch(list(keys[: len(values)]), np.array(labels, dtype=np.int32), values)
+    posteriors.write(path, [batch], values.shape[1], origin)
+    return path
+
+
+def plant(
+    runs: Path,
+    run: Run,
+    q: int,
+    rows: Any,
+    method: str = "dense",
+    *,
+    labels: Sequence[int] = LABELS,
+    keys: Sequence[str] = (),
+    **origin: Any,
+) -> Path:
+    """A posterior file of a run, made by its present weights unless `origin` says otherwise."""
+    folder = RunFolder(runs / run.name)
+    made: dict[str, Any] = {"run": run.name, "weights": sha256(folder.weights_path), "method": method, "q": q}
+    made |= {"q_pixels": paper.real_pixels(q, 64), "flip": method != "center"}
+    made |= {"grid": {"multicrop": 5, "center": 1}.get(method, 0)}
+    return write_posteriors(
+        protocol.file_path(folder.path, "val", method, q),
+        rows,
+        labels[: len(rows)],
+        keys or [f"image {i}" for i in range(len(rows))],
+        dataclasses.replace(ORIGIN, **made | origin),
+    )
+
+
+def multi_scale(runs: Path) -> None:
+    """D and E at [256;512] by both methods. Dense D errs on three images, all else is right."""
+    for net in ("D", "E"):
+        run = Run(net, JITTER)
+        for scale in (S256, S384, JITTER):
+            make_run(runs, Run(net, scale))
+        for q in JITTER.test_scales:
+            plant(runs, run, q, WRONG if net == "D" else RIGHT)
+            plant(runs, run, q, RIGHT, "multicrop")

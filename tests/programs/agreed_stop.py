@@ -1,0 +1,19 @@
+"""Two of torchrun's processes of which the second is interrupted: each prints the signal that they agree on."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import torch
+
+from vggrepro import hardware
+from vggrepro.interrupt import StopWish
+
+hardware.join_processes(torch.device("cpu"))
+with StopWish() as wish:
+    before = wish.agreed(torch.device("cpu"))
+    if hardware.rank() == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    print(int(before), int(wish.agreed(torch.device("cpu"))))
+hardware.leave_processes()

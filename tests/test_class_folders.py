@@ -1,0 +1,160 @@
+"""Class folders as a source: what they give, and how they go wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import CLASSES
+from examples import alone, everything, message
+
+from vggrepro.errors import InputError
+from vggrepro.sources import FolderSource, open_source
+
+
+def test_class_folders_in_order(photos: Path) -> None:
+    source = open_source(str(photos))
+    assert isinstance(source, FolderSource)
+    assert source.classes == CLASSES
+    assert source.name == "photos"
+    assert (source.count("train"), source.count("val"), source.count("test")) == (30, 18, 0)
+    examples = list(source.examples("train", 0))
+    assert [example.key for example in examples] == [f"{name}/{n}.jpg" for name in CLASSES for n in range(5)]
+    assert [example.label for example in examples] == [label for label in range(6) for _ in range(5)]
+    assert all(example.data == (photos / "train" / example.key).read_bytes() for example in examples)
+    assert examples[7].place == str((photos / "train" / "bee" / "2.jpg").resolve())
+    assert everything(source, "val", 11) == everything(source, "val")[11:]
+    assert everything(source, "val", 18) == []
+
+
+def test_class_folders_of_validation_images_alone(photos: Path, tmp_path: Path) -> None:
+    whole = open_source(str(photos))
+    shutil.copytree(photos / "val", tmp_path / "p" / "valid")
+    for folder in (photos, tmp_path / "p"):  # train/ is not looked at
+        source = alone(folder)
+        assert isinstance(source, FolderSource)
+        assert (source.classes, source.count("val")) == (CLASSES, 18)
+        assert everything(source, "val") == everything(whole, "val")
+    contents = alone(tmp_path / "p").contents()
+    (tmp_path / "p" / "train" / "gnu").mkdir(parents=True)  # another class, and no image
+    shutil.copytree(photos / "val" / "ant", tmp_path / "p" / "test")
+    assert alone(tmp_path / "p").contents() == contents
+    shutil.rmtree(tmp_path / "p" / "train")
+    hint = "give --val-only, which is enough to evaluate nets trained elsewhere"
+    assert message(tmp_path / "p") == (
+        f"prepare: '{tmp_path / 'p'}' has a validation folder but no train/; put training images there, or {hint}"
+    )
+    with pytest.raises(InputError, match=f"'{tmp_path / 'p' / 'valid'}' has no known layout, but {tmp_path / 'p'} has"):
+        alone(tmp_path / "p" / "valid")
+    shutil.rmtree(tmp_path / "p" / "valid")
+    (tmp_path / "p" / "train" / "gnu").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"has no val/<class>/ folders; put images apart there"):
+        alone(tmp_path / "p")
+
+
+@pytest.mark.parametrize("name", ["validation", "valid"])
+def test_other_names_of_the_validation_folder(photos: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(photos / "train", tmp_path / "train")
+    shutil.copytree(photos / "val", tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert everything(source, "val") == everything(open_source(str(photos)), "val")
+
+
+def test_only_image_files_count_whatever_their_case_and_depth(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "p")
+    ant = tmp_path / "p" / "train" / "ant"
+    (ant / "notes.txt").write_text("not an image")
+    (ant / "Thumbs.db").write_bytes(b"x")
+    (ant / "._1.jpg").write_bytes(b"macOS")
+    (ant / ".DS_Store").write_bytes(b"macOS")
+    (ant / "images").mkdir()
+    (ant / "0.jpg").rename(ant / "images" / "X.JPEG")
+    (tmp_path / "p" / "train" / "labels.csv").write_text("beside the classes")
+    keys = [key for key, _, label in everything(open_source(str(tmp_path / "p")), "train") if label == 0]
+    assert keys == ["ant/1.jpg", "ant/2.jpg", "ant/3.jpg", "ant/4.jpg", "ant/images/X.JPEG"]
+    assert capsys.readouterr().err == ("prepare: left out 2 files that are no images by their suffix: 1 .db, 1 .txt\n")
+
+
+def test_a_test_folder_with_classes_or_without(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    test = folder / "test"
+    shutil.copytree(photos / "val" / "bee", test)
+    shutil.copytree(photos / "val" / "cat", test / "more")
+    keys = [*(f"{n}.jpg" for n in range(3)), *(f"more/{n}.jpg" for n in range(3))]
+    assert [(key, label) for key, _, label in everything(open_source(str(folder)), "test")] == [(k, -1) for k in keys]
+    (test / "more").rename(test / "cat")
+    assert f"{test} holds class folders but also 0.jpg; give all test images a class folder" in message(folder)
+    (test / "gnu").mkdir()
+    assert "holds class folders but also gnu" in message(folder)
+    (test / "gnu").rmdir()
+    for path in test.glob("*.jpg"):
+        path.unlink()
+    keys = [f"cat/{n}.jpg" for n in range(3)]
+    assert [(key, label) for key, _, label in everything(open_source(str(folder)), "test")] == [(k, 2) for k in keys]
+    shutil.rmtree(test / "cat")
+    assert open_source(str(folder)).count("test") == 0
+
+
+def test_classes_that_are_wnids_have_words(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    assert open_source(str(folder)).words == ()
+    for split in ("train", "val"):
+        (folder / split / "ant").rename(folder / split / "n01440764")
+    source = open_source(str(folder))
+    assert isinstance(source, FolderSource)
+    assert source.words == (*CLASSES[1:], "tench, Tinca tinca")
+
+
+def test_contents_tell_changed_folders(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    seen = {open_source(str(folder)).contents(), open_source(str(photos)).contents()}
+    assert len(seen) == 1
+    image = folder / "train" / "bee" / "2.jpg"
+    image.write_bytes(image.read_bytes() + b"x")
+    seen.add(open_source(str(folder)).contents())
+    image.rename(image.with_name("9.jpg"))
+    seen.add(open_source(str(folder)).contents())
+    shutil.copy(photos / "train" / "bee" / "2.jpg", folder / "train" / "bee")
+    seen.add(open_source(str(folder)).contents())
+    assert len(seen) == 4
+
+
+def test_folders_that_are_wrong(photos: Path, tmp_path: Path) -> None:
+    def changed(name: str) -> Path:
+        return Path(shutil.copytree(photos, tmp_path / name))
+
+    folder = changed("a")
+    (folder / "train" / "gnu").mkdir()
+    (folder / "val" / "fox").rename(folder / "val" / "hen")
+    text = message(folder)
+    assert "train and val hold different classes (only in train: fox, gnu; only in val: hen)" in text
+    folder = changed("b")
+    for path in (folder / "val" / "bee").iterdir():
+        path.unlink()
+    text = message(folder)
+    assert f"class folder {folder / 'val' / 'bee'} holds no image" in text
+    assert "fill it, or remove the class from train and val" in text
+    folder = changed("c")
+    shutil.rmtree(folder / "val")
+    assert f"{folder} has no val/<class>/ folders; put images apart there: the paper's errors need" in message(folder)
+    folder = changed("e")
+    for split in ("train", "val"):
+        (folder / split / "bee").rename(os.fsdecode(bytes(folder / split) + b"/b\xe9e"))
+    assert r"class folder 'b\udce9e' has a name that cannot be shown; rename it" in message(folder)
+    folder = tmp_path / "d"
+    (folder / "train").mkdir(parents=True)
+    assert "train has no class folders; put images in train/<class>/" in message(folder)
+
+
+def test_a_file_that_cannot_be_read_is_named(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    link = folder / "train" / "ant" / "9.jpg"
+    link.symlink_to(tmp_path / "gone.jpg")
+    assert f"{link} cannot be read (No such file or directory); mend or remove it" in message(folder)
+    link.unlink()
+    link.mkdir()
+    assert f"{link} cannot be read (Is a directory)" in message(folder)

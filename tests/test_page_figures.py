@@ -1,0 +1,94 @@
+"""What the figures of the HTML report show, and their files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from pages import Reader, make_run
+from PIL import Image
+from typer.testing import CliRunner
+
+from vggrepro import page as stage
+from vggrepro.cli import app
+from vggrepro.dataset import Dataset
+from vggrepro.errors import InputError
+from vggrepro.page.drawings import TOP1, agreement_frame, deciding_frame, drawings
+from vggrepro.page.material import run_facts
+from vggrepro.paper import S256, Run
+from vggrepro.verdicts import HOLDS, Outcome
+
+
+def test_curves_between_epochs_count_in_epochs(tmp_path: Path) -> None:
+    facts = run_facts(make_run(tmp_path, "A-256", Run("A", S256), epochs=2))  # 30 images by 10: 3 steps an epoch
+    assert facts.between.to_dict("list") == {"epoch": pytest.approx([1 / 3, 4 / 3]), "loss": [2.5, 1.25]}
+    assert facts.epochs["epoch"].tolist() == [1.0, 2.0]
+    assert (facts.seconds, facts.judges) == (60.0, "validation")
+    held_out = make_run(tmp_path, "other", Run("A", S256), recipe={"held_out": 0.05})
+    assert run_facts(held_out).judges == "held-out"
+    assert run_facts(held_out).between.empty  # its batch is not known
+
+
+def test_rows_that_two_tables_share_count_once(page_runs: Path, page_data: Dataset) -> None:
+    material = stage.gather(page_runs, page_data, images=False)
+    frame = agreement_frame(material)
+    # Table 3: A, D at three S; Table 4: D at three S; Table 5: D's two other methods (dense is Table 4's).
+    assert len(frame) == 4 + 3 + 2
+    filled = sum(int(material.table(number).frame[TOP1].notna().sum()) for number in (3, 4, 5, 6))
+    assert filled == len(frame) + 1
+
+
+def test_claims_stand_with_what_they_expect_and_how_much_was_tested(
+    page_text: str, page_runs: Path, page_data: Dataset
+) -> None:
+    findings = stage.gather(page_runs, page_data, images=False).document.findings
+    frame = deciding_frame(findings)
+    assert frame["label"].str.match(r"\d+\. .* against .*, top-[15]$").all()
+    assert set(zip(frame["claimed_low"], frame["claimed_high"], strict=True)) == {(-math.inf, 0.0)}
+    tested = next(finding for finding in findings if finding.claim.number == 1)
+    pair = tested.claim.pairs[0]
+    test = next(test for finding in findings for outcome in finding.outcomes for test in outcome.tests)
+    narrow = dataclasses.replace(
+        tested, outcomes=(Outcome(pair, (dataclasses.replace(test, margin=0.6),), HOLDS),), verdict=HOLDS
+    )
+    row = deciding_frame([narrow]).iloc[0]
+    assert row["label"] == f"1. A-LRN 256 against A 256, {test.measure} (errs no less)"
+    assert (row["claimed_low"], row["claimed_high"]) == (-0.6, math.inf)
+    words = Reader(page_text).text
+    assert "First − second: left of zero the first errs less." in words
+    assert "6 comparisons (4 tests): " in words  # scale jitter by top-1 and top-5, D alone
+    assert "E against A: +10.8 million parameters; the paper +11." in words
+
+
+def test_figures_have_names_fit_for_files(page_runs: Path, page_data: Dataset) -> None:
+    names = [one.name for one in drawings(stage.gather(page_runs, page_data, images=False))]
+    assert names[:5] == ["claims-forest", "agreement", "depth-top-1", "depth-top-5", "training-scale-top-1"]
+    assert {"methods-top-1", "test-scale-d", "all-runs", "training-D-256", "filters-A-256"} <= set(names)
+    assert "training--img-src-x-onerror-alert-1-1-" in names
+    assert len(names) == len(set(names))
+
+
+def test_the_command_prints_the_page_and_writes_figures(page_run: Path, page_data: Dataset, tmp_path: Path) -> None:
+    where = ["--data", str(page_data.folder), "--runs", str(page_run)]
+    result = CliRunner().invoke(app, ["report", "--format", "html", "--figures", str(tmp_path / "f"), *where])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("<!DOCTYPE html>")
+    assert result.stdout.endswith("</html>\n")
+    names = {one.name for one in drawings(stage.gather(page_run, page_data, images=False))}
+    written = list((tmp_path / "f").iterdir())
+    assert {path.name for path in written} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    assert f"f: {len(names)} figures as PNG and SVG" in " ".join(result.stderr.split())
+    for path in written:
+        if path.suffix == ".svg":
+            assert ET.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        else:
+            assert Image.open(path).format == "PNG"
+
+
+def test_figures_want_a_folder(page_run: Path, page_data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^--figures .*file is a file; give a folder$"):
+        stage.write_figures(page_run, page_data, tmp_path / "file")

@@ -1,0 +1,177 @@
+"""Run folders: which exist, how far they are by their files, and what damaged ones say."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted import make_run
+
+from vggrepro import runs
+from vggrepro.errors import InputError
+from vggrepro.files import lock
+from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.runs import RunFolder
+
+
+def started(folder: Path, done: int = 2, **progress: Any) -> RunFolder:
+    """A run A-256 in training, of which so many epochs are done."""
+    run = make_run(folder, Run("A", S256))
+    run.weights_path.unlink()
+    lines: list[dict[str, Any]] = []
+    for epoch in range(1, done + 1):
+        lines.append({"epoch": epoch, "step": 10 * epoch - 5, "loss": 9.0})
+        line = {"epoch": epoch, "learning_rate": 0.01, "top1_error": 80.0 - epoch, "top5_error": 50.0 - epoch}
+        lines.append(line | {"images_per_second": 100.0 + epoch})
+    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if progress:
+        run.progress_path.write_text(json.dumps(progress))
+    return run
+
+
+def test_the_papers_runs_come_first_in_its_order(tmp_path: Path) -> None:
+    for name, run in (("zebra", Run("A", S256)), ("Ant", Run("A", S256))):
+        make_run(tmp_path, run, name=name)
+    for run in (Run("E", JITTER), Run("D", S384), Run("A", S256), Run("D", S256)):
+        make_run(tmp_path, run)
+    (tmp_path / "no run").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "D-256" / "weights.safetensors").unlink()
+    names = ["A-256", "D-256", "D-384", "E-256-512", "Ant", "zebra"]
+    assert [run.name for run in runs.existing(tmp_path)] == names
+    assert [run.name for run in runs.finished(tmp_path)] == [name for name in names if name != "D-256"]
+    assert runs.existing(tmp_path / "none") == []
+
+
+def test_a_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "runs", Run("A", S256))
+    assert runs.folder(tmp_path / "runs", "A-256") == run
+    assert runs.folder(tmp_path / "other", str(run.path)).path == run.path
+    monkeypatch.chdir(tmp_path)
+    assert runs.folder(Path("other"), "runs/A-256").path == Path("runs/A-256")
+
+
+def test_a_run_that_is_not_there_is_named_with_its_command(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        runs.folder(tmp_path, "D-256")
+    assert str(error.value) == (
+        f"no run 'D-256' in {tmp_path} (there: none); train it with 'vggrepro train D --scale 256'"
+    )
+    make_run(tmp_path, Run("B", S256))
+    make_run(tmp_path, Run("A", S256))
+    with pytest.raises(InputError) as error:
+        runs.folder(tmp_path, "mine")
+    assert str(error.value) == (
+        f"no run 'mine' in {tmp_path} (there: A-256, B-256); train it with 'vggrepro train NET --scale S'"
+    )
+
+
+def test_a_config_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path, Run("A", S256))
+    whole = run.config()
+    assert (whole["net"], whole["crop"], whole["width"]) == ("A", 64, 0.125)
+
+    def said(content: str) -> str:
+        run.config_path.write_text(content)
+        with pytest.raises(InputError) as error:
+            run.config()
+        assert "\n" not in str(error.value)
+        assert str(error.value).startswith(f"{run.config_path}: ")
+        return str(error.value).removeprefix(f"{run.config_path}: ")
+
+    assert said("{").startswith("damaged JSON")
+    assert said("[1]").startswith("holds no JSON object")
+    lacking = {name: value for name, value in whole.items() if name not in ("crop", "mean_rgb")}
+    assert said(json.dumps(lacking)) == "lacks crop, mean_rgb; restore the file or remove its folder"
+    for name in ("crop", "width", "classes", "input_scale"):
+        for wrong in ("64", None, []):
+            expected = f"{name} is no number; restore the file or remove its folder"
+            assert said(json.dumps(whole | {name: wrong})) == expected
+    run.config_path.unlink()
+    with pytest.raises(InputError, match=r"A-256 is no run: it has no config.json; 'vggrepro status' lists the runs"):
+        run.config()
+
+
+def test_metrics_leave_out_a_line_that_is_being_written(tmp_path: Path) -> None:
+    run = started(tmp_path)
+    assert [line["epoch"] for line in run.metrics()] == [1, 2]
+    assert [line.get("step") for line in run.all_metrics()] == [5, None, 15, None]
+    whole = run.metrics_path.read_text()
+    run.metrics_path.write_text(whole[:-5])
+    assert [line["epoch"] for line in run.metrics()] == [1]
+    run.metrics_path.write_text(whole.replace('"loss"', "loss", 1))
+    with pytest.raises(InputError, match=r"metrics.jsonl: damaged \(.*\); restore it, or remove its bad lines"):
+        run.metrics()
+    run.metrics_path.unlink()
+    assert run.all_metrics() == []
+
+
+def test_the_state_of_a_run_by_its_files(tmp_path: Path) -> None:
+    assert runs.status(RunFolder(tmp_path / "A-256")).state == "not started"
+    where = {"epoch": 2.5, "epochs": 74, "learning_rate": 0.001, "images_per_second": 250.0, "seconds_left": 90.0}
+    run = started(tmp_path, **where)
+    seen = runs.status(run)
+    assert (seen.state, seen.epoch, seen.note) == ("interrupted", "2.5/74", "run the same train command to resume")
+    assert (seen.learning_rate, seen.images_per_second, seen.seconds_left) == (0.001, 250.0, 90.0)
+    assert (seen.top1_error, seen.top5_error, seen.checkpoint_age) == (78.0, 48.0, None)
+    with lock(run.path, "vggrepro train A"):
+        seen = runs.status(run)
+        assert seen.state == "training"
+        assert seen.note.startswith(f"vggrepro train A (process {os.getpid()} on ")
+    run.progress_path.unlink()
+    run.weights_path.touch()
+    seen = runs.status(run)
+    assert (seen.state, seen.epoch, seen.note) == ("finished", "2", "")
+    assert (seen.learning_rate, seen.images_per_second, seen.seconds_left) == (0.01, 102.0, None)
+    run.config_path.write_text(json.dumps(run.config() | {"imported": {"file": "vgg.npz"}}))
+    assert (runs.status(run).state, runs.status(run).epoch, runs.status(run).note) == ("finished", "", "imported")
+    run.config_path.write_text("{")
+    seen = runs.status(run)
+    assert seen.state == "damaged"
+    assert seen.note.startswith(f"{run.config_path}: damaged JSON")
+
+
+@pytest.mark.parametrize("name", ["checkpoint_path", "previous_checkpoint_path"])
+def test_the_age_of_the_newest_checkpoint(tmp_path: Path, name: str) -> None:
+    run = started(tmp_path)
+    run.previous_checkpoint_path.touch()
+    os.utime(run.previous_checkpoint_path, (0, 0))
+    path: Path = getattr(run, name)
+    path.touch()
+    then = time.time() - 500
+    os.utime(path, (then, then))
+    age = runs.status(run).checkpoint_age
+    assert age is not None
+    assert 500 <= age < 530
+    run.weights_path.touch()
+    assert runs.status(run).checkpoint_age is None
+
+
+def test_the_table_lists_all_runs_of_the_paper_and_others(tmp_path: Path) -> None:
+    run = started(tmp_path, epoch=1.5, epochs=74, seconds_left=3725.0)
+    run.checkpoint_path.touch()
+    make_run(tmp_path, Run("A", S256), name="mine")
+    frame = runs.status_table(tmp_path).set_index("run")
+    assert len(frame) == 14 + 1
+    assert frame.index[-1] == "mine"
+    row = frame.loc["A-256"]
+    assert (row["state"], row["epoch"], row["time_left"]) == ("interrupted", "1.5/74", "1 h 02 min")
+    assert row["last_checkpoint"].endswith(" s ago")
+    assert frame.loc["E-256-512", ["state", "time_left", "last_checkpoint"]].tolist() == ["not started", "", ""]
+
+
+def test_removing_progress_leaves_the_results(tmp_path: Path) -> None:
+    run = started(tmp_path, epoch=1)
+    for path in (run.checkpoint_path, run.previous_checkpoint_path):
+        path.touch()
+    with pytest.raises(InputError, match=r"^A-256 is not finished; resume it with 'vggrepro train', see"):
+        run.require_finished()
+    run.weights_path.touch()
+    run.require_finished()
+    run.remove_progress()
+    run.remove_progress()  # what is gone is no error
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "metrics.jsonl", "weights.safetensors"]

@@ -1,0 +1,380 @@
+"""Reports on a training: readings from the device, metrics.jsonl, progress.json, the progress bar, warnings."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vggrepro import advice, hardware
+from vggrepro.errors import InputError
+from vggrepro.files import write_json, write_text
+from vggrepro.loader import Batch
+from vggrepro.paper import Run
+from vggrepro.progress import Track, say
+from vggrepro.recipe import Recipe
+from vggrepro.runs import RunFolder
+
+LAG = 2  # steps that a GPU may be ahead of what the host knows
+PROGRESS_SECONDS = 5.0  # between two writes of progress.json
+LINES = 10  # of metrics within an epoch, about
+LOSS_JUMP, NORM_JUMP = 3.0, 10.0  # a loss or gradient norm this many times its usual level is reported
+CHANCE_EPOCHS = 2  # after this many epochs, a loss above log K - CHANCE_MARGIN is reported
+CHANCE_MARGIN = 0.01
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training has come; saved in its checkpoint."""
+
+    step: int = 0  # steps done in the current epoch, which `history` does not contain yet
+    loss_sum: float = 0.0  # over the images of this epoch so far
+    line_loss: float = 0.0  # the same, since the last line of metrics
+    line_norm: float = 0.0  # largest gradient norm since the last line of metrics
+    rate: float = 0.0  # learning rate of the last step
+    seconds: float = 0.0  # spent on this epoch so far
+    waited: float = 0.0  # of these, seconds in which training waited for data
+    history: list[dict[str, Any]] = field(default_factory=list)  # one record for each finished epoch
+
+
+class Readings:
+    """A queue of small tensors that are copied from the device to the host; each is read `lag` steps after its step.
+
+    The host runs at most `lag` steps ahead of a GPU: enough to keep it busy, and no step waits for its own result.
+    What is read depends on the step number alone, so all processes of torchrun read the same values at the same step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.lag = LAG if device.type == "cuda" else 0
+        self._queue: deque[tuple[int, float, Tensor, torch.cuda.Event | None]] = deque()
+
+    def put(self, step: int, rate: float, figures: Tensor) -> None:
+        """Queues the figures (n,) of a step and the learning rate of that step."""
+        if not figures.is_cuda:
+            self._queue.append((step, rate, figures, None))
+            return
+        host = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+        host.copy_(figures, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        self._queue.append((step, rate, host, copied))
+
+    def take(self, *, everything: bool = False) -> Iterator[tuple[int, float, list[float]]]:
+        """Gives step, learning rate and figures of each step that is due, oldest first.
+
+        `everything` gives all queued steps and waits for the device.
+        """
+        while len(self._queue) > (0 if everything else self.lag):
+            step, rate, figures, copied = self._queue.popleft()
+            if copied is not None:
+                copied.synchronize()
+            yield step, rate, figures.tolist()
+
+
+class Level:
+    """The running mean of a positive number, and whether a new value jumps far above it.
+
+    Args:
+        factor: a value above `factor` times the mean is a jump.
+        floor: a value below it never is.
+        memory: weight of the old mean when a value is added.
+        settle: number of first values that are never a jump.
+    """
+
+    def __init__(self, factor: float, floor: float = 0.0, memory: float = 0.95, settle: int = 10) -> None:
+        self.factor, self.floor, self.memory, self.settle = factor, floor, memory, settle
+        self.value = 0.0
+        self._count = 0
+
+    def jumps(self, value: float) -> bool:
+        """Whether `value` is a jump. A value that is none is added to the mean."""
+        jump = self._count >= self.settle and value > max(self.floor, self.factor * self.value)
+        self._count += 1
+        weight = max(1 - self.memory, 1 / self._count)  # a plain mean at first
+        if not jump:
+            self.value += weight * (value - self.value)
+        return jump
+
+
+class Curves:
+    """A run's metrics.jsonl and, if wanted, the same curves in its `tensorboard` folder.
+
+    Raises:
+        InputError: TensorBoard is wanted but not installed.
+    """
+
+    def __init__(self, folder: RunFolder, tensorboard: bool = False) -> None:
+        self.folder, self.tensorboard = folder, tensorboard
+        self._board: Any = None
+        if tensorboard:
+            _summary_writer()
+
+    def open(self, step: int, history: list[dict[str, Any]]) -> None:
+        """Continues after `step` steps of the run and the epochs of `history`; removes lines of later steps."""
+        if self.folder.metrics_path.is_file():
+            between = [line for line in _lines(self.folder) if line.get("step", step + 1) <= step]
+        else:
+            between = []
+        lines: list[dict[str, Any]] = []
+        for record in history:
+            lines += [line for line in between if line["epoch"] == record["epoch"]] + [record]
+        lines += [line for line in between if line["epoch"] == len(history) + 1]
+        write_text(self.folder.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
+        if self.tensorboard:
+            self._board = _summary_writer()(self.folder.tensorboard_path, purge_step=step + 1)
+
+    def write(self, step: int, record: dict[str, Any]) -> None:
+        """Adds the record of an epoch, or of some steps within one, at step `step` of the run."""
+        with open(self.folder.metrics_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._board is not None:
+            for name, value in record.items():
+                if name not in ("epoch", "step") and value is not None:
+                    kind = "step" if "step" in record else "epoch"
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def flush(self) -> None:
+        """Call it before a checkpoint: then an interruption after the checkpoint loses no point of a curve."""
+        if self._board is not None:
+            self._board.flush()
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+
+def _lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """The complete lines of metrics.jsonl; skips lines cut off by an interruption or a full disk."""
+    for text in folder.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("epoch"), int):
+            yield line
+
+
+def _summary_writer() -> Any:
+    """The class with which torch writes TensorBoard files.
+
+    Raises:
+        InputError: the package tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            f"--tensorboard: not usable here ({error}); install it with 'pip install vggrepro[tensorboard]'"
+        ) from None
+    return SummaryWriter
+
+
+class Monitor:
+    """Reports on a run's training while it runs; never changes the training itself.
+
+    Writes metrics.jsonl and progress.json (the first process only), shows the progress bar, warns of trouble.
+
+    Args:
+        run: the run in training.
+        recipe: its batch size, and values that warnings name.
+        learning_rate: of the first epoch.
+        epochs: largest number of epochs.
+        steps: number of steps in an epoch.
+        classes: K; the loss at chance is log K.
+        curves: where metrics go.
+        start: what the user had the run start from, if not what the paper has it start from.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        recipe: Recipe,
+        learning_rate: float,
+        epochs: int,
+        steps: int,
+        classes: int,
+        curves: Curves,
+        start: str | None = None,
+    ) -> None:
+        self.run, self.recipe, self.learning_rate = run, recipe, learning_rate
+        self.epochs, self.steps, self.curves = epochs, steps, curves
+        self.start = start
+        self.chance = math.log(classes)
+        self._loss_level = Level(LOSS_JUMP, floor=2 * self.chance)
+        self._norm_level = Level(NORM_JUMP)
+
+    def open(self, progress: Progress) -> None:
+        """Opens the curves where `progress` stands."""
+        if hardware.rank() == 0:
+            self.curves.open(len(progress.history) * self.steps + progress.step, progress.history)
+
+    # An epoch
+
+    @contextmanager
+    def epoch(self, progress: Progress, rate: float) -> Iterator[None]:
+        """Shows the progress bar and counts the seconds of an epoch until the block ends.
+
+        Args:
+            progress: where the epoch begins or continues; the monitor adds losses and seconds to it.
+            rate: the schedule's learning rate of this epoch.
+        """
+        began = time.monotonic()
+        self._progress, self._rate, self._number = progress, rate, len(progress.history) + 1
+        self._began = began - progress.seconds
+        self._shown = began  # when progress.json was last written
+        self._last_line = progress.step, progress.seconds, progress.waited
+        self._warned = False  # of a jump in this epoch
+        self._text = f"epoch {self._number}/{self.epochs} {self.summary(progress.history)}"
+        done = (self._number - 1) * self.steps + progress.step
+        total, batch = self.epochs * self.steps, self.recipe.batch
+        with Track(f"train {self.run.name}", total * batch, done=done * batch) as self._track:
+            yield
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; counts the seconds that training waits for each."""
+        asked = time.monotonic()
+        for batch in batches:
+            self._progress.waited += time.monotonic() - asked
+            yield batch
+            asked = time.monotonic()
+
+    def step_done(self) -> None:
+        """Counts the seconds of a step and moves the bar."""
+        self._progress.seconds = time.monotonic() - self._began
+        self._track.advance(self.recipe.batch, self._text)
+
+    def add(self, step: int, rate: float, loss: float, norm: float) -> None:
+        """Adds what a step measured to the epoch's record.
+
+        Args:
+            step: its number in the epoch, from 1.
+            rate: its learning rate.
+            loss: summed over the images of its batch.
+            norm: of its gradient, before clipping.
+
+        Raises:
+            InputError: loss or norm is not finite.
+        """
+        progress = self._progress
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise self.diverged("the loss is" if not math.isfinite(loss) else "the gradient is", self._number)
+        progress.loss_sum += loss
+        progress.line_loss += loss
+        progress.line_norm = max(progress.line_norm, norm)
+        self._warn_of_jumps(step, loss / self.recipe.batch, norm)
+        every = -(-self.steps // LINES)
+        if step % every == 0:
+            self._write_line(step, rate, every)
+        if time.monotonic() - self._shown > PROGRESS_SECONDS:
+            self._shown = time.monotonic()
+            loss = progress.loss_sum / (step * self.recipe.batch)
+            self._text = f"epoch {self._number}/{self.epochs} loss {loss:.3f} {self.summary(progress.history)}"
+            self.write_progress()
+
+    def _write_line(self, step: int, rate: float, every: int) -> None:
+        """Writes a line of metrics about the last `every` steps; speeds leave out steps before a resumption."""
+        progress, batch = self._progress, self.recipe.batch
+        first, seconds, waited = self._last_line
+        taken = max(progress.seconds - seconds, 1e-9)
+        done = (self._number - 1) * self.steps + step
+        record = {"epoch": self._number, "step": done, "learning_rate": rate}
+        record |= {"loss": progress.line_loss / (every * batch), "gradient_norm": progress.line_norm}
+        record |= {"images_per_second": round((step - first) * batch / taken, 1)}
+        record |= {"data_wait": round((progress.waited - waited) / taken, 4)}
+        if hardware.rank() == 0:
+            self.curves.write(done, record)
+        progress.line_loss = progress.line_norm = 0.0
+        self._last_line = step, progress.seconds, progress.waited
+
+    def write_progress(self, speed: float | None = None) -> None:
+        """Writes progress.json; `speed` is in images/s, that of the progress bar by default."""
+        if hardware.rank():
+            return
+        speed = self._track.rate if speed is None else speed
+        epoch = self._number - 1 + self._progress.step / self.steps
+        record: dict[str, Any] = {"epoch": round(epoch, 2), "epochs": self.epochs, "learning_rate": self._rate}
+        record |= {"images_per_second": round(speed, 1), "seconds_left": self._track.seconds_left}
+        write_json(self.curves.folder.progress_path, record | {"time": round(time.time())})
+
+    def end_epoch(self, errors: dict[str, float | None]) -> dict[str, Any]:
+        """Writes and returns the finished epoch's record; `errors` are those of its validation, in %."""
+        progress, images = self._progress, self.steps * self.recipe.batch
+        seconds = max(progress.seconds, 1e-9)
+        record = {"epoch": self._number, "learning_rate": self._rate, "loss": progress.loss_sum / images, **errors}
+        record |= {"images_per_second": round(images / seconds, 1), "data_wait": round(progress.waited / seconds, 4)}
+        record |= {"seconds": round(seconds, 3)}
+        if hardware.rank() == 0:
+            self.curves.write(self._number * self.steps, record)
+        self.write_progress(images / seconds)
+        return record
+
+    # Messages
+
+    def say_epoch(self, record: dict[str, Any]) -> None:
+        """Prints a line about a finished epoch, and a warning if the net has learnt nothing yet."""
+        say(
+            f"{self.run.name} epoch {record['epoch']}/{self.epochs}: rate {record['learning_rate']:.2g}, "
+            f"loss {record['loss']:.3f}, {self.summary([record])}, {record['images_per_second']:,.0f} images/s, "
+            f"waiting for data {100 * record['data_wait']:.0f} %"
+        )
+        if record["epoch"] == CHANCE_EPOCHS and record["loss"] > self.chance - CHANCE_MARGIN:
+            self._warn_at_chance(record["loss"])
+
+    def summary(self, history: Sequence[dict[str, Any]]) -> str:
+        """The validation errors of the last epoch in words; empty before the first."""
+        if not history:
+            return ""
+        last = history[-1]
+        top5 = "" if last["top5_error"] is None else f" top-5 {last['top5_error']:.1f}"
+        kind = "held-out" if self.recipe.held_out else "validation"
+        return f"{kind} error top-1 {last['top1_error']:.1f}{top5} %"
+
+    def diverged(self, what: str, epoch: int) -> InputError:
+        """The error to raise when `what` ("the loss is") not finite; nothing is saved after it."""
+        return InputError(
+            f"{self.run.name}: {what} no longer finite in epoch {epoch}; the checkpoint before it is kept. "
+            f"Try a lower rate: {self._lower_rate()}"
+        )
+
+    def _lower_rate(self) -> str:
+        """The command that trains the run again at a third of its learning rate."""
+        name = "rescale_rate" if self.run.is_rescaling else "learning_rate"
+        rate = f"{name}={self.learning_rate / 3:.2g}"
+        return advice.training(self.run, "--retrain", "--set", rate, start=self.start)
+
+    def _warn_of_jumps(self, step: int, loss: float, norm: float) -> None:
+        """Warns, once an epoch, of a loss or a gradient norm that may be exploding."""
+        jumps = [
+            f"{name} jumped to {value:.3g}, {value / usual:.0f} times its usual level"
+            for name, value, usual, jump in (
+                ("the loss", loss, self._loss_level.value, self._loss_level.jumps(loss)),
+                ("the gradient's norm", norm, self._norm_level.value, self._norm_level.jumps(norm)),
+            )
+            if jump
+        ]
+        if jumps and not self._warned:
+            self._warned = True
+            say(
+                f"warning: {self.run.name}, epoch {self._number}, step {step}: {' and '.join(jumps)}. "
+                f"If it does not come down again, try clip_norm={2 * self._norm_level.value:.2g}, warmup_steps or a "
+                f"lower rate: {self._lower_rate()}"
+            )
+
+    def _warn_at_chance(self, loss: float) -> None:
+        """Warns of a net that is no better than guessing."""
+        recipe = self.recipe
+        say(
+            f"warning: {self.run.name} is still at chance after {CHANCE_EPOCHS} epochs (loss {loss:.3f}, chance "
+            f"{self.chance:.3f}); it may never learn. Try another learning_rate (now {recipe.learning_rate:g}), less "
+            f"dropout (now {recipe.dropout:g}), a smaller batch (now {recipe.batch}) or initialisation=delta (now "
+            f"{recipe.initialisation}), each with --set"
+        )
