@@ -149,7 +149,8 @@ def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -
         hidden = torch.nn.functional.conv2d(hidden, model.fc7.weight[..., None, None], model.fc7.bias).relu()
         scores = torch.nn.functional.conv2d(hidden, model.fc8.weight[..., None, None], model.fc8.bias).mean((2, 3))
     ceil, floor = (
-        Evaluator(run, CPU, ceil_pool).posteriors([image], Method("dense", False, 5)) for ceil_pool in (True, False)
+        Evaluator(run, CPU).posteriors([image], Method("dense", flip=False, ceil_pool=ceil_pool))
+        for ceil_pool in (True, False)
     )
     np.testing.assert_allclose(ceil[0], scores.softmax(1)[0], atol=1e-5)
     assert np.abs(ceil - floor).max() > 1e-3
