@@ -25,6 +25,7 @@ from vggrepro.formats import read
 from vggrepro.formats import timm as timm_format
 from vggrepro.formats import torchvision as torchvision_format
 from vggrepro.net import VGG
+from vggrepro.protocol import Method
 from vggrepro.runs import RunFolder
 
 
@@ -78,7 +79,7 @@ def full() -> Iterator[RunFolder]:
 def evaluated(run: RunFolder) -> np.ndarray:
     """The posterior of `cat.jpg`'s central crop at Q = S, as evaluate computes it."""
     image = Image.open(run.path.parent / "cat.jpg").convert("RGB")
-    return Evaluator(run, CPU).posteriors([views.rescale(image, 384)], "center", False, 1)[0]
+    return Evaluator(run, CPU).posteriors([views.rescale(image, 384)], Method("center", False, 1))[0]
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from vggrepro import cost, forecast, views
 from vggrepro.augment import rescaled_size
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
-from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.evaluate import evaluate
+from vggrepro.protocol import Protocol
 
 
 def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import program
 import pytest
 import torch
 
-from vggrepro.interrupt import Stopped, StopWish
+from vggrepro.interrupt import Stopped, StopRequest
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,7 +25,7 @@ def handlers() -> Iterator[list[object]]:
 
 @pytest.mark.parametrize("number", BOTH)
 def test_a_signal_is_taken_down(number: signal.Signals) -> None:
-    with StopWish() as wish:
+    with StopRequest() as wish:
         assert (wish.number, wish.agreed(torch.device("cpu"))) == (0, 0)
         os.kill(os.getpid(), number)
         assert (wish.number, wish.agreed(torch.device("cpu"))) == (number, number)
@@ -35,14 +35,14 @@ def test_a_signal_is_taken_down(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("first", BOTH)
 def test_ctrl_c_after_another_signal_stops_at_once(first: signal.Signals) -> None:
-    with pytest.raises(KeyboardInterrupt), StopWish() as wish:
+    with pytest.raises(KeyboardInterrupt), StopRequest() as wish:
         os.kill(os.getpid(), first)
         os.kill(os.getpid(), signal.SIGINT)
     assert wish.number == first
 
 
 def test_sigterm_may_come_twice() -> None:
-    with StopWish() as wish:
+    with StopRequest() as wish:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
     assert wish.number == signal.SIGTERM
@@ -52,7 +52,7 @@ def test_outside_of_it_the_handlers_are_those_of_before() -> None:
     heard: list[int] = []
     own = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
-        with StopWish():
+        with StopRequest():
             os.kill(os.getpid(), signal.SIGTERM)
             assert heard == []
         os.kill(os.getpid(), signal.SIGTERM)

@@ -15,8 +15,8 @@ from PIL import Image
 from vggrepro import predict as stage
 from vggrepro import views
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator
+from vggrepro.protocol import Protocol
 from vggrepro.runs import RunFolder
 
 NAMES = ["n01440764", "n01443537", "n01484850", "bee", "cat", "dog"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vggrepro import __version__, hardware, paper, runs, weights
+from vggrepro import __version__, advice, hardware, paper, runs, weights
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import lock, write_json
@@ -132,13 +133,13 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
         recipe = request.recipe
         model = VGG(run.net, len(request.dataset.classes), recipe.crop, recipe.width, recipe.lrn, recipe.stride)
         epochs, rate = config["epochs"], config["learning_rate"]
-        plan = Plan(run, recipe, rate, epochs, request.seed)
+        plan = Plan(run, recipe, rate, epochs, request.seed, start)
         training = Training(plan, model, request.dataset, folder, request.machine)
         changed = folder.config_path.is_file() and _difference(folder.config(), config, IDENTITY) is not None
         hardware.barrier()  # all processes have looked before the first one writes
         if hardware.rank() == 0:
             if anew and (folder.finished or changed):
-                _remove_results(folder)
+                _set_aside(folder)
             write_json(folder.config_path, config)
         hardware.barrier()
         _fit(training, request, config, folder, parent)
@@ -167,8 +168,9 @@ def _fit(
     if hardware.rank() == 0:
         weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
         folder.remove_progress()
+        shutil.rmtree(folder.former_path, ignore_errors=True)
     hardware.barrier()
-    say(f"{name}: finished, {training.summary()}; next: vggrepro evaluate {name}")
+    say(f"{name}: finished, {training.summary()}; next: {advice.command('evaluate', name)}")
     if stop := training.stop.agreed(request.machine.device):  # it came during the last validation
         raise Stopped(stop)
 
@@ -334,8 +336,15 @@ def _start_weights(training: Training, config: dict[str, Any], parent: RunFolder
     return text + ("; only the FC layers are trained" if config["fc_only"] else "")
 
 
-def _remove_results(folder: RunFolder) -> None:
-    """Before a run is trained again: its old end goes first, so that a kill cannot leave a mixture."""
+def _set_aside(folder: RunFolder) -> None:
+    """Before a run is trained again: keeps the finished run in `former/`, and empties the folder for the new one.
+
+    The copy is whole before the first file is removed. The weights are removed first, so that an interruption never
+    leaves the old weights with the new config.
+    """
+    if folder.finished:
+        folder.keep_former()
+        say(f"{folder.name}: the former run stays in {folder.former_path} until the new one is finished")
     for path in (folder.weights_path, folder.metrics_path):
         path.unlink(missing_ok=True)
     folder.remove_progress()

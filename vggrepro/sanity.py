@@ -22,7 +22,8 @@ from vggrepro.net import to_input
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
     from vggrepro.exporting import Trained
-    from vggrepro.runs import RunFolder
+    from vggrepro.protocol import Method
+from vggrepro.runs import RunFolder
 
 IMAGES, PART = 32, 4  # at most; a forward pass
 SECONDS = 6.0  # after which no further part is begun
@@ -64,7 +65,9 @@ def measure(trained: Trained, split: Split, chosen: np.ndarray, usual: tuple[flo
             break
         images = [split.image(int(place)) for place in chosen[start : start + PART]]
         pixels = [views.rescale(image, trained.test_side, trained.resample) for image in images]
-        crops = torch.cat([views.crops(torch.from_numpy(view.copy())[None], trained.crop, "center") for view in pixels])
+        crops = torch.cat(
+            [views.crops(torch.from_numpy(view.copy())[None], trained.crop, Method("center")) for view in pixels]
+        )
         x, *others = (to_input(crops.to(device), mean, trained.input_scale) for mean in means)
         inputs = [x, x.flip(1), *others]
         with torch.inference_mode(), hardware.autocast(kind, device):

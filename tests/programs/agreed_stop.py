@@ -8,10 +8,10 @@ import signal
 import torch
 
 from vggrepro import hardware
-from vggrepro.interrupt import StopWish
+from vggrepro.interrupt import StopRequest
 
 hardware.join_processes(torch.device("cpu"))
-with StopWish() as wish:
+with StopRequest() as wish:
     before = wish.agreed(torch.device("cpu"))
     if hardware.rank() == 1:
         os.kill(os.getpid(), signal.SIGINT)
