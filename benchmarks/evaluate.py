@@ -39,14 +39,14 @@ from torch import Tensor
 from vggrepro import cost, hardware, paper, rescaling, weights
 from vggrepro import evaluate as stage
 from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, Split, load
-from vggrepro.evaluate import Protocol
-from vggrepro.evaluator import Evaluator, Gathering
+from vggrepro.evaluator import Batcher, Evaluator
 from vggrepro.files import write_json
 from vggrepro.hardware import Machine
 from vggrepro.images import decode
 from vggrepro.initialise import initialise
 from vggrepro.net import VGG, to_input
 from vggrepro.paper import Architecture
+from vggrepro.protocol import Method, Protocol
 from vggrepro.runs import RunFolder
 from vggrepro.trained import Trained
 
@@ -133,7 +133,7 @@ def ours(
 ) -> np.ndarray:
     """What `vggrepro evaluate` does with `count` images: decode and rescale in threads, passes by size."""
     keys = [(method, q) for q in qs]
-    gathered = {q: Gathering(evaluator, method, True, paper.GRID) for q in qs}
+    gathered = {q: Batcher(evaluator, Method(method)) for q in qs}
     for scales in stage.rescaled(split, [(range(count), keys)], evaluator, evaluator.machine):
         for q, views_at_q in gathered.items():
             views_at_q.add(scales[q])

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd  # noqa: F401  (pyarrow imports it at its first conversion: not a part of the work)
 import pyarrow.parquet as pq
 
-from vggrepro import fusion, posteriors
+from vggrepro import fusion, posteriors, protocol
 from vggrepro.posteriors import Batch, Origin
 
 QS = (256, 384, 512)
@@ -64,7 +64,7 @@ def write_files(folder: Path, nets: int, images: int, classes: int) -> None:
                 method="dense", q=q, q_pixels=q, flip=True, grid=0, pooling="floor", resample="bilinear",
                 precision="fp32", version="0", commit="",
             )  # fmt: skip
-            path = posteriors.file_path(folder / f"net{net}", "val", "dense", q)
+            path = protocol.file_path(folder / f"net{net}", "val", "dense", q)
             posteriors.write(path, draw(net, q, images, classes), classes, made)
             print(f"\r{images:,} images: {net * len(QS) + QS.index(q) + 1} files", end="", file=sys.stderr)
     print(file=sys.stderr)

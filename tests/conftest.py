@@ -106,7 +106,7 @@ def page_run(page_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def page_text(page_runs: Path, page_data: Dataset) -> str:
     """The HTML report of `page_runs`."""
-    return page.page(page_runs, page_data, "--data here")
+    return page.page(page_runs, page_data)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vggrepro.evaluate import Protocol
-from vggrepro.evaluator import Gathering
+from vggrepro.evaluator import Batcher
+from vggrepro.protocol import Protocol
 
 # Files
 
@@ -17,12 +17,12 @@ BOTH = Protocol(methods=("dense", "multicrop"), qs=(224, 256), grid=2)
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Records the method and the number of images of each part that is computed."""
     calls: list[tuple[str, int]] = []
-    real = Gathering.finish
+    real = Batcher.finish
 
-    def counted(self: Gathering) -> np.ndarray:
+    def counted(self: Batcher) -> np.ndarray:
         result = real(self)
-        calls.append((self._how[0], len(result)))
+        calls.append((self._method.name, len(result)))
         return result
 
-    monkeypatch.setattr(Gathering, "finish", counted)
+    monkeypatch.setattr(Batcher, "finish", counted)
     return calls

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vggrepro import paper, posteriors
+from vggrepro import paper, posteriors, protocol
 from vggrepro.dataset import Dataset
 from vggrepro.files import sha256
 from vggrepro.paper import JITTER, S256, S384, Run
@@ -91,7 +91,7 @@ def plant(
     made |= {"q_pixels": paper.real_pixels(q, 64), "flip": method != "center"}
     made |= {"grid": {"multicrop": 5, "center": 1}.get(method, 0)}
     return write_posteriors(
-        posteriors.file_path(folder.path, "val", method, q),
+        protocol.file_path(folder.path, "val", method, q),
         rows,
         labels[: len(rows)],
         keys or [f"image {i}" for i in range(len(rows))],

@@ -11,8 +11,9 @@ from nets import CPU, random_run
 from vggrepro import card as cards
 from vggrepro import exporting, weights
 from vggrepro.dataset import Dataset
-from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.evaluate import evaluate
 from vggrepro.files import read_json, write_json
+from vggrepro.protocol import Protocol
 from vggrepro.runs import RunFolder
 from vggrepro.trained import Trained
 

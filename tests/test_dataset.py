@@ -73,7 +73,7 @@ def test_no_data_set_says_how_to_make_one(tmp_path: Path) -> None:
         load(tmp_path / "data")
     text = str(error.value)
     assert f"no data set in {tmp_path / 'data'}; make one with 'vggrepro prepare' (the demo)" in text
-    assert f"'vggrepro prepare FOLDER --to {tmp_path / 'data'}', or name one with --data" in text
+    assert f"'vggrepro prepare FOLDER --data {tmp_path / 'data'}', or name one with --data" in text
 
 
 def test_no_such_split(dataset: Dataset) -> None:

@@ -28,11 +28,12 @@ from vggrepro import evaluate as stage
 from vggrepro import posteriors
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol, evaluate
-from vggrepro.evaluator import Gathering
+from vggrepro.evaluate import evaluate
+from vggrepro.evaluator import Batcher
 from vggrepro.files import lock, read_json, sha256, write_json
 from vggrepro.hardware import Machine
 from vggrepro.prepare import prepare
+from vggrepro.protocol import Protocol
 from vggrepro.rescaling import rescale
 from vggrepro.runs import RunFolder
 from vggrepro.sources import FolderSource
@@ -112,10 +113,10 @@ def test_a_net_in_the_devkits_order_of_classes_is_noticed(
     def perfect(order: np.ndarray) -> None:
         split, seen = Split(dataset, "val"), iter(range(18))
 
-        def answer(self: Gathering) -> np.ndarray:
+        def answer(self: Batcher) -> np.ndarray:
             return np.eye(6, dtype=np.float32)[[order[split.labels[next(seen)]] for _ in range(self._images)]]
 
-        monkeypatch.setattr(Gathering, "finish", answer)
+        monkeypatch.setattr(Batcher, "finish", answer)
 
     perfect(np.array(ids) - 1)
     evaluate(run, replace(dataset, devkit_ids=ids), Protocol(qs=(224,)), CPU)
@@ -157,7 +158,7 @@ def test_bad_input_is_said_in_a_line(run: RunFolder, dataset: Dataset, tmp_path:
 
     unfinished = random_run(tmp_path / "runs" / "B-256", net="B")
     unfinished.weights_path.unlink()
-    assert "B-256 is not finished; resume it with 'vggrepro train'" in message(unfinished)
+    assert "B-256 is not finished; resume it with 'vggrepro train B --scale 256'" in message(unfinished)
     seven = random_run(tmp_path / "runs" / "seven", classes=7)
     assert f"seven was trained for 7 classes, {dataset.folder} has 6; name the run's data set" in message(seven)
     assert "has no split 'test' (there: train, val)" in message(run, Protocol(split="test"))

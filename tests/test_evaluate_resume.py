@@ -17,8 +17,9 @@ from nets import (
 
 from vggrepro import evaluate as stage
 from vggrepro.dataset import Dataset
-from vggrepro.evaluate import Protocol, evaluate
-from vggrepro.evaluator import Gathering
+from vggrepro.evaluate import evaluate
+from vggrepro.evaluator import Batcher
+from vggrepro.protocol import Protocol
 from vggrepro.runs import RunFolder
 
 
@@ -50,21 +51,21 @@ def test_a_killed_evaluation_goes_on_with_the_missing_parts(
         pass
 
     calls = count_calls(monkeypatch)
-    counted = Gathering.finish
+    counted = Batcher.finish
 
-    def kill(self: Gathering) -> np.ndarray:
+    def kill(self: Batcher) -> np.ndarray:
         if len(calls) == 6:
             raise KilledError
         return counted(self)
 
-    monkeypatch.setattr(Gathering, "finish", kill)
+    monkeypatch.setattr(Batcher, "finish", kill)
     with pytest.raises(KilledError):
         evaluate(run, dataset, BOTH, CPU)
     assert not list((run.path / "posteriors").glob("*.parquet"))  # parts only
     parts = list((run.path / "posteriors").rglob("*.parquet"))
     assert len(parts) == 6
     parts[0].write_bytes(b"damaged")
-    monkeypatch.setattr(Gathering, "finish", counted)
+    monkeypatch.setattr(Batcher, "finish", counted)
     calls.clear()
     evaluate(run, dataset, BOTH, CPU)
     assert sum(count for _, count in calls) == 4 * 18 - 5 * 5  # five whole parts were kept

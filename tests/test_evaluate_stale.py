@@ -16,8 +16,9 @@ from nets import (
 
 from vggrepro import posteriors
 from vggrepro.dataset import Dataset
-from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.evaluate import evaluate
 from vggrepro.files import read_json, write_json
+from vggrepro.protocol import Protocol
 from vggrepro.runs import RunFolder
 
 

@@ -22,8 +22,8 @@ from nets import (
 )
 
 from vggrepro import paper, views
-from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator, crop_posteriors, dense_posteriors
+from vggrepro.protocol import Method, Protocol
 from vggrepro.runs import RunFolder
 from vggrepro.trained import Trained
 
@@ -32,7 +32,7 @@ from vggrepro.trained import Trained
 @pytest.mark.parametrize(("method", "grid"), [("dense", 5), ("multicrop", 5), ("multicrop", 3)])
 def test_posteriors_equal_a_loop_over_single_crops(run: RunFolder, method: str, flip: bool, grid: int) -> None:
     model, evaluator = plain_model(run), Evaluator(Trained.load(run), CPU)
-    result = evaluator.posteriors(images(), method, flip, grid)
+    result = evaluator.posteriors(images(), Method(method, flip, grid))
     expected = [by_hand(model, image, method, flip, grid) for image in images()]
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, atol=1e-5)
@@ -57,9 +57,9 @@ def test_mirrored_images_have_the_same_posteriors(run: RunFolder, method: str) -
     # 64 + 4 * n columns: the grid of the mirrored image is the mirrored grid
     pictures = [image[:, :88] if image.shape[1] > 88 else image for image in images()]
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in pictures]
-    result = evaluator.posteriors(pictures, method, True, 5)
-    np.testing.assert_allclose(evaluator.posteriors(mirrored, method, True, 5), result, atol=1e-6)
-    assert np.abs(evaluator.posteriors(mirrored, method, False, 5) - result).max() > 1e-4
+    result = evaluator.posteriors(pictures, Method(method))
+    np.testing.assert_allclose(evaluator.posteriors(mirrored, Method(method)), result, atol=1e-6)
+    assert np.abs(evaluator.posteriors(mirrored, Method(method, False, 5)) - result).max() > 1e-4
 
 
 sides = st.tuples(st.integers(CROP, 160), st.integers(CROP, 8 * CROP)).flatmap(lambda pair: st.permutations(pair))
@@ -71,11 +71,11 @@ def test_any_size_gives_a_distribution(shared_evaluator: Evaluator, size: list[i
     """Odd sizes, aspect ratios up to 1:8, windows of a single position: posteriors, alone as in company."""
     picture = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     other = np.random.default_rng(seed + 1).integers(0, 256, (*size, 3), dtype=np.uint8)
-    alone = shared_evaluator.posteriors([picture], method, True, 5)
+    alone = shared_evaluator.posteriors([picture], Method(method))
     assert alone.shape == (1, 6)
     assert (alone >= 0).all()
     np.testing.assert_allclose(alone.sum(), 1, atol=1e-5)
-    company = shared_evaluator.posteriors([other, images()[0], picture], method, True, 5)
+    company = shared_evaluator.posteriors([other, images()[0], picture], Method(method))
     np.testing.assert_allclose(company[2], alone[0], atol=ROUNDING)
 
 
@@ -87,7 +87,7 @@ def test_crops_of_a_mirrored_image(
     """Where the grid is on whole pixels: (side - crop) divides by 4. Else a crop may be cut a pixel aside."""
     picture = np.random.default_rng(seed).integers(0, 256, (CROP + 4 * rows, CROP + 4 * columns, 3), dtype=np.uint8)
     mirrored = np.ascontiguousarray(picture[:, ::-1])
-    result, other = (shared_evaluator.posteriors([p], method, True, 5) for p in (picture, mirrored))
+    result, other = (shared_evaluator.posteriors([p], Method(method)) for p in (picture, mirrored))
     np.testing.assert_allclose(other, result, atol=ROUNDING)
 
 
@@ -95,7 +95,7 @@ def test_crops_of_a_mirrored_image(
 def test_score_maps_of_one_row_or_column(shared_evaluator: Evaluator, size: tuple[int, int]) -> None:
     """Q = 224, where fc6 sees the whole of the shorter side; up to 1:8."""
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    result = shared_evaluator.posteriors([picture], "dense", True, 5)
+    result = shared_evaluator.posteriors([picture], Method("dense"))
     np.testing.assert_allclose(result[0], by_hand(shared_evaluator.model, picture, "dense"), atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_a_square_image_is_timms_vgg(run: RunFolder) -> None:
     picture = images()[0].repeat(3, 0)[:160, :].repeat(2, 1)[:, :160]
     with torch.inference_mode():
         expected = public.eval()(net_input(picture)).softmax(1)
-    result = Evaluator(Trained.load(run), CPU).posteriors([picture], "dense", False, 5)
+    result = Evaluator(Trained.load(run), CPU).posteriors([picture], Method("dense", False, 5))
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
@@ -127,11 +127,10 @@ def test_dense_posteriors_of_a_mirrored_image(
     shared_evaluator: Evaluator, size: list[int], seed: int, ceil_pool: bool
 ) -> None:
     picture = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    shared_evaluator.ceil_pool = ceil_pool
     result, mirrored = (
-        shared_evaluator.posteriors([p], "dense", True, 5) for p in (picture, np.ascontiguousarray(picture[:, ::-1]))
+        shared_evaluator.posteriors([p], Method("dense", ceil_pool=ceil_pool))
+        for p in (picture, np.ascontiguousarray(picture[:, ::-1]))
     )
-    shared_evaluator.ceil_pool = False
     np.testing.assert_allclose(mirrored, result, atol=ROUNDING)
 
 
@@ -151,22 +150,22 @@ def test_pooling_that_rounds_up_sees_the_last_rows_and_columns(run: RunFolder) -
         hidden = torch.nn.functional.conv2d(hidden, model.fc7.weight[..., None, None], model.fc7.bias).relu()
         scores = torch.nn.functional.conv2d(hidden, model.fc8.weight[..., None, None], model.fc8.bias).mean((2, 3))
     ceil, floor = (
-        Evaluator(Trained.load(run), CPU, ceil_pool).posteriors([image], "dense", False, 5)
+        Evaluator(Trained.load(run), CPU).posteriors([image], Method("dense", flip=False, ceil_pool=ceil_pool))
         for ceil_pool in (True, False)
     )
     np.testing.assert_allclose(ceil[0], scores.softmax(1)[0], atol=1e-5)
     assert np.abs(ceil - floor).max() > 1e-3
-    assert Protocol(ceil_pool=True).path(run, "dense", 256).name == "val-dense-ceil-q256.parquet"
-    assert Protocol(ceil_pool=True).path(run, "multicrop", 256).name == "val-multicrop-q256.parquet"
+    assert Protocol(ceil_pool=True).path(run.path, "dense", 256).name == "val-dense-ceil-q256.parquet"
+    assert Protocol(ceil_pool=True).path(run.path, "multicrop", 256).name == "val-multicrop-q256.parquet"
 
 
 def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> None:
     model, evaluator = plain_model(run), Evaluator(Trained.load(run), CPU)
     for method, count in (("center", 1), ("tencrop", 10), ("googlenet", 36)):
-        flip = Protocol().flips(method)
-        result = evaluator.posteriors(images(), method, flip, 5)
+        flip = Method(method).flip
+        result = evaluator.posteriors(images(), Method(method))
         for image, posterior in zip(images(), result, strict=True):
-            cut = views.crops(torch.from_numpy(image.copy())[None], CROP, method).numpy()
+            cut = views.crops(torch.from_numpy(image.copy())[None], CROP, Method(method)).numpy()
             both = [*cut, *(cut[:, :, ::-1] if flip else [])]
             assert len(both) == count
             with torch.inference_mode():
@@ -177,5 +176,5 @@ def test_other_papers_crops_equal_a_loop_over_single_crops(run: RunFolder) -> No
 def test_dense_and_multicrop_agree_on_a_crop_sized_image(run: RunFolder) -> None:
     evaluator = Evaluator(Trained.load(run), CPU)
     crops = [image[:64, :64] for image in images()]
-    dense, multicrop = (evaluator.posteriors(crops, method, True, 5) for method in ("dense", "multicrop"))
+    dense, multicrop = (evaluator.posteriors(crops, Method(method)) for method in ("dense", "multicrop"))
     np.testing.assert_allclose(dense, multicrop, atol=1e-6)

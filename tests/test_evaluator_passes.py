@@ -19,6 +19,7 @@ from nets import (
 from vggrepro import evaluator as net_at_work
 from vggrepro.errors import InputError
 from vggrepro.evaluator import Evaluator
+from vggrepro.protocol import Method
 from vggrepro.runs import RunFolder
 from vggrepro.trained import Trained
 
@@ -29,17 +30,17 @@ def test_the_order_of_images_and_the_size_of_passes_change_nothing(
     shared_evaluator: Evaluator, random: Random, method: str, budget: int
 ) -> None:
     pictures, usual = images(7), shared_evaluator._budget
-    expected = shared_evaluator.posteriors(pictures, method, True, 3)
+    expected = shared_evaluator.posteriors(pictures, Method(method, True, 3))
     order = random.sample(range(7), 7)
     shared_evaluator._budget = budget
-    result = shared_evaluator.posteriors([pictures[place] for place in order], method, True, 3)
+    result = shared_evaluator.posteriors([pictures[place] for place in order], Method(method, True, 3))
     shared_evaluator._budget = usual
     np.testing.assert_allclose(result, expected[order], atol=ROUNDING)
 
 
 def test_few_images_wait_for_others_of_their_size(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator, pictures = Evaluator(Trained.load(run), CPU), images(9)
-    expected = evaluator.posteriors(pictures, "dense", True, 5)
+    expected = evaluator.posteriors(pictures, Method("dense"))
     passes: list[int] = []
     real = Evaluator.forward
 
@@ -48,23 +49,23 @@ def test_few_images_wait_for_others_of_their_size(run: RunFolder, monkeypatch: p
         return real(self, batch, *rest)
 
     monkeypatch.setattr(Evaluator, "forward", noted)
-    evaluator.posteriors(pictures, "dense", True, 5)
+    evaluator.posteriors(pictures, Method("dense"))
     assert sorted(passes) == [3, 6]
     monkeypatch.setattr(net_at_work, "WAITING_BYTES", 3 * 64 * 91 * 4)  # four images
     passes.clear()
-    np.testing.assert_allclose(evaluator.posteriors(pictures, "dense", True, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(evaluator.posteriors(pictures, Method("dense")), expected, atol=1e-6)
     assert (sum(passes), max(passes)) == (9, 3)
 
 
 @pytest.mark.parametrize("method", ["dense", "multicrop"])
 def test_images_do_not_hang_on_their_batch(run: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = Evaluator(Trained.load(run), CPU)
-    whole = evaluator.posteriors(images(7), method, True, 5)
-    alone = np.concatenate([evaluator.posteriors([image], method, True, 5) for image in images(7)])
+    whole = evaluator.posteriors(images(7), Method(method))
+    alone = np.concatenate([evaluator.posteriors([image], Method(method)) for image in images(7)])
     np.testing.assert_allclose(whole, alone, atol=ROUNDING)
     monkeypatch.setattr(net_at_work, "FORWARD_PIXELS", {"cpu": 1})  # one image a forward pass
     np.testing.assert_allclose(
-        Evaluator(Trained.load(run), CPU).posteriors(images(7), method, True, 5), whole, atol=ROUNDING
+        Evaluator(Trained.load(run), CPU).posteriors(images(7), Method(method)), whole, atol=ROUNDING
     )
 
 
@@ -80,7 +81,7 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: RuntimeError
 ) -> None:
     evaluator, pictures = Evaluator(Trained.load(run), CPU), [image[:64, :80] for image in images(11)[1::3]]
-    expected = evaluator.posteriors(pictures, "dense", True, 5)
+    expected = evaluator.posteriors(pictures, Method("dense"))
     real, sizes = Evaluator.forward, []
 
     def small(self: Evaluator, batch: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -91,9 +92,9 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
 
     monkeypatch.setattr(Evaluator, "forward", small)
     limit = 1
-    np.testing.assert_allclose(evaluator.posteriors(pictures, "dense", True, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(evaluator.posteriors(pictures, Method("dense")), expected, atol=1e-6)
     assert sizes == [4, 2, 1, 1, 1, 1]
     assert "4 images of 64x64 do not fit the memory; going on with 2" in capfd.readouterr().err
     limit = 0
     with pytest.raises(InputError, match="an image of 64x64 pixels does not fit the memory of cpu; use a smaller Q"):
-        evaluator.posteriors(pictures, "dense", True, 5)
+        evaluator.posteriors(pictures, Method("dense"))

@@ -17,6 +17,7 @@ from vggrepro import exporting, paper
 from vggrepro.errors import InputError
 from vggrepro.evaluator import Evaluator
 from vggrepro.formats import onnx as onnx_format
+from vggrepro.protocol import Method
 from vggrepro.trained import Trained
 
 
@@ -85,5 +86,5 @@ def test_documented_onnx_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found: dict[str, Any] = {}
     exec(snippet("ONNX", run), found)
     image = np.asarray(Image.open("cat.jpg"))
-    expected = Evaluator(Trained.load(run), CPU).posteriors([image], "dense", True, 1)[0]
+    expected = Evaluator(Trained.load(run), CPU).posteriors([image], Method("dense", True, 1))[0]
     np.testing.assert_allclose(found["posterior"][0], expected, atol=1e-5)

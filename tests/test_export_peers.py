@@ -28,6 +28,7 @@ from vggrepro.formats import torchvision as torchvision_format
 from vggrepro.formats.state_dict import TWINS
 from vggrepro.net import VGG
 from vggrepro.paper import Architecture
+from vggrepro.protocol import Method
 from vggrepro.rescaling import rescale
 from vggrepro.runs import RunFolder
 from vggrepro.trained import Trained
@@ -83,7 +84,7 @@ def full() -> Iterator[RunFolder]:
 def evaluated(run: RunFolder) -> np.ndarray:
     """The posterior of `cat.jpg`'s central crop at Q = S, as evaluate computes it."""
     image = Image.open(run.path.parent / "cat.jpg").convert("RGB")
-    return Evaluator(Trained.load(run), CPU).posteriors([rescale(image, 384)], "center", False, 1)[0]
+    return Evaluator(Trained.load(run), CPU).posteriors([rescale(image, 384)], Method("center", False, 1))[0]
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from planted import CLASSES, LABELS, RIGHT, WRONG, dataset_of, make_run, plant
 
-from vggrepro import extras, paper, report, views
+from vggrepro import extras, paper, report
 from vggrepro.extras import Extra
 from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.protocol import Method
 from vggrepro.shelf import Shelf
 
 B, SHALLOW, D = Run("B", S256), Run("B-5x5", S256), Run("D", JITTER)
@@ -108,8 +109,8 @@ def test_other_crops_stand_beside_the_papers_protocols(tmp_path: Path) -> None:
 
 
 def test_the_numbers_of_crops_are_those_of_the_views() -> None:
-    assert (views.count("center", 5), 2 * views.count("tencrop", 5)) == (1, 10)
-    assert 2 * views.count("googlenet", 5) * len(paper.GOOGLENET_QS) == 144
+    assert (Method("center").crops, 2 * Method("tencrop").crops) == (1, 10)
+    assert 2 * Method("googlenet").crops * len(paper.GOOGLENET_QS) == 144
 
 
 def test_the_shallow_net_is_compared_image_by_image(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_the_papers_lines_of_three_training_scales_keep_apart() -> None:
 
 def test_legends_are_no_wider_than_their_figures() -> None:
     frame = table3({(net, scale): 25.0 for net in paper.NETS for scale in figures.MARKERS})
-    rows = [(nets, method, 25.0, 24.0) for nets in ("D", "E", "D + E") for method in figures.METHODS]
+    rows = [(nets, method, 25.0, 24.0) for nets in ("D", "E", "D + E") for method in figures.STRENGTHS]
     bars = pd.DataFrame(rows, columns=["nets", "method", TOP1, f"{TOP1}_paper"])
     points = pd.DataFrame({"net": list(figures.COLOURS), "S": [*figures.MARKERS, *[""] * 5], "ours": 1.0, "paper": 2.0})
     sides = {"difference": 1.0, "low": 0.0, "high": 2.0, "difference_paper": 0.0, "verdict": "holds"}

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from vggrepro import cost, forecast, views
 from vggrepro.cli import app
 from vggrepro.dataset import Dataset, Split
-from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.evaluate import evaluate
 from vggrepro.paper import Architecture
+from vggrepro.protocol import Protocol
 from vggrepro.rescaling import rescaled_size
 
 

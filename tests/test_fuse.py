@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import fuse, posteriors
+from vggrepro import fuse, posteriors, protocol
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.files import read_json, write_json
@@ -102,7 +102,7 @@ def test_fuse_runs_by_the_images_of_the_data_set(dataset: Dataset, tmp_path: Pat
     run = make_run(tmp_path, Run("A", S256))
     keys, labels = Split(dataset, "val").keys(0, 18), Split(dataset, "val").labels
     for q in S256.test_scales:
-        path = posteriors.file_path(run.path, "val", "dense", q)
+        path = protocol.file_path(run.path, "val", "dense", q)
         path.parent.mkdir(exist_ok=True)
         rows = pa.array(np.eye(6)[labels].tolist()[::-1])
         pq.write_table(pa.table({"posterior": rows, "key": keys[::-1], "label": labels[::-1]}), path)

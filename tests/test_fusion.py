@@ -223,7 +223,7 @@ def test_the_data_sets_images_decide(dataset: Dataset, tmp_path: Path) -> None:
     posteriors.write(paths[0], [Batch(keys, (labels + 1) % 6, right)], 6, ORIGIN)  # all labels are off
     posteriors.write(paths[1], [Batch(keys[::-1], labels[::-1], right[::-1])], 6, ORIGIN)
     shelf = Shelf(tmp_path, dataset)
-    shelf.gather([paths[:1], paths[1:]])
+    shelf.rank_groups([paths[:1], paths[1:]])
     assert shelf.ranks(paths[1:]).tolist() == [0] * 18
     assert shelf.score(paths[1:]) == Score(18, 0.0, 0.0)
     with pytest.raises(

@@ -12,6 +12,7 @@ import pytest
 from planted import WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import extras, latex, tables
+from vggrepro.advice import Invocation, invocation
 from vggrepro.paper import S256, Run
 from vggrepro.shelf import Shelf
 
@@ -93,8 +94,9 @@ def test_the_document_compiles(tmp_path: Path) -> None:
         pytest.skip("pdflatex is not installed")
     multi_scale(tmp_path / "runs")
     data = dataclasses.replace(dataset_of(), name="50%_of & [ä] #1 {x}~^\\", subset="a_b $ < > | \"quoted\" 'x'")
-    shelf = Shelf(tmp_path / "runs", data, "--runs 'a_b c'")
-    made = tables.tables_of(shelf)
+    shelf = Shelf(tmp_path / "runs", data)
+    with invocation(Invocation([("--runs", "a_b c")])):
+        made = tables.tables_of(shelf)
     text = latex.latex(made, data, extras.extras(shelf), standalone=True)
     (tmp_path / "report.tex").write_text(text, encoding="utf-8")
     words = [engine, "-interaction=nonstopmode", "-halt-on-error", "report.tex"]

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from vggrepro import page as stage
 from vggrepro.cli import app
+from vggrepro.columns import TOP1
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.page.drawings import TOP1, agreement_frame, deciding_frame, drawings
+from vggrepro.page.drawings import agreement_frame, deciding_frame, drawings
 from vggrepro.page.material import run_facts
 from vggrepro.paper import S256, Run
 from vggrepro.verdicts import HOLDS, Outcome

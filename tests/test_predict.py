@@ -14,8 +14,8 @@ from PIL import Image
 
 from vggrepro import predict as stage
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator
+from vggrepro.protocol import Protocol
 from vggrepro.rescaling import rescale
 from vggrepro.runs import RunFolder
 from vggrepro.trained import Trained

@@ -260,7 +260,8 @@ def vggrepro(vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(folder)
     rng = np.random.default_rng(0)
     from vggrepro.dataset import Split
-    from vggrepro.posteriors import Batch, file_path, read_origin, write
+    from vggrepro.posteriors import Batch, read_origin, write
+    from vggrepro.protocol import file_path
 
     split = Split(dataset, "val")
     for runs in ("runs", "others"):

@@ -16,9 +16,10 @@ from PIL import Image
 from vggrepro import submission
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.evaluate import evaluate
 from vggrepro.posteriors import Batch
 from vggrepro.prepare import prepare
+from vggrepro.protocol import Protocol
 from vggrepro.sources import FolderSource
 
 IDS = (31, 7, 500, 12, 1000, 2, 90)

@@ -14,6 +14,7 @@ from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import fuse, posteriors, shelf, subsets
 from vggrepro import ranks as ranking
+from vggrepro.advice import Invocation, invocation
 from vggrepro.errors import InputError
 from vggrepro.paper import JITTER, S256, Run
 from vggrepro.runs import RunFolder
@@ -147,7 +148,8 @@ def test_incomplete_and_stale_runs_are_named(tmp_path: Path) -> None:
     plant(tmp_path, Run("C", S256), 256, RIGHT)
     make_run(tmp_path, Run("D", S256))
     paths = [plant(tmp_path, Run("D", S256), q, RIGHT, weights="old") for q in S256.test_scales]
-    fusion, _ = subsets.search(Shelf(tmp_path, dataset_of(), "--runs r"))
+    with invocation(Invocation([("--runs", "r")])):
+        fusion, _ = subsets.search(Shelf(tmp_path, dataset_of()))
     names = ", ".join([str(paths[0]), *(path.name for path in paths[1:])])
     assert fusion.notes == (
         f"Not used: {names} (other weights).",

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from planted import CLASSES, RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import paper, shelf, tables
+from vggrepro import advice, paper, tables
+from vggrepro.advice import Invocation, invocation
 from vggrepro.dataset import Dataset
 from vggrepro.files import sha256
 from vggrepro.paper import JITTER, S256, S384, Architecture, Run
@@ -111,7 +112,8 @@ def test_the_submission_takes_the_d_with_retrained_fc_layers(tmp_path: Path) -> 
 
 def test_missing_rows_are_dashes_with_the_commands(tmp_path: Path) -> None:
     make_run(tmp_path, Run("B", S256))
-    table = tables.table3(Shelf(tmp_path, dataset_of(), "--runs elsewhere"))
+    with invocation(Invocation([("--runs", "elsewhere")])):
+        table = tables.table3(Shelf(tmp_path, dataset_of()))
     assert table.frame["top1_val_error"].isna().all()
     said = {net: notes_of(table, table.frame[table.frame["net"] == net].iloc[-1]) for net in "ABC"}
     assert said["A"] == [
@@ -137,15 +139,15 @@ def test_a_partly_evaluated_row_is_a_dash(tmp_path: Path) -> None:
 
 def test_commands_for_methods_and_the_fc_only_run() -> None:
     tuned = Run("D", JITTER, fc_only=True)
-    tune = "finetune-scale D --scale 256:512 --layers fc"
-    assert shelf.training_commands([tuned]) == ["train D --scale 384", tune]
-    assert shelf.training_commands([tuned], finished=[Run("D", S384)]) == [tune]
-    assert shelf.training_commands([tuned, Run("D", JITTER)]) == ["train D --scale 256:512", tune]
-    assert shelf.training_commands([Run("A", S256), Run("E", S384)]) == ["train E --scale 384"]
+    tune = "vggrepro finetune-scale D --scale 256:512 --layers fc"
+    assert advice.trainings([tuned]) == ["vggrepro train D --scale 384", tune]
+    assert advice.trainings([tuned], finished=[Run("D", S384)]) == [tune]
+    assert advice.trainings([tuned, Run("D", JITTER)]) == ["vggrepro train D --scale 256:512", tune]
+    assert advice.trainings([Run("A", S256), Run("E", S384)]) == ["vggrepro train E --scale 384"]
     views = paper.rows(6)[2].views + paper.rows(5)[0].views
-    assert shelf.evaluating_commands(views) == [
-        "evaluate D-256-512 --dense --multicrop",
-        "evaluate E-256-512 --multicrop",
+    assert advice.evaluations(views) == [
+        "vggrepro evaluate D-256-512 --dense --multicrop",
+        "vggrepro evaluate E-256-512 --multicrop",
     ]
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms import functional as vision
 
 from vggrepro import views
+from vggrepro.protocol import Method
 from vggrepro.rescaling import rescale
 
 
@@ -37,7 +38,7 @@ def test_grids_reach_both_borders_in_even_steps(grid: int) -> None:
 
 def test_crops_are_slices_an_images_together() -> None:
     images = torch.from_numpy(np.stack([noise(80, 64), noise(80, 64)[::-1]]))
-    crops = views.crops(images, 56)
+    crops = views.crops(images, 56, Method("multicrop"))
     assert crops.shape == (50, 56, 56, 3)
     for image in range(2):
         for row, top in enumerate((0, 2, 4, 6, 8)):
@@ -50,26 +51,26 @@ def test_crops_are_slices_an_images_together() -> None:
 def test_the_centre_crop_is_torchvisions(width: int, height: int) -> None:
     pixels = noise(width, height)
     expected = np.asarray(vision.center_crop(Image.fromarray(pixels), [56, 56]))
-    crop = views.crops(torch.from_numpy(pixels[None]), 56, "center")
+    crop = views.crops(torch.from_numpy(pixels[None]), 56, Method("center"))
     assert np.array_equal(crop[0], expected)
-    assert np.array_equal(views.crops(torch.from_numpy(pixels[None]), 56, "multicrop", 1)[0], expected)
+    assert np.array_equal(views.crops(torch.from_numpy(pixels[None]), 56, Method("multicrop", grid=1))[0], expected)
 
 
 def test_ten_crops_are_torchvisions() -> None:
     for width, height in ((90, 64), (64, 101)):
         image = Image.fromarray(noise(width, height))
         expected = [np.asarray(crop) for crop in vision.five_crop(image, [56, 56])]  # corners, then the centre
-        crops = views.crops(torch.from_numpy(np.array(image)[None]), 56, "tencrop")
+        crops = views.crops(torch.from_numpy(np.array(image)[None]), 56, Method("tencrop"))
         assert [crop.tolist() for crop in crops.numpy()] == [crop.tolist() for crop in expected]
-        assert len(crops) == views.count("tencrop", 5)
+        assert len(crops) == Method("tencrop").crops
 
 
 @pytest.mark.parametrize(("width", "height"), [(120, 80), (80, 121), (80, 80)])
 def test_googlenets_crops_of_three_squares(width: int, height: int) -> None:
     """Left, centre and right square (or top, centre and bottom): four corners, the centre, and the square resized."""
     pixels = np.stack([noise(width, height), noise(width, height)[::-1]])
-    crops = views.crops(torch.from_numpy(pixels.copy()), 56, "googlenet").view(2, 18, 56, 56, 3)
-    assert views.count("googlenet", 5) == 18  # 18 x 2 flips x 4 Q = 144
+    crops = views.crops(torch.from_numpy(pixels.copy()), 56, Method("googlenet")).view(2, 18, 56, 56, 3)
+    assert Method("googlenet").crops == 18  # 18 x 2 flips x 4 Q = 144
     middle = (max(width, height) - 80 + 1) // 2
     for image in range(2):
         for number, offset in enumerate((0, middle, max(width, height) - 80)):
@@ -85,8 +86,8 @@ def test_googlenets_crops_of_three_squares(width: int, height: int) -> None:
 
 def test_one_crop_of_a_crop_sized_image_is_the_image() -> None:
     images = torch.from_numpy(noise(56, 56)[None])
-    assert torch.equal(views.crops(images, 56, grid=1), images)
-    assert torch.equal(views.crops(images, 56), images.expand(25, -1, -1, -1))
+    assert torch.equal(views.crops(images, 56, Method("multicrop", grid=1)), images)
+    assert torch.equal(views.crops(images, 56, Method("multicrop")), images.expand(25, -1, -1, -1))
 
 
 @pytest.mark.parametrize(
@@ -96,8 +97,8 @@ def test_one_crop_of_a_crop_sized_image_is_the_image() -> None:
 def test_distinct_crops_and_which_of_them_each_is(height: int, width: int, expected: list[int]) -> None:
     images = torch.from_numpy(noise(width, height)[None])
     for method, count in zip(("multicrop", "tencrop", "center", "googlenet"), expected, strict=True):
-        crops = views.crops(images, 64, method)
-        first, which = views.distinct(height, width, 64, method, 5)
+        crops = views.crops(images, 64, Method(method))
+        first, which = views.distinct(height, width, 64, Method(method))
         assert len(first) == count
         assert torch.equal(crops[first][which], crops)
         if method != "googlenet":

@@ -45,7 +45,7 @@ def side_by_side(ours: Shelf, theirs: Shelf, numbers: Sequence[int] = range(3, 8
     """
     rows = [views for number in numbers for views in views_of(number)]
     for shelf in (ours, theirs):
-        shelf.gather_rows(rows)
+        shelf.rank_rows(rows)
     made = [_table(number, ours, theirs) for number in numbers]
     return [table for table in made if table is not None]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vggrepro import __version__, fusion, paper, posteriors
 from vggrepro.errors import InputError
+from vggrepro.protocol import FileName
 from vggrepro.run_config import RunConfig
 from vggrepro.runs import RunFolder
 
@@ -158,7 +159,8 @@ def _errors(run: RunFolder, trained: Trained) -> str:
         except InputError:  # another tool's, or damaged: no row, `report` says why
             continue
         top5 = "–" if score.top5 is None else f"{score.top5:.2f}"
-        method = path.stem.removeprefix("val-").rpartition("-q")[0]  # with its variant: a grid, ceil, noflip
+        name = FileName.parse(path.name)
+        method = name.method + name.variant if name else origin.method
         made = f"{origin.dataset} | {method} | {origin.q} | {'yes' if origin.flip else 'no'}"
         rows.append(f"| {made} | {score.images:,} | {score.top1:.2f} | {top5} |")
     if not rows:

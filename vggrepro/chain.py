@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vggrepro import __version__, hardware, paper, processes, runs, weights
+from vggrepro import __version__, advice, hardware, paper, processes, runs, weights
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import lock, write_json
@@ -129,13 +130,13 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
             raise InputError(f"{parent.name} is not finished; finish it before training {run.name} from it")
         config = _config(run, request, start)
         model = VGG.of(config.architecture, request.recipe.lrn)
-        plan = Plan(run, request.recipe, config.learning_rate, config.epochs, request.seed)
+        plan = Plan(run, request.recipe, config.learning_rate, config.epochs, request.seed, start)
         training = Training(plan, model, request.dataset, folder, request.machine)
         changed = folder.config_path.is_file() and folder.config().difference(config, IDENTITY) is not None
         processes.barrier()  # all processes have looked before the first one writes
         if processes.rank() == 0:
             if anew and (folder.finished or changed):
-                _remove_results(folder)
+                _set_aside(folder)
             write_json(folder.config_path, config.as_json())
         processes.barrier()
         _fit(training, request, config, folder, parent)
@@ -162,8 +163,9 @@ def _fit(training: Training, request: Request, config: RunConfig, folder: RunFol
     if processes.rank() == 0:
         weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
         folder.remove_progress()
+        shutil.rmtree(folder.former_path, ignore_errors=True)
     processes.barrier()
-    say(f"{name}: finished, {training.summary()}; next: vggrepro evaluate {name}")
+    say(f"{name}: finished, {training.summary()}; next: {advice.command('evaluate', name)}")
     if stop := training.stop.agreed(request.machine.device):  # it came during the last validation
         raise Stopped(stop)
 
@@ -303,8 +305,15 @@ def _start_weights(training: Training, config: RunConfig, parent: RunFolder | No
     return text + ("; only the FC layers are trained" if config.fc_only else "")
 
 
-def _remove_results(folder: RunFolder) -> None:
-    """Before a run is trained again: its old weights go first, so that an interruption cannot leave old and new."""
+def _set_aside(folder: RunFolder) -> None:
+    """Before a run is trained again: keeps the finished run in `former/`, and empties the folder for the new one.
+
+    The copy is whole before the first file is removed. The weights are removed first, so that an interruption never
+    leaves the old weights with the new config.
+    """
+    if folder.finished:
+        folder.keep_former()
+        say(f"{folder.name}: the former run stays in {folder.former_path} until the new one is finished")
     for path in (folder.weights_path, folder.metrics_path):
         path.unlink(missing_ok=True)
     folder.remove_progress()

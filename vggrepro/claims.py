@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vggrepro import paper
+from vggrepro.conditions import conditions
 from vggrepro.gaps import not_run, not_used
 from vggrepro.paper_claims import Claim, Pair, Side, claims
-from vggrepro.shelf import File, Shelf, conditions
+from vggrepro.shelf import File, Shelf
 from vggrepro.verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -78,7 +79,7 @@ def evaluate_claims(shelf: Shelf) -> list[Finding]:
     """
     pairs = [pair for claim in claims() for pair in claim.pairs]
     sides = list(dict.fromkeys(side.views for pair in pairs for side in (pair.first, pair.second)))
-    shelf.gather_rows(sides)
+    shelf.rank_rows(sides)
     ranks: dict[tuple[paper.View, ...], np.ndarray] = {}
     for views in sides:
         files = [shelf.file(view) for view in views]

@@ -8,6 +8,7 @@ import typer
 
 from vggrepro import __version__
 from vggrepro.commands import data, evaluation, exchange, results, training
+from vggrepro.options import Command
 from vggrepro.shell import leave_with
 
 app = typer.Typer(
@@ -53,7 +54,7 @@ COMMANDS = (
     training.reproduce,
 )
 for _command in COMMANDS:
-    app.command(_command.__name__.strip("_").replace("_", "-"))(_command)
+    app.command(_command.__name__.strip("_").replace("_", "-"), cls=Command)(_command)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from vggrepro.advice import command
 from vggrepro.errors import InputError
 from vggrepro.files import read_json
 from vggrepro.images import BadImage, decode
@@ -78,10 +79,8 @@ def load(folder: Path) -> Dataset:
     if not path.is_file():
         if (folder / "prepare.json").is_file():
             raise InputError(f"{folder}: its preparation was interrupted; run the same 'vggrepro prepare' again")
-        raise InputError(
-            f"no data set in {folder}; make one with 'vggrepro prepare' (the demo) or "
-            f"'vggrepro prepare FOLDER --to {folder}', or name one with --data"
-        )
+        demo, own = (command("prepare", source, "--data", str(folder)) for source in ("demo", "FOLDER"))
+        raise InputError(f"no data set in {folder}; make one with '{demo}' or '{own}', or name one with --data")
     values = read_json(path)
     try:
         return Dataset(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggrepro import machine_checks as machine
+from vggrepro.advice import command
 from vggrepro.errors import InputError
 from vggrepro.files import locked_by, read_json
 from vggrepro.finding import BROKEN, OK, WARNING, Finding, guarded
@@ -143,7 +144,7 @@ def all_runs(data: Path, runs: Path, names: Sequence[str], seconds: float) -> li
 
     chosen = [folder(runs, name) for name in names] or existing(runs)
     if not chosen:
-        return [Finding(OK, "runs", f"none in {runs}", "vggrepro train A, or vggrepro import")]
+        return [Finding(OK, "runs", f"none in {runs}", f"{command('train', 'A')}, or vggrepro import")]
     try:
         dataset = stage.load(data)
     except InputError:
@@ -155,8 +156,8 @@ def all_runs(data: Path, runs: Path, names: Sequence[str], seconds: float) -> li
             continue
         findings += guarded(run.name, lambda run=run: one_run(run, dataset))  # type: ignore[misc]
     if skipped:
-        advice = f"vggrepro doctor {' '.join(skipped[:3])}"
-        findings.append(Finding(OK, "further runs", f"not looked at, for time: {', '.join(skipped)}", advice))
+        again = command("doctor", *skipped[:3])
+        findings.append(Finding(OK, "further runs", f"not looked at, for time: {', '.join(skipped)}", again))
     return findings
 
 
@@ -166,7 +167,7 @@ def one_run(run: RunFolder, dataset: Dataset | None) -> list[Finding]:
     if not run.finished:
         holder = locked_by(run.path)
         text = f"in work: {holder}" if holder else "not finished"
-        return [Finding(OK, run.name, text, "" if holder else "vggrepro status says how to resume it")]
+        return [Finding(OK, run.name, text, "" if holder else f"{command('status')} says how to resume it")]
     from vggrepro import sanity
     from vggrepro.trained import Trained
 

@@ -69,7 +69,7 @@ def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence
     """
     rows = [views for number in numbers for views in views_of(number)]
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
-    shelf.gather_rows([*rows, *(side.views for side in sides), *extras.rows(extras.stock(shelf))])
+    shelf.rank_rows([*rows, *(side.views for side in sides), *extras.rows(extras.stock(shelf))])
     more = extras.extras(shelf) + (subsets.search(shelf, methods) if methods else [])
     made = Document(shelf.dataset, tables_of(shelf, numbers), claims.evaluate_claims(shelf), more, shelf.evidence())
     if refused := shelf.refused:

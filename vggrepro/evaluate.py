@@ -10,7 +10,6 @@ import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
-from vggrepro import __version__, cost, fusion, paper, posteriors, processes
+from vggrepro import __version__, cost, fusion, posteriors, processes
 from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Evaluator, Gathering
+from vggrepro.evaluator import Batcher, Evaluator
 from vggrepro.files import lock
 from vggrepro.hardware import Machine
 from vggrepro.images import ordered
 from vggrepro.paper import Architecture, Scale, real_pixels
 from vggrepro.posteriors import Batch, Origin
 from vggrepro.progress import Track, say
+from vggrepro.protocol import Protocol
 from vggrepro.provenance import commit
 from vggrepro.rescaling import rescale
 from vggrepro.run_config import RunConfig
@@ -41,76 +41,6 @@ from vggrepro.trained import Trained
 PART_IMAGES = {"cpu": (64, 256), "cuda": (1024, 1024)}
 PART_MACS = 10**12  # of a crop's forward pass each, between the two
 AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of rescaled images that wait for the net
-METHODS = ("dense", "multicrop", "center", "tencrop", "googlenet")
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """What to compute: methods, test scales (None: the method's own), flips, crops a side, split."""
-
-    methods: tuple[str, ...] = ("dense",)
-    qs: tuple[int, ...] | None = None
-    flip: bool = True
-    grid: int = paper.GRID
-    split: str = "val"
-    ceil_pool: bool = False  # dense: poolings round up, as Caffe's
-    exact_precision: bool = False  # posteriors of another precision are computed again
-
-    def scales(self, method: str, scale: Scale) -> tuple[int, ...]:
-        """The Q of a method for a run's S: those asked for, else the paper's (S, S ± 32 or 256, 384, 512).
-
-        Single-scale methods of other papers take Q = S, or its middle; GoogLeNet's crops have four Q of their own.
-        """
-        if self.qs:
-            return self.qs
-        return {"center": (scale.middle,), "tencrop": (scale.middle,), "googlenet": paper.GOOGLENET_QS}.get(
-            method, scale.test_scales
-        )
-
-    def flips(self, method: str) -> bool:
-        """Whether the mirrored view is averaged in; a centre crop is one view."""
-        return self.flip and method != "center"
-
-    def variant(self, method: str) -> str:
-        """What file names add where the protocol is not the paper's."""
-        grid = f"-grid{self.grid}" if method == "multicrop" and self.grid != paper.GRID else ""
-        ceil = "-ceil" if method == "dense" and self.ceil_pool else ""
-        return grid + ceil + ("" if self.flip or method == "center" else "-noflip")
-
-    def path(self, run: RunFolder, method: str, q: int) -> Path:
-        """The run's posterior file of a method at Q."""
-        return posteriors.file_path(run.path, self.split, method, q, self.variant(method))
-
-    def __post_init__(self) -> None:
-        if self.grid < 1:
-            raise InputError(f"--grid {self.grid}: give 1 or more crops a side")
-        for q in self.qs or ():
-            if q > paper.MAX_SCALE:
-                raise InputError(f"--q {q}: larger than any image here needs; give {paper.MAX_SCALE} or less")
-            if q < paper.CROP:
-                raise InputError(
-                    f"--q {q}: a shorter side below {paper.CROP} leaves no map for the FC layers (Q is in the "
-                    f"paper's pixels); give {paper.CROP} or more"
-                )
-
-
-def parse_qs(text: str) -> tuple[int, ...]:
-    """`256,384,512`, or FIRST:LAST:STEP such as `224:512:32`.
-
-    Raises:
-        InputError: neither.
-    """
-    try:
-        if ":" in text:
-            first, last, step = (int(part) for part in text.split(":"))
-            values = tuple(range(first, min(last, paper.MAX_SCALE + 1) + 1, step))
-        else:
-            values = tuple(int(part) for part in text.split(","))
-        if not values:
-            raise ValueError
-    except ValueError:
-        raise InputError(f"--q '{text}': give test scales such as 256,384,512 or FIRST:LAST:STEP") from None
-    return tuple(dict.fromkeys(values))
 
 
 def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
@@ -132,10 +62,10 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
         else:
             say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
         if processes.rank() == 0:
-            _remove_parts([protocol.path(run, *key) for key in wanted])
+            _remove_parts([protocol.path(run.path, *key) for key in wanted])
         processes.barrier()
     if missing and processes.rank() == 0 and protocol.split == "val":
-        _warn_of_devkit_order(run, dataset, protocol.path(run, *next(iter(wanted))))
+        _warn_of_devkit_order(run, dataset, protocol.path(run.path, *next(iter(wanted))))
     return errors(run, scale, protocol)
 
 
@@ -173,7 +103,7 @@ def missing_files(
     return [
         key
         for key, origin in wanted.items()
-        if not _fresh(protocol.path(run, *key), run, origin, protocol.exact_precision)
+        if not _fresh(protocol.path(run.path, *key), run, origin, protocol.exact_precision)
     ]
 
 
@@ -215,6 +145,7 @@ def _origin(
     method: str,
     q: int,
 ) -> Origin:
+    seen = protocol.method(method)
     return Origin(
         run=run.name,
         weights=weights_hash,
@@ -225,9 +156,9 @@ def _origin(
         method=method,
         q=q,
         q_pixels=real_pixels(q, config.crop),
-        flip=protocol.flips(method),
-        grid={"multicrop": protocol.grid, "center": 1}.get(method, 0),
-        pooling="ceil" if method == "dense" and protocol.ceil_pool else "floor",
+        flip=seen.flip,
+        grid=seen.grid,
+        pooling=seen.pooling,
         resample=config.recipe.resample,
         precision=machine.precision,
         version=__version__,
@@ -242,7 +173,7 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
         return False
     try:
         was = posteriors.read_origin(path)
-        reason = was.stale(origin)
+        reason = was.stale(dataclasses.asdict(origin))
         if exact_precision and was.precision != origin.precision:
             reason = reason or f"{was.precision}, not {origin.precision}"
     except InputError:
@@ -263,10 +194,10 @@ def _compute(
 ) -> None:
     """Computes the parts of all tasks, an image decoded once, then merges each task's parts into its file."""
     trained = Trained.load(run)
-    evaluator = Evaluator(trained, machine, protocol.ceil_pool)
+    evaluator = Evaluator(trained, machine)
     size = part_images(trained.config.architecture, machine.device)
     bounds = [(start, min(start + size, len(split))) for start in range(0, len(split), size)]
-    folders = {key: _parts_folder(protocol.path(run, *key)) for key in tasks}
+    folders = {key: _parts_folder(protocol.path(run.path, *key)) for key in tasks}
     todo = {
         number: [key for key in tasks if not _part_done(folders[key], start, tasks[key], stop - start)]
         for number, (start, stop) in enumerate(bounds)
@@ -279,19 +210,19 @@ def _compute(
     with Track(label, total, "views", done=total - left) as track:
         for number, keys in todo.items():
             start, stop = bounds[number]
-            gathered = {key: Gathering(evaluator, key[0], protocol.flips(key[0]), protocol.grid) for key in keys}
+            batchers = {key: Batcher(evaluator, protocol.method(key[0])) for key in keys}
             for scales in islice(stream, stop - start):
-                for (_, q), views_at_q in gathered.items():
-                    views_at_q.add(scales[q])
+                for (_, q), batcher in batchers.items():
+                    batcher.add(scales[q])
                 track.advance(len(keys))
-            for key, views_at_q in gathered.items():
-                part = Batch(split.keys(start, stop), split.labels[start:stop], views_at_q.finish())
+            for key, batcher in batchers.items():
+                part = Batch(split.keys(start, stop), split.labels[start:stop], batcher.finish())
                 posteriors.write(_part_path(folders[key], start), [part], evaluator.classes, tasks[key])
     processes.barrier()
     if processes.rank() == 0:
         for key, origin in tasks.items():
             paths = [_part_path(folders[key], start) for start, _ in bounds]
-            posteriors.write(protocol.path(run, *key), _chained(paths, size), evaluator.classes, origin)
+            posteriors.write(protocol.path(run.path, *key), _chained(paths, size), evaluator.classes, origin)
 
 
 def rescaled(
@@ -362,11 +293,11 @@ def errors(run: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
         qs = protocol.scales(method, scale)
         if protocol.split == "test":
             for q in qs:
-                path = protocol.path(run, method, q)
+                path = protocol.path(run.path, method, q)
                 row = {"run": run.name, "method": method, "Q": str(q)}
                 rows.append(row | {"images": pq.read_metadata(path).num_rows, "file": str(path)})
             continue
-        paths = {str(q): [protocol.path(run, method, q)] for q in qs}
+        paths = {str(q): [protocol.path(run.path, method, q)] for q in qs}
         if len(qs) > 1:
             paths[",".join(map(str, qs))] = [path for part in paths.values() for path in part]
         for label, score in zip(paths, fusion.scores(list(paths.values())), strict=True):

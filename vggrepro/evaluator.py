@@ -15,6 +15,7 @@ from vggrepro.errors import InputError
 from vggrepro.hardware import Machine
 from vggrepro.net import VGG, to_input
 from vggrepro.progress import say
+from vggrepro.protocol import Method
 from vggrepro.trained import Trained
 
 FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
@@ -43,11 +44,10 @@ def _mean_over_flips(scores: Any, x: Tensor, flip: bool) -> Tensor:
 class Evaluator:
     """A finished run's net on a device, ready for images."""
 
-    def __init__(self, trained: Trained, machine: Machine, ceil_pool: bool = False) -> None:
+    def __init__(self, trained: Trained, machine: Machine) -> None:
         config = trained.config
         self.crop, self.classes, self.resample = config.crop, config.classes, config.recipe.resample
-        self.machine, self.ceil_pool = machine, ceil_pool
-        self.input_scale = config.input_scale
+        self.machine, self.input_scale = machine, config.input_scale
         self.mean = torch.tensor(config.mean_rgb, dtype=torch.float32, device=machine.device)
         self.model = trained.model()
         self.model.to(machine.device).to(memory_format=torch.channels_last)
@@ -57,28 +57,28 @@ class Evaluator:
                     layer.to(torch.bfloat16)
         self._budget = FORWARD_PIXELS.get(machine.device.type, FORWARD_PIXELS["cpu"])
 
-    def posteriors(self, images: Sequence[np.ndarray], method: str, flip: bool, grid: int) -> np.ndarray:
+    def posteriors(self, images: Sequence[np.ndarray], method: Method) -> np.ndarray:
         """Posteriors of rescaled images, each uint8 (H, W, 3), of any sizes: (n, K) float32.
 
         Raises:
             InputError: a single image does not fit the memory.
         """
-        views_at_work = Gathering(self, method, flip, grid)
+        batcher = Batcher(self, method)
         for image in images:
-            views_at_work.add(image)
-        return views_at_work.finish()
+            batcher.add(image)
+        return batcher.finish()
 
-    def images_a_pass(self, size: tuple[int, ...], method: str, flip: bool, grid: int) -> int:
+    def images_a_pass(self, size: tuple[int, ...], method: Method) -> int:
         """How many images of a size (H, W, 3) share a forward pass."""
-        return max(1, self._budget // self._pixels(size, method, flip, grid))
+        return max(1, self._budget // self._pixels(size, method))
 
-    def _pixels(self, size: tuple[int, ...], method: str, flip: bool, grid: int) -> int:
+    def _pixels(self, size: tuple[int, ...], method: Method) -> int:
         """Input pixels of one image, flips and distinct crops included."""
-        if method == "dense":
-            return size[0] * size[1] * (1 + flip)
-        return len(views.distinct(size[0], size[1], self.crop, method, grid)[0]) * self.crop**2 * (1 + flip)
+        if method.name == "dense":
+            return size[0] * size[1] * method.flips
+        return len(views.distinct(size[0], size[1], self.crop, method)[0]) * self.crop**2 * method.flips
 
-    def spend_less(self, images: int, size: tuple[int, ...], method: str, flip: bool, grid: int) -> None:
+    def spend_less(self, images: int, size: tuple[int, ...], method: Method) -> None:
         """After a pass of `images` that did not fit the memory: halves this and all further passes.
 
         Raises:
@@ -89,32 +89,32 @@ class Evaluator:
                 f"an image of {size[1]}x{size[0]} pixels does not fit the memory of {self.machine.device}; "
                 "use a smaller Q, --precision bf16 or --device cpu"
             )
-        self._budget = images * self._pixels(size, method, flip, grid) // 2
+        self._budget = images * self._pixels(size, method) // 2
         if self.machine.device.type == "cuda":
             torch.cuda.empty_cache()
         say(f"note: {images} images of {size[1]}x{size[0]} do not fit the memory; going on with {images // 2}")
 
-    def forward(self, batch: Tensor, method: str, flip: bool, grid: int) -> Tensor:
+    def forward(self, batch: Tensor, method: Method) -> Tensor:
         """Posteriors of equal-sized images in one pass: uint8 (n, H, W, 3) on the device -> (n, K) float32."""
         with torch.inference_mode(), hardware.autocast(self.machine.precision, self.machine.device):
-            if method == "dense":
+            if method.name == "dense":
                 x = to_input(batch, self.mean, self.input_scale)
-                return dense_posteriors(self.model, x, flip, self.ceil_pool)
-            first, which = views.distinct(batch.shape[1], batch.shape[2], self.crop, method, grid)
-            crops = views.crops(batch, self.crop, method, grid)
+                return dense_posteriors(self.model, x, method.flip, method.ceil_pool)
+            first, which = views.distinct(batch.shape[1], batch.shape[2], self.crop, method)
+            crops = views.crops(batch, self.crop, method)
             crops = crops.view(len(batch), -1, *crops.shape[1:])[:, first].flatten(0, 1)
-            result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), flip)
+            result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), method.flip)
             return result.view(len(batch), len(first), -1)[:, which].mean(1)
 
 
-class Gathering:
-    """Collects images for one method at one Q: images of a size wait until they fill a forward pass.
+class Batcher:
+    """Computes the posteriors of one method at one Q: images wait, by size, until they fill a forward pass.
 
     Which images share a pass depends on their order alone, so the same images give the same bits.
     """
 
-    def __init__(self, evaluator: Evaluator, method: str, flip: bool, grid: int) -> None:
-        self._evaluator, self._how = evaluator, (method, flip, grid)
+    def __init__(self, evaluator: Evaluator, method: Method) -> None:
+        self._evaluator, self._method = evaluator, method
         self._waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
         self._images = self._bytes = 0
         self._places: list[int] = []
@@ -129,7 +129,7 @@ class Gathering:
         waiting = self._waiting.setdefault(image.shape, [])
         waiting.append((self._images, image))
         self._images, self._bytes = self._images + 1, self._bytes + image.nbytes
-        if len(waiting) >= self._evaluator.images_a_pass(image.shape, *self._how):
+        if len(waiting) >= self._evaluator.images_a_pass(image.shape, self._method):
             self._compute(image.shape)
         elif self._bytes > WAITING_BYTES:
             self._compute_all()
@@ -151,14 +151,14 @@ class Gathering:
         left, device = self._waiting.pop(size), self._evaluator.machine.device
         self._bytes -= sum(image.nbytes for _, image in left)
         while left:
-            part = left[: self._evaluator.images_a_pass(size, *self._how)]
+            part = left[: self._evaluator.images_a_pass(size, self._method)]
             try:
                 batch = hardware.upload(torch.from_numpy(np.stack([image for _, image in part])), device)
-                found = self._evaluator.forward(batch, *self._how)
+                found = self._evaluator.forward(batch, self._method)
             except (RuntimeError, MemoryError) as error:
                 if not hardware.is_out_of_memory(error):
                     raise
-                self._evaluator.spend_less(len(part), size, *self._how)
+                self._evaluator.spend_less(len(part), size, self._method)
                 continue
             self._found.append(found)
             self._places += [place for place, _ in part]

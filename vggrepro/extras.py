@@ -6,9 +6,7 @@ A result is there if its posteriors are. A file that a table would refuse is nam
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +29,14 @@ from vggrepro.columns import (
     numbers,
     smallest,
 )
-from vggrepro.errors import InputError
+from vggrepro.conditions import conditions
 from vggrepro.gaps import not_used
-from vggrepro.paper import S256, Run, Scale, View
-from vggrepro.shelf import SPLIT, File, Shelf, conditions
+from vggrepro.paper import S256, Run, View
+from vggrepro.protocol import LABELS, OTHER_CROPS, SPLIT, FileName
+from vggrepro.shelf import File, Shelf
 from vggrepro.tables import errors_of, setting
 
 NAMES = CURVE, CROPS, SHALLOW = "curve", "crops", "shallow"
-FILE_NAME = re.compile(rf"{SPLIT}-(dense|multicrop|center|tencrop|googlenet)-q(\d+)\.parquet")
-RUN_NAME = re.compile(rf"({'|'.join(paper.NETS)})-(\d+(?:-\d+)?)(-fc)?")
-WORDS = {"dense": "dense", "multicrop": "multi-crop", "center": "centre crop", "tencrop": "10 crops"}
-WORDS |= {"googlenet": "144 crops"}
-OTHER_CROPS = {"center", "tencrop", "googlenet"}
 SHALLOW_PAPER = 7.0  # Sect. 4.1: the top-1 error of the 5 x 5 net minus B's, in points, on a centre crop
 
 Stock = dict[Run, dict[str, tuple[int, ...]]]
@@ -80,23 +74,14 @@ def stock(shelf: Shelf) -> Stock:
     """
     result: Stock = {}
     for folder in shelf.runs.glob("*/posteriors"):
-        run = _named(folder.parent.name)
+        run = Run.parse(folder.parent.name)
         by_method: dict[str, list[int]] = {}
-        for match in filter(None, (FILE_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_file())):
-            by_method.setdefault(match[1], []).append(int(match[2]))
+        for name in filter(None, (FileName.parse(path.name) for path in folder.iterdir() if path.is_file())):
+            if name.split == SPLIT and not name.variant:
+                by_method.setdefault(name.method, []).append(name.q)
         if run is not None and by_method:
-            result[run] = {method: tuple(sorted(by_method[method])) for method in WORDS if method in by_method}
+            result[run] = {method: tuple(sorted(by_method[method])) for method in LABELS if method in by_method}
     return dict(sorted(result.items(), key=lambda item: _place(item[0])))
-
-
-def _named(name: str) -> Run | None:
-    """The run that a folder is named after, or None."""
-    match = RUN_NAME.fullmatch(name)
-    if match is None:
-        return None
-    with suppress(InputError):  # a scale below the crop
-        return Run(match[1], Scale.parse(match[2]), match[3] is not None)
-    return None
 
 
 def _place(run: Run) -> tuple[int, int, int, bool]:
@@ -112,7 +97,7 @@ def rows(at_hand: Stock) -> list[tuple[View, ...]]:
 def extras(shelf: Shelf) -> list[Extra]:
     """All results beyond the paper that the posteriors allow, each file read once."""
     at_hand = stock(shelf)
-    shelf.gather_rows(rows(at_hand))
+    shelf.rank_rows(rows(at_hand))
     made = (curve(shelf, at_hand), crops(shelf, at_hand), shallow(shelf, at_hand))
     return [extra for extra in made if extra is not None]
 
@@ -120,7 +105,7 @@ def extras(shelf: Shelf) -> list[Extra]:
 def curve_rows(at_hand: Stock) -> list[Entry]:
     """A line for each run, method and Q."""
     return [
-        Entry({"run": run.name, "net": run.net, "S": run.scale.label, "method": WORDS[method], "Q": q},
+        Entry({"run": run.name, "net": run.net, "S": run.scale.label, "method": LABELS[method], "Q": q},
               (View(run, q, method),))
         for run, methods in at_hand.items()
         for method in ("dense", "multicrop")
@@ -132,16 +117,16 @@ def crops_rows(at_hand: Stock) -> list[Entry]:
     """For each run that has other papers' crops: these, then dense and multi-crop evaluation at the paper's Q."""
     result = []
     for run, methods in at_hand.items():
-        if not OTHER_CROPS & methods.keys():
+        if not methods.keys() & set(OTHER_CROPS):
             continue
         three = run.scale.test_scales
         whole, crops50 = 2 * len(three), 2 * paper.GRID**2 * len(three)
         lines: list[tuple[str, str, tuple[int, ...], tuple[str, ...]]] = []
         for method in ("center", "tencrop"):
             seen = "1 crop" if method == "center" else "10 crops"
-            lines += [(WORDS[method], seen, (q,), (method,)) for q in methods.get(method, ())]
+            lines += [(LABELS[method], seen, (q,), (method,)) for q in methods.get(method, ())]
         lines += [
-            (WORDS["googlenet"], "144 crops", paper.GOOGLENET_QS, ("googlenet",)),
+            (LABELS["googlenet"], "144 crops", paper.GOOGLENET_QS, ("googlenet",)),
             ("dense, one Q", "2 whole images", (run.scale.middle,), ("dense",)),
             ("dense", f"{whole} whole images", three, ("dense",)),
             ("multi-crop", f"{crops50} crops", three, ("multicrop",)),
@@ -162,7 +147,7 @@ def shallow_rows(at_hand: Stock) -> list[Entry]:
     deep, wide = (at_hand[run] for run in pair)
     shared = [(method, q) for method in ("center", "dense") for q in deep.get(method, ()) if q in wide.get(method, ())]
     return [
-        Entry({"net": run.net, "method": WORDS[method], "Q": q}, (View(run, q, method),))
+        Entry({"net": run.net, "method": LABELS[method], "Q": q}, (View(run, q, method),))
         for method, q in shared
         for run in pair
     ]
@@ -252,7 +237,7 @@ def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
             made = statistics.compare(ranks[1] >= best, ranks[0] >= best)
             record |= {f"{name}_B": made.b, f"{name}_B5x5": made.a, f"{name}_difference": made.difference}
             record |= {f"{name}_low": made.low, f"{name}_high": made.high}
-            published = deep.labels["method"] == WORDS["center"] and name == TOP1
+            published = deep.labels["method"] == LABELS["center"] and name == TOP1
             record[f"{name}_paper"] = SHALLOW_PAPER if published else NAN
         records.append(record | {"note": " ".join(conditions(shelf, files[0] + files[1]))})
     frame = pd.DataFrame.from_records(records)

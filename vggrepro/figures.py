@@ -234,7 +234,7 @@ def against_test_scale(frame: pd.DataFrame, measure: str) -> Figure:
     return figure
 
 
-METHODS = {"dense": 0.4, "multi-crop": 0.7, "multi-crop & dense": 1.0}  # the opacity of each method's bar
+STRENGTHS = dict(zip(paper.METHODS, (0.4, 0.7, 1.0), strict=True))  # how strong a bar's colour is
 
 
 @styled
@@ -242,10 +242,10 @@ def methods(frame: pd.DataFrame, measure: str) -> Figure:
     """Bars of dense, multi-crop and both, from zero on. Columns nets ("D", "D + E"), method and the measure's."""
     figure, axes = _figure()
     groups = list(dict.fromkeys(frame["nets"]))
-    step = len(METHODS) + 0.7
+    step = len(STRENGTHS) + 0.7
     for group, nets in enumerate(groups):
         lines = frame[frame["nets"] == nets].set_index("method")
-        for place, (method, strength) in enumerate(METHODS.items()):
+        for place, (method, strength) in enumerate(STRENGTHS.items()):
             if method in lines.index:
                 _bar(axes, group * step + place, lines.loc[method], measure, colour(nets), strength)
     axes.set_xticks([group * step + 1 for group in range(len(groups))], groups)
@@ -255,7 +255,7 @@ def methods(frame: pd.DataFrame, measure: str) -> Figure:
     axes.set_ylabel(MEASURES[measure])
     axes.margins(y=0.12)
     handles = [Line2D([], [], color=MUTED, marker="s", linestyle="none", markersize=7, alpha=strength, label=method)
-               for method, strength in METHODS.items()]  # fmt: skip
+               for method, strength in STRENGTHS.items()]  # fmt: skip
     handles.append(Line2D([], [], color=INK, marker="_", markersize=11, linestyle="none", label="the paper"))
     _legend(figure, handles, 2)
     return figure

@@ -12,7 +12,8 @@ from vggrepro.claims import Finding, growth, printed
 from vggrepro.columns import DASH, number, p_text, span
 from vggrepro.header import header_of
 from vggrepro.paper_claims import Kind, margins
-from vggrepro.shelf import SPLIT, Shelf
+from vggrepro.protocol import SPLIT
+from vggrepro.shelf import Shelf
 from vggrepro.statistics import ALPHA, Comparison, detectable
 from vggrepro.tables import table2
 from vggrepro.verdicts import NOT_RUN, Outcome, Tested

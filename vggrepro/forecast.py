@@ -10,11 +10,12 @@ import pandas as pd
 
 from vggrepro import cost, views
 from vggrepro.dataset import Dataset, Split
-from vggrepro.evaluate import Protocol, missing_files, rescaled, wanted_files
+from vggrepro.evaluate import missing_files, rescaled, wanted_files
 from vggrepro.evaluator import Evaluator
 from vggrepro.hardware import Machine
 from vggrepro.paper import real_pixels
 from vggrepro.progress import duration, say
+from vggrepro.protocol import Method, Protocol
 from vggrepro.rescaling import rescale, rescaled_size
 from vggrepro.runs import RunFolder
 from vggrepro.trained import Trained
@@ -41,14 +42,15 @@ def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, ma
         if not keys:
             say(f"{run.name}: {', '.join(protocol.methods)} is up to date")
             continue
-        evaluator, net_seconds = Evaluator(Trained.load(run), machine, protocol.ceil_pool), 0.0
-        for method, q in keys:
-            say(f"measuring {run.name}, {method} at Q = {q}, a few seconds")
-            flops = image_flops(run, split, sample, protocol, method, q)
-            rate = _measured(evaluator, split, sample, protocol, method, q)
-            passes = image_passes(run, split, sample, protocol, method, q)
+        evaluator, net_seconds = Evaluator(Trained.load(run), machine), 0.0
+        for name, q in keys:
+            method = protocol.method(name)
+            say(f"measuring {run.name}, {name} at Q = {q}, a few seconds")
+            flops = image_flops(run, split, sample, method, q)
+            rate = _measured(evaluator, split, sample, method, q)
+            passes = image_passes(run, split, sample, method, q)
             net_seconds += len(split) / rate
-            row = {"run": run.name, "method": method, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
+            row = {"run": run.name, "method": name, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
             rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(len(split) / rate)})
         rate = _decoded(evaluator, split, sample, keys, machine)
         row = {"run": run.name, "method": "decoding", "Q": ",".join(map(str, sorted({q for _, q in keys})))}
@@ -64,20 +66,20 @@ def _sample(split: Split) -> list[int]:
     return np.linspace(0, len(split) - 1, min(SAMPLE, len(split))).round().astype(int).tolist()
 
 
-def image_passes(run: RunFolder, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int) -> float:
+def image_passes(run: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
     """Forward passes an image, over a sample's sizes: its distinct crops times flips, or only flips if dense."""
-    flips, crop = 1 + protocol.flips(method), run.config().crop
-    if method == "dense":
-        return flips
+    crop = run.config().crop
+    if method.name == "dense":
+        return method.flips
     shapes = _shapes(split, sample, real_pixels(q, crop))
-    return flips * float(np.mean([len(views.distinct(*shape, crop, method, protocol.grid)[0]) for shape in shapes]))
+    return method.flips * float(np.mean([len(views.distinct(*shape, crop, method)[0]) for shape in shapes]))
 
 
-def image_flops(run: RunFolder, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int) -> float:
+def image_flops(run: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
     """FLOPs an image, over a sample's sizes; crops count the whole net each, dense its maps' real sizes."""
     net = run.config().architecture
-    passes = image_passes(run, split, sample, protocol, method, q)
-    if method != "dense":
+    passes = image_passes(run, split, sample, method, q)
+    if method.name != "dense":
         return cost.FLOPS * passes * cost.crop_macs(net)
     shapes = _shapes(split, sample, real_pixels(q, net.crop))
     return cost.FLOPS * passes * float(np.mean([cost.dense_macs(net, *shape) for shape in shapes]))
@@ -89,15 +91,13 @@ def _shapes(split: Split, sample: Sequence[int], shorter: int) -> list[tuple[int
     return [(height, width) for width, height in sizes]
 
 
-def _measured(
-    evaluator: Evaluator, split: Split, sample: Sequence[int], protocol: Protocol, method: str, q: int
-) -> float:
+def _measured(evaluator: Evaluator, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
     """Images/s of the net on as many of the sample's images as take about `MEASURE_SECONDS`."""
 
     def timed(indices: Sequence[int]) -> float:
         images = [rescale(split.image(index), real_pixels(q, evaluator.crop), evaluator.resample) for index in indices]
         began = time.perf_counter()
-        evaluator.posteriors(images, method, protocol.flips(method), protocol.grid)
+        evaluator.posteriors(images, method)
         return time.perf_counter() - began
 
     timed(sample[:1])  # warms up

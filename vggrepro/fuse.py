@@ -8,13 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import fusion, posteriors
+from vggrepro import fusion, posteriors, protocol
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
+from vggrepro.freshness import files_of
 from vggrepro.posteriors import shape_of
+from vggrepro.protocol import SPLIT
 from vggrepro.ranks import Score
 from vggrepro.runs import RunFolder
-from vggrepro.shelf import SPLIT, Facts, flags, refusal, split_images
+from vggrepro.shelf import split_images
 
 
 def fuse_runs(
@@ -34,18 +36,10 @@ def fuse_runs(
     """
     if not folders:
         raise InputError("fuse: no runs given; name at least one evaluated run")
-    parts = [(folder, files_of(folder, methods, split)) for folder in dict.fromkeys(folders)]
+    parts = [(folder, files_of(folder, methods, split, dataset)) for folder in dict.fromkeys(folders)]
     everything = [path for _, paths in parts for path in paths]
-    prints: dict[str, Path] = {}
-    for path in everything:
-        if not shape_of(path).foreign:
-            prints.setdefault(posteriors.read_origin(path).fingerprint, path)
-    if len(prints) > 1:
-        first, second = list(prints.values())[:2]
-        raise InputError(f"{first} and {second} come from different data sets; evaluate both runs on one")
-    if dataset and prints and prints.keys() != {dataset.fingerprint}:
-        path = next(iter(prints.values()))
-        raise InputError(f"{path} comes from another data set than {dataset.folder}; give its data set with --data")
+    if dataset is None:
+        _require_one_data_set(everything)
     groups = [paths for _, paths in parts]
     names = [folder.name for folder, _ in parts]
     scales = [_test_scales(folder) for folder, _ in parts]
@@ -62,27 +56,14 @@ def _test_scales(folder: RunFolder) -> tuple[int, ...]:
     return folder.config().scale.test_scales
 
 
-def files_of(folder: RunFolder, methods: Sequence[str], split: str) -> list[Path]:
-    """The run's posterior files, all there and none stale, else InputError with the command."""
-    weights = folder.weights_hash() if folder.finished else None
-    facts = Facts(folder, folder.config(), 0, weights)
-    command = f"vggrepro evaluate {folder.name} {flags(methods)}" + ("" if split == SPLIT else f" --split {split}")
-    paths = []
-    for method in methods:
-        for q in _test_scales(folder):
-            path = posteriors.file_path(folder.path, split, method, q)
-            if not path.is_file():
-                raise InputError(f"{path} does not exist; run '{command}'")
-            if not shape_of(path).foreign:
-                reason = refusal(posteriors.read_origin(path), facts, split, method, q)
-                if reason:
-                    raise InputError(f"{path} is stale ({reason}); renew it with '{command}'")
-            paths.append(path)
-    return paths
+def _require_one_data_set(paths: Iterable[Path]) -> None:
+    """InputError if two files of ours come from different data sets."""
+    prints = {posteriors.read_origin(path).fingerprint: path for path in paths if not shape_of(path).foreign}
+    if len(prints) > 1:
+        first, second = list(prints.values())[:2]
+        raise InputError(f"{first} and {second} come from different data sets; evaluate both runs on one")
 
 
 def _record(name: str, qs: Iterable[int], score: Score, methods: Sequence[str]) -> dict[str, Any]:
-    words = {"dense": "dense", "multicrop": "multi-crop"}
-    method = " & ".join(words.get(method, method) for method in sorted(methods, reverse=True))
-    record = {"run": name, "method": method, "Q": ", ".join(map(str, qs)), "images": score.images}
+    record = {"run": name, "method": protocol.label_of(methods), "Q": ", ".join(map(str, qs)), "images": score.images}
     return record | {"top1_error": score.top1, "top5_error": float("nan") if score.top5 is None else score.top5}

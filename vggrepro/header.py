@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vggrepro import paper
-from vggrepro.shelf import SPLIT
+from vggrepro.protocol import SPLIT
 from vggrepro.tables import Table
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from vggrepro import __version__, formats, paper, synsets, weights
+from vggrepro import __version__, advice, formats, paper, synsets, weights
 from vggrepro.errors import InputError
 from vggrepro.files import atomic, lock, write_json
 from vggrepro.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign
@@ -70,7 +70,7 @@ def import_weights(
             folder.metrics_path.unlink(missing_ok=True)
             folder.remove_progress()
             write_json(folder.config_path, config.as_json())
-    say(f"{folder.name}: {foreign.origin}; next: vggrepro evaluate {folder.name}")
+    say(f"{folder.name}: {foreign.origin}; next: {advice.command('evaluate', folder.name)}")
     return folder
 
 
@@ -85,7 +85,7 @@ def _asked(net: str, name: str | None, scale: str | None) -> Run | None:
         return asked
     if not NAME.fullmatch(name):
         raise InputError(f"--as '{name}' is no name for a run; use letters, digits, '-', '_' and '.'")
-    named = next((run for run in paper.all_runs() if run.name == name), None)
+    named = Run.parse(name)
     if named is None:
         return asked
     if named.net != net:

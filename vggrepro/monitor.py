@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggrepro import processes
+from vggrepro import advice, processes
 from vggrepro.errors import InputError
 from vggrepro.files import write_json, write_text
 from vggrepro.loader import Batch
@@ -191,13 +191,23 @@ class Monitor:
         steps: number of steps in an epoch.
         classes: K; the loss at chance is log K.
         curves: where metrics go.
+        start: what the user had the run start from, if not what the paper has it start from.
     """
 
     def __init__(
-        self, run: Run, recipe: Recipe, learning_rate: float, epochs: int, steps: int, classes: int, curves: Curves
+        self,
+        run: Run,
+        recipe: Recipe,
+        learning_rate: float,
+        epochs: int,
+        steps: int,
+        classes: int,
+        curves: Curves,
+        start: str | None = None,
     ) -> None:
         self.run, self.recipe, self.learning_rate = run, recipe, learning_rate
         self.epochs, self.steps, self.curves = epochs, steps, curves
+        self.start = start
         self.chance = math.log(classes)
         self._loss_level = Level(LOSS_JUMP, floor=2 * self.chance)
         self._norm_level = Level(NORM_JUMP)
@@ -338,7 +348,8 @@ class Monitor:
     def _lower_rate(self) -> str:
         """The command that trains the run again at a third of its learning rate."""
         name = "rescale_rate" if self.run.is_rescaling else "learning_rate"
-        return f"{self.run.command} --retrain --set {name}={self.learning_rate / 3:.2g}"
+        rate = f"{name}={self.learning_rate / 3:.2g}"
+        return advice.training(self.run, "--retrain", "--set", rate, start=self.start)
 
     def _warn_of_jumps(self, step: int, loss: float, norm: float) -> None:
         """Warns, once an epoch, of a loss or a gradient norm that may be exploding."""

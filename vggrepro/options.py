@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from vggrepro import advice
 from vggrepro.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,6 +102,26 @@ Search = Annotated[
 WORKERS = min(8, os.cpu_count() or 2)
 
 
+class Command(TyperCommand):
+    """A command of the program, whose options are repeated by every command that it prints (`advice`)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        commands = ctx.parent.command.commands if ctx.parent else {}
+        known = {name: frozenset(p.opts[0] for p in each.params) for name, each in commands.items()}
+        given = [words for each in self.params for words in _given(each, ctx)]
+        with advice.invocation(advice.Invocation(given, known, ctx.params.get("runs"))):
+            return super().invoke(ctx)
+
+
+def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
+    """The words of an option that is to be repeated, if its value is not the default."""
+    name, value = parameter.opts[0], ctx.params.get(parameter.name)
+    if name not in advice.REPEATED or value is None or value == parameter.get_default(ctx):
+        return
+    for each in value if isinstance(value, list) else [value]:
+        yield (name,) if each is True else (name, str(each.value if isinstance(each, StrEnum) else each))
+
+
 # What they stand for
 
 
@@ -163,7 +185,8 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
         return [folder(runs, name) for name in dict.fromkeys(names)]
     found = finished(runs)
     if not found:
-        raise InputError(f"no finished run in {runs}; train one with 'vggrepro train A', see 'vggrepro status'")
+        train, status = advice.command("train", "A"), advice.command("status")
+        raise InputError(f"no finished run in {runs}; train one with '{train}', see '{status}'")
     return found
 
 
@@ -172,11 +195,5 @@ def require_runs(runs: Path) -> None:
     from vggrepro.runs import existing
 
     if not existing(runs):
-        raise InputError(f"no run in {runs}; give --runs the folder of your runs, or train one: 'vggrepro train A'")
-
-
-def as_options(data: Path, runs: Path) -> str:
-    """Options to add to commands that notes recommend."""
-    words = [] if data == DEFAULT_DATA else ["--data", str(data)]
-    words += [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
-    return shlex.join(words)
+        command = advice.command("train", "A")
+        raise InputError(f"no run in {runs}; give --runs the folder of your runs, or train one: '{command}'")

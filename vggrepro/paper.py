@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -246,6 +248,15 @@ class Run:
         """`D-256-512`, `D-256-512-fc`: the run's folder."""
         return f"{self.net}-{self.scale.slug}" + ("-fc" if self.fc_only else "")
 
+    @classmethod
+    def parse(cls, name: str) -> Run | None:
+        """The run that `name` gives this name; None for the name of no run, such as `mine` or `D-100`."""
+        if found := _RUN_NAME.fullmatch(name):
+            with suppress(InputError):  # a scale below the crop, or MIN > MAX
+                run = cls(found[1], Scale.parse(found[2]), found[3] is not None)
+                return run if run.name == name else None
+        return None
+
     @property
     def parent(self) -> Run | None:
         """The run whose weights this one starts from (Sect. 3.1); None: from random weights.
@@ -261,17 +272,12 @@ class Run:
         return None if self.net in ("A", "A-LRN", "B-5x5") else Run("A", S256)
 
     @property
-    def command(self) -> str:
-        """What trains it on the command line."""
-        if self.fc_only:
-            return f"vggrepro finetune-scale {self.net} --scale {self.scale} --layers fc"
-        return f"vggrepro train {self.net} --scale {self.scale}"
-
-    @property
     def is_rescaling(self) -> bool:
         """Whether the run continues the same net at another scale (with a tenth of the learning rate)."""
         return self.parent is not None and self.parent.net == self.net
 
+
+_RUN_NAME = re.compile(rf"({'|'.join(NETS)})-(\d+(?:-\d+)?)(-fc)?", re.ASCII)
 
 SHALLOW = Run("B-5x5", S256)  # Sect. 4.1's net of 5x5 layers, compared with B on the centre crop
 
@@ -304,6 +310,7 @@ class Row:
     test_top5: float | None = None
 
 
+# Table 5's words, and the methods whose posteriors each averages.
 METHODS = {"dense": ("dense",), "multi-crop": ("multicrop",), "multi-crop & dense": ("multicrop", "dense")}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,17 @@ BATCH_ROWS = 2048
 READ_BYTES = 1 << 20  # a column is read piece by piece: another tool's row group may be the whole file
 COLUMNS = ("key", "label", "posterior")
 RENEW = "delete the file and evaluate again"
+OTHER_DATA = "another data set"
+STALE = {  # reasons not to use a file, by the field that differs
+    "weights": "other weights",
+    "fingerprint": OTHER_DATA,
+    "flip": "other flips",
+    "pooling": "another rounding of pooling",
+    "grid": "another grid",
+    "q_pixels": "another crop size",
+    "input": "another net input",
+    "resample": "another resampling",
+}
 FORMER = {"pooling": "floor", "input": ""}  # what was meant by files written before a value had its name
 
 
@@ -56,19 +67,19 @@ class Origin:
     commit: str
     input: str = ""  # `RunConfig.net_input`; empty: not known
 
-    def stale(self, now: Origin) -> str | None:
-        """Why this origin's posteriors cannot stand for `now`'s, or None if they can."""
-        names = {"weights": "other weights", "fingerprint": "another data set", "flip": "other flips"}
-        names |= {
-            "pooling": "another rounding of pooling",
-            "grid": "another grid",
-            "q_pixels": "another crop size",
-            "resample": "another resampling",
-        }
-        for field, words in names.items():
-            if getattr(self, field) != getattr(now, field):
-                return words
-        return "another net input" if self.input and now.input and self.input != now.input else None
+    def stale(self, expected: Mapping[str, Any]) -> str | None:
+        """Why these posteriors cannot stand for those with the `expected` values, or None if they can.
+
+        Args:
+            expected: field -> value; a field that is not in it, or not in `STALE`, may have any value.
+        """
+        mine = dataclasses.asdict(self)
+        if any(mine[name] != expected.get(name, mine[name]) for name in ("split", "method", "q")):
+            return f"{self.split}, {self.method}, Q = {self.q} by its metadata"
+        if not self.input:  # not known
+            expected = {**expected, "input": ""}
+        differ = (reason for name, reason in STALE.items() if mine[name] != expected.get(name, mine[name]))
+        return next(differ, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +89,6 @@ class Batch:
     keys: list[str]
     labels: np.ndarray
     posteriors: np.ndarray
-
-
-def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = "") -> Path:
-    """Where a run keeps the posteriors of a split by a method at Q (paper pixels).
-
-    A `variant` of the paper's protocol, such as `-noflip` or `-grid3`, has a file of its own, which no table uses.
-    """
-    return run_folder / "posteriors" / f"{split}-{method}{variant}-q{q}.parquet"
 
 
 def _schema(classes: int, origin: Origin) -> pa.Schema:

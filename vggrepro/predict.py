@@ -13,13 +13,13 @@ from PIL import Image
 
 from vggrepro import hardware, rescaling, synsets
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol
 from vggrepro.evaluator import Evaluator
 from vggrepro.files import atomic
 from vggrepro.hardware import Machine
 from vggrepro.images import BadImage, decode, ordered
 from vggrepro.net import to_input
 from vggrepro.paper import TOP_K, real_pixels
+from vggrepro.protocol import Protocol
 from vggrepro.run_config import RunConfig
 from vggrepro.runs import RunFolder
 from vggrepro.trained import Trained
@@ -82,8 +82,8 @@ def predict(run: RunFolder, files: Sequence[Path], protocol: Protocol, machine: 
         return {q: _at(image, q, evaluator) for q in {q for several in qs.values() for q in several}}
 
     def averaged(images: list[dict[int, np.ndarray]], method: str) -> np.ndarray:
-        how = method, protocol.flips(method), protocol.grid
-        found = [evaluator.posteriors([scales[q] for scales in images], *how) for q in qs[method]]
+        seen = protocol.method(method)
+        found = [evaluator.posteriors([scales[q] for scales in images], seen) for q in qs[method]]
         return np.stack(found).mean(0, dtype=np.float64)
 
     rows = []

@@ -10,11 +10,12 @@ from vggrepro.chain import Link, Request, plan_chain, train_chain
 from vggrepro.dataset import DATASET_JSON, Dataset, load
 from vggrepro.documents import Document, gather
 from vggrepro.errors import InputError
-from vggrepro.evaluate import Protocol, evaluate
+from vggrepro.evaluate import evaluate
 from vggrepro.hardware import Machine
 from vggrepro.paper import View
 from vggrepro.paper_claims import claims
 from vggrepro.prepare import prepare
+from vggrepro.protocol import Protocol
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import Shelf
 from vggrepro.sources import open_source
@@ -54,7 +55,6 @@ def reproduce(
     machine: Machine,
     overrides: dict[str, Any],
     seed: int,
-    options: str,
     multicrop: bool = False,
 ) -> Document | None:
     """Does what is not yet done for the tables and claims, and writes `<tables_folder>/<data set>/`.
@@ -78,7 +78,7 @@ def reproduce(
             evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
     if processes.rank():
         return None
-    made = gather(Shelf(runs, dataset, options))
+    made = gather(Shelf(runs, dataset))
     made.write(tables_folder / dataset.name)
     return made
 

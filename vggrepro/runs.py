@@ -8,21 +8,24 @@ runs/<name>/config.json           every resolved value of the run
             checkpoint.previous.safetensors  the one before; both are gone when finished
             weights.safetensors   the finished weights; its presence means finished
             posteriors/           what evaluate wrote
+            former/               the finished run that is being trained again, until the new one is finished
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggrepro import paper, run_config
+from vggrepro import advice, paper, run_config
 from vggrepro.errors import InputError
 from vggrepro.files import locked_by, read_json, sha256
+from vggrepro.paper import Run
 from vggrepro.progress import duration
 from vggrepro.run_config import RunConfig
 
@@ -72,6 +75,21 @@ class RunFolder:
     def finished(self) -> bool:
         return self.weights_path.is_file()
 
+    @property
+    def former_path(self) -> Path:
+        return self.path / "former"
+
+    def keep_former(self) -> None:
+        """Copies config, metrics and weights to `former/`, in place of what was there."""
+        partial = self.path / "former.tmp"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for path in (self.config_path, self.metrics_path, self.weights_path):
+            if path.is_file():
+                shutil.copy2(path, partial)
+        shutil.rmtree(self.former_path, ignore_errors=True)
+        partial.rename(self.former_path)
+
     def remove_progress(self) -> None:
         """Removes what only an unfinished run needs."""
         for path in (self.previous_checkpoint_path, self.checkpoint_path, self.progress_path):
@@ -80,7 +98,9 @@ class RunFolder:
     def require_finished(self) -> None:
         """InputError unless the run is finished."""
         if not self.finished:
-            raise InputError(f"{self.name} is not finished; resume it with 'vggrepro train', see 'vggrepro status'")
+            run = Run.parse(self.name)
+            resume = f"resume it with '{advice.training(run)}'" if run else "resume it with the command that began it"
+            raise InputError(f"{self.name} is not finished; {resume}, see '{advice.command('status')}'")
 
     def config(self) -> RunConfig:
         """config.json.
@@ -89,7 +109,9 @@ class RunFolder:
             InputError: there is none, it is damaged, or it lacks what describes the net.
         """
         if not self.config_path.is_file():
-            raise InputError(f"{self.path} is no run: it has no config.json; 'vggrepro status' lists the runs")
+            raise InputError(
+                f"{self.path} is no run: it has no config.json; '{advice.command('status')}' lists the runs"
+            )
         return run_config.read(self.config_path)
 
     def weights_hash(self) -> str:
@@ -122,16 +144,16 @@ def folder(runs: Path, name: str) -> RunFolder:
         if (path / "config.json").is_file():
             return RunFolder(path)
     known = ", ".join(run.name for run in existing(runs)) or "none"
-    commands = {run.name: run.command for run in paper.all_runs()}
-    command = commands.get(name, "vggrepro train NET --scale S")
+    run = Run.parse(name)
+    command = advice.training(run) if run else "vggrepro train NET --scale S"
     raise InputError(f"no run '{name}' in {runs} (there: {known}); train it with '{command}'")
 
 
 def existing(runs: Path) -> list[RunFolder]:
     """All run folders: the paper's first, in its order, then others by name."""
-    order = {run.name: place for place, run in enumerate(paper.all_runs())}
+    order: dict[Run | None, int] = {run: place for place, run in enumerate(paper.all_runs())}
     found = [RunFolder(path.parent) for path in runs.glob("*/config.json")]
-    return sorted(found, key=lambda run: (order.get(run.name, len(order)), run.name))
+    return sorted(found, key=lambda folder: (order.get(Run.parse(folder.name), len(order)), folder.name))
 
 
 def finished(runs: Path) -> list[RunFolder]:

@@ -21,8 +21,9 @@ from vggrepro.net import to_input
 
 if TYPE_CHECKING:
     from vggrepro.dataset import Dataset
-    from vggrepro.runs import RunFolder
     from vggrepro.trained import Trained
+from vggrepro.protocol import Method
+from vggrepro.runs import RunFolder
 
 IMAGES, PART = 32, 4  # at most; a forward pass
 SECONDS = 6.0  # after which no further part is begun
@@ -64,7 +65,9 @@ def measure(trained: Trained, split: Split, chosen: np.ndarray, usual: tuple[flo
             break
         images = [split.image(int(place)) for place in chosen[start : start + PART]]
         pixels = [rescaling.rescale(image, trained.test_side, config.recipe.resample) for image in images]
-        crops = torch.cat([views.crops(torch.from_numpy(view.copy())[None], config.crop, "center") for view in pixels])
+        crops = torch.cat(
+            [views.crops(torch.from_numpy(view.copy())[None], config.crop, Method("center")) for view in pixels]
+        )
         x, *others = (to_input(crops.to(device), mean, config.input_scale) for mean in means)
         inputs = [x, x.flip(1), *others]
         with torch.inference_mode(), hardware.autocast(kind, device):

@@ -96,7 +96,7 @@ def _is_lost_process(error: Exception) -> bool:
 
 
 def _leave(message: str, code: int = 2) -> NoReturn:
-    line = " ".join(message.split())
+    line = " ".join(part.strip() for part in message.splitlines())  # blanks within a path stay
     print(f"vggrepro: {line}", file=sys.stderr)
     sys.exit(code)
 

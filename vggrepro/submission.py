@@ -10,10 +10,10 @@ import numpy as np
 from vggrepro.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.files import write_text
-from vggrepro.fuse import files_of
+from vggrepro.freshness import files_of
 from vggrepro.fusion import average
 from vggrepro.paper import TOP_K
-from vggrepro.posteriors import Batch, read_origin, shape_of
+from vggrepro.posteriors import Batch
 from vggrepro.runs import RunFolder
 from vggrepro.shelf import split_images
 
@@ -39,14 +39,7 @@ def submit(runs: Sequence[RunFolder], methods: Sequence[str], split: str, datase
     Raises:
         InputError: a missing or stale file, posteriors of other data, no ILSVRC classes.
     """
-    files = [file for run in runs for file in files_of(run, methods, split)]
-    for file in files:
-        shape = shape_of(file)
-        if shape.classes != len(dataset.classes):
-            count = len(dataset.classes)
-            raise InputError(f"{file} has {shape.classes} classes, {dataset.folder} {count}; name its own with --data")
-        if not shape.foreign and read_origin(file).fingerprint != dataset.fingerprint:
-            raise InputError(f"{file} comes from another data set than {dataset.folder}; name its own with --data")
+    files = [file for run in runs for file in files_of(run, methods, split, dataset)]
     return write(path, average(files, split_images(dataset, split)), dataset)
 
 

@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import fusion, paper, statistics
+from vggrepro import advice, fusion, paper, protocol, statistics
 from vggrepro.columns import ERRORS, MEASURES, NAN, TOP1, Kind, column_of, labels_of, measures_of, number, numbers
 from vggrepro.errors import InputError
-from vggrepro.extras import WORDS, Extra, stock
+from vggrepro.extras import Extra, stock
 from vggrepro.gaps import not_used
 from vggrepro.paper import TOP_K, Run, View
 from vggrepro.posteriors import Images
 from vggrepro.progress import say
-from vggrepro.shelf import SPLIT, File, Shelf, flags, split_images
+from vggrepro.protocol import SPLIT
+from vggrepro.shelf import File, Shelf, split_images
 from vggrepro.tables import setting
 
 NAMES = FUSION, PAIRS = "fusion", "pairs"
@@ -175,7 +176,7 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
     else:
         notes += (f"More than {EXHAUSTIVE} nets: larger subsets than pairs were sought greedily only.",)
     lines |= published | {f"all {len(names)} nets": everything}
-    method = " & ".join(WORDS[name] for name in sorted(methods, reverse=True))
+    method = protocol.label_of(methods)
     about = f"{method.capitalize()} at the paper's Q. {setting(shelf)}"
     return [_fusion(lines, path, names, counter, about, notes), _pairs(names, counter, about)]
 
@@ -183,7 +184,7 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
 def complete(shelf: Shelf, methods: Sequence[str]) -> tuple[dict[Run, list[Path]], tuple[str, ...]]:
     """The files of each run that has every method at every test scale of its S, and notes on the other runs."""
     views = {run: [View(run, q, method) for method in methods for q in run.scale.test_scales] for run in stock(shelf)}
-    shelf.gather_rows(views.values())
+    shelf.rank_rows(views.values())
     result, asked, lacking = {}, list[File](), []
     for run, wanted in views.items():
         files = [shelf.file(view) for view in wanted]
@@ -194,8 +195,7 @@ def complete(shelf: Shelf, methods: Sequence[str]) -> tuple[dict[Run, list[Path]
             result[run] = [file.path for file in files]
     notes = list(not_used(asked))
     if lacking:
-        options = f" {shelf.options}" if shelf.options else ""
-        notes.append(f"Not all posteriors: `vggrepro evaluate {' '.join(lacking)} {flags(methods)}{options}`.")
+        notes.append(f"Not all posteriors: `{advice.command('evaluate', *lacking, *advice.flags(methods))}`.")
     return result, tuple(notes)
 
 

@@ -26,9 +26,11 @@ import pandas as pd
 
 from vggrepro import paper, statistics
 from vggrepro.columns import ERRORS, NAN
+from vggrepro.conditions import conditions
 from vggrepro.gaps import not_run, not_used
 from vggrepro.paper import TOP_K, View
-from vggrepro.shelf import SPLIT, File, Shelf, conditions
+from vggrepro.protocol import SPLIT
+from vggrepro.shelf import File, Shelf
 
 PROVENANCE = ["data", "classes", "train_images", "preset", "crop", "width"]
 PROVENANCE += ["runs", "epochs", "seeds", "weights", "commit"]
@@ -143,7 +145,7 @@ def _measured(table: int, shelf: Shelf) -> Table:
     printed, needs = paper.published(table), views_of(table)
     measures = tuple(name for name in printed[0] if name.endswith("_error"))
     labels = tuple(name for name in printed[0] if name not in measures)
-    shelf.gather_rows(needs)
+    shelf.rank_rows(needs)
     footnotes, filled, records = Footnotes(shelf), [], []
     for place, (line, views) in enumerate(zip(printed, needs, strict=True)):
         files = [shelf.file(view) for view in views]
@@ -334,5 +336,5 @@ def tables_of(shelf: Shelf, numbers: Sequence[int] = range(1, 8)) -> list[Table]
         InputError: no images or no labels to score. Files that are damaged or differ in their images are named in
             footnotes.
     """
-    shelf.gather_rows([row for number in numbers for row in views_of(number)])
+    shelf.rank_rows([row for number in numbers for row in views_of(number)])
     return [TABLES[number](shelf) for number in numbers]

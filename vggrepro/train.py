@@ -40,6 +40,7 @@ class Plan:
     learning_rate: float  # of the first epoch
     epochs: int  # at most
     seed: int
+    start: str | None = None  # what the user had it start from, if not what the paper has
 
 
 class Training:
@@ -82,6 +83,7 @@ class Training:
             self.steps,
             self.classes,
             Curves(folder, machine.tensorboard),
+            plan.start,
         )
         self.stop = StopRequest()
         self._stopping = False  # whether all processes have agreed to stop

@@ -7,55 +7,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Crops of one rescaled image, without flips, by methods other than multi-crop's grid.
-CROPS = {"center": 1, "tencrop": 5, "googlenet": 18}
+from vggrepro.protocol import Method
 
 
-def count(method: str, grid: int) -> int:
-    """Crops that a method cuts from one rescaled image, flips aside; dense evaluation looks at the whole once."""
-    return 1 if method == "dense" else grid**2 if method == "multicrop" else CROPS[method]
-
-
-def crops(images: Tensor, crop: int, method: str = "multicrop", grid: int = 5) -> Tensor:
-    """All crops of equal-sized images: uint8 (n, H, W, 3) -> (n * count, crop, crop, 3), an image's together.
+def crops(images: Tensor, crop: int, method: Method) -> Tensor:
+    """All crops of equal-sized images: uint8 (n, H, W, 3) -> (n * method.crops, crop, crop, 3), image by image.
 
     `multicrop` is the grid of Sect. 3.2; `center` the central crop; `tencrop` the corners and the centre, with flips
     Krizhevsky et al.'s ten; `googlenet` those five and the resized whole of three squares along the longer side,
     with flips and four Q Szegedy et al.'s 144.
     """
     height, width = images.shape[1:3]
-    if method == "googlenet":
+    if method.name == "googlenet":
         side = min(height, width)
         squares = [
             images[:, top : top + side, left : left + side]
             for top, left in zip(grid_offsets(height, side, 3), grid_offsets(width, side, 3), strict=True)
         ]
-        parts = [[crops(s, crop, "tencrop"), _resized(s, crop)] for s in squares]
+        parts = [[crops(s, crop, Method("tencrop")), _resized(s, crop)] for s in squares]
         each = [part.view(len(images), -1, crop, crop, 3) for pair in parts for part in pair]
         return torch.cat(each, 1).flatten(0, 1)
-    cut = [images[:, top : top + crop, left : left + crop] for top, left in places(height, width, crop, method, grid)]
+    cut = [images[:, top : top + crop, left : left + crop] for top, left in places(height, width, crop, method)]
     return torch.stack(cut, 1).flatten(0, 1)
 
 
-def places(height: int, width: int, crop: int, method: str, grid: int) -> list[tuple[int, int]]:
+def places(height: int, width: int, crop: int, method: Method) -> list[tuple[int, int]]:
     """(top, left) of the crops of a method other than `googlenet`."""
     bottom, right = height - crop, width - crop
     centre = round(bottom / 2), round(right / 2)  # as torchvision's CenterCrop
-    if method == "center":
+    if method.name == "center":
         return [centre]
-    if method == "tencrop":
+    if method.name == "tencrop":
         return [(0, 0), (0, right), (bottom, 0), (bottom, right), centre]
-    return [(top, left) for top in grid_offsets(height, crop, grid) for left in grid_offsets(width, crop, grid)]
+    rows, columns = (grid_offsets(side, crop, method.grid) for side in (height, width))
+    return [(top, left) for top in rows for left in columns]
 
 
-def distinct(height: int, width: int, crop: int, method: str, grid: int) -> tuple[list[int], list[int]]:
+def distinct(height: int, width: int, crop: int, method: Method) -> tuple[list[int], list[int]]:
     """Which of a method's crops differ, by their first place among all, and which of those each crop is.
 
     At Q = 224 (paper pixels) the rows of a grid coincide, or its columns: 5 of 25 crops differ, of a square image one.
     """
-    if method == "googlenet":
-        return list(range(CROPS[method])), list(range(CROPS[method]))
-    every = places(height, width, crop, method, grid)
+    if method.name == "googlenet":
+        return list(range(method.crops)), list(range(method.crops))
+    every = places(height, width, crop, method)
     found = list(dict.fromkeys(every))
     return [every.index(place) for place in found], [found.index(place) for place in every]
 

@@ -67,10 +67,11 @@ def evaluate(
         run.require_finished()
     from vggrepro import evaluate as stage
     from vggrepro import processes
+    from vggrepro.protocol import Protocol, parse_qs
 
-    qs = stage.parse_qs(q) if q is not None else None
+    qs = parse_qs(q) if q is not None else None
     methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)
-    protocol = stage.Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
+    protocol = Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
     machine = machine_of(device, precision, workers)
     if dry_run:
         if processes.rank() == 0:
@@ -103,7 +104,7 @@ def predict(
     Prints the five best classes with their posteriors, averaged over the Q of each method.
     """
     from vggrepro import predict as stage
-    from vggrepro.evaluate import Protocol, parse_qs
+    from vggrepro.protocol import Protocol, parse_qs
     from vggrepro.runs import folder
 
     run = folder(runs, name)

@@ -21,7 +21,6 @@ from vggrepro.options import (
     SplitName,
     SplitOption,
     TablesFolder,
-    as_options,
     methods_of,
     require_runs,
     runs_of,
@@ -77,7 +76,7 @@ def fuse(
         return
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
-    shelf = Shelf(runs, dataset, as_options(data, runs))
+    shelf = Shelf(runs, dataset)
     made = documents.gather(shelf, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
@@ -96,7 +95,7 @@ def claims(
 
     dataset = load(data)
     require_runs(runs)
-    shelf = Shelf(runs, dataset, as_options(data, runs))
+    shelf = Shelf(runs, dataset)
     findings = evaluate_claims(shelf)
     print(document(findings, shelf) if format_ is ClaimsFormat.md else csv_text(findings), end="")
 
@@ -177,17 +176,16 @@ def report_text(
 
     dataset: Dataset = load(data)
     require_runs(runs)
-    options = as_options(data, runs)
     if format_ is Format.html:
         from vggrepro.page import page
 
         if against is not None:
             _require_runs_on(against, dataset)
-        return page(runs, dataset, options, against)
+        return page(runs, dataset, against)
     from vggrepro import documents, report_csv
     from vggrepro.tables import tables_of
 
-    shelf = Shelf(runs, dataset, options)
+    shelf = Shelf(runs, dataset)
     if format_ is Format.csv:
         return report_csv.csv_text(tables_of(shelf))
     made = documents.gather(shelf, methods=("dense",) if search else ())
@@ -216,6 +214,6 @@ def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Form
 
     require_runs(runs)
     _require_runs_on(other, load(other_data))
-    ours = Shelf(runs, load(data), as_options(data, runs))
-    theirs = Shelf(other, load(other_data), as_options(other_data, other))
+    ours = Shelf(runs, load(data))
+    theirs = Shelf(other, load(other_data))
     return documents.beside(ours, theirs) if format_ is Format.md else documents.beside_csv(ours, theirs)

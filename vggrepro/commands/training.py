@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggrepro import paper
+from vggrepro import advice, paper
 from vggrepro.errors import InputError
 from vggrepro.options import (
     DEFAULT_DATA,
@@ -32,7 +32,6 @@ from vggrepro.options import (
     TensorBoard,
     Width,
     Workers,
-    as_options,
     machine_of,
     recipe_values,
     resolve,
@@ -114,9 +113,7 @@ def finetune_scale(
         if parent.config().net != target.net:
             raise InputError(f"--from {from_} is a run of net {parent.config().net}, not {target.net}")
     elif not target.is_rescaling:
-        raise InputError(
-            f"{target.name} continues no run of {net}; train it with 'vggrepro train {net} --scale {scale}'"
-        )
+        raise InputError(f"{target.name} continues no run of {net}; train it with '{advice.training(target)}'")
     values = recipe_values(set_, epochs, width, decode)
     dataset, recipe = resolve(data, values)
     machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_)
@@ -167,7 +164,7 @@ def reproduce(
         return _rehearse(plan_all(request), request, values)
     processes.join_processes(machine.device)
     with stop_exit():
-        made = run_all(source, preset, data, runs, tables, machine, values, seed, as_options(data, runs), multicrop)
+        made = run_all(source, preset, data, runs, tables, machine, values, seed, multicrop)
     if made is not None:
         print(made.markdown(), end="")
 

@@ -37,19 +37,18 @@ BESIDE = (
 )
 
 
-def page(runs: Path, dataset: Dataset, options: str = "", against: Path | None = None) -> str:
+def page(runs: Path, dataset: Dataset, against: Path | None = None) -> str:
     """The page as text. The same files give the same text.
 
     Args:
         runs: the folder of run folders.
         dataset: the data set whose `val` split was scored; its images are shown if they are there.
-        options: added to every suggested command.
         against: another folder of runs on the same data; a section compares them with these.
 
     Raises:
         InputError: no images or no labels to score.
     """
-    material = gather(runs, dataset, options, other=against)
+    material = gather(runs, dataset, other=against)
     made = {name: body for name, body in _bodies(material, against).items() if body}
     here = files(__package__)
     style = (here / "page.css").read_text(encoding="utf-8")

@@ -106,15 +106,13 @@ class Material:
         return next(table for table in self.document.tables if table.number == number)
 
 
-def gather(
-    runs: Path, dataset: Dataset, options: str = "", *, other: Path | None = None, images: bool = True
-) -> Material:
+def gather(runs: Path, dataset: Dataset, *, other: Path | None = None, images: bool = True) -> Material:
     """Reads everything. `other`: a second folder of runs; `images`: find the mistakes too, by a second look at a file.
 
     Raises:
         InputError: no images or no labels to score.
     """
-    shelf = Shelf(runs, dataset, options)
+    shelf = Shelf(runs, dataset)
     document = documents.gather(shelf)
     entries = extras.curve_rows(extras.stock(shelf))
     by_test_scale, _ = extras.score(shelf, entries)

@@ -15,7 +15,7 @@ from vggrepro.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.posteriors import Batch
 from vggrepro.progress import say
-from vggrepro.shelf import SPLIT
+from vggrepro.protocol import SPLIT
 
 COUNT, ROW = 24, 6  # at most 24 mistakes are shown, 6 in a row
 SIDE = 160  # pixels: the longer side of a picture on the page

@@ -12,7 +12,7 @@ from vggrepro import claims, findings, paper, synsets
 from vggrepro.claims import Finding
 from vggrepro.columns import TOP1, number, p_text, span
 from vggrepro.dataset import Dataset
-from vggrepro.extras import WORDS, Extra
+from vggrepro.extras import Extra
 from vggrepro.header import Header
 from vggrepro.page.drawings import Drawing
 from vggrepro.page.html import (
@@ -28,6 +28,7 @@ from vggrepro.page.html import (
     prose,
 )
 from vggrepro.page.material import Material, RunFacts
+from vggrepro.protocol import LABELS
 from vggrepro.tables import Table, letter
 from vggrepro.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
 
@@ -222,7 +223,7 @@ def mistakes(material: Material) -> str:
         return ""
     words = class_words(material.dataset)
     intro = (
-        f"The wrong first classes with the largest posteriors: {view.run.name}, {WORDS[view.method]}, Q = {view.q}, "
+        f"The wrong first classes with the largest posteriors: {view.run.name}, {LABELS[view.method]}, Q = {view.q}, "
         "which has the least top-1 error of a single run at a single Q. After each class stands its posterior."
     )
     cards = []

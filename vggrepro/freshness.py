@@ -1,0 +1,129 @@
+"""May a posterior file stand for its run and data set, and if not, why? Tables, `fuse` and submissions ask here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vggrepro import advice, paper, posteriors, protocol
+from vggrepro.dataset import Dataset
+from vggrepro.errors import InputError
+from vggrepro.paper import Run, View
+from vggrepro.posteriors import OTHER_DATA, Origin, Shape, shape_of
+from vggrepro.protocol import SPLIT
+from vggrepro.run_config import RunConfig
+from vggrepro.runs import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a run's folder says about it.
+
+    `config` is None without config.json, `epochs` without readable metrics, `weights` without weights; `damaged` says
+    which file cannot be read.
+    """
+
+    folder: RunFolder
+    config: RunConfig | None
+    epochs: int | None
+    weights: str | None
+    damaged: str = ""
+
+
+def facts_of(folder: RunFolder) -> Facts:
+    """What a run's folder says; one run's damage is recorded, so that it does not take the other runs' rows down."""
+    weights = folder.weights_hash() if folder.finished else None
+    config, epochs, damaged = None, None, ""
+    try:
+        config = folder.config() if folder.config_path.is_file() else None
+        epochs = len(folder.metrics())
+    except InputError as error:
+        damaged = str(error)
+    return Facts(folder, config, epochs, weights, damaged)
+
+
+def checked(
+    path: Path, facts: Facts, view: View, split: str, dataset: Dataset | None = None
+) -> tuple[Shape, Origin | None, str | None]:
+    """A posterior file's size, what it was made of (None: by another tool), and why it must not be used (None: it may).
+
+    Args:
+        path: a file that is there.
+        facts: the run's, as it is now.
+        view: the run, method and Q that the file is to stand for.
+        split: the split that it is to stand for.
+        dataset: the data set that it must be of; None: any.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    shape = shape_of(path)
+    origin = None if shape.foreign else posteriors.read_origin(path)
+    reason = misplaced(facts, view.run)
+    if origin and not reason:
+        reason = _refusal(origin, facts, view, split, dataset)
+    return shape, origin, reason
+
+
+def misfit(shape: Shape, dataset: Dataset, split: str) -> str | None:
+    """Why a file of this size cannot be of a split of the data set, or None."""
+    if shape.classes != len(dataset.classes):
+        return f"{shape.classes} classes instead of {len(dataset.classes)}"
+    if shape.rows != dataset.counts[split]:
+        return f"{shape.rows} images instead of {dataset.counts[split]}"
+    return None
+
+
+def _refusal(origin: Origin, facts: Facts, view: View, split: str, dataset: Dataset | None) -> str | None:
+    """Why a file made so must not stand for the run as it is now, or None."""
+    if facts.weights is None and facts.folder.checkpoint_path.exists():
+        return "earlier weights, while the run is being trained again"
+    expected: dict[str, Any] = {"split": split, "method": view.method, "q": view.q}
+    if facts.weights is not None:
+        expected["weights"] = facts.weights
+    if facts.config is not None:
+        expected["q_pixels"] = paper.real_pixels(view.q, facts.config.crop)
+        expected["input"] = facts.config.net_input
+        expected["resample"] = facts.config.recipe.resample
+    if dataset is not None:
+        expected["fingerprint"] = dataset.fingerprint
+    return origin.stale(expected)
+
+
+def misplaced(facts: Facts, run: Run) -> str | None:
+    """Why the folder does not hold the run that its name says, or None."""
+    if facts.config is None:
+        return None
+    here = facts.config.run
+    return None if here == run else f"{here.name} by the run's config.json"
+
+
+def files_of(folder: RunFolder, methods: Sequence[str], split: str, dataset: Dataset | None = None) -> list[Path]:
+    """The run's posterior files of its `Scale.test_scales` by each method, all there and none refused.
+
+    Raises:
+        InputError: a file is missing, damaged or must not be used; the message says how to renew it.
+    """
+    facts = facts_of(folder)
+    run = folder.config().run
+    words = [advice.run_name(folder.path), *advice.flags(methods)]
+    words += [] if split == SPLIT else ["--split", split]
+    command = advice.command("evaluate", *words)
+    paths = []
+    for view in (View(run, q, method) for method in methods for q in run.scale.test_scales):
+        path = protocol.file_path(folder.path, split, view.method, view.q)
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; run '{command}'")
+        shape, _, reason = checked(path, facts, view, split, dataset)
+        if dataset and shape.classes != (count := len(dataset.classes)):
+            raise InputError(
+                f"{path} has {shape.classes} classes, {dataset.folder} {count}; give its data set with --data"
+            )
+        if reason == OTHER_DATA and dataset:
+            raise InputError(f"{path} comes from another data set than {dataset.folder}; give its data set with --data")
+        if reason:
+            raise InputError(f"{path} is stale ({reason}); renew it with '{command}'")
+        paths.append(path)
+    return paths
