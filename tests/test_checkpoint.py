@@ -87,7 +87,7 @@ def test_the_previous_one_stands_in_for_one_that_is_gone(saved: RunFolder, capsy
     contents = Checkpoints(saved).load()
     assert contents is not None
     assert contents[1] == state(2, 20)
-    said = f"{saved.checkpoint_path} is missing: going on from checkpoint.previous.safetensors\n"
+    said = f"{saved.checkpoint_path} is missing: continuing from checkpoint.previous.safetensors\n"
     assert capsys.readouterr().err == said
 
 
@@ -96,7 +96,7 @@ def test_a_damaged_newest_offers_the_previous_one(saved: RunFolder) -> None:
     said = refused(saved)
     assert said.startswith(f"{saved.checkpoint_path}: damaged (")
     assert said.endswith(
-        "); remove it to go on from the previous one (checkpoint.previous.safetensors: epoch 3, step 20)"
+        "); remove it to continue from the previous one (checkpoint.previous.safetensors: epoch 3, step 20)"
     )
     damage(saved.previous_checkpoint_path)
     assert refused(saved).endswith("); so is checkpoint.previous.safetensors: remove both to start this run again")

@@ -72,7 +72,7 @@ def test_no_data_set_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         load(tmp_path / "data")
     text = str(error.value)
-    assert f"no data set in {tmp_path / 'data'}; make one with 'vggrepro prepare' (the demo)" in text
+    assert f"no data set in {tmp_path / 'data'}; make one with 'vggrepro prepare demo" in text
     assert f"'vggrepro prepare FOLDER --data {tmp_path / 'data'}', or name one with --data" in text
 
 

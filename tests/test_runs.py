@@ -168,7 +168,7 @@ def test_removing_progress_leaves_the_results(tmp_path: Path) -> None:
     run = started(tmp_path, epoch=1)
     for path in (run.checkpoint_path, run.previous_checkpoint_path):
         path.touch()
-    with pytest.raises(InputError, match=r"^A-256 is not finished; resume it with 'vggrepro train', see"):
+    with pytest.raises(InputError, match=r"^A-256 is not finished; resume it with 'vggrepro train A --scale 256', see"):
         run.require_finished()
     run.weights_path.touch()
     run.require_finished()

@@ -67,7 +67,7 @@ def test_averaged_posteriors_of_the_test_split(photos: Path, tmp_path: Path) -> 
     expected = [" ".join(str(60 - 10 * label) for label in row) for row in best.tolist()]
     assert (tmp_path / "s.txt").read_text().splitlines() == expected
     seven = replace(data, classes=(*data.classes, "gnu"))
-    with pytest.raises(InputError, match=r"has 6 classes, .* 7; name its own with --data"):
+    with pytest.raises(InputError, match=r"has 6 classes, .* 7; give its data set with --data"):
         submission.submit(runs, ("dense",), "test", seven, tmp_path / "other.txt")
     for file in files:  # as another tool writes them
         pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)
