@@ -64,8 +64,8 @@ def test_following_the_advice_after_a_divergence_harms_no_other_run(
     assert "learning_rate=3.3e+29" in printed
     vggrepro(*printed[1:])
     config = RunFolder(Path("our 'runs'/A-256")).config()
-    assert (config["recipe"]["dropout"], config["seed"], config["width"]) == (0.25, 3, 0.0625)
-    assert config["recipe"]["learning_rate"] == 3.3e29
+    assert (config.recipe.values["dropout"], config.seed, config.width) == (0.25, 3, 0.0625)
+    assert config.recipe.values["learning_rate"] == 3.3e29
     assert RunFolder(Path("runs/A-256")).weights_hash() == other
 
 
