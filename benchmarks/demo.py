@@ -16,7 +16,7 @@ from typing import Any
 from record import write
 
 from vggrepro import paper
-from vggrepro.runs import RunFolder
+from vggrepro.runs.folder import RunFolder
 
 
 def main() -> None:

@@ -36,19 +36,22 @@ from evaluate_peer import CLASSES, INPUT_SCALE, MEAN
 from record import clocks, product, product_side, write
 from torch import Tensor
 
-from vggrepro import cost, hardware, paper, rescaling, weights
-from vggrepro import evaluate as stage
-from vggrepro.dataset import DATASET_JSON, SCHEMA, Dataset, Split, load
-from vggrepro.evaluator import Batcher, Evaluator
-from vggrepro.files import write_json
-from vggrepro.hardware import Machine
-from vggrepro.images import decode
-from vggrepro.initialise import initialise
-from vggrepro.net import VGG, to_input
+from vggrepro import paper
+from vggrepro.data import rescaling
+from vggrepro.data.dataset import DATASET_JSON, SCHEMA, Dataset, Split, load
+from vggrepro.data.images import decode
+from vggrepro.evaluation import evaluate as stage
+from vggrepro.evaluation.evaluator import Batcher, Evaluator
+from vggrepro.nets import cost, weights
+from vggrepro.nets.initialise import initialise
+from vggrepro.nets.trained import Trained
+from vggrepro.nets.vgg import VGG, to_input
 from vggrepro.paper import Architecture
-from vggrepro.protocol import Method, Protocol
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro.posteriors.protocol import Method, Protocol
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import devices
+from vggrepro.system.devices import Machine
+from vggrepro.system.files import write_json
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "ilsvrc-mini"
 QS = (256, 384, 512)
@@ -145,7 +148,7 @@ def products(precision: str, device: torch.device) -> tuple[Callable[[bool], Non
     count, step = (50 if device.type == "cuda" else 1), product(precision, device)
 
     def turn(_: bool) -> None:
-        with hardware.autocast(precision, device):  # no tf32 in fp32
+        with devices.autocast(precision, device):  # no tf32 in fp32
             for _ in range(count):
                 step()
         if device.type == "cuda":
@@ -183,7 +186,7 @@ class Comparison:
 
     def __init__(self, run: RunFolder, split: Split, files: list[Path], folder: Path, options: Any) -> None:
         self.split, self.files, self.rounds = split, files, options.rounds
-        self.device = hardware.device(options.device)
+        self.device = devices.device(options.device)
         self.peer = Peer(run, self.device, folder)
         machines = {kind: Machine(self.device, kind, workers=options.workers) for kind in KINDS}
         self.nets = {kind: Evaluator(Trained.load(run), machine) for kind, machine in machines.items()}
@@ -283,7 +286,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="threads that decode")
     parser.add_argument("--no-store", action="store_true")
     options = parser.parse_args()
-    device = hardware.device(options.device)
+    device = devices.device(options.device)
     with tempfile.TemporaryDirectory() as name:
         data = make_dataset(Path(name) / "data", photographs(options.photos, max(options.images, options.sample, 32)))
         split = Split(data, "val")

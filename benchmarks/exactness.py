@@ -26,11 +26,11 @@ import numpy as np
 from record import RESULTS, write
 from torch import Tensor
 
-from vggrepro import weights
-from vggrepro.checkpoint import Checkpoints
-from vggrepro.prepare import prepare
-from vggrepro.runs import RunFolder
-from vggrepro.sources.demo import DemoSource
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources.demo import DemoSource
+from vggrepro.nets import weights
+from vggrepro.runs.folder import RunFolder
+from vggrepro.training.checkpoint import Checkpoints
 
 RUN = "A-256-512"
 BATCH, IMAGES = 16, 256

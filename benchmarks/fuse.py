@@ -4,8 +4,8 @@ python benchmarks/fuse.py                (7 nets x 3 Q x 5,000 images x 1000 cla
 python benchmarks/fuse.py --full         (7 nets x 3 Q x 50,000 images: 4.2 GB in the temporary folder)
 
 Drawn posteriors are written and read by processes of their own, turn by turn: by pyarrow alone (one file after another,
-and in as many threads as there are cores), by `vggrepro.fusion` for the mean of all files, the same for the 50 means of
-every file, net, pair of nets and all, and by numpy, which holds all files at once. All must give the same ranks.
+and in as many threads as there are cores), by `posteriors.means` for the mean of all files, the same for the 50 means
+of every file, net, pair of nets and all, and by numpy, which holds all files at once. All must give the same ranks.
 Seconds are the work's alone, without starting Python; "cold" takes the files out of the page cache before, "warm" finds
 them there.
 """
@@ -29,8 +29,9 @@ import numpy as np
 import pandas as pd  # noqa: F401  (pyarrow imports it at its first conversion: not a part of the work)
 import pyarrow.parquet as pq
 
-from vggrepro import fusion, posteriors, protocol
-from vggrepro.posteriors import Batch, Origin
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import means, protocol
+from vggrepro.posteriors.files import Batch, Origin
 
 QS = (256, 384, 512)
 PART = 256  # images that are drawn, and written as a row group, at a time
@@ -65,7 +66,7 @@ def write_files(folder: Path, nets: int, images: int, classes: int) -> None:
                 precision="fp32", version="0", commit="",
             )  # fmt: skip
             path = protocol.file_path(folder / f"net{net}", "val", "dense", q)
-            posteriors.write(path, draw(net, q, images, classes), classes, made)
+            posterior_files.write(path, draw(net, q, images, classes), classes, made)
             print(f"\r{images:,} images: {net * len(QS) + QS.index(q) + 1} files", end="", file=sys.stderr)
     print(file=sys.stderr)
 
@@ -116,7 +117,7 @@ def child(way: str, nets: list[list[Path]], output: Path) -> dict[str, float]:
         np.save(output, naive(paths))
     else:
         groups = groups_of(nets) if way == "fuse_many" else [paths]
-        np.save(output, fusion.rank(groups).ranks[frozenset(paths)])
+        np.save(output, means.rank(groups).ranks[frozenset(paths)])
     seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024

@@ -19,10 +19,12 @@ import torch
 from record import write
 from torch.nn import functional
 
-from vggrepro import dataset, hardware, recipe, rescaling
-from vggrepro.initialise import initialise
-from vggrepro.net import VGG, to_input
-from vggrepro.runs import RunFolder
+from vggrepro import recipe
+from vggrepro.data import dataset, rescaling
+from vggrepro.nets.initialise import initialise
+from vggrepro.nets.vgg import VGG, to_input
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import devices
 
 WIDTH, EPOCHS, IMAGES = 0.125, 2, 64
 NETS = ("A", "D", "E")
@@ -56,7 +58,7 @@ def after_training(net: str, how: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    hardware.keep_memory()
+    devices.keep_memory()
     rows: list[dict[str, Any]] = [
         {"net": net, "initialisation": how, **at_the_start(net, how), **after_training(net, how)}
         for net in NETS

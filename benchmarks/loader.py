@@ -29,12 +29,14 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import datasets, transforms
 from torchvision.transforms import functional as vision
 
-from vggrepro import augment, dataset, recipe
-from vggrepro.dataset import Split
-from vggrepro.loader import Loader, mirror
+from vggrepro import recipe
+from vggrepro.data import dataset
+from vggrepro.data.dataset import Split
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import FolderSource, IlsvrcSource
 from vggrepro.paper import Scale, real_pixels
-from vggrepro.prepare import prepare
-from vggrepro.sources import FolderSource, IlsvrcSource
+from vggrepro.training import augment
+from vggrepro.training.loader import Loader, mirror
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "ilsvrc-mini"
 ROUNDS = 7

@@ -10,7 +10,7 @@ from record import alternate, write
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro.net import local_response_norm
+from vggrepro.nets.vgg import local_response_norm
 
 
 def theirs(x: Tensor) -> Tensor:

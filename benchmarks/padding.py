@@ -17,17 +17,21 @@ import numpy as np
 import torch
 from record import write
 
-from vggrepro import dataset, hardware, paper, runs, weights
-from vggrepro.evaluator import dense_posteriors
-from vggrepro.net import VGG, to_input
-from vggrepro.rescaling import rescale
+from vggrepro import paper
+from vggrepro.data import dataset
+from vggrepro.data.rescaling import rescale
+from vggrepro.evaluation.evaluator import dense_posteriors
+from vggrepro.nets import weights
+from vggrepro.nets.vgg import VGG, to_input
+from vggrepro.runs import folder as run_folders
+from vggrepro.system import devices
 
 AT_A_TIME = 100  # images
 
 
 def compare(name: str, q: int) -> dict[str, Any]:
     """Top-1 errors (%) of a run's dense evaluation at Q and of the same windows cut out, over the validation images."""
-    folder = runs.folder(Path("runs"), name)
+    folder = run_folders.folder(Path("runs"), name)
     config, split = folder.config(), dataset.Split(dataset.load(Path("data")), "val")
     crop, side = config.crop, paper.real_pixels(q, config.crop)
     model = VGG.of(config.architecture, config.recipe.lrn)
@@ -52,6 +56,6 @@ def compare(name: str, q: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    hardware.keep_memory()
+    devices.keep_memory()
     asked = [word.rpartition(":") for word in sys.argv[1:] or ["D-384:384"]]
     write("padding", {"top1_errors": [compare(name, int(q)) for name, _, q in asked]})

@@ -22,7 +22,7 @@ from PIL import Image
 from record import write
 from scipy.io import savemat
 
-from vggrepro.sources import demo
+from vggrepro.data.sources import demo
 
 CLASSES = 10
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from vggrepro import __version__
-from vggrepro.hardware import cpu_name
-from vggrepro.provenance import commit
+from vggrepro.system.commit import commit
+from vggrepro.system.devices import cpu_name
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,8 +19,10 @@ from typing import Any
 from record import write
 from train_step import clocks, ours
 
-from vggrepro import cost, paper, processes
+from vggrepro import paper
+from vggrepro.nets import cost
 from vggrepro.paper import Architecture
+from vggrepro.system import processes
 
 STEPS, TURNS = 10, 2
 ARRANGEMENTS = {  # processes, threads each, overlapped

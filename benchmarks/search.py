@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from record import write
 
-from vggrepro import fusion, posteriors, subsets
-from vggrepro.posteriors import Batch, Origin
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import means
+from vggrepro.posteriors.files import Batch, Origin
+from vggrepro.results import ensembles
 
 BATCH, SIGNAL = 500, 7.0
 ORIGIN = Origin("run", "weights", "data", "print", "paper", "val", "dense", 256, 256, True, 0, "floor", "bilinear",
@@ -45,10 +47,10 @@ def measure(nets: int, images: int, classes: int) -> dict[str, Any]:
         files = [[Path(folder) / f"{net}" / f"val-dense-q{q}.parquet" for q in range(3)] for net in range(nets)]
         for net, paths in enumerate(files):
             for q, path in enumerate(paths):
-                posteriors.write(path, batches(labels, classes, net, q), classes, ORIGIN)
-        for _ in fusion.sums(files):
+                posterior_files.write(path, batches(labels, classes, net, q), classes, ORIGIN)
+        for _ in means.sums(files):
             pass
-        counter = subsets.ErrorCounter(files)
+        counter = ensembles.ErrorCounter(files)
         began, worked = time.perf_counter(), time.process_time()
         counter.count(every)
         result: dict[str, Any] = {"nets": nets, "images": images, "classes": classes, "files": 3 * nets}

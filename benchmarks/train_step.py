@@ -35,8 +35,10 @@ from record import clocks, product, product_side, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vggrepro import cost, paper, processes
+from vggrepro import paper
+from vggrepro.nets import cost
 from vggrepro.paper import Architecture
+from vggrepro.system import processes
 
 SIZES = {"paper": (224, 1.0, 1000), "quarter": (56, 1.0, 100), "quarter-narrow": (56, 0.25, 100)}  # crop, width, K
 CPU_BATCH = {"paper": 4, "quarter": 32, "quarter-narrow": 64}
@@ -115,17 +117,19 @@ def scaled_like_he(model: nn.Module) -> nn.Module:
 
 def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     """`Training.step` with this process's share of a random batch that lies on the host, as the loader leaves it."""
-    from vggrepro import hardware, keyed, recipe
-    from vggrepro.hardware import Machine
-    from vggrepro.loader import Batch
-    from vggrepro.net import VGG
-    from vggrepro.runs import RunFolder
-    from vggrepro.step import Loss
-    from vggrepro.train import Plan, Training
+    from vggrepro import recipe
+    from vggrepro.nets import keyed
+    from vggrepro.nets.vgg import VGG
+    from vggrepro.runs.folder import RunFolder
+    from vggrepro.system import devices
+    from vggrepro.system.devices import Machine
+    from vggrepro.training.loader import Batch
+    from vggrepro.training.step import Loss
+    from vggrepro.training.train import Plan, Training
 
     crop, width, classes = SIZES[size]
-    device = hardware.device("auto") if name != "ours plain memory" else torch.device("cpu")
-    precision = "fp32" if name == "ours fp32" else hardware.precision("auto", device)
+    device = devices.device("auto") if name != "ours plain memory" else torch.device("cpu")
+    precision = "fp32" if name == "ours fp32" else devices.precision("auto", device)
     preset = "paper" if size == "paper" else "quarter"
     chosen = recipe.load(preset, {"crop": crop, "width": width, "batch": batch, "dropout": 0.5, "input_scale": 1 / 60})
     model = scaled_like_he(VGG(net, classes, crop, width))
@@ -317,7 +321,7 @@ def check(net: str, size: str, batch: int = 2) -> dict[str, dict[str, float]]:
     In float64 the largest of any tensor, relative to its largest element. In fp32 that of the whole gradient's norm:
     rounding turns a near tie of a max-pooling or a ReLU now and then, which moves single elements by more than 1e-4.
     """
-    from vggrepro.net import VGG, to_input
+    from vggrepro.nets.vgg import VGG, to_input
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     device = torch.device("cuda" if GPU else "cpu")

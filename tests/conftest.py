@@ -12,13 +12,14 @@ import pytest
 from nets import CPU, random_run
 from PIL import Image
 
-from vggrepro import cli, page
-from vggrepro.dataset import Dataset
-from vggrepro.evaluator import Evaluator
-from vggrepro.prepare import prepare
-from vggrepro.runs import RunFolder
-from vggrepro.sources import FolderSource
-from vggrepro.trained import Trained
+from vggrepro import cli
+from vggrepro.data.dataset import Dataset
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import FolderSource
+from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.nets.trained import Trained
+from vggrepro.report import page
+from vggrepro.runs.folder import RunFolder
 
 Result = tuple[int, str, str]
 Call = Callable[..., Result]

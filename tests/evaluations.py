@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vggrepro.evaluator import Batcher
-from vggrepro.protocol import Protocol
+from vggrepro.evaluation.evaluator import Batcher
+from vggrepro.posteriors.protocol import Protocol
 
 # Files
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import photo
 from PIL import Image
 
+from vggrepro.data.sources import Source, open_source
 from vggrepro.errors import InputError
-from vggrepro.sources import Source, open_source
 
 
 def jpeg(label: int, seed: int, mode: str = "RGB", size: tuple[int, int] = (40, 30), form: str = "JPEG") -> bytes:

@@ -11,12 +11,12 @@ import torch
 from conftest import ROOT
 from nets import random_run
 
-from vggrepro import weights
-from vggrepro.files import read_json, write_json
-from vggrepro.net import VGG, to_input
+from vggrepro.nets import weights
+from vggrepro.nets.vgg import VGG, to_input
 from vggrepro.paper import Architecture
-from vggrepro.run_config import RunConfig
-from vggrepro.runs import RunFolder
+from vggrepro.runs.config import RunConfig
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import read_json, write_json
 
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 WORDS = ["an ant", "a bee", "a cat", "a dog", "an eel", "a fox"]

@@ -11,8 +11,8 @@ import numpy as np
 from examples import jpeg
 from scipy.io import savemat
 
-from vggrepro import synsets
-from vggrepro.sources import devkit
+from vggrepro.data import synsets
+from vggrepro.data.sources import devkit
 
 WNIDS = ("n01440764", "n01443537", "n02119789", "n03888257", "n04557648", "n15075141")
 TRUTH = (4, 0, 5, 1, 2, 3, 0)  # of the validation images, by position in WNIDS

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vggrepro import weights
-from vggrepro.files import write_json
-from vggrepro.hardware import Machine
-from vggrepro.initialise import initialise
-from vggrepro.net import VGG
-from vggrepro.runs import RunFolder
+from vggrepro.nets import weights
+from vggrepro.nets.initialise import initialise
+from vggrepro.nets.vgg import VGG
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.devices import Machine
+from vggrepro.system.files import write_json
 
 CPU = Machine(torch.device("cpu"), "fp32", workers=0)
 CROP, SCALE = 64, 0.0172

@@ -12,11 +12,11 @@ import numpy as np
 import planted
 from safetensors.numpy import save_file
 
-from vggrepro.dataset import Dataset, Split
+from vggrepro.data.dataset import Dataset, Split
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import FolderSource
 from vggrepro.paper import JITTER, S256, S384, Run
-from vggrepro.prepare import prepare
-from vggrepro.runs import RunFolder
-from vggrepro.sources import FolderSource
+from vggrepro.runs.folder import RunFolder
 
 EVIL = "<script>alert(1)</script>"
 RUNS = {Run("A", S256): 0.5, Run("D", S256): 0.4, Run("D", S384): 0.45, Run("D", JITTER): 0.2}  # share of mistakes

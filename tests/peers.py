@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro import paper, weights
-from vggrepro.net import VGG, to_input
+from vggrepro import paper
+from vggrepro.nets import weights
+from vggrepro.nets.vgg import VGG, to_input
 from vggrepro.paper import Architecture
-from vggrepro.runs import RunFolder
+from vggrepro.runs.folder import RunFolder
 
 SMALL = {"crop": 64, "width": 1 / 64}  # 4 to 8 channels, FC layers of 64 units that see 2 x 2 positions
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from vggrepro import paper, posteriors, protocol
-from vggrepro.dataset import Dataset
-from vggrepro.files import sha256
+from vggrepro import paper
+from vggrepro.data.dataset import Dataset
 from vggrepro.paper import JITTER, S256, S384, Run
-from vggrepro.posteriors import Batch, Origin
-from vggrepro.runs import RunFolder
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import protocol
+from vggrepro.posteriors.files import Batch, Origin
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import sha256
 
 CLASSES = 6
 LABELS = [0, 1, 2, 5]  # four images
@@ -70,7 +72,7 @@ def write_posteriors(
     """A posterior file of the given rows, (images, classes); image i has key keys[i]."""
     values = np.array(rows, dtype=np.float32)
     batch = Batch(list(keys[: len(values)]), np.array(labels, dtype=np.int32), values)
-    posteriors.write(path, [batch], values.shape[1], origin)
+    posterior_files.write(path, [batch], values.shape[1], origin)
     return path
 
 

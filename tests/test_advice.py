@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import Call
 
-from vggrepro import advice
-from vggrepro.advice import Invocation, command, invocation
-from vggrepro.dataset import Dataset
+from vggrepro.data.dataset import Dataset
 from vggrepro.paper import JITTER, S256, Run
-from vggrepro.runs import RunFolder
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import advice
+from vggrepro.system.advice import Invocation, command, invocation
 
 FAST = ("--epochs", "1", "--set", "crop=32", "--width", "0.0625", "--device", "cpu", "--workers", "0")
 SPECIAL = "it's my data"

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import against, documents, statistics
 from vggrepro.paper import JITTER, S256, Run
-from vggrepro.shelf import Shelf, foreign_data
+from vggrepro.report import documents
+from vggrepro.results import comparison, intervals
+from vggrepro.results.scores import Shelf, foreign_data
 
 A = Run("A", S256)
 
@@ -29,12 +30,12 @@ def shelves(tmp_path: Path, theirs: str = "print") -> tuple[Shelf, Shelf]:
 
 
 def test_the_same_images_are_compared_one_by_one(tmp_path: Path) -> None:
-    (table,) = against.side_by_side(*shelves(tmp_path))
+    (table,) = comparison.side_by_side(*shelves(tmp_path))
     assert (table.name, len(table.frame)) == ("table3", 1)  # no row that neither has
     row = table.frame.iloc[0]
     assert (row["net"], row["top1_val_error_ours"], row["top1_val_error_theirs"]) == ("A", 0.0, 75.0)
     assert (row["top1_val_error_difference"], row["top1_val_error_paper"]) == (-75.0, 29.6)
-    made = statistics.compare(np.zeros(4, bool), np.array([True, False, True, True]))
+    made = intervals.compare(np.zeros(4, bool), np.array([True, False, True, True]))
     assert (row["top1_val_error_low"], row["top1_val_error_high"]) == (made.low, made.high)
     assert row["top1_val_error_p"] == pytest.approx(0.25)  # 2 · (1/2)³
     assert (row["images_ours"], row["images_theirs"]) == (4, 4)
@@ -45,9 +46,9 @@ def test_the_same_images_are_compared_one_by_one(tmp_path: Path) -> None:
 
 def test_different_images_are_independent(tmp_path: Path) -> None:
     ours, theirs = shelves(tmp_path, "other")
-    (table,) = against.side_by_side(ours, theirs)
+    (table,) = comparison.side_by_side(ours, theirs)
     row = table.frame.iloc[0]
-    interval = against.newcombe(0, 4, 3, 4)
+    interval = comparison.newcombe(0, 4, 3, 4)
     assert (row["top1_val_error_low"], row["top1_val_error_high"]) == (interval.low, interval.high)
     assert math.isnan(row["top1_val_error_p"])
     assert "top-1 p" not in [column.heading for column in table.columns]
@@ -61,7 +62,7 @@ def test_newcombes_interval_by_his_examples() -> None:
         ((9, 10, 3, 10), 0.1705, 0.8090),
         ((10, 10, 0, 20), 0.6791, 1.0),
     ):
-        interval = against.newcombe(*counts)
+        interval = comparison.newcombe(*counts)
         assert (interval.low / 100, interval.high / 100) == pytest.approx((low, high), abs=5e-5)
 
 
@@ -77,7 +78,7 @@ def test_a_row_of_one_side_stands_alone_and_stale_files_are_named(tmp_path: Path
     multi_scale(tmp_path / "ours")
     make_run(tmp_path / "theirs", Run("D", JITTER))
     paths = [plant(tmp_path / "theirs", Run("D", JITTER), q, RIGHT, weights="old") for q in JITTER.test_scales]
-    three, four, five, six, seven = against.side_by_side(
+    three, four, five, six, seven = comparison.side_by_side(
         Shelf(tmp_path / "ours", dataset_of()), Shelf(tmp_path / "theirs", dataset_of())
     )
     assert five.frame["top1_val_error_ours"].tolist() == [75.0, 0, 0, 0, 0, 0]

@@ -9,8 +9,9 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from vggrepro import augment, rescaling
+from vggrepro.data import rescaling
 from vggrepro.paper import JITTER, S256, Scale
+from vggrepro.training import augment
 
 SIZES = [(500, 375), (375, 500), (64, 64), (333, 100), (97, 701), (40, 41), (256, 300), (1, 7)]
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
 
 from vggrepro.errors import InputError
-from vggrepro.formats import caffe, read
-from vggrepro.formats.base import Source
-from vggrepro.formats.protobuf import MAX_FIELDS, WireError
-from vggrepro.importing import import_weights
+from vggrepro.exchange.formats import caffe, read
+from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.formats.protobuf import MAX_FIELDS, WireError
+from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
 
 

@@ -8,14 +8,15 @@ import pytest
 from exports import small
 from nets import CPU, random_run
 
-from vggrepro import card as cards
-from vggrepro import exporting, weights
-from vggrepro.dataset import Dataset
-from vggrepro.evaluate import evaluate
-from vggrepro.files import read_json, write_json
-from vggrepro.protocol import Protocol
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro.data.dataset import Dataset
+from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.exchange import card as cards
+from vggrepro.exchange import exporting
+from vggrepro.nets import weights
+from vggrepro.nets.trained import Trained
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import read_json, write_json
 
 
 @pytest.mark.parametrize(

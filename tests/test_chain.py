@@ -10,19 +10,20 @@ import torch
 from nets import CPU
 from trained import request, tensors
 
-from vggrepro import paper, recipe, runs
-from vggrepro.chain import train_chain
-from vggrepro.dataset import Dataset
+from vggrepro import paper, recipe
+from vggrepro.data.dataset import Dataset
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Evaluator
-from vggrepro.files import lock, read_json, write_json
+from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.nets.trained import Trained
 from vggrepro.paper import JITTER, S256, S384, Run, Scale
-from vggrepro.prepare import prepare
-from vggrepro.run_config import Start
-from vggrepro.runs import RunFolder
-from vggrepro.sources import FolderSource
-from vggrepro.train import Training
-from vggrepro.trained import Trained
+from vggrepro.runs import folder as run_folders
+from vggrepro.runs.config import Start
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import lock, read_json, write_json
+from vggrepro.training.chain import train_chain
+from vggrepro.training.train import Training
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_chain_trains_what_is_missing(dataset: Dataset, tmp_path: Path, capsys: 
     train_chain(Run("B", JITTER), request(dataset, tmp_path))
     talk = capsys.readouterr().err
     assert "plan: A-256 (to train) → B-256 (to train) → B-384 (to train) → B-256-512 (to train)" in talk
-    assert [run.name for run in runs.finished(tmp_path)] == ["A-256", "B-256", "B-256-512", "B-384"]
-    configs = {run.name: run.config() for run in runs.finished(tmp_path)}
+    assert [run.name for run in run_folders.finished(tmp_path)] == ["A-256", "B-256", "B-256-512", "B-384"]
+    configs = {run.name: run.config() for run in run_folders.finished(tmp_path)}
     assert [configs[name].start.run for name in ("A-256", "B-256", "B-384", "B-256-512")] == [
         None, "A-256", "B-256", "B-384",
     ]  # fmt: skip
@@ -80,7 +81,7 @@ def test_first_four_layers_and_fc_are_trained_weights_of_a(dataset: Dataset, tmp
 @pytest.mark.usefixtures("untrained")
 def test_init_overrides_the_start(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("D", S256), request(dataset, tmp_path), "glorot")
-    assert [run.name for run in runs.finished(tmp_path)] == ["D-256"]
+    assert [run.name for run in run_folders.finished(tmp_path)] == ["D-256"]
     assert RunFolder(tmp_path / "D-256").config().start == Start(initialisation="glorot")
     train_chain(Run("E", S256), request(dataset, tmp_path), "D-256")
     assert RunFolder(tmp_path / "E-256").config().start.run == "D-256"
@@ -96,7 +97,7 @@ def test_glorot_trains_without_a_and_so_does_what_follows(
     assert "D-256: at most 1 epoch from random weights (glorot), all layers fresh" in capsys.readouterr().err
     train_chain(Run("D", JITTER), request(dataset, tmp_path))  # D-256 is there: nobody needs A
     assert "plan: D-256 (done, 0 epochs) → D-384 (to train) → D-256-512 (to train)" in capsys.readouterr().err
-    assert {run.name for run in runs.finished(tmp_path)} == {"D-256", "D-384", "D-256-512"}
+    assert {run.name for run in run_folders.finished(tmp_path)} == {"D-256", "D-384", "D-256-512"}
 
 
 @pytest.mark.usefixtures("untrained")
@@ -206,7 +207,7 @@ def test_second_writer_is_refused(dataset: Dataset, tmp_path: Path) -> None:
         pytest.raises(InputError, match=r"A-256 is being written by"),
     ):
         train_chain(Run("A", S256), request(dataset, tmp_path))
-    assert runs.status(RunFolder(tmp_path / "A-256")).state == "not started"
+    assert run_folders.status(RunFolder(tmp_path / "A-256")).state == "not started"
 
 
 def test_unfinished_start_is_refused(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +217,7 @@ def test_unfinished_start_is_refused(dataset: Dataset, tmp_path: Path, monkeypat
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(Training, "run", interrupted)
         train_chain(Run("A", S256), request(dataset, tmp_path))
-    assert runs.status(RunFolder(tmp_path / "A-256")).state == "interrupted"
+    assert run_folders.status(RunFolder(tmp_path / "A-256")).state == "interrupted"
     with pytest.raises(InputError, match="A-256 is not finished; finish it before training B-384"):
         train_chain(Run("B", S384), request(dataset, tmp_path), "A-256")
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vggrepro import checkpoint
-from vggrepro.checkpoint import Checkpoints
 from vggrepro.errors import InputError
-from vggrepro.runs import RunFolder
+from vggrepro.runs.folder import RunFolder
+from vggrepro.training import checkpoint
+from vggrepro.training.checkpoint import Checkpoints
 
 
 def tensors(value: float) -> dict[str, torch.Tensor]:

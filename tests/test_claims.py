@@ -15,16 +15,16 @@ from planted import dataset_of
 from typer.testing import CliRunner
 
 from vggrepro import paper
-from vggrepro.advice import Invocation, invocation
-from vggrepro.claims import Finding, csv_text, evaluate_claims, frame
 from vggrepro.cli import app, main
-from vggrepro.dataset import Dataset
-from vggrepro.findings import document, markdown, tally
+from vggrepro.data.dataset import Dataset
 from vggrepro.paper import JITTER, S256, S384, Run
-from vggrepro.paper_claims import Kind, claims, margins
-from vggrepro.runs import RunFolder
-from vggrepro.shelf import Shelf
-from vggrepro.verdicts import Outcome
+from vggrepro.report.findings import claims_markdown, document, tally
+from vggrepro.results.claims import Finding, csv_text, evaluate_claims, frame
+from vggrepro.results.paper_claims import Kind, claims, margins
+from vggrepro.results.scores import Shelf
+from vggrepro.results.verdicts import Outcome
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.advice import Invocation, invocation
 
 IMAGES, CLASSES = 2000, 7
 LABELS = np.arange(IMAGES, dtype=np.int32) % CLASSES
@@ -225,7 +225,7 @@ def test_conditions_are_told_once_with_their_claims(tmp_path: Path) -> None:
     for net in ("B", "C"):
         plant(tmp_path, Run(net, S256), 256, range(30))
     (tmp_path / "C-256" / "metrics.jsonl").write_text("{}\n" * 6)
-    text = markdown(evaluate_claims(Shelf(tmp_path, DATA)))
+    text = claims_markdown(evaluate_claims(Shelf(tmp_path, DATA)))
     assert text.endswith(
         "## How the runs differ from the paper's\n\n- Trained for 6 epochs (the paper: 74). (Claims 2, 3.)\n"
     )
@@ -273,7 +273,7 @@ def test_nothing_evaluated_is_all_not_run(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     findings = evaluate_claims(Shelf(tmp_path, DATA))
     assert {made.verdict for made in findings if made.claim.number < 12} == {"not run"}
-    text = markdown(findings)
+    text = claims_markdown(findings)
     assert "the 0 tests that ran" in text
     assert "80 % power" not in text
 
@@ -281,7 +281,7 @@ def test_nothing_evaluated_is_all_not_run(tmp_path: Path) -> None:
 def test_too_few_images_say_so(tmp_path: Path) -> None:
     for net in ("B", "C"):
         plant(tmp_path, Run(net, S256), 256, range(30))
-    text = markdown(evaluate_claims(Shelf(tmp_path, DATA)))
+    text = claims_markdown(evaluate_claims(Shelf(tmp_path, DATA)))
     assert "the smallest difference found with 80 % power is none, however large, by a test alone" in text
 
 

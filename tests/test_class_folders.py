@@ -10,8 +10,8 @@ import pytest
 from conftest import CLASSES
 from examples import alone, everything, message
 
+from vggrepro.data.sources import FolderSource, open_source
 from vggrepro.errors import InputError
-from vggrepro.sources import FolderSource, open_source
 
 
 def test_class_folders_in_order(photos: Path) -> None:

@@ -14,9 +14,9 @@ import torch
 from conftest import Call, Result
 from PIL import Image
 
-from vggrepro import files, processes
-from vggrepro.dataset import Dataset
-from vggrepro.files import lock
+from vggrepro.data.dataset import Dataset
+from vggrepro.system import files, processes
+from vggrepro.system.files import lock
 
 FAST = ["--set", "crop=32", "--set", "width=0.0625", "--epochs", "1", "--precision", "fp32", "--workers", "1"]
 

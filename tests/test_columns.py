@@ -7,9 +7,10 @@ import math
 import pandas as pd
 import pytest
 
-from vggrepro import columns, latex
-from vggrepro.columns import Kind
-from vggrepro.page.html import column_table
+from vggrepro.report import latex
+from vggrepro.report.page.html import column_table
+from vggrepro.results import columns
+from vggrepro.results.columns import Kind
 
 NAN = math.nan
 

@@ -9,9 +9,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from vggrepro import cost, paper, weights
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.net import VGG
+from vggrepro.nets import cost, weights
+from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Architecture
 
 

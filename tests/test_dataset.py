@@ -15,12 +15,12 @@ import pytest
 from conftest import CLASSES
 from PIL import Image
 
-from vggrepro import dataset as module
-from vggrepro import prepare as stage
-from vggrepro.dataset import Dataset, Split, load
+from vggrepro.data import dataset as module
+from vggrepro.data import prepare as stage
+from vggrepro.data.dataset import Dataset, Split, load
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
-from vggrepro.prepare import prepare
-from vggrepro.sources import FolderSource
 
 
 @pytest.fixture

@@ -19,16 +19,18 @@ from nets import random_run
 from PIL import Image
 from typer.testing import CliRunner
 
-from vggrepro import doctor, machine_checks, sanity, synsets, weights
 from vggrepro.cli import app
-from vggrepro.dataset import Dataset, load
-from vggrepro.files import read_json, write_json
-from vggrepro.finding import BROKEN, OK, WARNING, Finding, guarded, table
+from vggrepro.data import synsets
+from vggrepro.data.dataset import Dataset, load
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import FolderSource
+from vggrepro.doctor import diagnose, machine, sanity
+from vggrepro.doctor.finding import BROKEN, OK, WARNING, Finding, guarded, table
+from vggrepro.nets import weights
+from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture
-from vggrepro.prepare import prepare
-from vggrepro.runs import RunFolder
-from vggrepro.sources import FolderSource
-from vggrepro.trained import Trained
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import read_json, write_json
 
 
 def only(found: Finding | list[Finding]) -> Finding:
@@ -93,12 +95,12 @@ def test_torchvision_made_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> 
         return real(name, *rest)
 
     versions = {"torch": "2.15.0", "torchvision": "0.21.0"}
-    monkeypatch.setattr(machine_checks, "installed", versions.get)
+    monkeypatch.setattr(machine, "installed", versions.get)
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["numpy", "torch==2.6.0"])
-    found = machine_checks.torchvision_()
+    found = machine.torchvision_()
     assert (found.state, found.advice) == (WARNING, "pip install 'torch==2.6.0' 'torchvision==0.21.0'")
     monkeypatch.setattr(builtins, "__import__", broken)
-    found = machine_checks.torchvision_()
+    found = machine.torchvision_()
     assert found.state == BROKEN
     assert found.result == "0.21.0 does not fit torch 2.15.0 (operator torchvision::nms does not exist)"
 
@@ -106,14 +108,14 @@ def test_torchvision_made_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> 
 def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["torch>=2.6", "pandas>=2.2", "scipy>=1.11", 'onnx>=1.16; extra == "onnx"', 'h5py; extra == "keras"']
     lines += ['vggrepro[onnx]; extra == "dev"', 'pytest>=8; extra == "dev"']
-    monkeypatch.setattr(machine_checks, "declared", lambda: lines)
+    monkeypatch.setattr(machine, "declared", lambda: lines)
     versions = {"torch": "2.15.0+cu128", "pandas": "2.1.4", "h5py": "3.1"}
-    monkeypatch.setattr(machine_checks, "installed", versions.get)
-    found = machine_checks.packages()
+    monkeypatch.setattr(machine, "installed", versions.get)
+    found = machine.packages()
     assert (found.state, found.result) == (BROKEN, "pandas 2.1.4 is older than 2.2, scipy is missing")
     versions |= {"pandas": "3.0", "scipy": "1.11.0"}
-    assert machine_checks.packages() == Finding(OK, "packages", "torch 2.15.0+cu128, pandas 3.0, scipy 1.11.0")
-    found = machine_checks.extras()
+    assert machine.packages() == Finding(OK, "packages", "torch 2.15.0+cu128, pandas 3.0, scipy 1.11.0")
+    found = machine.extras()
     assert found.result == "onnx: lacks onnx; keras: there"
     assert found.advice == "pip install 'vggrepro[onnx]', if you want them"
 
@@ -121,50 +123,50 @@ def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_checkout_says_its_requirements_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metadata of an editable install may be older than the extras."""
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["torch>=2.6"])
-    assert machine_checks.declared(tmp_path) == ["torch>=2.6"]
+    assert machine.declared(tmp_path) == ["torch>=2.6"]
     text = '[project]\nname = "NAME"\ndependencies = ["pandas>=2.2"]\n[project.optional-dependencies]\n'
     text += """fast = ["x>=4; platform_machine in 'x86_64' and sys_platform != 'darwin'"]\n"""
     for name, expected in (("vggrepro", ["pandas", "x"]), ("other", ["torch"])):
         (tmp_path / "pyproject.toml").write_text(text.replace("NAME", name))
-        lines = machine_checks.declared(tmp_path)
-        monkeypatch.setattr(machine_checks, "declared", lambda lines=lines: lines)
+        lines = machine.declared(tmp_path)
+        monkeypatch.setattr(machine, "declared", lambda lines=lines: lines)
         monkeypatch.setattr(platform, "machine", lambda: "x86_64")
         monkeypatch.setattr(sys, "platform", "linux")
-        assert [package for package, _, _ in machine_checks.requirements()] == expected
+        assert [package for package, _, _ in machine.requirements()] == expected
         monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-        assert [package for package, _, _ in machine_checks.requirements()] == expected[:1]
+        assert [package for package, _, _ in machine.requirements()] == expected[:1]
         monkeypatch.undo()
         monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["torch>=2.6"])
 
 
 def test_this_checkouts_extras_are_listed() -> None:
-    extras = {extra for _, _, extra in machine_checks.requirements()}
+    extras = {extra for _, _, extra in machine.requirements()}
     assert {"", "onnx", "keras", "tensorboard", "dev"} <= extras
 
 
 @pytest.mark.parametrize(("text", "expected"), [("2.15.0+cu128", (2, 15, 0)), ("3.0", (3, 0)), ("1.0.0rc1", (1, 0, 0))])
 def test_version_numbers(text: str, expected: tuple[int, ...]) -> None:
-    assert machine_checks.numbers(text) == expected
+    assert machine.numbers(text) == expected
 
 
 # The machine
 
 
 def test_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine_checks.disk(tmp_path / "not" / "yet", tmp_path)[0].state == OK
+    assert machine.disk(tmp_path / "not" / "yet", tmp_path)[0].state == OK
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12, 2 * 10**9))
-    found = machine_checks.disk(tmp_path, tmp_path)
+    found = machine.disk(tmp_path, tmp_path)
     assert found == [
         Finding(WARNING, f"disk of {tmp_path}", "2.0 GB free", "training a net of the paper's width takes up to 5 GB")
     ]
-    monkeypatch.setattr(machine_checks, "MEMORY_GB", 10**6)
-    assert machine_checks.memory().state == WARNING
+    monkeypatch.setattr(machine, "MEMORY_GB", 10**6)
+    assert machine.memory().state == WARNING
 
 
 def test_idle_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert machine_checks.threads() == Finding(
+    assert machine.threads() == Finding(
         WARNING,
         "threads",
         "torch computes with 1 of 8 cores",
@@ -176,20 +178,20 @@ def test_idle_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_data_set_is_a_warning_a_damaged_one_is_broken(dataset: Dataset, tmp_path: Path) -> None:
-    assert only(doctor.data_set(tmp_path / "none")).state == WARNING
+    assert only(diagnose.data_set(tmp_path / "none")).state == WARNING
     next(dataset.folder.glob("train-*.arrow")).unlink()
-    assert of(doctor.data_set(dataset.folder), "shards") == Finding(
+    assert of(diagnose.data_set(dataset.folder), "shards") == Finding(
         BROKEN, "shards", "train-00000.arrow is missing", "prepare the data set again"
     )
     (dataset.folder / "dataset.json").write_text("{")
-    (found,) = guarded("data set", lambda: doctor.data_set(dataset.folder))
+    (found,) = guarded("data set", lambda: diagnose.data_set(dataset.folder))
     assert (found.state, "damaged JSON" in found.result) == (BROKEN, True)
 
 
 def test_a_cut_shard_is_named(dataset: Dataset) -> None:
     shard = next(dataset.folder.glob("val-*.arrow"))
     shard.write_bytes(shard.read_bytes()[:-300])
-    found = of(doctor.data_set(dataset.folder), "shards")
+    found = of(diagnose.data_set(dataset.folder), "shards")
     assert found.state == BROKEN
     assert found.result.startswith(f"{shard}: damaged shard")
 
@@ -201,16 +203,16 @@ def reordered(dataset: Dataset, classes: list[str]) -> Dataset:
 
 
 def test_class_order(dataset: Dataset) -> None:
-    assert doctor.class_order(dataset).result == "names, sorted (no wnids)"
+    assert diagnose.class_order(dataset).result == "names, sorted (no wnids)"
     wnids = sorted(synsets.table())[:6]
-    assert doctor.class_order(reordered(dataset, wnids)).result == "sorted by wnid"
-    found = doctor.class_order(reordered(dataset, wnids[::-1]))
+    assert diagnose.class_order(reordered(dataset, wnids)).result == "sorted by wnid"
+    found = diagnose.class_order(reordered(dataset, wnids[::-1]))
     assert (found.state, found.result[:25]) == (WARNING, "the wnids are not sorted:")
 
 
 def test_the_first_validation_images(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of the 1000 classes, with the labels of another order."""
-    import vggrepro.dataset as stage
+    import vggrepro.data.dataset as stage
 
     class Few:
         labels = np.array([65, 970, 230, 489])
@@ -228,11 +230,11 @@ def test_the_first_validation_images(dataset: Dataset, monkeypatch: pytest.Monke
     path = dataset.folder / "dataset.json"
     wnids = list(synsets.table())
     write_json(path, read_json(path) | {"classes": wnids, "words": wnids, "devkit_ids": [1] * 1000})
-    (found,) = guarded("class order", lambda: doctor.class_order(load(dataset.folder)))
+    (found,) = guarded("class order", lambda: diagnose.class_order(load(dataset.folder)))
     assert (found.state, "ILSVRC2012_val_00000004 has class index 489, not 809" in found.result) == (BROKEN, True)
     Few.labels = np.array([65, 970, 230, 809])
     expected = "sorted by wnid; the first 4 validation images have the known classes"
-    assert doctor.class_order(load(dataset.folder)) == Finding(OK, "class order", expected)
+    assert diagnose.class_order(load(dataset.folder)) == Finding(OK, "class order", expected)
 
 
 # Runs
@@ -240,7 +242,7 @@ def test_the_first_validation_images(dataset: Dataset, monkeypatch: pytest.Monke
 
 def test_runs_of_every_state(dataset: Dataset, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    assert only(doctor.all_runs(dataset.folder, runs, (), 9)).result == f"none in {runs}"
+    assert only(diagnose.all_runs(dataset.folder, runs, (), 9)).result == f"none in {runs}"
     random_run(runs / "A-256")
     unfinished = random_run(runs / "B-256", net="B")
     unfinished.weights_path.unlink()
@@ -249,7 +251,7 @@ def test_runs_of_every_state(dataset: Dataset, tmp_path: Path) -> None:
     tensors["conv1_1.bias"][0] = torch.nan
     weights.save(nan.weights_path, tensors, state)
     (random_run(runs / "D-256", net="D").config_path).write_text(json.dumps({"net": "D"}))
-    findings = doctor.all_runs(dataset.folder, runs, (), 60)
+    findings = diagnose.all_runs(dataset.folder, runs, (), 60)
     assert [(f.state, f.check) for f in findings] == [
         (OK, "A-256"),
         (OK, "B-256"),
@@ -258,9 +260,9 @@ def test_runs_of_every_state(dataset: Dataset, tmp_path: Path) -> None:
     ]
     assert findings[1].result == "not finished"
     assert findings[2].result == "conv1_1.bias holds values that are no finite numbers"
-    late = doctor.all_runs(dataset.folder, runs, (), -1)
+    late = diagnose.all_runs(dataset.folder, runs, (), -1)
     assert [f.result for f in late] == ["not looked at, for time: A-256, B-256, C-256, D-256"]
-    named = doctor.all_runs(dataset.folder, runs, ["A-256"], -1)
+    named = diagnose.all_runs(dataset.folder, runs, ["A-256"], -1)
     assert [f.check for f in named] == ["A-256"]
 
 
@@ -307,7 +309,7 @@ def test_an_imported_net_on_a_handful_of_images(tmp_path: Path) -> None:
     found = sanity.look(run, Trained.load(run), dataset)
     assert found == Finding(OK, "A-256", "32 of 32 images right (chance: 16)")
     run = colour_net(tmp_path, bgr=True)
-    findings = doctor.all_runs(dataset.folder, tmp_path / "runs", (), 60)
+    findings = diagnose.all_runs(dataset.folder, tmp_path / "runs", (), 60)
     assert [(f.state, f.result) for f in findings][1] == (
         WARNING,
         "0 of 32 images right (chance: 16), but 32 with red and blue swapped",

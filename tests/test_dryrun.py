@@ -10,22 +10,24 @@ import pytest
 from nets import CPU
 from trained import request
 
-from vggrepro import dryrun, hardware, recipe
-from vggrepro.chain import Link, Request, plan_chain, train_chain
-from vggrepro.dataset import Dataset
-from vggrepro.dryrun import extrapolated, rehearse, si, step_seconds
+from vggrepro import recipe
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.files import lock
 from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.reproduce import plan_all
-from vggrepro.train import Training
+from vggrepro.system import devices
+from vggrepro.system.files import lock
+from vggrepro.training import dryrun
+from vggrepro.training.chain import Link, Request, plan_chain, train_chain
+from vggrepro.training.dryrun import extrapolated, rehearse, si, step_seconds
+from vggrepro.training.train import Training
 
 
 @pytest.fixture
 def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that take 0.5 s, so that the text is the same everywhere."""
     monkeypatch.setattr(dryrun, "step_seconds", lambda link, request: 0.5)
-    monkeypatch.setattr(hardware, "describe", lambda device: "a machine")
+    monkeypatch.setattr(devices, "describe", lambda device: "a machine")
 
 
 def files(folder: Path) -> dict[str, int]:

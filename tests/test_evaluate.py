@@ -24,19 +24,19 @@ from nets import (
     random_run,
 )
 
-from vggrepro import evaluate as stage
-from vggrepro import posteriors
-from vggrepro.dataset import Dataset, Split
+from vggrepro.data.dataset import Dataset, Split
+from vggrepro.data.prepare import prepare
+from vggrepro.data.rescaling import rescale
+from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
-from vggrepro.evaluate import evaluate
-from vggrepro.evaluator import Batcher
-from vggrepro.files import lock, read_json, sha256, write_json
-from vggrepro.hardware import Machine
-from vggrepro.prepare import prepare
-from vggrepro.protocol import Protocol
-from vggrepro.rescaling import rescale
-from vggrepro.runs import RunFolder
-from vggrepro.sources import FolderSource
+from vggrepro.evaluation import evaluate as stage
+from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.evaluation.evaluator import Batcher
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.devices import Machine
+from vggrepro.system.files import lock, read_json, sha256, write_json
 
 
 def test_files_hold_what_the_contract_says(run: RunFolder, dataset: Dataset) -> None:
@@ -89,7 +89,7 @@ def test_other_papers_protocols_have_their_own_files(run: RunFolder, dataset: Da
     names = sorted(p.name for p in (run.path / "posteriors").iterdir())
     google = [f"val-googlenet-q{q}.parquet" for q in (256, 288, 320, 352)]
     assert names == ["val-center-q256.parquet", *google, "val-tencrop-q256.parquet"]
-    origin = posteriors.read_origin(run.path / "posteriors" / "val-center-q256.parquet")
+    origin = posterior_files.read_origin(run.path / "posteriors" / "val-center-q256.parquet")
     assert (origin.flip, origin.grid, origin.method) == (False, 1, "center")
     assert frame.Q.tolist() == ["256", "256", "256", "288", "320", "352", "256,288,320,352"]
     evaluate(run, dataset, Protocol(("center",), flip=False), CPU)

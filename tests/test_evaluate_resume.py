@@ -15,12 +15,12 @@ from nets import (
     random_run,
 )
 
-from vggrepro import evaluate as stage
-from vggrepro.dataset import Dataset
-from vggrepro.evaluate import evaluate
-from vggrepro.evaluator import Batcher
-from vggrepro.protocol import Protocol
-from vggrepro.runs import RunFolder
+from vggrepro.data.dataset import Dataset
+from vggrepro.evaluation import evaluate as stage
+from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.evaluation.evaluator import Batcher
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.runs.folder import RunFolder
 
 
 def test_what_is_up_to_date_is_not_computed_again(

@@ -14,12 +14,12 @@ from nets import (
     random_run,
 )
 
-from vggrepro import posteriors
-from vggrepro.dataset import Dataset
-from vggrepro.evaluate import evaluate
-from vggrepro.files import read_json, write_json
-from vggrepro.protocol import Protocol
-from vggrepro.runs import RunFolder
+from vggrepro.data.dataset import Dataset
+from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import read_json, write_json
 
 
 def test_posteriors_of_other_weights_are_computed_again_and_said(
@@ -34,7 +34,7 @@ def test_posteriors_of_other_weights_are_computed_again_and_said(
     evaluate(run, dataset, protocol, CPU)
     assert "val-dense-q224.parquet is stale (other weights) and is computed again" in capfd.readouterr().err
     after = pq.read_table(path)
-    assert posteriors.read_origin(path).weights == run.weights_hash()
+    assert posterior_files.read_origin(path).weights == run.weights_hash()
     assert np.abs(np.array(before["posterior"].to_pylist()) - after["posterior"].to_pylist()).max() > 0.01
     kept = path.read_bytes()
     evaluate(run, dataset, Protocol(("multicrop", "dense"), (224,), flip=False, grid=2), CPU)
@@ -86,7 +86,7 @@ def test_posteriors_of_other_data_are_computed_again_and_said(
     evaluate(run, replace(dataset, fingerprint="other"), protocol, CPU)
     said = capfd.readouterr().err
     assert "val-dense-q224.parquet is stale (another data set) and is computed again" in said
-    assert posteriors.read_origin(run.path / "posteriors" / "val-dense-q224.parquet").fingerprint == "other"
+    assert posterior_files.read_origin(run.path / "posteriors" / "val-dense-q224.parquet").fingerprint == "other"
 
 
 def test_a_damaged_posterior_file_is_computed_again(
@@ -97,4 +97,4 @@ def test_a_damaged_posterior_file_is_computed_again(
     path.write_bytes(path.read_bytes()[:-30])
     evaluate(run, dataset, Protocol(qs=(224,)), CPU)
     assert "val-dense-q224.parquet is stale (damaged) and is computed again" in capfd.readouterr().err
-    assert posteriors.read_origin(path).run == "A-256"
+    assert posterior_files.read_origin(path).run == "A-256"

@@ -21,11 +21,12 @@ from nets import (
     softmax,
 )
 
-from vggrepro import paper, views
-from vggrepro.evaluator import Evaluator, crop_posteriors, dense_posteriors
-from vggrepro.protocol import Method, Protocol
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro import paper
+from vggrepro.evaluation import views
+from vggrepro.evaluation.evaluator import Evaluator, crop_posteriors, dense_posteriors
+from vggrepro.nets.trained import Trained
+from vggrepro.posteriors.protocol import Method, Protocol
+from vggrepro.runs.folder import RunFolder
 
 
 @pytest.mark.parametrize("flip", [True, False])

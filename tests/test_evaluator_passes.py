@@ -16,12 +16,12 @@ from nets import (
     images,
 )
 
-from vggrepro import evaluator as net_at_work
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Evaluator
-from vggrepro.protocol import Method
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro.evaluation import evaluator as net_at_work
+from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.nets.trained import Trained
+from vggrepro.posteriors.protocol import Method
+from vggrepro.runs.folder import RunFolder
 
 
 @settings(max_examples=15, deadline=None)

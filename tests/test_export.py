@@ -10,12 +10,14 @@ import torch
 from exports import NAMES, small
 from typer.testing import CliRunner
 
-from vggrepro import exporting, paper, weights
+from vggrepro import paper
 from vggrepro.cli import app
 from vggrepro.errors import InputError
-from vggrepro.files import read_json, sha256, write_json
-from vggrepro.formats import read
+from vggrepro.exchange import exporting
+from vggrepro.exchange.formats import read
+from vggrepro.nets import weights
 from vggrepro.paper import Architecture
+from vggrepro.system.files import read_json, sha256, write_json
 
 
 @pytest.mark.parametrize("net", paper.NETS)

@@ -16,8 +16,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from PIL import Image
 from torch.nn import functional as F
 
-from vggrepro import exporting, paper
-from vggrepro.formats import protobuf
+from vggrepro import paper
+from vggrepro.exchange import exporting
+from vggrepro.exchange.formats import protobuf
 
 
 def interpreted(prototxt: str, blobs: dict[str, list[torch.Tensor]], x: torch.Tensor) -> torch.Tensor:

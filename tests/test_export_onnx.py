@@ -13,12 +13,13 @@ from exports import ours, pixels, small, snippet
 from nets import CPU
 from PIL import Image
 
-from vggrepro import exporting, paper
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Evaluator
-from vggrepro.formats import onnx as onnx_format
-from vggrepro.protocol import Method
-from vggrepro.trained import Trained
+from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.exchange import exporting
+from vggrepro.exchange.formats import onnx as onnx_format
+from vggrepro.nets.trained import Trained
+from vggrepro.posteriors.protocol import Method
 
 
 @pytest.mark.parametrize(

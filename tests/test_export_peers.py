@@ -18,20 +18,21 @@ from exports import NAMES, WORDS, pixels, small, snippet
 from nets import CPU
 from PIL import Image
 
-from vggrepro import exporting, weights
+from vggrepro.data.rescaling import rescale
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Evaluator
-from vggrepro.files import write_json
-from vggrepro.formats import read
-from vggrepro.formats import timm as timm_format
-from vggrepro.formats import torchvision as torchvision_format
-from vggrepro.formats.state_dict import TWINS
-from vggrepro.net import VGG
+from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.exchange import exporting
+from vggrepro.exchange.formats import read
+from vggrepro.exchange.formats import timm as timm_format
+from vggrepro.exchange.formats import torchvision as torchvision_format
+from vggrepro.exchange.formats.state_dict import TWINS
+from vggrepro.nets import weights
+from vggrepro.nets.trained import Trained
+from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Architecture
-from vggrepro.protocol import Method
-from vggrepro.rescaling import rescale
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro.posteriors.protocol import Method
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import write_json
 
 
 @pytest.mark.parametrize("net", TWINS)

@@ -14,7 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vggrepro import figures, paper
+from vggrepro import paper
+from vggrepro.report import figures
 
 TOP1 = "top1_val_error"
 DARK_GROUND = "#16181d"  # page.css: --card on dark ground

@@ -12,8 +12,8 @@ from pathlib import Path
 import program
 import pytest
 
-from vggrepro import files
 from vggrepro.errors import InputError
+from vggrepro.system import files
 
 
 def test_names_that_are_no_unicode_go_through_json(tmp_path: Path) -> None:

@@ -8,20 +8,21 @@ import pytest
 from nets import CPU, random_run
 from typer.testing import CliRunner
 
-from vggrepro import cost, forecast, views
 from vggrepro.cli import app
-from vggrepro.dataset import Dataset, Split
-from vggrepro.evaluate import evaluate
+from vggrepro.data.dataset import Dataset, Split
+from vggrepro.data.rescaling import rescaled_size
+from vggrepro.evaluation import dryrun, views
+from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.nets import cost
 from vggrepro.paper import Architecture
-from vggrepro.protocol import Protocol
-from vggrepro.rescaling import rescaled_size
+from vggrepro.posteriors.protocol import Protocol
 
 
 def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast, "MEASURE_SECONDS", 0.05)
+    monkeypatch.setattr(dryrun, "MEASURE_SECONDS", 0.05)
     run = random_run(tmp_path / "runs" / "A-256")
     before = sorted(run.path.iterdir())
-    frame = forecast.forecast([run], dataset, Protocol(("dense", "multicrop", "center"), qs=(224, 256)), CPU)
+    frame = dryrun.forecast([run], dataset, Protocol(("dense", "multicrop", "center"), qs=(224, 256)), CPU)
     assert sorted(run.path.iterdir()) == before
     assert frame.method.tolist() == ["dense"] * 2 + ["multicrop"] * 2 + ["center"] * 2 + ["decoding", ""]
     assert frame.Q.tolist()[6] == "224,256"
@@ -44,23 +45,23 @@ def test_a_row_a_method_and_q(dataset: Dataset, tmp_path: Path, monkeypatch: pyt
 def test_decoding_counts_once_for_all_methods_and_q(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "_measured", lambda *_: 0.1)  # images/s: 18 images take 180 s
-    monkeypatch.setattr(forecast, "_decoded", lambda *_: 0.3)  # 60 s
+    monkeypatch.setattr(dryrun, "_measured", lambda *_: 0.1)  # images/s: 18 images take 180 s
+    monkeypatch.setattr(dryrun, "_decoded", lambda *_: 0.3)  # 60 s
     run = random_run(tmp_path / "runs" / "A-256")
-    frame = forecast.forecast([run], dataset, Protocol(("dense", "center"), qs=(224, 256)), CPU)
+    frame = dryrun.forecast([run], dataset, Protocol(("dense", "center"), qs=(224, 256)), CPU)
     assert frame.time.tolist() == ["3 min 00 s"] * 4 + ["1 min 00 s", "13 min 00 s"]
 
 
 def test_what_is_done_costs_nothing(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(forecast, "_measured", lambda *_: 0.1)
-    monkeypatch.setattr(forecast, "_decoded", lambda *_: 0.3)
+    monkeypatch.setattr(dryrun, "_measured", lambda *_: 0.1)
+    monkeypatch.setattr(dryrun, "_decoded", lambda *_: 0.3)
     run = random_run(tmp_path / "runs" / "A-256")
     evaluate(run, dataset, Protocol(qs=(224,)), CPU)
-    frame = forecast.forecast([run], dataset, Protocol(qs=(224, 256)), CPU)
+    frame = dryrun.forecast([run], dataset, Protocol(qs=(224, 256)), CPU)
     assert frame.Q.tolist() == ["256", "256", ""]
-    frame = forecast.forecast([run], dataset, Protocol(qs=(224,)), CPU)
+    frame = dryrun.forecast([run], dataset, Protocol(qs=(224,)), CPU)
     assert frame.time.tolist() == ["0 s"]
     assert "A-256: dense is up to date" in capfd.readouterr().err
 
@@ -68,7 +69,7 @@ def test_what_is_done_costs_nothing(
 def test_of_several_processes_the_first_alone_measures_and_prints(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "MEASURE_SECONDS", 0.05)
+    monkeypatch.setattr(dryrun, "MEASURE_SECONDS", 0.05)
     run = random_run(tmp_path / "runs" / "A-256")
     words = ["evaluate", "--dry-run", "--q", "224", "--data", str(dataset.folder), "--runs", str(run.path.parent)]
     for rank, lines in (("0", 4), ("1", 0)):

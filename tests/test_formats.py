@@ -20,16 +20,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vggrepro import exporting, formats, paper, weights
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.files import write_json
-from vggrepro.formats import published, read
-from vggrepro.formats import timm as timm_format
-from vggrepro.formats import torchvision as torchvision_format
-from vggrepro.formats.base import IMAGENET_MEAN, IMAGENET_STD, Foreign
-from vggrepro.net import VGG, to_input
+from vggrepro.exchange import exporting, formats
+from vggrepro.exchange.formats import published, read
+from vggrepro.exchange.formats import timm as timm_format
+from vggrepro.exchange.formats import torchvision as torchvision_format
+from vggrepro.exchange.formats.base import IMAGENET_MEAN, IMAGENET_STD, Foreign
+from vggrepro.nets import weights
+from vggrepro.nets.trained import Trained
+from vggrepro.nets.vgg import VGG, to_input
 from vggrepro.paper import Architecture
-from vggrepro.trained import Trained
+from vggrepro.system.files import write_json
 
 GUESS = "the file does not say its preprocessing: RGB with mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225"
 

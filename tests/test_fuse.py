@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import fuse, posteriors, protocol
-from vggrepro.dataset import Dataset, Split
+from vggrepro.data.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.files import read_json, write_json
 from vggrepro.paper import S256, Run
-from vggrepro.runs import RunFolder
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import protocol
+from vggrepro.results import fuse
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import read_json, write_json
 
 
 def test_fuse_runs_by_hand(tmp_path: Path) -> None:
@@ -84,8 +86,8 @@ def test_fuse_runs_refuses_a_damaged_file_and_reads_each_once(tmp_path: Path, mo
         plant(tmp_path, Run("A", S256), q, RIGHT)
         path = plant(tmp_path, Run("B", S256), q, WRONG)
     streamed: list[Path] = []
-    values = posteriors.values
-    monkeypatch.setattr(posteriors, "values", lambda path, *more: streamed.append(path) or values(path, *more))
+    values = posterior_files.values
+    monkeypatch.setattr(posterior_files, "values", lambda path, *more: streamed.append(path) or values(path, *more))
     fuse.fuse_runs([a, b], ["dense"])
     assert len(streamed) == len(set(streamed)) == 6
     path.write_bytes(path.read_bytes()[:-30])

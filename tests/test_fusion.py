@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import ORIGIN, write_posteriors
 
-from vggrepro import fusion, posteriors
-from vggrepro.dataset import Dataset
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.posteriors import Batch
-from vggrepro.ranks import Score
-from vggrepro.shelf import Shelf, split_images
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import means
+from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.ranks import Score
+from vggrepro.results.scores import Shelf, split_images
 
 
 def random_files(folder: Path, files: int, images: int, classes: int, seed: int = 0) -> tuple[list[Path], np.ndarray]:
@@ -33,7 +34,7 @@ def random_files(folder: Path, files: int, images: int, classes: int, seed: int 
             Batch(keys[i : i + 7], labels_of(images, classes)[i : i + 7], values[i : i + 7])
             for i in range(0, images, 7)
         ]
-        posteriors.write(path, batches, classes, ORIGIN)
+        posterior_files.write(path, batches, classes, ORIGIN)
     return paths, rows
 
 
@@ -57,11 +58,11 @@ def test_average_by_hand(tmp_path: Path) -> None:
     a = write_posteriors(tmp_path / "a", [[0.5, 0.25, 0.25], [1, 0, 0]], [0, 1])
     b = write_posteriors(tmp_path / "b", [[0.25, 0.75, 0], [0, 1, 0]], [0, 1])
     c = write_posteriors(tmp_path / "c", [[0, 0.5, 0.5], [0.5, 0.5, 0]], [0, 1])
-    (batch,) = fusion.average([a, b, c])
+    (batch,) = means.average([a, b, c])
     assert (batch.keys, batch.labels.tolist()) == (["a", "b"], [0, 1])
     np.testing.assert_allclose(batch.posteriors, [[0.25, 0.5, 0.25], [0.5, 0.5, 0]])
     assert batch.posteriors.dtype == np.float64
-    found = fusion.rank([[a], [b], [c], [a, b], [a, b, c]])
+    found = means.rank([[a], [b], [c], [a, b], [a, b, c]])
     ranks = [found.ranks[frozenset(group)].tolist() for group in ([a], [b], [c], [a, b], [a, b, c])]
     assert ranks == [[0, 1], [1, 0], [2, 1], [1, 1], [1, 1]]
 
@@ -71,18 +72,18 @@ def test_every_group_is_numpys_mean_and_every_file_is_read_once(
 ) -> None:
     paths, rows = random_files(tmp_path, 6, 41, 9)
     streamed: list[Path] = []
-    values = posteriors.values
-    monkeypatch.setattr(posteriors, "values", lambda path, *more: streamed.append(path) or values(path, *more))
-    monkeypatch.setattr(fusion, "BLOCK_NUMBERS", 45)  # 5 images
-    monkeypatch.setattr(posteriors, "BATCH_ROWS", 12)
+    values = posterior_files.values
+    monkeypatch.setattr(posterior_files, "values", lambda path, *more: streamed.append(path) or values(path, *more))
+    monkeypatch.setattr(means, "BLOCK_NUMBERS", 45)  # 5 images
+    monkeypatch.setattr(posterior_files, "BATCH_ROWS", 12)
     groups = [[i for i in range(6) if chosen >> i & 1] for chosen in range(1, 64)]
-    found = fusion.rank([[paths[i] for i in group] for group in groups])
+    found = means.rank([[paths[i] for i in group] for group in groups])
     assert sorted(streamed) == sorted(paths)
     assert not found.bad
     for group in groups:
         ranks = found.ranks[frozenset(paths[i] for i in group)]
         np.testing.assert_array_equal(ranks, naive(rows[group]))
-    score = fusion.score(paths)
+    score = means.score(paths)
     assert score.images == 41
     assert score.top1 == pytest.approx(100 * (naive(rows) >= 1).mean())
     assert score.top5 == pytest.approx(100 * (naive(rows) >= 5).mean())
@@ -95,31 +96,31 @@ def test_neither_the_order_of_files_nor_that_of_rows_matters(data: st.DataObject
     files = data.draw(st.integers(1, 5))
     with tempfile.TemporaryDirectory() as name:
         paths, rows = random_files(Path(name), files, images, 7, data.draw(st.integers(0, 9)))
-        reference = posteriors.images_of(paths[0])
-        before = np.concatenate([batch.posteriors for batch in fusion.average(paths, reference)])
-        ranks = fusion.rank([paths], reference).ranks[frozenset(paths)]
+        reference = posterior_files.images_of(paths[0])
+        before = np.concatenate([batch.posteriors for batch in means.average(paths, reference)])
+        ranks = means.rank([paths], reference).ranks[frozenset(paths)]
         np.testing.assert_array_equal(ranks, naive(rows))
         for path in paths:
             shuffled(path, np.array(data.draw(st.permutations(range(images)))))
         again = data.draw(st.permutations(paths))
-        after = list(fusion.average(again, reference))
+        after = list(means.average(again, reference))
         assert [key for batch in after for key in batch.keys] == reference.keys.to_pylist()
         np.testing.assert_array_equal(np.concatenate([batch.posteriors for batch in after]), before)  # bit for bit
         others = [again[:1], again[1:], again] if files > 1 else [again]
-        np.testing.assert_array_equal(fusion.rank(others, reference).ranks[frozenset(paths)], ranks)
+        np.testing.assert_array_equal(means.rank(others, reference).ranks[frozenset(paths)], ranks)
 
 
 def test_a_file_in_another_order_is_joined_by_key_over_many_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, rows = random_files(tmp_path, 3, 500, 6)
-    monkeypatch.setattr(posteriors, "BATCH_ROWS", 64)
+    monkeypatch.setattr(posterior_files, "BATCH_ROWS", 64)
     shuffled(paths[1], np.random.default_rng(1).permutation(500))
     table = pq.read_table(paths[2])
     wide = table["posterior"].cast(pa.list_(pa.float64()))
     pq.write_table(table.set_column(2, "posterior", wide).take(pa.array(np.arange(500)[::-1])), paths[2])
-    reference = posteriors.images_of(paths[0])
-    np.testing.assert_array_equal(fusion.rank([paths], reference).ranks[frozenset(paths)], naive(rows))
+    reference = posterior_files.images_of(paths[0])
+    np.testing.assert_array_equal(means.rank([paths], reference).ranks[frozenset(paths)], naive(rows))
 
 
 def test_files_of_different_images_labels_or_classes_are_named(tmp_path: Path) -> None:
@@ -145,9 +146,9 @@ def test_files_of_different_images_labels_or_classes_are_named(tmp_path: Path) -
     }
     for said, other in others.items():
         with pytest.raises(InputError) as error:
-            fusion.score([first, other])
+            means.score([first, other])
         assert str(error.value).removeprefix(str(other)).lstrip(": ") == said
-    found = fusion.rank([[first], [first, *others.values()], *[[other] for other in others.values()]])
+    found = means.rank([[first], [first, *others.values()], *[[other] for other in others.values()]])
     assert found.bad.keys() == set(others.values())
     assert found.ranks.keys() == {frozenset([first])}
 
@@ -155,30 +156,30 @@ def test_files_of_different_images_labels_or_classes_are_named(tmp_path: Path) -
 def test_a_label_that_another_tool_does_not_know_is_no_contradiction(tmp_path: Path) -> None:
     known = write_posteriors(tmp_path / "0", [[0.75, 0.25]] * 2, [0, 1])
     unknown = write_posteriors(tmp_path / "1", [[0.25, 0.75]] * 2, [-1, -1], "ba")
-    found = fusion.rank([[known], [unknown], [known, unknown]])
+    found = means.rank([[known], [unknown], [known, unknown]])
     assert [ranks.tolist() for ranks in found.ranks.values()] == [[0, 1], [1, 0], [0, 1]]
 
 
 def test_a_bad_row_spoils_its_own_groups_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posteriors, "BATCH_ROWS", 8)
+    monkeypatch.setattr(posterior_files, "BATCH_ROWS", 8)
     paths, rows = random_files(tmp_path, 3, 30, 6)
     values = rows[1].copy()
     values[20] = [2, 0, 0, 0, 0, 0]
     batch = Batch([f"image {i}" for i in range(30)], labels_of(30, 6), values)
-    posteriors.write(paths[1], [batch], 6, ORIGIN)
-    found = fusion.rank([[paths[0]], paths, paths[:2], [paths[0], paths[2]], [paths[1]]])
+    posterior_files.write(paths[1], [batch], 6, ORIGIN)
+    found = means.rank([[paths[0]], paths, paths[:2], [paths[0], paths[2]], [paths[1]]])
     assert {path: str(error) for path, error in found.bad.items()} == {
         paths[1]: f"{paths[1]}: row 20 is no distribution (sum 2.0000, smallest 0); delete the file and evaluate again"
     }
     assert found.ranks.keys() == {frozenset([paths[0]]), frozenset([paths[0], paths[2]])}
     np.testing.assert_array_equal(found.ranks[frozenset([paths[0], paths[2]])], naive(rows[[0, 2]]))
     with pytest.raises(InputError, match="row 20 is no distribution"):
-        fusion.score(paths)
+        means.score(paths)
     with pytest.raises(InputError, match="row 20 is no distribution"):
-        list(fusion.average(paths))
+        list(means.average(paths))
     shuffled(paths[1], np.arange(30)[::-1])
     with pytest.raises(InputError, match="row 9 is no distribution"):  # of the file as it is now
-        fusion.score(paths)
+        means.score(paths)
 
 
 def test_a_failure_in_a_thread_is_raised_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,29 +188,29 @@ def test_a_failure_in_a_thread_is_raised_not_waited_for(tmp_path: Path, monkeypa
     def fail(*_: object) -> None:
         raise MemoryError("no memory")
 
-    monkeypatch.setattr(fusion, "BLOCK_NUMBERS", 6)  # a block an image: more blocks than threads
-    monkeypatch.setattr(fusion, "ranks", fail)
+    monkeypatch.setattr(means, "BLOCK_NUMBERS", 6)  # a block an image: more blocks than threads
+    monkeypatch.setattr(means, "ranks", fail)
     with pytest.raises(MemoryError, match="no memory"):
-        fusion.rank([paths])
+        means.rank([paths])
 
 
 def test_all_files_bad(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"no parquet")
-    found = fusion.rank([[tmp_path / "p"]])
+    found = means.rank([[tmp_path / "p"]])
     assert (found.images, found.ranks, list(found.bad)) == (None, {}, [tmp_path / "p"])
-    assert fusion.rank([]) == fusion.Ranks(None, {}, {})
+    assert means.rank([]) == means.Ranks(None, {}, {})
 
 
 def test_nothing_to_average() -> None:
     with pytest.raises(InputError, match="nothing to average"):
-        list(fusion.average([]))
+        list(means.average([]))
 
 
 def test_images_without_a_label_have_no_error(tmp_path: Path) -> None:
     path = write_posteriors(tmp_path / "p", [[0.5, 0.5]] * 2, [0, -1])
     with pytest.raises(InputError, match="p: image 'b' has no label; errors need a labelled split"):
-        fusion.score([path])
-    assert len(list(fusion.average([path]))) == 1  # a submission needs none
+        means.score([path])
+    assert len(list(means.average([path]))) == 1  # a submission needs none
 
 
 def test_the_data_sets_images_decide(dataset: Dataset, tmp_path: Path) -> None:
@@ -220,8 +221,8 @@ def test_the_data_sets_images_decide(dataset: Dataset, tmp_path: Path) -> None:
     keys, labels = images.keys.to_pylist(), images.labels
     right = np.eye(6, dtype=np.float32)[labels]
     paths = [tmp_path / name for name in ("a", "b")]
-    posteriors.write(paths[0], [Batch(keys, (labels + 1) % 6, right)], 6, ORIGIN)  # all labels are off
-    posteriors.write(paths[1], [Batch(keys[::-1], labels[::-1], right[::-1])], 6, ORIGIN)
+    posterior_files.write(paths[0], [Batch(keys, (labels + 1) % 6, right)], 6, ORIGIN)  # all labels are off
+    posterior_files.write(paths[1], [Batch(keys[::-1], labels[::-1], right[::-1])], 6, ORIGIN)
     shelf = Shelf(tmp_path, dataset)
     shelf.rank_groups([paths[:1], paths[1:]])
     assert shelf.ranks(paths[1:]).tolist() == [0] * 18
@@ -236,4 +237,4 @@ def test_sums_are_exact_where_floats_allow_it(tmp_path: Path) -> None:
     """A tie of means is a tie in every order of adding: 0.1 + 0.7 + 0.2 as float32 adds up exactly in float64."""
     rows = [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1], [0.2, 0.1, 0.7]]
     paths = [write_posteriors(tmp_path / f"{i}" / "p", [row] * 3, [0, 1, 2]) for i, row in enumerate(rows)]
-    assert fusion.rank([paths]).ranks[frozenset(paths)].tolist() == [0, 1, 2]
+    assert means.rank([paths]).ranks[frozenset(paths)].tolist() == [0, 1, 2]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vggrepro.gaps import not_run, not_used
 from vggrepro.paper import S256, S384, Run, View
-from vggrepro.shelf import File
+from vggrepro.results.gaps import not_run, not_used
+from vggrepro.results.scores import File
 
 A, D = Run("A", S256), Run("D", S384)
 

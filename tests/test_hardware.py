@@ -10,8 +10,8 @@ import program
 import pytest
 import torch
 
-from vggrepro import hardware
 from vggrepro.errors import InputError
+from vggrepro.system import devices
 
 
 def gradients(path: Path, processes: int) -> dict[str, torch.Tensor]:
@@ -29,40 +29,40 @@ def test_gradients_summed_during_backward_are_one_processs(tmp_path: Path) -> No
 
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
-    assert hardware.keep_memory() == sys.platform.startswith("linux")
+    assert devices.keep_memory() == sys.platform.startswith("linux")
     assert os.environ["THP_MEM_ALLOC_ENABLE"]
     assert torch.ones(1 << 24).sum() == 1 << 24
 
 
 def test_upload_leaves_a_tensor_that_is_there_already() -> None:
     tensor = torch.arange(3)
-    assert hardware.upload(tensor, torch.device("cpu")) is tensor
+    assert devices.upload(tensor, torch.device("cpu")) is tensor
 
 
 @pytest.mark.gpu
 def test_upload_to_a_gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    there = hardware.upload(torch.arange(3), torch.device("cuda"))
+    there = devices.upload(torch.arange(3), torch.device("cuda"))
     assert there.is_cuda
     assert there.tolist() == [0, 1, 2]
 
 
 def test_a_device_that_is_not_here_is_bad_input() -> None:
     with pytest.raises(InputError, match="--device tpu: choose auto, cpu, cuda"):
-        hardware.device("tpu")
+        devices.device("tpu")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="--device cuda:0: not usable here"):
-            hardware.device("cuda")
+            devices.device("cuda")
 
 
 def test_a_lack_of_memory_is_known_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50)
-    assert hardware.is_out_of_memory(caught.value)
-    assert hardware.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert hardware.is_out_of_memory(MemoryError())
-    assert not hardware.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    assert devices.is_out_of_memory(caught.value)
+    assert devices.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert devices.is_out_of_memory(MemoryError())
+    assert not devices.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
 @pytest.mark.parametrize(
@@ -79,23 +79,23 @@ def test_auto_is_bf16_where_it_is_faster(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(hardware, "_cpu", lambda: f"vendor_id\t: {vendor}\n")
-    assert hardware.precision("auto", torch.device("cpu")) == expected
+    monkeypatch.setattr(devices, "_cpu", lambda: f"vendor_id\t: {vendor}\n")
+    assert devices.precision("auto", torch.device("cpu")) == expected
 
 
 def test_a_cpu_is_described_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_cpu", lambda: "processor\t: 0\nmodel name\t: AMD EPYC 9R14\n")
+    monkeypatch.setattr(devices, "_cpu", lambda: "processor\t: 0\nmodel name\t: AMD EPYC 9R14\n")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert hardware.describe(torch.device("cpu")) == "AMD EPYC 9R14, 2 threads"
-    monkeypatch.setattr(hardware, "_cpu", str)
-    assert hardware.describe(torch.device("cpu")).endswith(", 2 threads")
+    assert devices.describe(torch.device("cpu")) == "AMD EPYC 9R14, 2 threads"
+    monkeypatch.setattr(devices, "_cpu", str)
+    assert devices.describe(torch.device("cpu")).endswith(", 2 threads")
 
 
 def test_precisions() -> None:
     cpu = torch.device("cpu")
-    assert hardware.precision("auto", cpu) in ("bf16", "fp32")
-    assert hardware.precision("fp32", cpu) == "fp32"
+    assert devices.precision("auto", cpu) in ("bf16", "fp32")
+    assert devices.precision("fp32", cpu) == "fp32"
     with pytest.raises(InputError, match="--precision tf32 needs a GPU"):
-        hardware.precision("tf32", cpu)
+        devices.precision("tf32", cpu)
     with pytest.raises(InputError, match="--precision fp16: choose one of auto, fp32, tf32, bf16"):
-        hardware.precision("fp16", cpu)
+        devices.precision("fp16", cpu)

@@ -22,10 +22,10 @@ from ilsvrc_files import (
     write,
 )
 
-from vggrepro import synsets
+from vggrepro.data import synsets
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import FolderSource, IlsvrcSource, devkit, listing, open_source
 from vggrepro.errors import InputError
-from vggrepro.prepare import prepare
-from vggrepro.sources import FolderSource, IlsvrcSource, devkit, listing, open_source
 
 ORDER = list(synsets.table())
 

@@ -27,9 +27,9 @@ from ilsvrc_files import (
 )
 from scipy.io import savemat
 
-from vggrepro import synsets
+from vggrepro.data import synsets
+from vggrepro.data.sources import devkit, open_source
 from vggrepro.errors import InputError
-from vggrepro.sources import devkit, open_source
 
 
 def test_splits_that_are_missing(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggrepro import images
-from vggrepro.images import BadImage, ordered
+from vggrepro.data import images
+from vggrepro.data.images import BadImage, ordered
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest takes back the module's own filter
 
@@ -190,7 +190,7 @@ def test_warnings_about_metadata_do_not_flood_the_log() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "UserWarning" in run.stderr  # Pillow alone warns
     run = subprocess.run(
-        [sys.executable, "-c", f"import vggrepro.images; {code}"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"import vggrepro.data.images; {code}"], capture_output=True, text=True, check=True
     )
     assert run.stderr == ""
 

@@ -15,17 +15,18 @@ from conftest import Call
 from peers import SMALL, image, our_scores, random_weights
 from PIL import Image
 
-from vggrepro import synsets, weights
-from vggrepro.dataset import Dataset
+from vggrepro.data import synsets
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.files import read_json
-from vggrepro.formats import format_of, published
-from vggrepro.formats.base import Source
-from vggrepro.formats.published import Published
-from vggrepro.importing import import_weights
+from vggrepro.exchange.formats import format_of, published
+from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.formats.published import Published
+from vggrepro.exchange.importing import import_weights
+from vggrepro.nets import weights
 from vggrepro.paper import S256
-from vggrepro.runs import RunFolder
-from vggrepro.runs import status as run_status
+from vggrepro.runs.folder import RunFolder
+from vggrepro.runs.folder import status as run_status
+from vggrepro.system.files import read_json
 
 
 def caffemodel(path: Path, net: str = "D", classes: int = 6, seed: int = 0) -> Path:

@@ -10,7 +10,7 @@ import program
 import pytest
 import torch
 
-from vggrepro.interrupt import Stopped, StopRequest
+from vggrepro.system.interrupt import Stopped, StopRequest
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 

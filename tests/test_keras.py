@@ -12,8 +12,8 @@ import pytest
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
 
 from vggrepro.errors import InputError
-from vggrepro.formats import keras, read
-from vggrepro.importing import import_weights
+from vggrepro.exchange.formats import keras, read
+from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
 
 h5py = pytest.importorskip("h5py")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vggrepro import keyed
+from vggrepro.nets import keyed
 
 MASK = (1 << 64) - 1
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15

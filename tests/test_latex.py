@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from planted import WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import extras, latex, tables
-from vggrepro.advice import Invocation, invocation
 from vggrepro.paper import S256, Run
-from vggrepro.shelf import Shelf
+from vggrepro.report import latex
+from vggrepro.results import beyond, tables
+from vggrepro.results.scores import Shelf
+from vggrepro.system.advice import Invocation, invocation
 
 
 def test_table_3_by_line(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_the_document_compiles(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "runs", data)
     with invocation(Invocation([("--runs", "a_b c")])):
         made = tables.tables_of(shelf)
-    text = latex.latex(made, data, extras.extras(shelf), standalone=True)
+    text = latex.latex(made, data, beyond.extras(shelf), standalone=True)
     (tmp_path / "report.tex").write_text(text, encoding="utf-8")
     words = [engine, "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace")

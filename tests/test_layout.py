@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import layout
 from vggrepro.paper import S256, S384, Run
-from vggrepro.shelf import Shelf
-from vggrepro.tables import TABLES
+from vggrepro.report import layout
+from vggrepro.results.scores import Shelf
+from vggrepro.results.tables import TABLES
 
 TOP1, TOP5 = "top-1 val. error (%)", "top-5 val. error (%)"
 NAN = math.nan

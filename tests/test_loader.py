@@ -13,15 +13,18 @@ from conftest import CLASSES, photo
 from PIL import Image
 from torch import Tensor
 
-from vggrepro import augment, keyed, recipe, rescaling
-from vggrepro.dataset import Dataset, Split
+from vggrepro import recipe
+from vggrepro.data import rescaling
+from vggrepro.data.dataset import Dataset, Split
+from vggrepro.data.prepare import prepare
+from vggrepro.data.rescaling import centre_window, cut
+from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
-from vggrepro.loader import Batch, Loader, check_stored
+from vggrepro.nets import keyed
 from vggrepro.paper import Scale
-from vggrepro.prepare import prepare
-from vggrepro.rescaling import centre_window, cut
-from vggrepro.resident import Resident, fits
-from vggrepro.sources import FolderSource
+from vggrepro.training import augment
+from vggrepro.training.loader import Batch, Loader, check_stored
+from vggrepro.training.resident import Resident, fits
 
 CPU = torch.device("cpu")
 JITTER = Scale(256, 512)

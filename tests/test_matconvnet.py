@@ -10,11 +10,11 @@ import pytest
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
 from scipy.io import savemat
 
-from vggrepro import synsets
+from vggrepro.data import synsets
 from vggrepro.errors import InputError
-from vggrepro.formats import mat5, matconvnet, read
-from vggrepro.formats.base import Source
-from vggrepro.importing import import_weights
+from vggrepro.exchange.formats import mat5, matconvnet, read
+from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
 
 MEAN = np.array([123.68, 116.779, 103.939], np.float32)  # RGB

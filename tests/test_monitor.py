@@ -14,10 +14,10 @@ import torch
 
 from vggrepro import recipe
 from vggrepro.errors import InputError
-from vggrepro.loader import Batch
-from vggrepro.monitor import Curves, Level, Monitor, Progress, Readings
 from vggrepro.paper import Run, Scale
-from vggrepro.runs import RunFolder
+from vggrepro.runs.folder import RunFolder
+from vggrepro.training.loader import Batch
+from vggrepro.training.monitor import Curves, Level, Monitor, Progress, Readings
 
 A_256 = Run("A", Scale(256, 256))
 RECIPE = recipe.load("demo", {"batch": 2, "epochs": 3})

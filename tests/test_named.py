@@ -20,12 +20,12 @@ from examples import everything, refusal
 from PIL import Image
 from torchvision import datasets
 
-from vggrepro.dataset import Split
+from vggrepro.data.dataset import Split
+from vggrepro.data.images import decode
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources.base import Source
+from vggrepro.data.sources.torchvision import ENTRIES, NAMES, open_named
 from vggrepro.errors import InputError
-from vggrepro.images import decode
-from vggrepro.prepare import prepare
-from vggrepro.sources.base import Source
-from vggrepro.sources.named import ENTRIES, NAMES, open_named
 
 WNIDS = sorted(datasets.Imagenette._WNID_TO_CLASS)
 
@@ -354,7 +354,7 @@ def test_what_else_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert f"{gone} cannot be read (No such file or directory); remove" in refusal(
         open_named, "oxford-iiit-pet", tmp_path
     )
-    monkeypatch.setattr("vggrepro.sources.named.find_spec", lambda _: None)
+    monkeypatch.setattr("vggrepro.data.sources.torchvision.find_spec", lambda _: None)
     assert "svhn comes in .mat files, which torchvision reads with scipy; install scipy" in refusal(
         open_named, "svhn", tmp_path
     )

@@ -14,10 +14,11 @@ from conftest import PARAMETERS
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro import keyed, paper
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.initialise import CENTRED_GAIN, initialise
-from vggrepro.net import VGG, local_response_norm, to_input
+from vggrepro.nets import keyed
+from vggrepro.nets.initialise import CENTRED_GAIN, initialise
+from vggrepro.nets.vgg import VGG, local_response_norm, to_input
 from vggrepro.paper import Architecture
 
 PUBLIC = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from pages import EVIL, Reader, make_run
 
-from vggrepro import page as stage
-from vggrepro.dataset import Dataset
-from vggrepro.page.html import Number, escape, minus, plain_table, prose
-from vggrepro.page.sections import class_words
+from vggrepro.data.dataset import Dataset
 from vggrepro.paper import S256, Run
+from vggrepro.report import page as stage
+from vggrepro.report.page.html import Number, escape, minus, plain_table, prose
+from vggrepro.report.page.sections import class_words
 
 
 def test_the_page_needs_nothing_from_elsewhere(page_text: str) -> None:

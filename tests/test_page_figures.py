@@ -12,15 +12,15 @@ from pages import Reader, make_run
 from PIL import Image
 from typer.testing import CliRunner
 
-from vggrepro import page as stage
 from vggrepro.cli import app
-from vggrepro.columns import TOP1
-from vggrepro.dataset import Dataset
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.page.drawings import agreement_frame, deciding_frame, drawings
-from vggrepro.page.material import run_facts
 from vggrepro.paper import S256, Run
-from vggrepro.verdicts import HOLDS, Outcome
+from vggrepro.report import page as stage
+from vggrepro.report.page.drawings import agreement_frame, deciding_frame, drawings
+from vggrepro.report.page.material import run_facts
+from vggrepro.results.columns import TOP1
+from vggrepro.results.verdicts import HOLDS, Outcome
 
 
 def test_curves_between_epochs_count_in_epochs(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pages import Reader
 
-from vggrepro.dataset import Dataset, Split
-from vggrepro.page.mistakes import Mistake, most_confident, pictures, whole_rows
-from vggrepro.posteriors import Batch
+from vggrepro.data.dataset import Dataset, Split
+from vggrepro.posteriors.files import Batch
+from vggrepro.report.page.mistakes import Mistake, most_confident, pictures, whole_rows
 
 
 def test_the_worst_mistakes_come_first() -> None:

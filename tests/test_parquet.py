@@ -15,10 +15,10 @@ from conftest import CLASSES
 from examples import alone, everything, jpeg, message
 from PIL import Image
 
-from vggrepro import synsets
+from vggrepro.data import synsets
+from vggrepro.data.images import decode
+from vggrepro.data.sources import ParquetSource, open_source
 from vggrepro.errors import InputError
-from vggrepro.images import decode
-from vggrepro.sources import ParquetSource, open_source
 
 
 def write_parquet(

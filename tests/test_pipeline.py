@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vggrepro import paper, weights
-from vggrepro.runs import RunFolder
+from vggrepro import paper
+from vggrepro.nets import weights
+from vggrepro.runs.folder import RunFolder
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 

@@ -13,28 +13,29 @@ import pyarrow.parquet as pq
 import pytest
 from planted import ORIGIN, write_posteriors
 
-from vggrepro import posteriors, protocol
 from vggrepro.errors import InputError
-from vggrepro.posteriors import Batch
-from vggrepro.ranks import Score, ranks, score_of
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import protocol
+from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.ranks import Score, ranks, score_of
 
 
 def test_round_trip_keeps_everything(tmp_path: Path) -> None:
     path = write_posteriors(tmp_path / "p.parquet", [[0.25, 0.75], [1, 0]], [1, -1])
-    (batch,) = posteriors.read(path)
+    (batch,) = posterior_files.read(path)
     assert batch.keys == ["a", "b"]
     assert batch.labels.tolist() == [1, -1]
     assert batch.posteriors.tolist() == [[0.25, 0.75], [1.0, 0.0]]
-    assert posteriors.read_origin(path) == ORIGIN
+    assert posterior_files.read_origin(path) == ORIGIN
 
 
 def test_files_from_before_poolings_could_round_up_have_rounded_down(tmp_path: Path) -> None:
     path = write_posteriors(tmp_path / "p.parquet", [[0.25, 0.75]], [1])
     values = dataclasses.asdict(ORIGIN)
     del values["pooling"]
-    table = pq.read_table(path).replace_schema_metadata({posteriors.METADATA_KEY: json.dumps(values)})
+    table = pq.read_table(path).replace_schema_metadata({posterior_files.METADATA_KEY: json.dumps(values)})
     pq.write_table(table, path)
-    assert posteriors.read_origin(path) == ORIGIN
+    assert posterior_files.read_origin(path) == ORIGIN
 
 
 def test_the_file_format_is_the_contract(tmp_path: Path) -> None:
@@ -87,16 +88,16 @@ def test_ranks_of_any_number_of_classes(classes: int) -> None:
 def test_rows_that_are_no_distribution_are_named(tmp_path: Path, row: list[float], said: str) -> None:
     path = write_posteriors(tmp_path / "p.parquet", [[0.5, 0.5], row], [0, 0])
     with pytest.raises(InputError, match=f"p.parquet: {said}"):
-        list(posteriors.read(path))
+        list(posterior_files.read(path))
 
 
 def test_a_bad_row_far_down_has_its_number_in_the_file(tmp_path: Path) -> None:
     values = np.full((5000, 2), 0.5, dtype=np.float32)
     values[4321] = 0.1
     batch = Batch([str(i) for i in range(5000)], np.zeros(5000, dtype=np.int32), values)
-    posteriors.write(tmp_path / "p", [batch], 2, ORIGIN)
+    posterior_files.write(tmp_path / "p", [batch], 2, ORIGIN)
     with pytest.raises(InputError, match="row 4321 is no distribution"):
-        list(posteriors.read(tmp_path / "p"))
+        list(posterior_files.read(tmp_path / "p"))
 
 
 @pytest.mark.parametrize("size", [0, 3, 60, 0.5])
@@ -105,7 +106,7 @@ def test_truncated_files_are_named(tmp_path: Path, size: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(size if size >= 1 else size * len(content))])
     with pytest.raises(InputError, match=r"p\.parquet: damaged parquet file") as error:
-        list(posteriors.read(path))
+        list(posterior_files.read(path))
     assert "\n" not in str(error.value)
 
 
@@ -115,16 +116,16 @@ def test_a_file_damaged_inside_is_named(tmp_path: Path) -> None:
     content[4:60] = b"\xff" * 56  # the first page's header; the footer is whole
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"p\.parquet: damaged parquet file") as error:
-        list(posteriors.read(path))
+        list(posterior_files.read(path))
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_and_one_of_other_columns(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.parquet does not exist; run 'vggrepro evaluate'"):
-        list(posteriors.read(tmp_path / "none.parquet"))
+        list(posterior_files.read(tmp_path / "none.parquet"))
     pq.write_table(pa.table({"key": ["a"], "score": [1.0]}), tmp_path / "other.parquet")
     with pytest.raises(InputError, match=r"other.parquet: its columns \(key, score\) are not key, label and posterior"):
-        list(posteriors.read(tmp_path / "other.parquet"))
+        list(posterior_files.read(tmp_path / "other.parquet"))
 
 
 def test_empty_cells_are_refused(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_empty_cells_are_refused(tmp_path: Path) -> None:
     table = pa.table({"key": ["a", "b"], "label": pa.array([0, 1], pa.int32()), "posterior": rows})
     pq.write_table(table, tmp_path / "p.parquet")
     with pytest.raises(InputError, match=r"p\.parquet: row 1 has no posterior"):
-        list(posteriors.read(tmp_path / "p.parquet"))
+        list(posterior_files.read(tmp_path / "p.parquet"))
 
 
 def test_a_file_without_our_metadata_has_no_origin(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_file_without_our_metadata_has_no_origin(tmp_path: Path) -> None:
     table = pa.table({"key": ["a"], "label": pa.array([0], pa.int32()), "posterior": rows})
     pq.write_table(table, tmp_path / "p.parquet")
     with pytest.raises(InputError, match="has no valid 'vggrepro' metadata"):
-        posteriors.read_origin(tmp_path / "p.parquet")
+        posterior_files.read_origin(tmp_path / "p.parquet")
 
 
 def test_stale_says_why() -> None:
@@ -181,13 +182,13 @@ def test_files_of_other_tools(tmp_path: Path, columns: dict[str, pa.Array], opti
     content = table(**columns)
     content = content.select(content.column_names[::-1])
     pq.write_table(content, tmp_path / "p", **options)
-    assert posteriors.shape_of(tmp_path / "p") == posteriors.Shape(3, 2, foreign=True)
+    assert posterior_files.shape_of(tmp_path / "p") == posterior_files.Shape(3, 2, foreign=True)
     for rows in (1, 2, 3, 100):
-        batches = list(posteriors.read(tmp_path / "p", rows))
+        batches = list(posterior_files.read(tmp_path / "p", rows))
         assert [key for batch in batches for key in batch.keys] == ["a", "b", "c"]
         assert np.concatenate([batch.labels for batch in batches]).tolist() == [0, 1, -1]
         assert np.concatenate([batch.posteriors for batch in batches]).tolist() == [[0.25, 0.75], [1, 0], [0.5, 0.5]]
-        sizes = [len(values) for values in posteriors.values(tmp_path / "p", rows)]
+        sizes = [len(values) for values in posterior_files.values(tmp_path / "p", rows)]
         assert sum(sizes) == 3 and set(sizes[:-1]) <= {rows}
 
 
@@ -214,15 +215,15 @@ def test_files_of_other_tools(tmp_path: Path, columns: dict[str, pa.Array], opti
 def test_what_is_wrong_is_said_with_its_row(tmp_path: Path, content: pa.Table, said: str) -> None:
     pq.write_table(content, tmp_path / "p")
     with pytest.raises(InputError, match=f"^{tmp_path / 'p'}: {said}") as error:
-        posteriors.images_of(tmp_path / "p")
-        list(posteriors.values(tmp_path / "p"))
+        posterior_files.images_of(tmp_path / "p")
+        list(posterior_files.values(tmp_path / "p"))
     assert "\n" not in str(error.value)
 
 
 def test_one_class(tmp_path: Path) -> None:
     path = write_posteriors(tmp_path / "p", [[1.0], [1.0]], [0, 0])
-    assert posteriors.shape_of(path) == posteriors.Shape(2, 1, foreign=False)
-    assert [batch.posteriors.tolist() for batch in posteriors.read(path)] == [[[1.0], [1.0]]]
+    assert posterior_files.shape_of(path) == posterior_files.Shape(2, 1, foreign=False)
+    assert [batch.posteriors.tolist() for batch in posterior_files.read(path)] == [[[1.0], [1.0]]]
 
 
 def test_a_changed_bit_is_found_by_its_pages_checksum(tmp_path: Path) -> None:
@@ -232,14 +233,14 @@ def test_a_changed_bit_is_found_by_its_pages_checksum(tmp_path: Path) -> None:
     content[at] ^= 1  # the last bit of a number: its row would still be a distribution
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"p\.parquet: damaged parquet file \(.*CRC"):
-        list(posteriors.read(path))
+        list(posterior_files.read(path))
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_no_damage_ends_otherwise_than_in_one_line(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     path = write_posteriors(tmp_path / "p", rng.dirichlet(np.ones(9), 8).tolist(), rng.integers(0, 9, 8).tolist())
-    (whole,) = posteriors.read(path)
+    (whole,) = posterior_files.read(path)
     content = bytearray(path.read_bytes())
     at = int(rng.integers(len(content)))
     if seed % 3 == 0:
@@ -248,8 +249,8 @@ def test_no_damage_ends_otherwise_than_in_one_line(tmp_path: Path, seed: int) ->
         content[at : at + seed] = rng.bytes(len(content[at : at + seed]))
     path.write_bytes(content)
     try:
-        posteriors.read_origin(path)
-        (batch,) = posteriors.read(path)
+        posterior_files.read_origin(path)
+        (batch,) = posterior_files.read(path)
     except InputError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
     else:  # nothing that is read was hit

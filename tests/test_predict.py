@@ -12,13 +12,13 @@ import torch
 from nets import CPU, ROUNDING, images, net_input, plain_model, random_run
 from PIL import Image
 
-from vggrepro import predict as stage
+from vggrepro.data.rescaling import rescale
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Evaluator
-from vggrepro.protocol import Protocol
-from vggrepro.rescaling import rescale
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro.evaluation import predict as stage
+from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.nets.trained import Trained
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.runs.folder import RunFolder
 
 NAMES = ["n01440764", "n01443537", "n01484850", "bee", "cat", "dog"]
 

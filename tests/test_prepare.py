@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from vggrepro import prepare as stage
-from vggrepro.dataset import Dataset, Split, load, read_shard
+from vggrepro.data import prepare as stage
+from vggrepro.data.dataset import Dataset, Split, load, read_shard
+from vggrepro.data.prepare import check_downloads, colour_moments, prepare, principal_axes
+from vggrepro.data.rescaling import rescale
+from vggrepro.data.sources import Example, FolderSource
 from vggrepro.errors import InputError
-from vggrepro.files import lock
-from vggrepro.prepare import check_downloads, colour_moments, prepare, principal_axes
-from vggrepro.rescaling import rescale
-from vggrepro.sources import Example, FolderSource
+from vggrepro.system.files import lock
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from vggrepro import progress
-from vggrepro.progress import Track, duration
+from vggrepro.system import progress
+from vggrepro.system.progress import Track, duration
 
 
 class Clock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vggrepro.errors import InputError
-from vggrepro.protocol import Protocol, parse_qs
+from vggrepro.posteriors.protocol import Protocol, parse_qs
 
 
 def test_test_scales_on_the_command_line() -> None:

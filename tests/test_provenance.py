@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import vggrepro
-from vggrepro import provenance
+from vggrepro.system import commit
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
-MODULE = Path(provenance.__file__)
+MODULE = Path(commit.__file__)
 PLACE = MODULE.relative_to(Path(vggrepro.__file__).parent.parent)
 
 

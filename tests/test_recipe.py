@@ -10,7 +10,7 @@ import pytest
 
 from vggrepro import recipe
 from vggrepro.errors import InputError
-from vggrepro.run_config import UsedRecipe
+from vggrepro.runs.config import UsedRecipe
 
 
 def test_the_paper_preset_is_the_paper() -> None:

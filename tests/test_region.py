@@ -13,19 +13,20 @@ import torch
 from conftest import photo
 from PIL import Image
 
-from vggrepro import augment, recipe
-from vggrepro import dataset as module
-from vggrepro.dataset import Dataset
+from vggrepro import recipe
+from vggrepro.data import dataset as module
+from vggrepro.data.dataset import Dataset
+from vggrepro.data.images import decode
+from vggrepro.data.rescaling import centre_window, cut
 from vggrepro.errors import InputError
-from vggrepro.images import decode
-from vggrepro.loader import Loader
 from vggrepro.paper import JITTER, S256, Scale
-from vggrepro.rescaling import centre_window, cut
+from vggrepro.training import augment
+from vggrepro.training.loader import Loader
 
 pytest.importorskip("nvidia.nvimgcodec", reason="needs pip install vggrepro[fast]")
 pytest.importorskip("cykooz_resizer", reason="needs pip install vggrepro[fast]")
 
-from vggrepro import region
+from vggrepro.training import region
 
 
 def jpeg(width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:

@@ -13,12 +13,14 @@ import pytest
 from conftest import Call
 from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import documents, layout, paper, report, report_csv, tables
-from vggrepro.dataset import Dataset
-from vggrepro.header import header_of
+from vggrepro import paper
+from vggrepro.data.dataset import Dataset
 from vggrepro.paper import S256, Run
-from vggrepro.shelf import Shelf
-from vggrepro.tables import Table
+from vggrepro.report import csv, documents, layout, markdown
+from vggrepro.report.header import header_of
+from vggrepro.results import tables
+from vggrepro.results.scores import Shelf
+from vggrepro.results.tables import Table
 
 NAN = math.nan
 
@@ -43,16 +45,16 @@ def table_of(ours: list[float], crop: int = 64, width: float = 0.125) -> Table:
 
 
 def grid_of(table: Table) -> pd.DataFrame:
-    return report.grid_of(layout.columns(table))
+    return markdown.grid_of(layout.columns(table))
 
 
 def header_markdown(made: list[Table], dataset: Dataset) -> str:
-    return report.header_markdown(header_of(made, dataset))
+    return markdown.header_markdown(header_of(made, dataset))
 
 
 def test_a_table_looks_like_this() -> None:
     assert (
-        report.table_markdown(table_of([61.25, NAN, 28.66]))
+        markdown.table_markdown(table_of([61.25, NAN, 28.66]))
         == """\
 ## Table 3
 
@@ -80,7 +82,7 @@ def test_a_table_without_notes_has_no_note_column() -> None:
 
 
 def test_all_published_rows_are_in_the_document_in_order(tmp_path: Path) -> None:
-    text = report.markdown(tables.tables_of(Shelf(tmp_path, described())), described())
+    text = markdown.markdown(tables.tables_of(Shelf(tmp_path, described())), described())
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## Table {n}" for n in range(1, 8)]
     places = [text.index(f"| {row['method']} ") for row in paper.published(7)]
     assert places == sorted(places)
@@ -120,7 +122,7 @@ def test_the_full_reproduction_does_not() -> None:
 
 
 def test_csv_is_tidy_and_raw() -> None:
-    frame = pd.read_csv(io.StringIO(report_csv.csv_text([table_of([61.25, NAN])])))
+    frame = pd.read_csv(io.StringIO(csv.csv_text([table_of([61.25, NAN])])))
     assert list(frame.columns[:3]) == ["table", "row", "net"]
     assert frame[["row", "measure"]].to_numpy().tolist() == [
         [1, "top1_val_error"],
@@ -136,7 +138,7 @@ def test_csv_is_tidy_and_raw() -> None:
 
 
 def test_csv_of_all_tables_has_every_published_number(tmp_path: Path) -> None:
-    frame = pd.read_csv(io.StringIO(report_csv.csv_text(tables.tables_of(Shelf(tmp_path, described())))))
+    frame = pd.read_csv(io.StringIO(csv.csv_text(tables.tables_of(Shelf(tmp_path, described())))))
     sizes = {2: 6, 3: 24, 4: 20, 5: 12, 6: 12, 7: 45}  # rows times measures
     assert frame["table"].value_counts().to_dict() == sizes
     printed = sum(
@@ -156,7 +158,7 @@ def test_unused_files_are_said_on_stderr(tmp_path: Path, capsys: pytest.CaptureF
 def test_write_gives_a_csv_a_table_and_the_document(tmp_path: Path) -> None:
     folder = tmp_path / "tables" / "demo"
     made = tables.tables_of(Shelf(tmp_path / "runs", described()), (3, 6))
-    paths = report_csv.write(made, folder)
+    paths = csv.write(made, folder)
     assert [path.name for path in paths] == ["table3.csv", "table6.csv"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)  # no temporary files
     frame = pd.read_csv(folder / "table3.csv")
@@ -214,7 +216,7 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
 def test_intervals_are_in_the_tidy_csv(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     plant(tmp_path, Run("A", S256), 256, WRONG)
-    frame = report_csv.tidy(tables.tables_of(Shelf(tmp_path, dataset_of()), (2, 3)))
+    frame = csv.tidy(tables.tables_of(Shelf(tmp_path, dataset_of()), (2, 3)))
     row = frame[(frame["table"] == 3) & (frame["row"] == 1)].iloc[0]
     centre, half = (0.75 + 3.8415 / 8) / (1 + 3.8415 / 4), 1.95996 * math.sqrt(0.75 * 0.25 / 4 + 3.8415 / 64)
     half /= 1 + 3.8415 / 4  # Wilson 1927, z = 1.96, 3 of 4
@@ -229,23 +231,24 @@ def test_a_document_in_miniature(tmp_path: Path) -> None:
     plant(tmp_path, Run("E", paper.JITTER), 256, RIGHT, weights="old")
     data = dataclasses.replace(dataset_of(), subset="2 of 10 shards.")
     made = documents.gather(Shelf(tmp_path, data), [5])
-    text = report.markdown(made.tables, data, made.extras, "## 1. A claim: holds\n\nSo it does.\n")
+    text = markdown.markdown(made.tables, data, made.extras, "## 1. A claim: holds\n\nSo it does.\n")
     golden = Path(__file__).with_name("report_golden.md").read_text(encoding="utf-8")
     assert text.replace(str(tmp_path), "RUNS") == golden
 
 
 def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vggrepro import fusion, posteriors
+    from vggrepro.posteriors import files as posterior_files
+    from vggrepro.posteriors import means
 
     multi_scale(tmp_path)
     read: list[Path] = []
-    values = posteriors.values
+    values = posterior_files.values
 
     def counting(path: Path, *arguments: int) -> object:
         read.append(path)
         return values(path, *arguments)
 
-    monkeypatch.setattr(fusion.posteriors, "values", counting)
+    monkeypatch.setattr(means.posteriors, "values", counting)
     made = documents.gather(Shelf(tmp_path, dataset_of()))
     assert len(read) == len(set(read)) == 12
     assert [table.number for table in made.tables] == list(range(1, 8))
@@ -259,9 +262,9 @@ def vggrepro(vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) 
     folder = dataset.folder.parent
     monkeypatch.chdir(folder)
     rng = np.random.default_rng(0)
-    from vggrepro.dataset import Split
-    from vggrepro.posteriors import Batch, read_origin, write
-    from vggrepro.protocol import file_path
+    from vggrepro.data.dataset import Split
+    from vggrepro.posteriors.files import Batch, read_origin, write
+    from vggrepro.posteriors.protocol import file_path
 
     split = Split(dataset, "val")
     for runs in ("runs", "others"):

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from vggrepro.errors import InputError
-from vggrepro.files import read_json, write_json
 from vggrepro.paper import JITTER, S256, Architecture, Run
-from vggrepro.run_config import IDENTITY, STRUCTURE, Imported, RunConfig, Start, TrainedOn, UsedRecipe, read
-from vggrepro.runs import RunFolder
+from vggrepro.runs.config import IDENTITY, STRUCTURE, Imported, RunConfig, Start, TrainedOn, UsedRecipe, read
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import read_json, write_json
 
 LEAST: dict[str, Any] = {"net": "D", "scale": "256:512", "crop": 64, "width": 0.125, "classes": 6}
 LEAST |= {"mean_rgb": [1, 2.5, 3], "input_scale": 1}

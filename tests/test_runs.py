@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from planted import make_run
 
-from vggrepro import runs
 from vggrepro.errors import InputError
-from vggrepro.files import lock, read_json
 from vggrepro.paper import JITTER, S256, S384, Run
-from vggrepro.runs import RunFolder
+from vggrepro.runs import folder as run_folders
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import lock, read_json
 
 
 def started(folder: Path, done: int = 2, **progress: Any) -> RunFolder:
@@ -42,29 +42,29 @@ def test_the_papers_runs_come_first_in_its_order(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "D-256" / "weights.safetensors").unlink()
     names = ["A-256", "D-256", "D-384", "E-256-512", "Ant", "zebra"]
-    assert [run.name for run in runs.existing(tmp_path)] == names
-    assert [run.name for run in runs.finished(tmp_path)] == [name for name in names if name != "D-256"]
-    assert runs.existing(tmp_path / "none") == []
+    assert [run.name for run in run_folders.existing(tmp_path)] == names
+    assert [run.name for run in run_folders.finished(tmp_path)] == [name for name in names if name != "D-256"]
+    assert run_folders.existing(tmp_path / "none") == []
 
 
 def test_a_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "runs", Run("A", S256))
-    assert runs.folder(tmp_path / "runs", "A-256") == run
-    assert runs.folder(tmp_path / "other", str(run.path)).path == run.path
+    assert run_folders.folder(tmp_path / "runs", "A-256") == run
+    assert run_folders.folder(tmp_path / "other", str(run.path)).path == run.path
     monkeypatch.chdir(tmp_path)
-    assert runs.folder(Path("other"), "runs/A-256").path == Path("runs/A-256")
+    assert run_folders.folder(Path("other"), "runs/A-256").path == Path("runs/A-256")
 
 
 def test_a_run_that_is_not_there_is_named_with_its_command(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        runs.folder(tmp_path, "D-256")
+        run_folders.folder(tmp_path, "D-256")
     assert str(error.value) == (
         f"no run 'D-256' in {tmp_path} (there: none); train it with 'vggrepro train D --scale 256'"
     )
     make_run(tmp_path, Run("B", S256))
     make_run(tmp_path, Run("A", S256))
     with pytest.raises(InputError) as error:
-        runs.folder(tmp_path, "mine")
+        run_folders.folder(tmp_path, "mine")
     assert str(error.value) == (
         f"no run 'mine' in {tmp_path} (there: A-256, B-256); train it with 'vggrepro train NET --scale S'"
     )
@@ -111,26 +111,30 @@ def test_metrics_leave_out_a_line_that_is_being_written(tmp_path: Path) -> None:
 
 
 def test_the_state_of_a_run_by_its_files(tmp_path: Path) -> None:
-    assert runs.status(RunFolder(tmp_path / "A-256")).state == "not started"
+    assert run_folders.status(RunFolder(tmp_path / "A-256")).state == "not started"
     where = {"epoch": 2.5, "epochs": 74, "learning_rate": 0.001, "images_per_second": 250.0, "seconds_left": 90.0}
     run = started(tmp_path, **where)
-    seen = runs.status(run)
+    seen = run_folders.status(run)
     assert (seen.state, seen.epoch, seen.note) == ("interrupted", "2.5/74", "run the same train command to resume")
     assert (seen.learning_rate, seen.images_per_second, seen.seconds_left) == (0.001, 250.0, 90.0)
     assert (seen.top1_error, seen.top5_error, seen.checkpoint_age) == (78.0, 48.0, None)
     with lock(run.path, "vggrepro train A"):
-        seen = runs.status(run)
+        seen = run_folders.status(run)
         assert seen.state == "training"
         assert seen.note.startswith(f"vggrepro train A (process {os.getpid()} on ")
     run.progress_path.unlink()
     run.weights_path.touch()
-    seen = runs.status(run)
+    seen = run_folders.status(run)
     assert (seen.state, seen.epoch, seen.note) == ("finished", "2", "")
     assert (seen.learning_rate, seen.images_per_second, seen.seconds_left) == (0.01, 102.0, None)
     run.config_path.write_text(json.dumps(read_json(run.config_path) | {"imported": {"file": "vgg.npz"}}))
-    assert (runs.status(run).state, runs.status(run).epoch, runs.status(run).note) == ("finished", "", "imported")
+    assert (run_folders.status(run).state, run_folders.status(run).epoch, run_folders.status(run).note) == (
+        "finished",
+        "",
+        "imported",
+    )
     run.config_path.write_text("{")
-    seen = runs.status(run)
+    seen = run_folders.status(run)
     assert seen.state == "damaged"
     assert seen.note.startswith(f"{run.config_path}: damaged JSON")
 
@@ -144,18 +148,18 @@ def test_the_age_of_the_newest_checkpoint(tmp_path: Path, name: str) -> None:
     path.touch()
     then = time.time() - 500
     os.utime(path, (then, then))
-    age = runs.status(run).checkpoint_age
+    age = run_folders.status(run).checkpoint_age
     assert age is not None
     assert 500 <= age < 530
     run.weights_path.touch()
-    assert runs.status(run).checkpoint_age is None
+    assert run_folders.status(run).checkpoint_age is None
 
 
 def test_the_table_lists_all_runs_of_the_paper_and_others(tmp_path: Path) -> None:
     run = started(tmp_path, epoch=1.5, epochs=74, seconds_left=3725.0)
     run.checkpoint_path.touch()
     make_run(tmp_path, Run("A", S256), name="mine")
-    frame = runs.status_table(tmp_path).set_index("run")
+    frame = run_folders.status_table(tmp_path).set_index("run")
     assert len(frame) == 14 + 1
     assert frame.index[-1] == "mine"
     row = frame.loc["A-256"]

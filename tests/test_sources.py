@@ -7,7 +7,7 @@ from pathlib import Path
 
 from examples import alone, message
 
-from vggrepro.sources import open_source
+from vggrepro.data.sources import open_source
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from vggrepro import statistics
-from vggrepro.statistics import compare, detectable, holm, mcnemar, power, score_test, tango, wilson
+from vggrepro.results import intervals
+from vggrepro.results.intervals import compare, detectable, holm, mcnemar, power, score_test, tango, wilson
 
 # images wrong in the first alone, in the second alone, all images
 TABLES = [(7, 1, 21), (16, 8, 86), (0, 1, 44), (0, 0, 30), (5, 0, 12), (12, 2, 50), (40, 20, 160), (3, 3, 9)]
@@ -120,7 +120,7 @@ def test_compare_by_hand() -> None:
     assert (made.only_a, made.only_b, made.discordant) == (5, 1, 60.0)
     assert made.p == pytest.approx(2 * (1 + 6) / 2**6)
     assert made.low < 40 < made.high
-    assert statistics.Interval(made.low, made.high) == tango(5, 1, 10)
+    assert intervals.Interval(made.low, made.high) == tango(5, 1, 10)
 
 
 def test_compare_needs_the_same_images() -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro import keyed, recipe
-from vggrepro.initialise import initialise
-from vggrepro.loader import Batch
-from vggrepro.net import VGG
-from vggrepro.step import Loss, pieces
+from vggrepro import recipe
+from vggrepro.nets import keyed
+from vggrepro.nets.initialise import initialise
+from vggrepro.nets.vgg import VGG
+from vggrepro.training.loader import Batch
+from vggrepro.training.step import Loss, pieces
 
 CPU = torch.device("cpu")
 MEAN = torch.tensor([120.0, 110.0, 100.0])

@@ -13,14 +13,14 @@ from conftest import photo
 from nets import CPU, random_run
 from PIL import Image
 
-from vggrepro import submission
-from vggrepro.dataset import Dataset
+from vggrepro.data.dataset import Dataset
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
-from vggrepro.evaluate import evaluate
-from vggrepro.posteriors import Batch
-from vggrepro.prepare import prepare
-from vggrepro.protocol import Protocol
-from vggrepro.sources import FolderSource
+from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.results import submission
 
 IDS = (31, 7, 500, 12, 1000, 2, 90)
 POSTERIORS = np.array([[0.1, 0.3, 0.05, 0.2, 0.15, 0.05, 0.15], [0, 0, 0, 0, 0, 0, 1.0]])

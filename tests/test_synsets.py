@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from vggrepro import synsets
+from vggrepro.data import synsets
 from vggrepro.errors import InputError
 
 # SHA-256 of the devkit's 1000 synsets (ILSVRC2012_devkit_t12/data/meta.mat), a line of id, WNID and words each

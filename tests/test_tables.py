@@ -13,14 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from planted import CLASSES, RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
-from vggrepro import advice, paper, tables
-from vggrepro.advice import Invocation, invocation
-from vggrepro.dataset import Dataset
-from vggrepro.files import sha256
+from vggrepro import paper
+from vggrepro.data.dataset import Dataset
 from vggrepro.paper import JITTER, S256, S384, Architecture, Run
-from vggrepro.runs import RunFolder
-from vggrepro.shelf import Shelf
-from vggrepro.tables import TABLES, Table
+from vggrepro.results import tables
+from vggrepro.results.scores import Shelf
+from vggrepro.results.tables import TABLES, Table
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import advice
+from vggrepro.system.advice import Invocation, invocation
+from vggrepro.system.files import sha256
 
 
 def line(table: Table, **labels: str) -> pd.Series:

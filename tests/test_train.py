@@ -21,19 +21,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from trained import SMALL, distance, tensors, train
 
-from vggrepro import augment, keyed, recipe, runs, weights
-from vggrepro.chain import Request, train_chain
-from vggrepro.checkpoint import Checkpoints
-from vggrepro.dataset import Dataset, Split
+from vggrepro import recipe
+from vggrepro.data.dataset import Dataset, Split
+from vggrepro.data.rescaling import cut
 from vggrepro.errors import InputError
-from vggrepro.files import read_json
-from vggrepro.hardware import Machine
-from vggrepro.initialise import initialise
-from vggrepro.net import VGG
+from vggrepro.nets import keyed, weights
+from vggrepro.nets.initialise import initialise
+from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Run, Scale
-from vggrepro.rescaling import cut
-from vggrepro.runs import RunFolder
-from vggrepro.train import Plan, Training
+from vggrepro.runs import folder as run_folders
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.devices import Machine
+from vggrepro.system.files import read_json
+from vggrepro.training import augment
+from vggrepro.training.chain import Request, train_chain
+from vggrepro.training.checkpoint import Checkpoints
+from vggrepro.training.train import Plan, Training
 
 
 @pytest.mark.parametrize("form", ["caffe", "torch"])
@@ -387,8 +390,8 @@ def test_status_shows_the_last_checkpoint(dataset: Dataset, tmp_path: Path, requ
     run = RunFolder(tmp_path / "A-256")
     an_hour_ago = time.time() - 3600
     os.utime(run.checkpoint_path, (an_hour_ago, an_hour_ago))
-    row = runs.status_table(tmp_path).set_index("run").loc["A-256"]
+    row = run_folders.status_table(tmp_path).set_index("run").loc["A-256"]
     assert row["state"] == "interrupted"
     assert row["last_checkpoint"] == "1 h 00 min ago"
     run.checkpoint_path.unlink()  # the previous one is left
-    assert runs.status_table(tmp_path).set_index("run").loc["A-256", "last_checkpoint"].endswith(" s ago")
+    assert run_folders.status_table(tmp_path).set_index("run").loc["A-256", "last_checkpoint"].endswith(" s ago")

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from vggrepro import statistics
 from vggrepro.paper import View
-from vggrepro.paper_claims import Kind, Pair, claims, margins
-from vggrepro.verdicts import (
+from vggrepro.results import intervals
+from vggrepro.results.paper_claims import Kind, Pair, claims, margins
+from vggrepro.results.verdicts import (
     CONTRADICTED,
     HOLDS,
     NOT_RUN,
@@ -81,13 +81,13 @@ def test_verdict_of_a_claim() -> None:
 
 
 def test_the_nearest_margin_is_tested() -> None:
-    above = statistics.compare(*planted(60, 20, 0, 2000))  # 2 points
-    assert p_value(Kind.ALIKE, above, 0.6) == statistics.score_test(60, 20, 2000, 0.6)
-    assert p_value(Kind.NOT_LOWER, above, 0.6) == statistics.score_test(60, 20, 2000, -0.6)
+    above = intervals.compare(*planted(60, 20, 0, 2000))  # 2 points
+    assert p_value(Kind.ALIKE, above, 0.6) == intervals.score_test(60, 20, 2000, 0.6)
+    assert p_value(Kind.NOT_LOWER, above, 0.6) == intervals.score_test(60, 20, 2000, -0.6)
     assert p_value(Kind.LOWER, above, 0.0) == above.p
     # A p-value below 0.05 is an interval without the margin, wherever the difference lies.
     for only_first, only_second in itertools.product(range(0, 60, 7), repeat=2):
-        made = statistics.compare(*planted(only_first, only_second, 100, 3000))
+        made = intervals.compare(*planted(only_first, only_second, 100, 3000))
         free = not any(made.low <= bound <= made.high for bound in (-0.6, 0.6))
         assert (p_value(Kind.ALIKE, made, 0.6) < 0.05) == free
 
@@ -100,7 +100,7 @@ def test_a_comparison_that_two_claims_share_counts_once() -> None:
     twice = assess(pairs_of(2, 3), ranks_of(first, second, shared), ["top-1"])
     assert list(twice) == [shared]
     assert twice[shared][0] == alone
-    assert alone.p == alone.holm == pytest.approx(statistics.mcnemar(10, 30))
+    assert alone.p == alone.holm == pytest.approx(intervals.mcnemar(10, 30))
     both = assess([shared], ranks_of(first, second, shared), ["top-1", "top-5"])[shared]
     assert [test.measure for test in both] == ["top-1", "top-5"]
     assert both[0].holm == pytest.approx(2 * alone.p)
@@ -127,7 +127,7 @@ def test_verdicts_have_the_stated_power() -> None:
     rng = np.random.default_rng(2)
     (pair,) = pairs_of(3)
     images, discordant = 1000, 12.0
-    difference = statistics.detectable(images, discordant)
+    difference = intervals.detectable(images, discordant)
     shares = [(discordant - difference) / 200, (discordant + difference) / 200]
     counts = rng.multinomial(images, [*shares, 1 - sum(shares)], size=600)
     verdicts = []
@@ -150,7 +150,7 @@ def test_false_verdicts_about_margins_are_at_most_5_percent(kind: Kind, beyond: 
     errors = 0
     for only_first, only_second, _ in rng.multinomial(images, [*shares, 1 - sum(shares)], size=samples):
         observed = 100 * (only_first - only_second) / images
-        made = statistics.Comparison(images, 0, 0, observed, 0, 0, only_first, only_second, 1)  # all that is used
+        made = intervals.Comparison(images, 0, 0, observed, 0, 0, only_first, only_second, 1)  # all that is used
         errors += decide(kind, made.difference, margin, p_value(kind, made, margin)) == false
     assert errors / samples <= 0.05
 

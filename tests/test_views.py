@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as vision
 
-from vggrepro import views
-from vggrepro.protocol import Method
-from vggrepro.rescaling import rescale
+from vggrepro.data.rescaling import rescale
+from vggrepro.evaluation import views
+from vggrepro.posteriors.protocol import Method
 
 
 def noise(width: int, height: int) -> np.ndarray:

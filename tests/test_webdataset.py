@@ -13,12 +13,12 @@ import pytest
 from conftest import CLASSES
 from examples import everything, jpeg, refusal
 
-from vggrepro import synsets
-from vggrepro.dataset import Split
+from vggrepro.data import synsets
+from vggrepro.data.dataset import Split
+from vggrepro.data.images import decode
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources.webdataset import WebDatasetSource
 from vggrepro.errors import InputError
-from vggrepro.images import decode
-from vggrepro.prepare import prepare
-from vggrepro.sources.webdataset import WebDatasetSource
 
 Parts = list[tuple[str, bytes]]
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from vggrepro import paper, weights
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.initialise import initialise
-from vggrepro.net import VGG
+from vggrepro.nets import weights
+from vggrepro.nets.initialise import initialise
+from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Architecture
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from nets import CPU
 from torch import Tensor
 
-from vggrepro import recipe, weights
-from vggrepro.chain import Request, train_chain
-from vggrepro.dataset import Dataset
-from vggrepro.hardware import Machine
+from vggrepro import recipe
+from vggrepro.data.dataset import Dataset
+from vggrepro.nets import weights
 from vggrepro.paper import Run, Scale
-from vggrepro.runs import RunFolder
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.devices import Machine
+from vggrepro.training.chain import Request, train_chain
 
 SMALL = {"crop": 32, "width": 1 / 16, "batch": 8, "epochs": 2, "deeper_epochs": 2, "rescale_epochs": 1}
 

@@ -8,8 +8,8 @@ import typer
 
 from vggrepro import __version__
 from vggrepro.commands import data, evaluation, exchange, results, training
-from vggrepro.options import Command
-from vggrepro.shell import leave_with
+from vggrepro.commands.exits import leave_with
+from vggrepro.commands.options import Command
 
 app = typer.Typer(
     name="vggrepro",

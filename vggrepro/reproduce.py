@@ -5,20 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vggrepro import paper, processes, recipe
-from vggrepro.chain import Link, Request, plan_chain, train_chain
-from vggrepro.dataset import DATASET_JSON, Dataset, load
-from vggrepro.documents import Document, gather
+from vggrepro import paper, recipe
+from vggrepro.data.dataset import DATASET_JSON, Dataset, load
+from vggrepro.data.prepare import prepare
+from vggrepro.data.sources import open_source
 from vggrepro.errors import InputError
-from vggrepro.evaluate import evaluate
-from vggrepro.hardware import Machine
+from vggrepro.evaluation.evaluate import evaluate
 from vggrepro.paper import View
-from vggrepro.paper_claims import claims
-from vggrepro.prepare import prepare
-from vggrepro.protocol import Protocol
-from vggrepro.runs import RunFolder
-from vggrepro.shelf import Shelf
-from vggrepro.sources import open_source
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.report.documents import Document, gather
+from vggrepro.results.paper_claims import claims
+from vggrepro.results.scores import Shelf
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import processes
+from vggrepro.system.devices import Machine
+from vggrepro.training.chain import Link, Request, plan_chain, train_chain
 
 
 def needed_views(multicrop: bool = False) -> dict[paper.Run, dict[str, list[int]]]:

@@ -7,8 +7,8 @@ import signal
 
 import torch
 
-from vggrepro import processes
-from vggrepro.interrupt import StopRequest
+from vggrepro.system import processes
+from vggrepro.system.interrupt import StopRequest
 
 processes.join_processes(torch.device("cpu"))
 with StopRequest() as wish:

@@ -6,7 +6,7 @@ import random
 import sys
 from pathlib import Path
 
-from vggrepro.dataset import Split, load
+from vggrepro.data.dataset import Split, load
 from vggrepro.errors import InputError
 
 

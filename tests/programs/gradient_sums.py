@@ -7,9 +7,9 @@ import sys
 import torch
 from torch.nn import functional as F
 
-from vggrepro import processes
-from vggrepro.initialise import initialise
-from vggrepro.net import VGG
+from vggrepro.nets.initialise import initialise
+from vggrepro.nets.vgg import VGG
+from vggrepro.system import processes
 
 processes.join_processes(torch.device("cpu"))
 model = VGG("A", 300, 32, 1 / 8)  # fc6, fc7 and some conv. layers have a message of their own

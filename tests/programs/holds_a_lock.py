@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from vggrepro.files import lock
+from vggrepro.system.files import lock
 
 with lock(Path(sys.argv[1]), "vggrepro train E"):
     print("locked", flush=True)

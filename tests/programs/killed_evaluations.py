@@ -17,10 +17,10 @@ import torch
 from evaluations import BOTH
 from nets import CPU
 
-from vggrepro import evaluate as stage
-from vggrepro.dataset import load
-from vggrepro.evaluate import evaluate
-from vggrepro.runs import RunFolder
+from vggrepro.data.dataset import load
+from vggrepro.evaluation import evaluate as stage
+from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.runs.folder import RunFolder
 
 
 def evaluation() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vggrepro import weights
+from vggrepro.nets import weights
 
 whole, seen = weights._bytes, []
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from vggrepro.files import atomic
+from vggrepro.system.files import atomic
 
 with atomic(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")

@@ -1,4 +1,5 @@
-"""The commands, thin: options in, one call of a stage, results on stdout, talk on stderr.
+"""The subcommands of the command line, one thin function each: options in, one call of a stage, results on stdout.
 
-torch and pandas are imported by the commands that need them, so that `--help` is quick.
+May import everything but `cli`. torch and pandas are imported inside the commands that need them, so that `--help` is
+quick.
 """

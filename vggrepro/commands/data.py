@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vggrepro.options import DEFAULT_DATA, WORKERS, Data, Seed, Workers
-from vggrepro.shell import print_table
+from vggrepro.commands.exits import print_table
+from vggrepro.commands.options import DEFAULT_DATA, WORKERS, Data, Seed, Workers
 
 
 def prepare(
@@ -41,10 +41,10 @@ def prepare(
     val/ class folders, Hugging Face parquet files, WebDataset tars; or a torchvision data set by name (imagenette,
     cifar10, food101 …), which is downloaded.
     """
-    from vggrepro.prepare import check_downloads
-    from vggrepro.prepare import prepare as run_prepare
-    from vggrepro.progress import say
-    from vggrepro.sources import open_source
+    from vggrepro.data.prepare import check_downloads
+    from vggrepro.data.prepare import prepare as run_prepare
+    from vggrepro.data.sources import open_source
+    from vggrepro.system.progress import say
 
     opened = open_source(source, seed, downloads, val_only=val_only)
     say(f"prepare: {opened.description}")
@@ -76,14 +76,14 @@ def dataset(
 
     Counts, class balance, sizes and formats, and what was left out.
     """
-    from vggrepro import survey
-    from vggrepro.dataset import load
+    from vggrepro.data import summary
+    from vggrepro.data.dataset import load
 
     opened = load(data)
-    print("\n".join(survey.notes(opened)))
-    print_table(survey.splits_table(opened))
+    print("\n".join(summary.notes(opened)))
+    print_table(summary.splits_table(opened))
     if sheet is not None:
-        survey.sheet(opened, sheet)
+        summary.sheet(opened, sheet)
         print(f"samples: {sheet}")
     if verify:
-        print(f"verified: {survey.verify(opened, workers)} shards are as they were written")
+        print(f"verified: {summary.verify(opened, workers)} shards are as they were written")

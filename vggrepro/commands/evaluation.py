@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
-from vggrepro.errors import InputError
-from vggrepro.options import (
+from vggrepro.commands.exits import print_table
+from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
@@ -31,7 +31,7 @@ from vggrepro.options import (
     methods_of,
     runs_of,
 )
-from vggrepro.shell import print_table
+from vggrepro.errors import InputError
 
 
 def evaluate(
@@ -60,14 +60,14 @@ def evaluate(
     """
     import pandas as pd
 
-    from vggrepro.dataset import load
+    from vggrepro.data.dataset import load
 
     dataset, chosen = load(data), runs_of(runs, names)
     for run in chosen:  # all of them before the first is computed
         run.require_finished()
-    from vggrepro import evaluate as stage
-    from vggrepro import processes
-    from vggrepro.protocol import Protocol, parse_qs
+    from vggrepro.evaluation import evaluate as stage
+    from vggrepro.posteriors.protocol import Protocol, parse_qs
+    from vggrepro.system import processes
 
     qs = parse_qs(q) if q is not None else None
     methods = methods_of(dense=dense, multicrop=multicrop, center=center, tencrop=tencrop, googlenet=googlenet)
@@ -75,7 +75,7 @@ def evaluate(
     machine = machine_of(device, precision, workers)
     if dry_run:
         if processes.rank() == 0:
-            from vggrepro.forecast import forecast
+            from vggrepro.evaluation.dryrun import forecast
 
             print_table(forecast(chosen, dataset, protocol, machine))
         return
@@ -103,9 +103,9 @@ def predict(
 
     Prints the five best classes with their posteriors, averaged over the Q of each method.
     """
-    from vggrepro import predict as stage
-    from vggrepro.protocol import Protocol, parse_qs
-    from vggrepro.runs import folder
+    from vggrepro.evaluation import predict as stage
+    from vggrepro.posteriors.protocol import Protocol, parse_qs
+    from vggrepro.runs.folder import folder
 
     run = folder(runs, name)
     if heatmap is not None and len(files) != 1:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
-from vggrepro.finding import BROKEN, table
-from vggrepro.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
+from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
+from vggrepro.doctor.finding import BROKEN, table
 
 
 class To(StrEnum):
@@ -55,7 +55,7 @@ def import_(
 
     evaluate, fuse, report and predict then treat it like any other; tables mark it.
     """
-    from vggrepro.importing import import_weights
+    from vggrepro.exchange.importing import import_weights
 
     folder = import_weights(
         net, weights, runs, as_, scale, resample=resample.value if resample else None, replace=replace
@@ -80,8 +80,8 @@ def export(
 
     Weights keep their bits. Prints the path of each file.
     """
-    from vggrepro.exporting import export as stage
-    from vggrepro.runs import folder
+    from vggrepro.exchange.exporting import export as stage
+    from vggrepro.runs.folder import folder
 
     for path in stage(folder(runs, name), to.value, out, force=force, dense=dense, card=card):
         print(path)
@@ -98,7 +98,7 @@ def doctor(
 
     Exit code 2 if something is broken.
     """
-    from vggrepro import doctor as stage
+    from vggrepro.doctor import diagnose as stage
 
     findings = stage.diagnose(data, runs, names or ())
     print(table(findings))

@@ -24,7 +24,7 @@ _stopped: list[int] = []  # a training that was stopped has said so itself
 @contextmanager
 def stop_exit() -> Iterator[None]:
     """A training stopped by a signal, which has said how to resume, ends with 128 + the signal's number."""
-    from vggrepro.interrupt import Stopped
+    from vggrepro.system.interrupt import Stopped
 
     try:
         yield
@@ -74,7 +74,7 @@ def leave_with(app: typer.Typer) -> NoReturn:
     finally:
         joined = False
         if "torch" in sys.modules:
-            from vggrepro import processes
+            from vggrepro.system import processes
 
             joined = processes.leave_processes()
     code = code if isinstance(code, int) else 0
@@ -90,7 +90,7 @@ def leave_with(app: typer.Typer) -> NoReturn:
 def _is_lost_process(error: Exception) -> bool:
     if "torch" not in sys.modules:
         return False
-    from vggrepro import processes
+    from vggrepro.system import processes
 
     return processes.is_lost_process(error)
 

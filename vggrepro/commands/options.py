@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from vggrepro import advice
 from vggrepro.errors import InputError
+from vggrepro.system import advice
 
 if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
-    from vggrepro.hardware import Machine
+    from vggrepro.data.dataset import Dataset
     from vggrepro.recipe import Recipe
-    from vggrepro.runs import RunFolder
+    from vggrepro.runs.folder import RunFolder
+    from vggrepro.system.devices import Machine
 
 DEFAULT_DATA, DEFAULT_RUNS = Path("data"), Path("runs")
 
@@ -151,18 +151,18 @@ def machine_of(
     compile_: bool = False,
 ) -> Machine:
     """How to compute, with what `auto` stands for here."""
-    from vggrepro import hardware
-    from vggrepro.hardware import Machine
+    from vggrepro.system import devices
+    from vggrepro.system.devices import Machine
 
-    chosen = hardware.device(device)
-    kind = hardware.precision(precision, chosen)
+    chosen = devices.device(device)
+    kind = devices.precision(precision, chosen)
     return Machine(chosen, kind, workers, micro_batch, 60 * checkpoint_minutes, tensorboard, compile_)
 
 
 def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
     """The data set and its preset's recipe with the user's values; needs no torch, so that slips show at once."""
     from vggrepro import recipe
-    from vggrepro.dataset import load
+    from vggrepro.data.dataset import load
 
     dataset = load(data)
     return dataset, recipe.load(dataset.preset, overrides)
@@ -179,7 +179,7 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
     Raises:
         InputError: an unknown name, or nothing finished.
     """
-    from vggrepro.runs import finished, folder
+    from vggrepro.runs.folder import finished, folder
 
     if names:
         return [folder(runs, name) for name in dict.fromkeys(names)]
@@ -192,7 +192,7 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
 
 def require_runs(runs: Path) -> None:
     """Refuses a folder without runs, which is most likely a slip."""
-    from vggrepro.runs import existing
+    from vggrepro.runs.folder import existing
 
     if not existing(runs):
         command = advice.command("train", "A")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggrepro.errors import InputError
-from vggrepro.options import (
+from vggrepro.commands.exits import print_table
+from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     ClaimsFormat,
@@ -25,10 +25,10 @@ from vggrepro.options import (
     require_runs,
     runs_of,
 )
-from vggrepro.shell import print_table
+from vggrepro.errors import InputError
 
 if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
+    from vggrepro.data.dataset import Dataset
 
 
 def fuse(
@@ -50,11 +50,11 @@ def fuse(
     devkit ids of each image. Without runs: writes every row of Tables 3-7 to tables/<data set>/, beside them the
     claims, the error against Q and what else the posteriors give; with --search, also the best nets to fuse.
     """
-    from vggrepro import documents
-    from vggrepro.dataset import load
-    from vggrepro.fuse import fuse_runs
-    from vggrepro.progress import say
-    from vggrepro.shelf import Shelf
+    from vggrepro.data.dataset import load
+    from vggrepro.report import documents
+    from vggrepro.results.fuse import fuse_runs
+    from vggrepro.results.scores import Shelf
+    from vggrepro.system.progress import say
 
     if not names and submission is None and split is not SplitName.val:
         raise InputError("--split: only with runs; the tables are of the validation images")
@@ -64,7 +64,7 @@ def fuse(
     require_runs(runs)
     methods = methods_of(dense=dense, multicrop=multicrop)
     if submission is not None:
-        from vggrepro.submission import submit
+        from vggrepro.results.submission import submit
 
         if not names:
             raise InputError("--submission: name the runs whose posteriors are averaged")
@@ -88,10 +88,10 @@ def claims(
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Test the paper's twelve claims on the posteriors."""
-    from vggrepro.claims import csv_text, evaluate_claims
-    from vggrepro.dataset import load
-    from vggrepro.findings import document
-    from vggrepro.shelf import Shelf
+    from vggrepro.data.dataset import load
+    from vggrepro.report.findings import document
+    from vggrepro.results.claims import csv_text, evaluate_claims
+    from vggrepro.results.scores import Shelf
 
     dataset = load(data)
     require_runs(runs)
@@ -135,9 +135,9 @@ def report(
 
 def _write_figures(data: Path, runs: Path, folder: Path) -> None:
     """Every figure of the page as a file; what was written is said on stderr, as stdout is the report's."""
-    from vggrepro.dataset import load
-    from vggrepro.page import write_figures
-    from vggrepro.progress import say
+    from vggrepro.data.dataset import load
+    from vggrepro.report.page import write_figures
+    from vggrepro.system.progress import say
 
     dataset = load(data)
     require_runs(runs)
@@ -171,31 +171,31 @@ def report_text(
     against: Path | None = None,
 ) -> str:
     """The report as `report` prints it."""
-    from vggrepro.dataset import load
-    from vggrepro.shelf import Shelf
+    from vggrepro.data.dataset import load
+    from vggrepro.results.scores import Shelf
 
     dataset: Dataset = load(data)
     require_runs(runs)
     if format_ is Format.html:
-        from vggrepro.page import page
+        from vggrepro.report.page import page
 
         if against is not None:
             _require_runs_on(against, dataset)
         return page(runs, dataset, against)
-    from vggrepro import documents, report_csv
-    from vggrepro.tables import tables_of
+    from vggrepro.report import csv, documents
+    from vggrepro.results.tables import tables_of
 
     shelf = Shelf(runs, dataset)
     if format_ is Format.csv:
-        return report_csv.csv_text(tables_of(shelf))
+        return csv.csv_text(tables_of(shelf))
     made = documents.gather(shelf, methods=("dense",) if search else ())
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 
 
 def _require_runs_on(other: Path, dataset: Dataset) -> None:
     """Refuses an --against folder without runs, or whose runs are all of another data set."""
-    from vggrepro.runs import existing
-    from vggrepro.shelf import foreign_data
+    from vggrepro.results.scores import foreign_data
+    from vggrepro.runs.folder import existing
 
     if not existing(other):
         raise InputError(f"--against {other}: no run there; give the folder of the other runs")
@@ -208,9 +208,9 @@ def _require_runs_on(other: Path, dataset: Dataset) -> None:
 
 def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Format) -> str:
     """Two reproductions side by side."""
-    from vggrepro import documents
-    from vggrepro.dataset import load
-    from vggrepro.shelf import Shelf
+    from vggrepro.data.dataset import load
+    from vggrepro.report import documents
+    from vggrepro.results.scores import Shelf
 
     require_runs(runs)
     _require_runs_on(other, load(other_data))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggrepro import advice, paper
-from vggrepro.errors import InputError
-from vggrepro.options import (
+from vggrepro import paper
+from vggrepro.commands.exits import print_table, stop_exit
+from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
@@ -36,14 +36,15 @@ from vggrepro.options import (
     recipe_values,
     resolve,
 )
+from vggrepro.errors import InputError
 from vggrepro.paper import Run, Scale
-from vggrepro.shell import print_table, stop_exit
+from vggrepro.system import advice
 
 if TYPE_CHECKING:
-    from vggrepro.chain import Link, Request
-    from vggrepro.dataset import Dataset
-    from vggrepro.hardware import Machine
+    from vggrepro.data.dataset import Dataset
     from vggrepro.recipe import Recipe
+    from vggrepro.system.devices import Machine
+    from vggrepro.training.chain import Link, Request
 
 
 def train(
@@ -105,7 +106,7 @@ def finetune_scale(
 
     Starts from the paper's run (trained first if it is missing) or from --from, at the recipe's rescale_rate.
     """
-    from vggrepro.runs import folder
+    from vggrepro.runs.folder import folder
 
     target = Run(paper.check_net(net), Scale.parse(scale), fc_only=layers is Layers.fc)
     if from_ is not None:
@@ -152,9 +153,9 @@ def reproduce(
 
     Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped.
     """
-    from vggrepro import processes
     from vggrepro.reproduce import plan_all
     from vggrepro.reproduce import reproduce as run_all
+    from vggrepro.system import processes
 
     machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_)
     values = recipe_values(set_, epochs, width, decode)
@@ -171,8 +172,8 @@ def reproduce(
 
 def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
     """Show how far each run is."""
-    from vggrepro.progress import say
-    from vggrepro.runs import status_table
+    from vggrepro.runs.folder import status_table
+    from vggrepro.system.progress import say
 
     if not runs.is_dir():
         say(f"no folder {runs} yet")
@@ -182,15 +183,15 @@ def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
 def _request(
     recipe: Recipe, dataset: Dataset, runs: Path, machine: Machine, seed: int, retrain: bool = False
 ) -> Request:
-    from vggrepro.chain import Request
+    from vggrepro.training.chain import Request
 
     return Request(recipe, dataset, runs, machine, seed, retrain)
 
 
 def _train(target: Run, request: Request, start: str | None, rehearsed: dict[str, Any] | None) -> None:
     """Trains the chain to `target`, or, given the recipe's values from options, says what that would be."""
-    from vggrepro import processes
-    from vggrepro.chain import plan_chain, train_chain
+    from vggrepro.system import processes
+    from vggrepro.training.chain import plan_chain, train_chain
 
     if rehearsed is not None:
         return _rehearse(plan_chain(target, request, start), request, rehearsed)
@@ -200,6 +201,6 @@ def _train(target: Run, request: Request, start: str | None, rehearsed: dict[str
 
 
 def _rehearse(links: list[Link], request: Request, values: dict[str, Any]) -> None:
-    from vggrepro.dryrun import rehearse
+    from vggrepro.training.dryrun import rehearse
 
     print(rehearse(links, request, values))

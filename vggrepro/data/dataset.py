@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from vggrepro.advice import command
+from vggrepro.data.images import BadImage, decode
 from vggrepro.errors import InputError
-from vggrepro.files import read_json
-from vggrepro.images import BadImage, decode
+from vggrepro.system.advice import command
+from vggrepro.system.files import read_json
 
 DATASET_JSON = "dataset.json"
 DATASET_VERSION = 2  # 1, unwritten, called the preset `coarse` `quarter`

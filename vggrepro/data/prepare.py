@@ -22,14 +22,14 @@ import pyarrow as pa
 from PIL import Image
 
 from vggrepro import recipe
-from vggrepro.dataset import DATASET_JSON, DATASET_VERSION, SCHEMA, Dataset, Split, load, read_shard
+from vggrepro.data.dataset import DATASET_JSON, DATASET_VERSION, SCHEMA, Dataset, Split, load, read_shard
+from vggrepro.data.images import BadImage, decode_kind, ordered
+from vggrepro.data.rescaling import rescale
+from vggrepro.data.sources import Example, Source
 from vggrepro.errors import InputError
-from vggrepro.files import Hashed, atomic, lock, read_json, write_json
-from vggrepro.images import BadImage, decode_kind, ordered
 from vggrepro.paper import JITTER, S256, TOP_K, real_pixels
-from vggrepro.progress import Track, say
-from vggrepro.rescaling import rescale
-from vggrepro.sources import Example, Source
+from vggrepro.system.files import Hashed, atomic, lock, read_json, write_json
+from vggrepro.system.progress import Track, say
 
 STATE_JSON = "prepare.json"
 SHARD_EXAMPLES = 2000  # of the source in a shard: a kill costs at most that much work

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from vggrepro.dataset import DATASET_JSON, Dataset, Split
+from vggrepro.data.dataset import DATASET_JSON, Dataset, Split
+from vggrepro.data.images import ordered
+from vggrepro.data.rescaling import centre_window, cut
 from vggrepro.errors import InputError
-from vggrepro.files import atomic, read_json, sha256
-from vggrepro.images import ordered
-from vggrepro.progress import Track
-from vggrepro.rescaling import centre_window, cut
+from vggrepro.system.files import atomic, read_json, sha256
+from vggrepro.system.progress import Track
 
 SHEET_CLASSES, SHEET_IMAGES = 12, {"train": 6, "val": 3}  # rows, columns
 THUMBNAIL, SIDE, CAPTION, HEADER, GAP = 112, 114, 168, 22, 12  # pixels

@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggrepro import machine_checks as machine
-from vggrepro.advice import command
+from vggrepro.doctor import machine
+from vggrepro.doctor.finding import BROKEN, OK, WARNING, Finding, guarded
 from vggrepro.errors import InputError
-from vggrepro.files import locked_by, read_json
-from vggrepro.finding import BROKEN, OK, WARNING, Finding, guarded
+from vggrepro.system.advice import command
+from vggrepro.system.files import locked_by, read_json
 
 if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
-    from vggrepro.runs import RunFolder
+    from vggrepro.data.dataset import Dataset
+    from vggrepro.runs.folder import RunFolder
 
 SECONDS = 8.0  # for the weights of runs; what does not fit is named
 DECODED = 8  # images of each split
@@ -65,7 +65,7 @@ def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float =
 
 def data_set(data: Path) -> list[Finding]:
     """The data set opens, its images decode, its classes are in the usual order."""
-    from vggrepro import dataset as stage
+    from vggrepro.data import dataset as stage
 
     if not (data / stage.DATASET_JSON).is_file():
         try:
@@ -86,7 +86,7 @@ def data_set(data: Path) -> list[Finding]:
 
 def shards(dataset: Dataset) -> Finding:
     """Every shard is there and opens; some images of each split decode. Checksums: `vggrepro dataset --verify`."""
-    from vggrepro.dataset import DATASET_JSON, Split
+    from vggrepro.data.dataset import DATASET_JSON, Split
 
     recorded = read_json(dataset.folder / DATASET_JSON).get("shards", {})
     missing = [name for name in recorded if not (dataset.folder / name).is_file()]
@@ -107,8 +107,8 @@ def shards(dataset: Dataset) -> Finding:
 
 def class_order(dataset: Dataset) -> Finding:
     """Released nets take ImageNet's classes sorted by wnid; the first validation images tell."""
-    from vggrepro import synsets
-    from vggrepro.dataset import Split
+    from vggrepro.data import synsets
+    from vggrepro.data.dataset import Split
 
     classes = dataset.classes
     if not all(synsets.WNID.fullmatch(name) for name in classes):
@@ -139,8 +139,8 @@ def class_order(dataset: Dataset) -> Finding:
 
 def all_runs(data: Path, runs: Path, names: Sequence[str], seconds: float) -> list[Finding]:
     """Each run's findings, until the time is spent."""
-    from vggrepro import dataset as stage
-    from vggrepro.runs import existing, folder
+    from vggrepro.data import dataset as stage
+    from vggrepro.runs.folder import existing, folder
 
     chosen = [folder(runs, name) for name in names] or existing(runs)
     if not chosen:
@@ -168,8 +168,8 @@ def one_run(run: RunFolder, dataset: Dataset | None) -> list[Finding]:
         holder = locked_by(run.path)
         text = f"in work: {holder}" if holder else "not finished"
         return [Finding(OK, run.name, text, "" if holder else f"{command('status')} says how to resume it")]
-    from vggrepro import sanity
-    from vggrepro.trained import Trained
+    from vggrepro.doctor import sanity
+    from vggrepro.nets.trained import Trained
 
     trained = Trained.load(run)
     bad = [name for name, tensor in trained.tensors.items() if not bool(tensor.isfinite().all())]

@@ -15,11 +15,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from vggrepro.finding import BROKEN, OK, WARNING, Finding
+from vggrepro.doctor.finding import BROKEN, OK, WARNING, Finding
 
 PYTHON = (3, 11)
 PACKAGE = "vggrepro"
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 MEMORY_GB, DISK_GB = 4, 5  # D at width 1: 0.6 GB of weights; while training 1.1 GB a checkpoint, two of them
 
 
@@ -154,10 +154,10 @@ def device() -> Finding:
 
 def precision() -> Finding:
     """What `--precision auto` takes."""
-    from vggrepro import hardware
+    from vggrepro.system import devices
 
-    chosen = hardware.device("auto")
-    kind = hardware.precision("auto", chosen)
+    chosen = devices.device("auto")
+    kind = devices.precision("auto", chosen)
     why = "bf16 is native" if kind == "bf16" else "bf16 is not native"
     return Finding(OK, "precision", f"--precision auto is {kind} on {chosen} ({why})")
 

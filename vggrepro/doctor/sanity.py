@@ -14,16 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import hardware, rescaling, views
-from vggrepro.dataset import Split
-from vggrepro.finding import OK, WARNING, Finding
-from vggrepro.net import to_input
+from vggrepro.data import rescaling
+from vggrepro.data.dataset import Split
+from vggrepro.doctor.finding import OK, WARNING, Finding
+from vggrepro.evaluation import views
+from vggrepro.nets.vgg import to_input
+from vggrepro.system import devices
 
 if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
-    from vggrepro.trained import Trained
-from vggrepro.protocol import Method
-from vggrepro.runs import RunFolder
+    from vggrepro.data.dataset import Dataset
+    from vggrepro.nets.trained import Trained
+from vggrepro.posteriors.protocol import Method
+from vggrepro.runs.folder import RunFolder
 
 IMAGES, PART = 32, 4  # at most; a forward pass
 SECONDS = 6.0  # after which no further part is begun
@@ -54,8 +56,8 @@ def look(run: RunFolder, trained: Trained, dataset: Dataset) -> Finding:
 
 def measure(trained: Trained, split: Split, chosen: np.ndarray, usual: tuple[float, ...]) -> np.ndarray:
     """Posteriors of as many of the images as the time allows: (slips, n, K); `usual` is the data set's mean."""
-    config, device = trained.config, hardware.device("auto")
-    kind = hardware.precision("auto", device)
+    config, device = trained.config, devices.device("auto")
+    kind = devices.precision("auto", device)
     model = trained.model().to(device)
     means = [torch.tensor(mean, device=device) for mean in (config.mean_rgb, (0.0, 0.0, 0.0), usual)]
     parts: list[np.ndarray] = []
@@ -70,7 +72,7 @@ def measure(trained: Trained, split: Split, chosen: np.ndarray, usual: tuple[flo
         )
         x, *others = (to_input(crops.to(device), mean, config.input_scale) for mean in means)
         inputs = [x, x.flip(1), *others]
-        with torch.inference_mode(), hardware.autocast(kind, device):
+        with torch.inference_mode(), devices.autocast(kind, device):
             parts.append(torch.stack([_posteriors(model, each) for each in inputs]).cpu().numpy())
     return np.concatenate(parts, axis=1)
 

@@ -8,17 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from vggrepro import cost, views
-from vggrepro.dataset import Dataset, Split
-from vggrepro.evaluate import missing_files, rescaled, wanted_files
-from vggrepro.evaluator import Evaluator
-from vggrepro.hardware import Machine
+from vggrepro.data.dataset import Dataset, Split
+from vggrepro.data.rescaling import rescale, rescaled_size
+from vggrepro.evaluation import views
+from vggrepro.evaluation.evaluate import missing_files, rescaled, wanted_files
+from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.nets import cost
+from vggrepro.nets.trained import Trained
 from vggrepro.paper import real_pixels
-from vggrepro.progress import duration, say
-from vggrepro.protocol import Method, Protocol
-from vggrepro.rescaling import rescale, rescaled_size
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro.posteriors.protocol import Method, Protocol
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.devices import Machine
+from vggrepro.system.progress import duration, say
 
 MEASURE_SECONDS = 2.0  # of each method and Q, about
 SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most

@@ -19,22 +19,26 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
-from vggrepro import __version__, cost, fusion, posteriors, processes
-from vggrepro.dataset import Dataset, Split
+from vggrepro import __version__
+from vggrepro.data.dataset import Dataset, Split
+from vggrepro.data.images import ordered
+from vggrepro.data.rescaling import rescale
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Batcher, Evaluator
-from vggrepro.files import lock
-from vggrepro.hardware import Machine
-from vggrepro.images import ordered
+from vggrepro.evaluation.evaluator import Batcher, Evaluator
+from vggrepro.nets import cost
+from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture, Scale, real_pixels
-from vggrepro.posteriors import Batch, Origin
-from vggrepro.progress import Track, say
-from vggrepro.protocol import Protocol
-from vggrepro.provenance import commit
-from vggrepro.rescaling import rescale
-from vggrepro.run_config import RunConfig
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import means
+from vggrepro.posteriors.files import Batch, Origin
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.runs.config import RunConfig
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import processes
+from vggrepro.system.commit import commit
+from vggrepro.system.devices import Machine
+from vggrepro.system.files import lock
+from vggrepro.system.progress import Track, say
 
 # A kill costs at most so many images' work. On a CPU a part of a full-size net takes minutes; on a GPU, where larger
 # parts make fuller forward passes, seconds.
@@ -123,7 +127,7 @@ def _warn_of_devkit_order(run: RunFolder, dataset: Dataset, path: Path) -> None:
         return
     number = np.array(dataset.devkit_ids) - 1  # where such a net has each class
     right = devkit = images = 0
-    for batch in posteriors.read(path):
+    for batch in posterior_files.read(path):
         best = batch.posteriors.argmax(1)
         right, devkit = right + int((best == batch.labels).sum()), devkit + int((best == number[batch.labels]).sum())
         images += len(best)
@@ -172,7 +176,7 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
     if not path.is_file():
         return False
     try:
-        was = posteriors.read_origin(path)
+        was = posterior_files.read_origin(path)
         reason = was.stale(dataclasses.asdict(origin))
         if exact_precision and was.precision != origin.precision:
             reason = reason or f"{was.precision}, not {origin.precision}"
@@ -217,12 +221,12 @@ def _compute(
                 track.advance(len(keys))
             for key, batcher in batchers.items():
                 part = Batch(split.keys(start, stop), split.labels[start:stop], batcher.finish())
-                posteriors.write(_part_path(folders[key], start), [part], evaluator.classes, tasks[key])
+                posterior_files.write(_part_path(folders[key], start), [part], evaluator.classes, tasks[key])
     processes.barrier()
     if processes.rank() == 0:
         for key, origin in tasks.items():
             paths = [_part_path(folders[key], start) for start, _ in bounds]
-            posteriors.write(protocol.path(run.path, *key), _chained(paths, size), evaluator.classes, origin)
+            posterior_files.write(protocol.path(run.path, *key), _chained(paths, size), evaluator.classes, origin)
 
 
 def rescaled(
@@ -270,7 +274,7 @@ def _part_done(folder: Path, start: int, origin: Origin, images: int) -> bool:
     if not path.is_file():
         return False
     try:
-        was = posteriors.read_origin(path)
+        was = posterior_files.read_origin(path)
     except InputError:
         return False
     if pq.read_metadata(path).num_rows != images:
@@ -280,7 +284,7 @@ def _part_done(folder: Path, start: int, origin: Origin, images: int) -> bool:
 
 def _chained(paths: list[Path], rows: int) -> Iterator[Batch]:
     for path in paths:
-        yield from posteriors.read(path, rows)
+        yield from posterior_files.read(path, rows)
 
 
 def errors(run: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
@@ -300,7 +304,7 @@ def errors(run: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
         paths = {str(q): [protocol.path(run.path, method, q)] for q in qs}
         if len(qs) > 1:
             paths[",".join(map(str, qs))] = [path for part in paths.values() for path in part]
-        for label, score in zip(paths, fusion.scores(list(paths.values())), strict=True):
+        for label, score in zip(paths, means.scores(list(paths.values())), strict=True):
             row = {"run": run.name, "method": method, "Q": label}
             rows.append(row | {"top1_error": score.top1, "top5_error": score.top5, "images": score.images})
     return pd.DataFrame(rows)

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import hardware, views
 from vggrepro.errors import InputError
-from vggrepro.hardware import Machine
-from vggrepro.net import VGG, to_input
-from vggrepro.progress import say
-from vggrepro.protocol import Method
-from vggrepro.trained import Trained
+from vggrepro.evaluation import views
+from vggrepro.nets.trained import Trained
+from vggrepro.nets.vgg import VGG, to_input
+from vggrepro.posteriors.protocol import Method
+from vggrepro.system import devices
+from vggrepro.system.devices import Machine
+from vggrepro.system.progress import say
 
 FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
 WAITING_BYTES = 256 << 20  # of images that wait for others of their size, for each method and Q
@@ -96,7 +97,7 @@ class Evaluator:
 
     def forward(self, batch: Tensor, method: Method) -> Tensor:
         """Posteriors of equal-sized images in one pass: uint8 (n, H, W, 3) on the device -> (n, K) float32."""
-        with torch.inference_mode(), hardware.autocast(self.machine.precision, self.machine.device):
+        with torch.inference_mode(), devices.autocast(self.machine.precision, self.machine.device):
             if method.name == "dense":
                 x = to_input(batch, self.mean, self.input_scale)
                 return dense_posteriors(self.model, x, method.flip, method.ceil_pool)
@@ -153,10 +154,10 @@ class Batcher:
         while left:
             part = left[: self._evaluator.images_a_pass(size, self._method)]
             try:
-                batch = hardware.upload(torch.from_numpy(np.stack([image for _, image in part])), device)
+                batch = devices.upload(torch.from_numpy(np.stack([image for _, image in part])), device)
                 found = self._evaluator.forward(batch, self._method)
             except (RuntimeError, MemoryError) as error:
-                if not hardware.is_out_of_memory(error):
+                if not devices.is_out_of_memory(error):
                     raise
                 self._evaluator.spend_less(len(part), size, self._method)
                 continue

@@ -11,18 +11,19 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from vggrepro import hardware, rescaling, synsets
+from vggrepro.data import rescaling, synsets
+from vggrepro.data.images import BadImage, decode, ordered
 from vggrepro.errors import InputError
-from vggrepro.evaluator import Evaluator
-from vggrepro.files import atomic
-from vggrepro.hardware import Machine
-from vggrepro.images import BadImage, decode, ordered
-from vggrepro.net import to_input
+from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.nets.trained import Trained
+from vggrepro.nets.vgg import to_input
 from vggrepro.paper import TOP_K, real_pixels
-from vggrepro.protocol import Protocol
-from vggrepro.run_config import RunConfig
-from vggrepro.runs import RunFolder
-from vggrepro.trained import Trained
+from vggrepro.posteriors.protocol import Protocol
+from vggrepro.runs.config import RunConfig
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import devices
+from vggrepro.system.devices import Machine
+from vggrepro.system.files import atomic
 
 BATCH = 32  # images in memory at once, and as many rescaled ahead
 LONGEST_FIGURE = 28.0  # inches of a heat map; matplotlib draws 2^16 pixels at most
@@ -108,7 +109,7 @@ def class_map(trained: Trained, image: Image.Image, label: int, q: int, machine:
     """A class's dense scores at Q at each position: (rows, columns) float32."""
     evaluator = Evaluator(trained, machine)
     batch = torch.from_numpy(_at(image, q, evaluator).copy())[None].to(machine.device)
-    with torch.inference_mode(), hardware.autocast(machine.precision, machine.device):
+    with torch.inference_mode(), devices.autocast(machine.precision, machine.device):
         scores = evaluator.model.score_map(to_input(batch, evaluator.mean, evaluator.input_scale))[0].float()
     return scores[label].cpu().numpy()
 

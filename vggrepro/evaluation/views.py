@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro.protocol import Method
+from vggrepro.posteriors.protocol import Method
 
 
 def crops(images: Tensor, crop: int, method: Method) -> Tensor:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggrepro import __version__, fusion, paper, posteriors
+from vggrepro import __version__, paper
 from vggrepro.errors import InputError
-from vggrepro.protocol import FileName
-from vggrepro.run_config import RunConfig
-from vggrepro.runs import RunFolder
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import means
+from vggrepro.posteriors.protocol import FileName
+from vggrepro.runs.config import RunConfig
+from vggrepro.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vggrepro.trained import Trained
+    from vggrepro.nets.trained import Trained
 
 RECIPE = {  # values of the recipe that a reader asks for first
     "preset": "preset",
@@ -152,10 +154,10 @@ def _errors(run: RunFolder, trained: Trained) -> str:
     rows = []
     for path in sorted((run.path / "posteriors").glob("val-*.parquet")):
         try:
-            origin = posteriors.read_origin(path)
+            origin = posterior_files.read_origin(path)
             if origin.weights != trained.weights_hash:
                 continue
-            score = fusion.score([path])
+            score = means.score([path])
         except InputError:  # another tool's, or damaged: no row, `report` says why
             continue
         top5 = "–" if score.top5 is None else f"{score.top5:.2f}"

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggrepro import paper, weights
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.files import sha256, write_json, write_text
-from vggrepro.formats.state_dict import TWINS
-from vggrepro.progress import say
-from vggrepro.trained import Trained
+from vggrepro.exchange.formats.state_dict import TWINS
+from vggrepro.nets import weights
+from vggrepro.nets.trained import Trained
+from vggrepro.system.files import sha256, write_json, write_text
+from vggrepro.system.progress import say
 
 if TYPE_CHECKING:
-    from vggrepro.runs import RunFolder
+    from vggrepro.runs.folder import RunFolder
 
 MAP_SIDE = paper.CROP // paper.STRIDE  # torchvision's and timm's first FC layer sees 7 x 7 positions
 # Where each format's file goes by default: runs/<run>/export/<run><ending>.
@@ -84,7 +85,7 @@ def export(
         require_peer(trained, to)
     _writers()[to](trained, path, dense)
     if card:
-        from vggrepro import card as cards
+        from vggrepro.exchange import card as cards
 
         write_text(files[-1], cards.card(run, trained, to, path, dense))
     size = sum(file.stat().st_size for file in files) / 1e6
@@ -143,7 +144,7 @@ def _writers() -> dict[str, Callable[[Trained, Path, bool], None]]:
     """How each format is written; onnx is imported only where it is wanted."""
 
     def torchvision(trained: Trained, path: Path, _: bool) -> None:
-        from vggrepro.formats import torchvision as format_
+        from vggrepro.exchange.formats import torchvision as format_
 
         if path.suffix == ".safetensors":
             format_.write(path, trained)
@@ -151,7 +152,7 @@ def _writers() -> dict[str, Callable[[Trained, Path, bool], None]]:
             _described(path, trained, lambda: format_.write(path, trained))
 
     def timm(trained: Trained, path: Path, _: bool) -> None:
-        from vggrepro.formats import timm as format_
+        from vggrepro.exchange.formats import timm as format_
 
         format_.write(path, trained)
 
@@ -159,12 +160,12 @@ def _writers() -> dict[str, Callable[[Trained, Path, bool], None]]:
         weights.save(path, trained.tensors, trained.about())
 
     def onnx(trained: Trained, path: Path, dense: bool) -> None:
-        from vggrepro.formats import onnx as format_
+        from vggrepro.exchange.formats import onnx as format_
 
         format_.write(path, trained, dense)
 
     def caffe(trained: Trained, path: Path, _: bool) -> None:
-        from vggrepro.formats import caffe_writer
+        from vggrepro.exchange.formats import caffe_writer
 
         write_text(path.with_suffix(".prototxt"), caffe_writer.prototxt(trained))
         _described(path, trained, lambda: caffe_writer.write(path, trained))

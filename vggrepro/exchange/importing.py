@@ -7,15 +7,19 @@ import hashlib
 import re
 from pathlib import Path
 
-from vggrepro import __version__, advice, formats, paper, synsets, weights
+from vggrepro import __version__, paper
+from vggrepro.data import synsets
 from vggrepro.errors import InputError
-from vggrepro.files import atomic, lock, write_json
-from vggrepro.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign
+from vggrepro.exchange import formats
+from vggrepro.exchange.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign
+from vggrepro.nets import weights
 from vggrepro.paper import Run, Scale
-from vggrepro.progress import say
-from vggrepro.provenance import commit
-from vggrepro.run_config import Imported, RunConfig, UsedRecipe
-from vggrepro.runs import RunFolder
+from vggrepro.runs.config import Imported, RunConfig, UsedRecipe
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import advice
+from vggrepro.system.commit import commit
+from vggrepro.system.files import atomic, lock, write_json
+from vggrepro.system.progress import say
 
 UNKNOWN_SCALE = "256"  # stands for S where nobody knows it: evaluate takes its Q from it
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from vggrepro import keyed, paper
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.net import VGG
+from vggrepro.nets import keyed
+from vggrepro.nets.vgg import VGG
 
 # He's gain is 2. Removing each filter's mean keeps 1 - 1/π of a ReLU's mean square, so 2 / (1 - 1/π) = 2.93 would
 # preserve it; max-pooling raises it a little. With 2.6, E's signal after fc7 has the size of its input.

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggrepro import __version__, paper, weights
-from vggrepro.net import VGG
-from vggrepro.run_config import RunConfig
-from vggrepro.runs import RunFolder
+from vggrepro import __version__, paper
+from vggrepro.nets import weights
+from vggrepro.nets.vgg import VGG
+from vggrepro.runs.config import RunConfig
+from vggrepro.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vggrepro import keyed, paper
+from vggrepro import paper
 from vggrepro.errors import InputError
+from vggrepro.nets import keyed
 from vggrepro.paper import Architecture
 
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vggrepro.errors import InputError
-from vggrepro.files import atomic
-from vggrepro.net import VGG
+from vggrepro.nets.vgg import VGG
+from vggrepro.system.files import atomic
 
 # What safetensors calls the types, in the order in which its own writer puts tensors into a file: from the last on.
 KINDS = {

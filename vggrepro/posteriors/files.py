@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vggrepro.errors import InputError
-from vggrepro.files import atomic
+from vggrepro.system.files import atomic
 
 METADATA_KEY = b"vggrepro"
 SUM_TOLERANCE = 1e-3

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from vggrepro import posteriors
 from vggrepro.errors import InputError
-from vggrepro.posteriors import Batch, Images
-from vggrepro.progress import Track
-from vggrepro.ranks import Score, ranks, score_of
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors.files import Batch, Images
+from vggrepro.posteriors.ranks import Score, ranks, score_of
+from vggrepro.system.progress import Track
 
 BATCH_BYTES = 32 << 20  # of posteriors of all files that are held at a time, and as much being read ahead
 BLOCK_NUMBERS = 1 << 16  # images x classes summed at a time: what fits a processor's cache
@@ -205,7 +205,7 @@ class _Files:
         for _ in range(THREADS):
             self._adders.put(_Adder())
         self._pool = ThreadPoolExecutor(THREADS)
-        found = dict(zip(paths, self._pool.map(_attempt(posteriors.images_of), paths), strict=True))
+        found = dict(zip(paths, self._pool.map(_attempt(posterior_files.images_of), paths), strict=True))
         self.bad |= {path: mine for path, mine in found.items() if isinstance(mine, InputError)}
         self._orders: dict[Path, np.ndarray | None] = {}
         for path, mine in found.items():
@@ -216,7 +216,7 @@ class _Files:
                 except InputError as error:
                     self.bad[path] = error
         row_bytes = 4 * (self.images.classes if self.images else 1) * max(1, len(self._orders))
-        self._rows = min(posteriors.BATCH_ROWS, max(1, BATCH_BYTES // row_bytes))
+        self._rows = min(posterior_files.BATCH_ROWS, max(1, BATCH_BYTES // row_bytes))
 
     def __enter__(self) -> _Files:
         return self
@@ -254,7 +254,7 @@ class _Files:
 
     def _stream(self, path: Path, order: np.ndarray | None) -> Iterator[np.ndarray]:
         if order is None:
-            return posteriors.values(path, self._rows)
+            return posterior_files.values(path, self._rows)
         return _reordered(path, order, self._rows)
 
     def blocks(self, compute: Callable[..., None], start: int, values: Mapping[Path, np.ndarray]) -> None:
@@ -321,7 +321,7 @@ def order_of(path: Path, mine: Images, images: Images) -> np.ndarray | None:
 def _reordered(path: Path, order: np.ndarray, rows: int) -> Iterator[np.ndarray]:
     """Streams a file's posteriors in another order, from a temporary copy as large as the file."""
     with tempfile.TemporaryFile() as copy:
-        for part in posteriors.values(path):
+        for part in posterior_files.values(path):
             kind, size = part.dtype, part[0].nbytes
             copy.write(part.tobytes())
         copy.flush()

@@ -9,15 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import extras, paper, subsets
-from vggrepro.columns import LABELS
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.extras import Extra
-from vggrepro.files import write_text
-from vggrepro.progress import say
-from vggrepro.tables import Table, letter
+from vggrepro.results import beyond, ensembles
+from vggrepro.results.beyond import Extra
+from vggrepro.results.columns import LABELS
+from vggrepro.results.tables import Table, letter
+from vggrepro.system.files import write_text
+from vggrepro.system.progress import say
 
-BESIDE_TABLES = (*extras.NAMES, *subsets.NAMES)  # the other files that `write` may make
+BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES)  # the other files that `write` may make
 
 
 def explained(table: Table) -> pd.DataFrame:

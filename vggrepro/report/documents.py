@@ -10,14 +10,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vggrepro import against, claims, extras, findings, paper_claims, report, report_csv, subsets
-from vggrepro.dataset import Dataset
-from vggrepro.extras import Extra
-from vggrepro.files import atomic, write_text
-from vggrepro.latex import latex
-from vggrepro.progress import say
-from vggrepro.shelf import Shelf
-from vggrepro.tables import Table, tables_of, views_of
+from vggrepro.data.dataset import Dataset
+from vggrepro.report import csv, findings, markdown
+from vggrepro.report.latex import latex
+from vggrepro.results import beyond, claims, comparison, ensembles, paper_claims
+from vggrepro.results.beyond import Extra
+from vggrepro.results.scores import Shelf
+from vggrepro.results.tables import Table, tables_of, views_of
+from vggrepro.system.files import atomic, write_text
+from vggrepro.system.progress import say
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Document:
     evidence: pa.Table | None  # `Shelf.evidence`
 
     def markdown(self) -> str:
-        return report.markdown(self.tables, self.dataset, self.extras, findings.markdown(self.findings))
+        return markdown.markdown(self.tables, self.dataset, self.extras, findings.claims_markdown(self.findings))
 
     def write(self, folder: Path) -> list[Path]:
         """Writes `table3.csv` … `table7.csv`, a CSV for each extra, `claims.csv`, `tables.md` and `ranks.parquet`.
@@ -42,7 +43,7 @@ class Document:
         Raises:
             InputError: the folder is that of the paper's own numbers.
         """
-        paths = report_csv.write([table for table in self.tables if table.measured], folder, self.extras)
+        paths = csv.write([table for table in self.tables if table.measured], folder, self.extras)
         for name, text in (("claims.csv", claims.csv_text(self.findings)), ("tables.md", self.markdown())):
             write_text(folder / name, text)
             paths.append(folder / name)
@@ -69,8 +70,8 @@ def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence
     """
     rows = [views for number in numbers for views in views_of(number)]
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
-    shelf.rank_rows([*rows, *(side.views for side in sides), *extras.rows(extras.stock(shelf))])
-    more = extras.extras(shelf) + (subsets.search(shelf, methods) if methods else [])
+    shelf.rank_rows([*rows, *(side.views for side in sides), *beyond.rows(beyond.stock(shelf))])
+    more = beyond.extras(shelf) + (ensembles.search(shelf, methods) if methods else [])
     made = Document(shelf.dataset, tables_of(shelf, numbers), claims.evaluate_claims(shelf), more, shelf.evidence())
     if refused := shelf.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
@@ -80,9 +81,9 @@ def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence
 
 def beside(ours: Shelf, theirs: Shelf) -> str:
     """Two reproductions side by side, as Markdown."""
-    tables = against.side_by_side(ours, theirs)
+    tables = comparison.side_by_side(ours, theirs)
     kind = "the same images: 95 % intervals of the differences are Tango's, p McNemar's exact one, uncorrected"
-    if not against.paired(ours, theirs):
+    if not comparison.paired(ours, theirs):
         kind = "different images: 95 % intervals of the differences are Newcombe's for independent errors"
     lines = [
         f"# VGG's tables: {ours.runs} against {theirs.runs}",
@@ -90,7 +91,7 @@ def beside(ours: Shelf, theirs: Shelf) -> str:
         f"Ours: {_described(ours)}. Theirs: {_described(theirs)}. Both on {kind}.",
         "Errors in per cent; Δ = ours - theirs in points, [low; high] its interval; **bold** the best of a column.",
     ]
-    parts = ["\n".join(lines), *(report.extra_markdown(table, level=2) for table in tables)]
+    parts = ["\n".join(lines), *(markdown.extra_markdown(table, level=2) for table in tables)]
     if not tables:
         parts.append("Neither has the posteriors of any row: `vggrepro report` names the commands.")
     return "\n\n".join(parts) + "\n"
@@ -98,7 +99,7 @@ def beside(ours: Shelf, theirs: Shelf) -> str:
 
 def beside_csv(ours: Shelf, theirs: Shelf) -> str:
     """Two reproductions as one CSV: `table`, then the columns of `against.side_by_side`."""
-    tables = against.side_by_side(ours, theirs)
+    tables = comparison.side_by_side(ours, theirs)
     frames = [table.frame.assign(table=int(table.name.removeprefix("table"))) for table in tables]
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["table"])
     return str(frame[["table", *(name for name in frame if name != "table")]].to_csv(index=False, lineterminator="\n"))

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vggrepro import columns, paper
+from vggrepro import paper
+from vggrepro.results import columns
 
 P = ParamSpec("P")
 

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from vggrepro import report
-from vggrepro.claims import Finding, growth, printed
-from vggrepro.columns import DASH, number, p_text, span
-from vggrepro.header import header_of
-from vggrepro.paper_claims import Kind, margins
-from vggrepro.protocol import SPLIT
-from vggrepro.shelf import Shelf
-from vggrepro.statistics import ALPHA, Comparison, detectable
-from vggrepro.tables import table2
-from vggrepro.verdicts import NOT_RUN, Outcome, Tested
+from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.report import markdown
+from vggrepro.report.header import header_of
+from vggrepro.results.claims import Finding, growth, printed
+from vggrepro.results.columns import DASH, number, p_text, span
+from vggrepro.results.intervals import ALPHA, Comparison, detectable
+from vggrepro.results.paper_claims import Kind, margins
+from vggrepro.results.scores import Shelf
+from vggrepro.results.tables import table2
+from vggrepro.results.verdicts import NOT_RUN, Outcome, Tested
 
 
 def document(findings: Sequence[Finding], shelf: Shelf) -> str:
@@ -26,7 +26,7 @@ def document(findings: Sequence[Finding], shelf: Shelf) -> str:
     header = header_of([table2(shelf)], shelf.dataset)
     if header.reduced:
         parts.append(f"{header.reduced} A verdict says what holds here.")
-    return "\n\n".join([*parts, markdown(findings)])
+    return "\n\n".join([*parts, claims_markdown(findings)])
 
 
 def _setting(shelf: Shelf) -> str:
@@ -37,9 +37,9 @@ def _setting(shelf: Shelf) -> str:
     )
 
 
-def markdown(findings: Sequence[Finding]) -> str:
+def claims_markdown(findings: Sequence[Finding]) -> str:
     """A table of the claims, how to read it and how much the images can show, then the comparisons of each claim."""
-    summary = report.pipes(pd.DataFrame([_summary(finding) for finding in findings]), left=("claim", "by", "verdict"))
+    summary = markdown.pipes(pd.DataFrame([_summary(finding) for finding in findings]), left=("claim", "by", "verdict"))
     parts = [summary, preface(findings)]
     parts += [_details(finding) for finding in findings]
     told: dict[str, list[int]] = {}
@@ -131,8 +131,8 @@ def _details(finding: Finding) -> str:
         any_ran = any(outcome.tests for outcome in finding.outcomes)
         lines = [line for outcome in finding.outcomes for line in _detail_lines(outcome, any_ran)]
     heading = f"## {claim.number}. {claim.sentence}: {finding.standing}"
-    grid = report.pipes(pd.DataFrame(lines), left)
-    return "\n\n".join([heading, f"Sect. {claim.section}.", grid, *report.bullets(finding.notes)])
+    grid = markdown.pipes(pd.DataFrame(lines), left)
+    return "\n\n".join([heading, f"Sect. {claim.section}.", grid, *markdown.bullets(finding.notes)])
 
 
 def _detail_lines(outcome: Outcome, any_ran: bool) -> list[dict[str, str]]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vggrepro import paper
-from vggrepro.protocol import SPLIT
-from vggrepro.tables import Table
+from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.results.tables import Table
 
 if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
+    from vggrepro.data.dataset import Dataset
 
 ILSVRC = {"classes": 1000, "train": 1_281_167, "val": 50_000}  # Sect. 4: the data set of all published errors
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from vggrepro import layout
-from vggrepro.columns import DASH, Column, Kind
-from vggrepro.header import Header, header_of
-from vggrepro.tables import Table, letter
+from vggrepro.report import layout
+from vggrepro.report.header import Header, header_of
+from vggrepro.results.columns import DASH, Column, Kind
+from vggrepro.results.tables import Table, letter
 
 if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
-    from vggrepro.extras import Extra
+    from vggrepro.data.dataset import Dataset
+    from vggrepro.results.beyond import Extra
 
 PACKAGES = ("booktabs", "array", "graphicx")
 PREAMBLE = r"""\documentclass[a4paper]{article}

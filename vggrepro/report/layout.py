@@ -10,8 +10,8 @@ from itertools import groupby
 
 import pandas as pd
 
-from vggrepro.columns import LABELS, MEASURES, Column, Kind, column_of, groups_of, interval, label, numbers
-from vggrepro.tables import Table
+from vggrepro.results.columns import LABELS, MEASURES, Column, Kind, column_of, groups_of, interval, label, numbers
+from vggrepro.results.tables import Table
 
 PRINTED_ALONE = ("top5_test_error",)  # measures that only the paper has
 COUNTS = {"parameters": "exactly", "parameters_here": "here"}  # Table 2's counts, and their headings

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from vggrepro import layout
-from vggrepro.columns import Column
-from vggrepro.header import Header, header_of
-from vggrepro.tables import Table, letter
+from vggrepro.report import layout
+from vggrepro.report.header import Header, header_of
+from vggrepro.results.columns import Column
+from vggrepro.results.tables import Table, letter
 
 if TYPE_CHECKING:
-    from vggrepro.dataset import Dataset
-    from vggrepro.extras import Extra
+    from vggrepro.data.dataset import Dataset
+    from vggrepro.results.beyond import Extra
 
 
 def markdown(tables: Sequence[Table], dataset: Dataset, extras: Sequence[Extra] = (), claims: str = "") -> str:

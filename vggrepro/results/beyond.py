@@ -12,8 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import paper, statistics
-from vggrepro.columns import (
+from vggrepro import paper
+from vggrepro.paper import S256, Run, View
+from vggrepro.posteriors.protocol import LABELS, OTHER_CROPS, SPLIT, FileName
+from vggrepro.results import intervals
+from vggrepro.results.columns import (
     DASH,
     ERRORS,
     MEASURES,
@@ -29,12 +32,10 @@ from vggrepro.columns import (
     numbers,
     smallest,
 )
-from vggrepro.conditions import conditions
-from vggrepro.gaps import not_used
-from vggrepro.paper import S256, Run, View
-from vggrepro.protocol import LABELS, OTHER_CROPS, SPLIT, FileName
-from vggrepro.shelf import File, Shelf
-from vggrepro.tables import errors_of, setting
+from vggrepro.results.conditions import conditions
+from vggrepro.results.gaps import not_used
+from vggrepro.results.scores import File, Shelf
+from vggrepro.results.tables import errors_of, setting
 
 NAMES = CURVE, CROPS, SHALLOW = "curve", "crops", "shallow"
 SHALLOW_PAPER = 7.0  # Sect. 4.1: the top-1 error of the 5 x 5 net minus B's, in points, on a centre crop
@@ -234,7 +235,7 @@ def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
         for name, best in ERRORS.items():
             if len(shelf.dataset.classes) <= best:
                 continue
-            made = statistics.compare(ranks[1] >= best, ranks[0] >= best)
+            made = intervals.compare(ranks[1] >= best, ranks[0] >= best)
             record |= {f"{name}_B": made.b, f"{name}_B5x5": made.a, f"{name}_difference": made.difference}
             record |= {f"{name}_low": made.low, f"{name}_high": made.high}
             published = deep.labels["method"] == LABELS["center"] and name == TOP1

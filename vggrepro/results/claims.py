@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vggrepro import paper
-from vggrepro.conditions import conditions
-from vggrepro.gaps import not_run, not_used
-from vggrepro.paper_claims import Claim, Pair, Side, claims
-from vggrepro.shelf import File, Shelf
-from vggrepro.verdicts import (
+from vggrepro.results.conditions import conditions
+from vggrepro.results.gaps import not_run, not_used
+from vggrepro.results.paper_claims import Claim, Pair, Side, claims
+from vggrepro.results.scores import File, Shelf
+from vggrepro.results.verdicts import (
     CONTRADICTED,
     HOLDS,
     MEASURES,

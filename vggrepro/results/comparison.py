@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import paper, statistics
-from vggrepro.columns import (
+from vggrepro import paper
+from vggrepro.results import intervals
+from vggrepro.results.beyond import Extra
+from vggrepro.results.columns import (
     ERRORS,
     LABELS,
     MEASURES,
@@ -29,11 +31,10 @@ from vggrepro.columns import (
     numbers,
     p_text,
 )
-from vggrepro.extras import Extra
-from vggrepro.gaps import not_used
-from vggrepro.shelf import File, Shelf
-from vggrepro.statistics import Interval
-from vggrepro.tables import CAPTIONS, setting, views_of
+from vggrepro.results.gaps import not_used
+from vggrepro.results.intervals import Interval
+from vggrepro.results.scores import File, Shelf
+from vggrepro.results.tables import CAPTIONS, setting, views_of
 
 
 def side_by_side(ours: Shelf, theirs: Shelf, numbers: Sequence[int] = range(3, 8)) -> list[Extra]:
@@ -61,7 +62,7 @@ def paired(ours: Shelf, theirs: Shelf) -> bool:
 def newcombe(wrong_a: int, images_a: int, wrong_b: int, images_b: int) -> Interval:
     """95 % interval of the difference a - b of two independent errors, in points (Newcombe 1998, method 10)."""
     a, b = 100 * wrong_a / images_a, 100 * wrong_b / images_b
-    of_a, of_b = statistics.wilson(wrong_a, images_a), statistics.wilson(wrong_b, images_b)
+    of_a, of_b = intervals.wilson(wrong_a, images_a), intervals.wilson(wrong_b, images_b)
     return Interval(a - b - math.hypot(a - of_a.low, of_b.high - b), a - b + math.hypot(of_a.high - a, b - of_b.low))
 
 
@@ -116,7 +117,7 @@ def _measure(
     low = high = p = NAN
     if wrong_a is not None and wrong_b is not None:
         if paired(ours, theirs):
-            made = statistics.compare(wrong_a, wrong_b)
+            made = intervals.compare(wrong_a, wrong_b)
             low, high, p = made.low, made.high, made.p
         else:
             ends = newcombe(int(wrong_a.sum()), len(wrong_a), int(wrong_b.sum()), len(wrong_b))

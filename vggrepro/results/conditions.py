@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vggrepro import paper, recipe
 from vggrepro.paper import Run
-from vggrepro.run_config import RunConfig
-from vggrepro.shelf import File, Shelf
+from vggrepro.results.scores import File, Shelf
+from vggrepro.runs.config import RunConfig
 
 PAPER_EPOCHS = 74  # Sect. 3.1: 370K iterations of 256 images
 

@@ -19,17 +19,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import advice, fusion, paper, protocol, statistics
-from vggrepro.columns import ERRORS, MEASURES, NAN, TOP1, Kind, column_of, labels_of, measures_of, number, numbers
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.extras import Extra, stock
-from vggrepro.gaps import not_used
 from vggrepro.paper import TOP_K, Run, View
-from vggrepro.posteriors import Images
-from vggrepro.progress import say
-from vggrepro.protocol import SPLIT
-from vggrepro.shelf import File, Shelf, split_images
-from vggrepro.tables import setting
+from vggrepro.posteriors import means, protocol
+from vggrepro.posteriors.files import Images
+from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.results import intervals
+from vggrepro.results.beyond import Extra, stock
+from vggrepro.results.columns import (
+    ERRORS,
+    MEASURES,
+    NAN,
+    TOP1,
+    Kind,
+    column_of,
+    labels_of,
+    measures_of,
+    number,
+    numbers,
+)
+from vggrepro.results.gaps import not_used
+from vggrepro.results.scores import File, Shelf, split_images
+from vggrepro.results.tables import setting
+from vggrepro.system import advice
+from vggrepro.system.progress import say
 
 NAMES = FUSION, PAIRS = "fusion", "pairs"
 EXHAUSTIVE = 14  # nets, one more than Tables 3-6 have; with more nets the subsets are found greedily
@@ -67,7 +81,7 @@ class ErrorCounter:
             members[row, list(subset)] = 1
         total = np.zeros((len(new), 2, 2), np.int64)
         self.images[:] = 0
-        for batch in fusion.sums(self.files, self.split):
+        for batch in means.sums(self.files, self.split):
             self.classes = batch.posteriors.shape[2]
             held_out = halves(batch.keys)
             self.images += np.bincount(held_out, minlength=2)
@@ -92,7 +106,7 @@ class ErrorCounter:
             if np.isnan(wrong[row, 1]):
                 record |= dict.fromkeys((name, f"{name}_low", f"{name}_high"), NAN)
                 continue
-            ends = statistics.wilson(int(wrong[row, 1]), images)
+            ends = intervals.wilson(int(wrong[row, 1]), images)
             record |= {name: 100 * wrong[row, 1] / images, f"{name}_low": ends.low, f"{name}_high": ends.high}
         record |= {"all_images": choosing + images}
         return record | {f"all_{name}": 100 * wrong[row].sum() / (choosing + images) for row, name in enumerate(ERRORS)}

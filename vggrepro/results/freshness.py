@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vggrepro import advice, paper, posteriors, protocol
-from vggrepro.dataset import Dataset
+from vggrepro import paper
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.paper import Run, View
-from vggrepro.posteriors import OTHER_DATA, Origin, Shape, shape_of
-from vggrepro.protocol import SPLIT
-from vggrepro.run_config import RunConfig
-from vggrepro.runs import RunFolder
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import protocol
+from vggrepro.posteriors.files import OTHER_DATA, Origin, Shape, shape_of
+from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.runs.config import RunConfig
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def checked(
         InputError: the file is damaged.
     """
     shape = shape_of(path)
-    origin = None if shape.foreign else posteriors.read_origin(path)
+    origin = None if shape.foreign else posterior_files.read_origin(path)
     reason = misplaced(facts, view.run)
     if origin and not reason:
         reason = _refusal(origin, facts, view, split, dataset)

@@ -8,15 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import fusion, posteriors, protocol
-from vggrepro.dataset import Dataset
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.freshness import files_of
-from vggrepro.posteriors import shape_of
-from vggrepro.protocol import SPLIT
-from vggrepro.ranks import Score
-from vggrepro.runs import RunFolder
-from vggrepro.shelf import split_images
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import means, protocol
+from vggrepro.posteriors.files import shape_of
+from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.posteriors.ranks import Score
+from vggrepro.results.freshness import files_of
+from vggrepro.results.scores import split_images
+from vggrepro.runs.folder import RunFolder
 
 
 def fuse_runs(
@@ -48,7 +49,7 @@ def fuse_runs(
         names.append(" + ".join(names))
         scales.append(tuple(sorted({q for qs in scales for q in qs})))
     images = split_images(dataset, split) if dataset else None
-    scores = fusion.scores(groups, images)
+    scores = means.scores(groups, images)
     return pd.DataFrame([_record(*row, methods) for row in zip(names, scales, scores, strict=True)])
 
 
@@ -58,7 +59,7 @@ def _test_scales(folder: RunFolder) -> tuple[int, ...]:
 
 def _require_one_data_set(paths: Iterable[Path]) -> None:
     """InputError if two files of ours come from different data sets."""
-    prints = {posteriors.read_origin(path).fingerprint: path for path in paths if not shape_of(path).foreign}
+    prints = {posterior_files.read_origin(path).fingerprint: path for path in paths if not shape_of(path).foreign}
     if len(prints) > 1:
         first, second = list(prints.values())[:2]
         raise InputError(f"{first} and {second} come from different data sets; evaluate both runs on one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from vggrepro.paper import Run, View
-from vggrepro.shelf import File
+from vggrepro.results.scores import File
 
 Commands = Callable[[Sequence[View]], str]  # names the commands that make these posteriors: `Shelf.commands`
 

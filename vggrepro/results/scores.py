@@ -15,15 +15,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vggrepro import advice, freshness, fusion, paper, posteriors, protocol, recipe
-from vggrepro.dataset import DATASET_JSON, Dataset, Split, load
+from vggrepro import paper, recipe
+from vggrepro.data.dataset import DATASET_JSON, Dataset, Split, load
 from vggrepro.errors import InputError
-from vggrepro.freshness import Facts
 from vggrepro.paper import Architecture, Run, View
-from vggrepro.posteriors import Images, Origin, shape_of
-from vggrepro.protocol import SPLIT
-from vggrepro.ranks import Score, score_of
-from vggrepro.runs import RunFolder, existing
+from vggrepro.posteriors import files as posterior_files
+from vggrepro.posteriors import means, protocol
+from vggrepro.posteriors.files import Images, Origin, shape_of
+from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.posteriors.ranks import Score, score_of
+from vggrepro.results import freshness
+from vggrepro.results.freshness import Facts
+from vggrepro.runs.folder import RunFolder, existing
+from vggrepro.system import advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class Shelf:
         new = {key for group in groups if (key := frozenset(group)) not in self._ranks and not key & self._bad.keys()}
         if not new:
             return
-        found = fusion.rank(new, self._split_images(frozenset[Path]().union(*new)))
+        found = means.rank(new, self._split_images(frozenset[Path]().union(*new)))
         self._images = found.images
         self._ranks |= found.ranks
         self._bad |= found.bad
@@ -118,7 +122,7 @@ class Shelf:
         for path in sorted(paths):
             with suppress(InputError):  # named as a bad file by `fusion.rank`
                 if self._images is None and not shape_of(path).foreign:
-                    self._images = posteriors.images_of(path)
+                    self._images = posterior_files.images_of(path)
         return self._images
 
     def ranks(self, paths: Iterable[Path]) -> np.ndarray:
@@ -182,7 +186,7 @@ class Shelf:
 
 def _reason(path: Path, error: InputError) -> str:
     """What is wrong with a file, for a footnote that names it and says how to renew it."""
-    return str(error).removeprefix(str(path)).lstrip(": ").removesuffix(f"; {posteriors.RENEW}")
+    return str(error).removeprefix(str(path)).lstrip(": ").removesuffix(f"; {posterior_files.RENEW}")
 
 
 def foreign_data(runs: Path, dataset: Dataset) -> str | None:

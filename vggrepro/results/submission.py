@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vggrepro.dataset import Dataset
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.files import write_text
-from vggrepro.freshness import files_of
-from vggrepro.fusion import average
 from vggrepro.paper import TOP_K
-from vggrepro.posteriors import Batch
-from vggrepro.runs import RunFolder
-from vggrepro.shelf import split_images
+from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.means import average
+from vggrepro.results.freshness import files_of
+from vggrepro.results.scores import split_images
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import write_text
 
 
 def lines(batches: Iterable[Batch], devkit_ids: Sequence[int]) -> list[str]:

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vggrepro import paper, statistics
-from vggrepro.columns import ERRORS, NAN
-from vggrepro.conditions import conditions
-from vggrepro.gaps import not_run, not_used
+from vggrepro import paper
 from vggrepro.paper import TOP_K, View
-from vggrepro.protocol import SPLIT
-from vggrepro.shelf import File, Shelf
+from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.results import intervals
+from vggrepro.results.columns import ERRORS, NAN
+from vggrepro.results.conditions import conditions
+from vggrepro.results.gaps import not_run, not_used
+from vggrepro.results.scores import File, Shelf
 
 PROVENANCE = ["data", "classes", "train_images", "preset", "crop", "width"]
 PROVENANCE += ["runs", "epochs", "seeds", "weights", "commit"]
@@ -190,7 +191,7 @@ def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:
     result: dict[str, float] = {}
     for name, best in ERRORS.items():
         wrong = int(np.count_nonzero(ranks >= best))
-        interval = statistics.wilson(wrong, len(ranks))
+        interval = intervals.wilson(wrong, len(ranks))
         values = (100 * wrong / len(ranks), interval.low, interval.high) if classes > best else (NAN, NAN, NAN)
         result |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
     return result

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggrepro import columns
 from vggrepro.paper import View
-from vggrepro.paper_claims import Kind, Pair, margins
-from vggrepro.statistics import ALPHA, Comparison, compare, holm, score_test
+from vggrepro.results import columns
+from vggrepro.results.intervals import ALPHA, Comparison, compare, holm, score_test
+from vggrepro.results.paper_claims import Kind, Pair, margins
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "not decided", "not run"
 # The measures that are tested; an image counts as wrong if its true class has this rank or a later one.

@@ -11,9 +11,9 @@ from typing import Any
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.files import read_json
 from vggrepro.paper import Architecture, Run, Scale
 from vggrepro.recipe import FORMER
+from vggrepro.system.files import read_json
 
 # Values that a run must share with its own continuation (IDENTITY), and with a run that starts from it (STRUCTURE).
 STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "stride", "width", "classes", "input_scale", "lrn")

@@ -13,24 +13,22 @@ runs/<name>/config.json           every resolved value of the run
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggrepro import advice, paper, run_config
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.files import locked_by, read_json, sha256
 from vggrepro.paper import Run
-from vggrepro.progress import duration
-from vggrepro.run_config import RunConfig
+from vggrepro.runs import config
+from vggrepro.runs.config import RunConfig
+from vggrepro.system import advice
+from vggrepro.system.files import sha256
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ class RunFolder:
             raise InputError(
                 f"{self.path} is no run: it has no config.json; '{advice.command('status')}' lists the runs"
             )
-        return run_config.read(self.config_path)
+        return config.read(self.config_path)
 
     def weights_hash(self) -> str:
         return sha256(self.weights_path)
@@ -159,74 +157,3 @@ def existing(runs: Path) -> list[RunFolder]:
 def finished(runs: Path) -> list[RunFolder]:
     """The runs that have their weights, in `existing`'s order."""
     return [run for run in existing(runs) if run.finished]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A line of `vggrepro status`."""
-
-    run: str
-    state: str  # finished, training, interrupted or not started
-    epoch: str
-    learning_rate: float | None
-    top1_error: float | None  # per cent, centre crop, after the last epoch
-    top5_error: float | None
-    images_per_second: float | None
-    seconds_left: float | None
-    checkpoint_age: float | None  # seconds since the last checkpoint of an unfinished run
-    note: str
-
-
-def status(run: RunFolder) -> Status:
-    """How far a run is, from its files alone."""
-    if not run.config_path.is_file():
-        return Status(run.name, "not started", "", None, None, None, None, None, None, "")
-    try:
-        config = run.config()
-    except InputError as error:
-        return Status(run.name, "damaged", "", None, None, None, None, None, None, str(error))
-    progress = read_json(run.progress_path) if run.progress_path.is_file() else {}
-    metrics = run.metrics()
-    last = metrics[-1] if metrics else {}
-    imported = run.finished and config.imported is not None
-    if run.finished:
-        state, note = "finished", "imported" if imported else ""
-    elif holder := locked_by(run.path):
-        state, note = "training", holder
-    else:
-        state, note = "interrupted", "run the same train command to resume"
-    epoch = f"{progress.get('epoch', len(metrics)):g}/{progress.get('epochs', '?')}" if not run.finished else ""
-    epoch = epoch or ("" if imported else str(len(metrics)))
-    return Status(
-        run.name,
-        state,
-        epoch,
-        progress.get("learning_rate", last.get("learning_rate")),
-        last.get("top1_error"),
-        last.get("top5_error"),
-        progress.get("images_per_second", last.get("images_per_second")),
-        None if run.finished else progress.get("seconds_left"),
-        None if run.finished else _age(run),
-        note,
-    )
-
-
-def _age(run: RunFolder) -> float | None:
-    """Seconds since the last checkpoint was written; None without one."""
-    for path in (run.checkpoint_path, run.previous_checkpoint_path):
-        with suppress(FileNotFoundError):
-            return max(0.0, time.time() - path.stat().st_mtime)
-    return None
-
-
-def status_table(runs: Path) -> pd.DataFrame:
-    """All runs of the paper's chain and any other run there, a row each (columns as `Status`)."""
-    import pandas as pd  # here, as a second of every training's start
-
-    names = dict.fromkeys([run.name for run in paper.all_runs()] + [run.name for run in existing(runs)])
-    rows = [status(RunFolder(runs / name)) for name in names]
-    frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
-    frame["seconds_left"] = frame["seconds_left"].map(lambda s: "" if pd.isna(s) else duration(s))
-    frame["checkpoint_age"] = frame["checkpoint_age"].map(lambda s: "" if pd.isna(s) else f"{duration(s)} ago")
-    names = {"seconds_left": "time_left", "images_per_second": "images/s", "checkpoint_age": "last_checkpoint"}
-    return frame.rename(columns=names)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vggrepro.errors import InputError
-from vggrepro.processes import local_rank
+from vggrepro.system.processes import local_rank
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vggrepro import processes
+from vggrepro.system import processes
 
 
 class Stopped(Exception):

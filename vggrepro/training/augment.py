@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from vggrepro import keyed
+from vggrepro.data.rescaling import Window, rescaled_size
+from vggrepro.nets import keyed
 from vggrepro.paper import Scale, real_pixels
-from vggrepro.rescaling import Window, rescaled_size
 
 
 @dataclass(frozen=True, slots=True)

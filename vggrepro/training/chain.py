@@ -10,22 +10,25 @@ from typing import Any
 
 import torch
 
-from vggrepro import __version__, advice, hardware, paper, processes, runs, weights
-from vggrepro.dataset import Dataset
+from vggrepro import __version__, paper
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.files import lock, write_json
-from vggrepro.hardware import Machine
-from vggrepro.initialise import initialise
-from vggrepro.interrupt import Stopped
-from vggrepro.loader import check_stored
-from vggrepro.net import VGG
+from vggrepro.nets import weights
+from vggrepro.nets.initialise import initialise
+from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Run
-from vggrepro.progress import say
-from vggrepro.provenance import commit
 from vggrepro.recipe import Recipe
-from vggrepro.run_config import IDENTITY, STRUCTURE, RunConfig, Start, TrainedOn, UsedRecipe
-from vggrepro.runs import RunFolder
-from vggrepro.train import Plan, Training
+from vggrepro.runs import folder as run_folders
+from vggrepro.runs.config import IDENTITY, STRUCTURE, RunConfig, Start, TrainedOn, UsedRecipe
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import advice, devices, processes
+from vggrepro.system.commit import commit
+from vggrepro.system.devices import Machine
+from vggrepro.system.files import lock, write_json
+from vggrepro.system.interrupt import Stopped
+from vggrepro.system.progress import say
+from vggrepro.training.loader import check_stored
+from vggrepro.training.train import Plan, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
     if start in paper.INITIALISERS or (start is None and run.parent is None):
         return None
     if start is not None:
-        parent = runs.folder(request.runs, start)
+        parent = run_folders.folder(request.runs, start)
     else:
         assert run.parent is not None
         parent = RunFolder(request.runs / run.parent.name)
@@ -235,7 +238,7 @@ def _config(run: Run, request: Request, start: str | None) -> RunConfig:
             recipe.training_images(dataset.counts["train"]),
             dataset.counts["val"],
         ),
-        device=hardware.describe(machine.device),
+        device=devices.describe(machine.device),
         versions={"vggrepro": __version__, "commit": commit(), "torch": torch.__version__},
     )
 

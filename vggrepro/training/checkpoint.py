@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggrepro import weights
 from vggrepro.errors import InputError
-from vggrepro.files import atomic
-from vggrepro.progress import say
-from vggrepro.runs import RunFolder
+from vggrepro.nets import weights
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.files import atomic
+from vggrepro.system.progress import say
 
 Contents = tuple[dict[str, Tensor], dict[str, Any]]
 

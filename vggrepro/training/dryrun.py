@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 
-from vggrepro import cost, hardware, keyed, paper, recipe
-from vggrepro.chain import Link, Request, epochs_done
+from vggrepro import paper, recipe
 from vggrepro.errors import InputError
-from vggrepro.files import locked_by
-from vggrepro.loader import Batch, Loader
-from vggrepro.net import VGG
-from vggrepro.progress import duration, say
-from vggrepro.resident import fits
-from vggrepro.train import Plan, Training
+from vggrepro.nets import cost, keyed
+from vggrepro.nets.vgg import VGG
+from vggrepro.system import devices
+from vggrepro.system.files import locked_by
+from vggrepro.system.progress import duration, say
+from vggrepro.training.chain import Link, Request, epochs_done
+from vggrepro.training.loader import Batch, Loader
+from vggrepro.training.resident import fits
+from vggrepro.training.train import Plan, Training
 
 RATE = 1e-6  # learning rate of measured steps, small so that the loss stays finite
 MEASURE_SECONDS = 2.0  # for one timed step, about
@@ -120,7 +122,7 @@ def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[
         images_sum, flops_sum, seconds_sum = images_sum + images, flops_sum + images * flops, seconds_sum + needed
         weights_sum, checkpoint_most = weights_sum + weights, max(checkpoint_most, checkpoint)
     rows.append(["total", "", "", f"{images_sum:,}", "", si(flops_sum), duration(seconds_sum), si(weights_sum) + "B"])
-    device = f"{hardware.describe(request.machine.device)}, {request.machine.precision}"
+    device = f"{devices.describe(request.machine.device)}, {request.machine.precision}"
     disk = si(weights_sum + CHECKPOINTS * checkpoint_most)
     return [
         "cost, at most (a plateau may end a run earlier)",

@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import augment, keyed, processes, region
-from vggrepro.dataset import CACHE_BYTES, Dataset, Split
+from vggrepro.data.dataset import CACHE_BYTES, Dataset, Split
+from vggrepro.data.images import ordered
+from vggrepro.data.rescaling import Window, centre_window, cut
 from vggrepro.errors import InputError
-from vggrepro.images import ordered
+from vggrepro.nets import keyed
 from vggrepro.paper import Scale, real_pixels
 from vggrepro.recipe import Recipe
-from vggrepro.rescaling import Window, centre_window, cut
-from vggrepro.resident import Resident, fits
+from vggrepro.system import processes
+from vggrepro.training import augment, region
+from vggrepro.training.resident import Resident, fits
 
 VALIDATION_PIXELS = 4 << 20  # at most, in a batch of validation crops
 

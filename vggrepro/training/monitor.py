@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggrepro import advice, processes
 from vggrepro.errors import InputError
-from vggrepro.files import write_json, write_text
-from vggrepro.loader import Batch
 from vggrepro.paper import Run
-from vggrepro.progress import Track, say
 from vggrepro.recipe import Recipe
-from vggrepro.runs import RunFolder
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import advice, processes
+from vggrepro.system.files import write_json, write_text
+from vggrepro.system.progress import Track, say
+from vggrepro.training.loader import Batch
 
 LAG = 2  # steps that a GPU may be ahead of what the host knows
 PROGRESS_SECONDS = 5.0  # between two writes of progress.json

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from vggrepro.data.rescaling import SUPPORT, Window
 from vggrepro.errors import InputError
-from vggrepro.rescaling import SUPPORT, Window
 
 CHROMA = 2  # pixels outside the region that the interpolation of a JPEG's colours needs
 

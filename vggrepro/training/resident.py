@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro.dataset import Split
+from vggrepro.data.dataset import Split
+from vggrepro.data.rescaling import SUPPORT
 from vggrepro.paper import Scale, real_pixels
-from vggrepro.rescaling import SUPPORT
 
 LIMIT_BYTES = 4 << 30  # of decoded pixels
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggrepro import hardware
-from vggrepro.loader import Batch, mirror
-from vggrepro.net import VGG, to_input
+from vggrepro.nets.vgg import VGG, to_input
 from vggrepro.recipe import Recipe
+from vggrepro.system import devices
+from vggrepro.training.loader import Batch, mirror
 
 
 def pieces(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
@@ -25,7 +25,7 @@ def pieces(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
     most = most or max(1, count)
     for start in range(0, count, most):
         part = (getattr(batch, name)[start : start + most] for name in names)
-        yield Batch(*(hardware.upload(tensor, device) for tensor in part))
+        yield Batch(*(devices.upload(tensor, device) for tensor in part))
 
 
 class Loss:
@@ -49,7 +49,7 @@ class Loss:
     def __call__(self, batch: Batch) -> Tensor:
         masks = self.model.dropout_masks(self.recipe.dropout, batch.keys)
         crops = mirror(batch.crops, batch.flip)
-        with hardware.autocast(self.precision, self.mean.device):
+        with devices.autocast(self.precision, self.mean.device):
             return self._loss(crops, batch.shift, batch.labels, masks)
 
     def _plain(self, crops: Tensor, shift: Tensor, labels: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -15,20 +15,21 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from vggrepro import hardware, processes, weights
-from vggrepro.checkpoint import Checkpoints
-from vggrepro.dataset import Dataset
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.hardware import Machine
-from vggrepro.interrupt import Stopped, StopRequest
-from vggrepro.loader import Batch, Loader
-from vggrepro.monitor import Curves, Monitor, Progress, Readings
-from vggrepro.net import VGG, to_input
+from vggrepro.nets import weights
+from vggrepro.nets.vgg import VGG, to_input
 from vggrepro.paper import TOP_K, Run
-from vggrepro.ranks import ranks
+from vggrepro.posteriors.ranks import ranks
 from vggrepro.recipe import Recipe
-from vggrepro.runs import RunFolder
-from vggrepro.step import Loss, pieces
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import devices, processes
+from vggrepro.system.devices import Machine
+from vggrepro.system.interrupt import Stopped, StopRequest
+from vggrepro.training.checkpoint import Checkpoints
+from vggrepro.training.loader import Batch, Loader
+from vggrepro.training.monitor import Curves, Monitor, Progress, Readings
+from vggrepro.training.step import Loss, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,7 @@ class Training:
         with torch.inference_mode():
             for pixels, labels in self.loader.validation():
                 x = to_input(pixels.to(machine.device), self.mean, self.recipe.input_scale)
-                with hardware.autocast(machine.precision, machine.device):
+                with devices.autocast(machine.precision, machine.device):
                     scores = self.model(x)
                 rank = ranks(scores.float().cpu().numpy(), labels)
                 wrong += torch.tensor([(rank >= 1).sum(), (rank >= TOP_K).sum()], device=machine.device)

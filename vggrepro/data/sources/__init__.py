@@ -5,14 +5,14 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
+from vggrepro.data.sources.base import VAL_ONLY, Example, Source
+from vggrepro.data.sources.demo import DemoSource
+from vggrepro.data.sources.folders import FolderSource
+from vggrepro.data.sources.ilsvrc import IlsvrcSource
+from vggrepro.data.sources.parquet import ParquetSource
+from vggrepro.data.sources.torchvision import NAMES, NamedSource, open_named
+from vggrepro.data.sources.webdataset import WebDatasetSource
 from vggrepro.errors import InputError
-from vggrepro.sources.base import VAL_ONLY, Example, Source
-from vggrepro.sources.demo import DemoSource
-from vggrepro.sources.folders import FolderSource
-from vggrepro.sources.ilsvrc import IlsvrcSource
-from vggrepro.sources.named import NAMES, NamedSource, open_named
-from vggrepro.sources.parquet import ParquetSource
-from vggrepro.sources.webdataset import WebDatasetSource
 
 __all__ = ["DemoSource", "Example", "FolderSource", "IlsvrcSource", "ParquetSource", "Source", "open_source"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vggrepro.sources.base import Example, Source, digest
+from vggrepro.data.sources.base import Example, Source, digest
 
 Points = NDArray[np.complex128]
 """Vertices of a polygon as x + iy, y downwards; an object fills about the unit disc |z| <= 1."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vggrepro import synsets
+from vggrepro.data import synsets
 from vggrepro.errors import InputError
 
 TAR = "ILSVRC2012_devkit_t12.tar.gz"

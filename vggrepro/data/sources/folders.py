@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from vggrepro import synsets
+from vggrepro.data import synsets
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, Example, Source, digest, some
+from vggrepro.data.sources.listing import Images, Part, image_files, split_folder
 from vggrepro.errors import InputError
-from vggrepro.progress import say
-from vggrepro.sources.base import IMAGE_SUFFIXES, Example, Source, digest, some
-from vggrepro.sources.listing import Images, Part, image_files, split_folder
+from vggrepro.system.progress import say
 
 
 class FolderSource(Source):

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vggrepro import synsets
+from vggrepro.data import synsets
+from vggrepro.data.sources import devkit
+from vggrepro.data.sources.archives import Members, members, nested
+from vggrepro.data.sources.base import VAL_ONLY, Example, Source, digest
+from vggrepro.data.sources.listing import Files, Images, Part, image_files, image_members, is_image, split_folder
 from vggrepro.errors import InputError
-from vggrepro.progress import Track
-from vggrepro.sources import devkit
-from vggrepro.sources.archives import Members, members, nested
-from vggrepro.sources.base import VAL_ONLY, Example, Source, digest
-from vggrepro.sources.listing import Files, Images, Part, image_files, image_members, is_image, split_folder
+from vggrepro.system.progress import Track
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"

@@ -13,9 +13,9 @@ from typing import IO
 
 import numpy as np
 
+from vggrepro.data.sources.archives import Members
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example
 from vggrepro.errors import InputError
-from vggrepro.sources.archives import Members
-from vggrepro.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example
 
 SIZES = 50_000  # file sizes that are looked up at most to tell a changed split: a minute on a slow network disk
 OPEN_TARS = 8

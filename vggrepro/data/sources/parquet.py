@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pandas.util import hash_array
 
-from vggrepro import synsets
+from vggrepro.data import synsets
+from vggrepro.data.sources.base import TRAIN_NAMES, VAL_NAMES, VAL_ONLY, Example, Source, digest, some
 from vggrepro.errors import InputError
-from vggrepro.sources.base import TRAIN_NAMES, VAL_NAMES, VAL_ONLY, Example, Source, digest, some
 
 # `n01440764_10026.JPEG`; at the end: `n01440764_10026_n01440764.JPEG`, `ILSVRC2012_val_00000001_n01751748.JPEG`
 _WNID = r"(?:^|[/_])(?P<wnid>n[0-9]{8})(?:_[0-9]+)?\.[A-Za-z]+$"

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vggrepro.data.sources.base import Example, Source, digest
 from vggrepro.errors import InputError
-from vggrepro.progress import say
-from vggrepro.sources.base import Example, Source, digest
+from vggrepro.system.progress import say
 
 REDO = "remove its files and prepare it again"
 PROBES = 16  # images of a split by which a changed set of arrays is told from the same

@@ -17,11 +17,11 @@ from typing import IO
 
 import numpy as np
 
-from vggrepro import synsets
+from vggrepro.data import synsets
+from vggrepro.data.sources.archives import Members, members
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, VAL_ONLY, Example, Source, digest, some
 from vggrepro.errors import InputError
-from vggrepro.progress import Track
-from vggrepro.sources.archives import Members, members
-from vggrepro.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, VAL_ONLY, Example, Source, digest, some
+from vggrepro.system.progress import Track
 
 SPLITS = {"train": TRAIN_NAMES, "val": VAL_NAMES, "test": ("test", "testing")}
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")

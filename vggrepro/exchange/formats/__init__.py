@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from vggrepro.errors import InputError
-from vggrepro.formats.base import Foreign, Source
+from vggrepro.exchange.formats.base import Foreign, Source
 
 HEAD = 4096  # bytes from a file's beginning that tell its format
 MAX_HEADER = 100_000_000  # of safetensors files
@@ -26,13 +26,13 @@ def read(path_or_name: Path | str, net: str) -> Foreign:
     """
     text = str(path_or_name)
     if text.startswith("timm:"):
-        from vggrepro.formats import timm
+        from vggrepro.exchange.formats import timm
 
         return timm.read_name(text.removeprefix("timm:"), net)
     if re.match("(https?|ftp|s3|hf)://", text):
         raise InputError(f"{text} is an address; download the file and give its path")
     source = Source(Path(path_or_name))
-    return importlib.import_module(f"vggrepro.formats.{format_of(source)}").read(source, net)
+    return importlib.import_module(f"vggrepro.exchange.formats.{format_of(source)}").read(source, net)
 
 
 def format_of(source: Source) -> str:
@@ -108,7 +108,7 @@ def _zip_kind(path: Path) -> str:
 
 def _protobuf_kind(source: Source) -> str | None:
     """caffe or onnx, by the numbers of the message's own fields; None if it is no protobuf message."""
-    from vggrepro.formats import caffe, protobuf
+    from vggrepro.exchange.formats import caffe, protobuf
 
     fields = caffe.top_fields(source)
     if {(1, protobuf.VARINT), (7, protobuf.LENGTH)} <= fields:  # ModelProto.ir_version, .graph

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.files import read_json, sha256
 from vggrepro.paper import Architecture
-from vggrepro.progress import Track
 from vggrepro.recipe import CHOICES
+from vggrepro.system.files import read_json, sha256
+from vggrepro.system.progress import Track
 
 CAFFE_MEAN_RGB = (123.68, 116.779, 103.939)  # of the authors' models, published as BGR 103.939, 116.779, 123.68
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of torchvision's weights, of pixels from 0 to 1

@@ -16,8 +16,8 @@ import torch
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.formats import published
-from vggrepro.formats.base import (
+from vggrepro.exchange.formats import published
+from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
     Foreign,
     Source,
@@ -31,7 +31,18 @@ from vggrepro.formats.base import (
     sidecar,
     sized,
 )
-from vggrepro.formats.protobuf import FIXED32, FIXED64, GROUP, LENGTH, VARINT, Budget, Field, WireError, fields, varints
+from vggrepro.exchange.formats.protobuf import (
+    FIXED32,
+    FIXED64,
+    GROUP,
+    LENGTH,
+    VARINT,
+    Budget,
+    Field,
+    WireError,
+    fields,
+    varints,
+)
 
 NET_V1, NET_LAYER = 2, 100  # NetParameter.layers, .layer
 V1_V0, V1_NAME, V1_TYPE, V1_BLOBS, V1_LRN = 1, 4, 5, 6, 18

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vggrepro import paper
-from vggrepro.files import atomic
-from vggrepro.formats.protobuf import field_bytes, tag_bytes, varint_bytes
+from vggrepro.exchange.formats.protobuf import field_bytes, tag_bytes, varint_bytes
+from vggrepro.system.files import atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vggrepro.trained import Trained
+    from vggrepro.nets.trained import Trained
 
 CHUNK = 1 << 22  # floats written at a time
 FC = ("fc6", "fc7", "fc8")

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.formats import published
-from vggrepro.formats.base import (
+from vggrepro.exchange.formats import published
+from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
     MAX_BYTES,
     Foreign,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vggrepro.formats.base import CHUNK, MAX_BYTES
+from vggrepro.exchange.formats.base import CHUNK, MAX_BYTES
 
 HEADER = 128  # bytes before the first element
 MATRIX, COMPRESSED = 14, 15  # types of elements

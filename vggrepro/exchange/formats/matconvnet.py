@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from vggrepro import paper, synsets
+from vggrepro import paper
+from vggrepro.data import synsets
 from vggrepro.errors import InputError
-from vggrepro.formats import mat5, published
-from vggrepro.formats.base import (
+from vggrepro.exchange.formats import mat5, published
+from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
     WNID_ORDER,
     Foreign,

@@ -17,14 +17,14 @@ import torch
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.files import atomic
-from vggrepro.formats.base import Foreign, Source, stated
-from vggrepro.formats.state_dict import Preprocessing, made
-from vggrepro.net import to_input
-from vggrepro.progress import say
+from vggrepro.exchange.formats.base import Foreign, Source, stated
+from vggrepro.exchange.formats.state_dict import Preprocessing, made
+from vggrepro.nets.vgg import to_input
+from vggrepro.system.files import atomic
+from vggrepro.system.progress import say
 
 if TYPE_CHECKING:
-    from vggrepro.trained import Trained
+    from vggrepro.nets.trained import Trained
 
 OPSET, IR_VERSION = 17, 8  # of 2022: older runtimes read it, and nothing newer is needed
 INSTALL = "install it with pip install 'vggrepro[onnx]'"

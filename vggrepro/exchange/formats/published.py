@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vggrepro.formats.base import NOT_THE_PAPERS, Source
+from vggrepro.exchange.formats.base import NOT_THE_PAPERS, Source
 
 JITTERED = "256:512"  # the authors' released D and E are those trained with S in [256;512]
 

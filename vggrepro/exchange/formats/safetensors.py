@@ -8,12 +8,13 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from vggrepro import paper, weights
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.formats import timm, torch_file
-from vggrepro.formats.base import Foreign, Source, geometry, stated
-from vggrepro.formats.state_dict import Preprocessing, made
-from vggrepro.runs import RunFolder
+from vggrepro.exchange.formats import timm, torch_file
+from vggrepro.exchange.formats.base import Foreign, Source, geometry, stated
+from vggrepro.exchange.formats.state_dict import Preprocessing, made
+from vggrepro.nets import weights
+from vggrepro.runs.folder import RunFolder
 
 
 def read(source: Source, net: str) -> Foreign:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.formats import base
-from vggrepro.formats.base import Foreign
+from vggrepro.exchange.formats import base
+from vggrepro.exchange.formats.base import Foreign
 
 TWINS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}  # our nets and theirs
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.files import write_json
-from vggrepro.formats import base, torchvision
-from vggrepro.formats.base import Foreign
-from vggrepro.formats.state_dict import TWINS, Preprocessing, made, renamed
-from vggrepro.progress import say
+from vggrepro.exchange.formats import base, torchvision
+from vggrepro.exchange.formats.base import Foreign
+from vggrepro.exchange.formats.state_dict import TWINS, Preprocessing, made, renamed
+from vggrepro.system.files import write_json
+from vggrepro.system.progress import say
 
 if TYPE_CHECKING:
-    from vggrepro.trained import Trained
+    from vggrepro.nets.trained import Trained
 
 HEAD = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
 
@@ -37,7 +37,7 @@ def names(net: str) -> dict[str, str]:
 
 def write(folder: Path, trained: Trained) -> None:
     """Writes `model.safetensors` and then `config.json`, which timm reads first."""
-    from vggrepro import weights
+    from vggrepro.nets import weights
 
     state = {}
     for own, theirs in names(trained.config.net).items():
@@ -98,7 +98,7 @@ def foreign(
 
 def preprocessing(path: Path) -> tuple[Any, Any] | None:
     """(mean, std) of the `config.json` that timm's hub has beside a file; None without one."""
-    from vggrepro.files import read_json
+    from vggrepro.system.files import read_json
 
     beside = path.with_name("config.json")
     if not beside.is_file():

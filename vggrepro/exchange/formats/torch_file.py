@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from vggrepro.errors import InputError
-from vggrepro.formats import base, timm, torchvision
-from vggrepro.formats.base import Foreign, Source
-from vggrepro.formats.state_dict import Preprocessing
+from vggrepro.exchange.formats import base, timm, torchvision
+from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.exchange.formats.state_dict import Preprocessing
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights in a checkpoint
 

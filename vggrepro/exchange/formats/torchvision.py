@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from vggrepro import paper
-from vggrepro.files import atomic
-from vggrepro.formats import published
-from vggrepro.formats.base import Foreign, Source
-from vggrepro.formats.state_dict import TWINS, Preprocessing, made, renamed
+from vggrepro.exchange.formats import published
+from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.exchange.formats.state_dict import TWINS, Preprocessing, made, renamed
+from vggrepro.system.files import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vggrepro.trained import Trained
+    from vggrepro.nets.trained import Trained
 
 
 def names(net: str) -> dict[str, str]:
@@ -37,7 +37,7 @@ def names(net: str) -> dict[str, str]:
 
 def write(path: Path, trained: Trained) -> None:
     """Writes the state dict, as `torch.save` or, under a name that ends so, as safetensors; bits unchanged."""
-    from vggrepro import weights
+    from vggrepro.nets import weights
 
     state = OrderedDict((theirs, trained.tensors[own]) for own, theirs in names(trained.config.net).items())
     if path.suffix == ".safetensors":

@@ -9,14 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from vggrepro import figures
-from vggrepro.dataset import Dataset
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.files import atomic, write_text
-from vggrepro.page import provenance, sections
-from vggrepro.page.drawings import drawings
-from vggrepro.page.html import colour_variables, escape, paragraph
-from vggrepro.page.material import Material, gather
+from vggrepro.report import figures
+from vggrepro.report.page import provenance, sections
+from vggrepro.report.page.drawings import drawings
+from vggrepro.report.page.html import colour_variables, escape, paragraph
+from vggrepro.report.page.material import Material, gather
+from vggrepro.system.files import atomic, write_text
 
 ERRORS = (
     "Filled: ours with its 95 % interval; hollow, on broken lines: the paper's. A net has one colour and a training "

@@ -14,13 +14,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from vggrepro import claims, figures, paper
-from vggrepro.claims import Finding
-from vggrepro.columns import MEASURES, TOP1, TOP5, number, span
-from vggrepro.page.html import minus
-from vggrepro.page.material import Material, RunFacts
-from vggrepro.paper_claims import Kind
-from vggrepro.tables import views_of
+from vggrepro import paper
+from vggrepro.report import figures
+from vggrepro.report.page.html import minus
+from vggrepro.report.page.material import Material, RunFacts
+from vggrepro.results import claims
+from vggrepro.results.claims import Finding
+from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
+from vggrepro.results.paper_claims import Kind
+from vggrepro.results.tables import views_of
 
 
 @dataclass(frozen=True, slots=True)

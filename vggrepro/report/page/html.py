@@ -11,10 +11,10 @@ from itertools import groupby
 
 from matplotlib.figure import Figure
 
-from vggrepro import figures
-from vggrepro.columns import Column, Kind
-from vggrepro.layout import columns, groups
-from vggrepro.tables import Table
+from vggrepro.report import figures
+from vggrepro.report.layout import columns, groups
+from vggrepro.results.columns import Column, Kind
+from vggrepro.results.tables import Table
 
 # A figure's colours, and the page's names for them, which have other values on a dark background.
 NAMES = {

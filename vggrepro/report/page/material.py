@@ -11,21 +11,22 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from vggrepro import against, documents, extras
-from vggrepro.columns import TOP1
-from vggrepro.dataset import Dataset
-from vggrepro.documents import Document
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.extras import Entry, Extra
-from vggrepro.fusion import average
-from vggrepro.header import Header, header_of
-from vggrepro.page.mistakes import Mistake, most_confident, pictures, whole_rows
 from vggrepro.paper import View
-from vggrepro.progress import say
-from vggrepro.run_config import RunConfig
-from vggrepro.runs import RunFolder, Status, existing, status
-from vggrepro.shelf import Shelf
-from vggrepro.tables import Table
+from vggrepro.posteriors.means import average
+from vggrepro.report import documents
+from vggrepro.report.documents import Document
+from vggrepro.report.header import Header, header_of
+from vggrepro.report.page.mistakes import Mistake, most_confident, pictures, whole_rows
+from vggrepro.results import beyond, comparison
+from vggrepro.results.beyond import Entry, Extra
+from vggrepro.results.columns import TOP1
+from vggrepro.results.scores import Shelf
+from vggrepro.results.tables import Table
+from vggrepro.runs.config import RunConfig
+from vggrepro.runs.folder import RunFolder, Status, existing, status
+from vggrepro.system.progress import say
 
 FIRST_LAYER = "conv1_1.weight"
 CURVES = ("epoch", "learning_rate", "loss", "top1_error", "top5_error")
@@ -114,13 +115,13 @@ def gather(runs: Path, dataset: Dataset, *, other: Path | None = None, images: b
     """
     shelf = Shelf(runs, dataset)
     document = documents.gather(shelf)
-    entries = extras.curve_rows(extras.stock(shelf))
-    by_test_scale, _ = extras.score(shelf, entries)
+    entries = beyond.curve_rows(beyond.stock(shelf))
+    by_test_scale, _ = beyond.score(shelf, entries)
     best = best_view(by_test_scale, entries)
     worst = most_confident(average([shelf.file(best).path], shelf.images)) if best and images else []
     mistakes = whole_rows(worst)
     facts = [made for run in existing(runs) if (made := readable_facts(run)) is not None]
-    beside = against.side_by_side(shelf, Shelf(other, dataset)) if other else []
+    beside = comparison.side_by_side(shelf, Shelf(other, dataset)) if other else []
     return Material(shelf, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
 
 

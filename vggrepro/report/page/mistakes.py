@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vggrepro.dataset import Dataset, Split
+from vggrepro.data.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.posteriors import Batch
-from vggrepro.progress import say
-from vggrepro.protocol import SPLIT
+from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.system.progress import say
 
 COUNT, ROW = 24, 6  # at most 24 mistakes are shown, 6 in a row
 SIDE = 160  # pixels: the longer side of a picture on the page

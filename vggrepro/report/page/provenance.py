@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from vggrepro import __version__
-from vggrepro.columns import DASH
-from vggrepro.page.html import Number, paragraph, plain_table
-from vggrepro.page.material import Material, RunFacts
-from vggrepro.progress import duration
-from vggrepro.provenance import commit
+from vggrepro.report.page.html import Number, paragraph, plain_table
+from vggrepro.report.page.material import Material, RunFacts
+from vggrepro.results.columns import DASH
+from vggrepro.system.commit import commit
+from vggrepro.system.progress import duration
 
 SHARED = ("seed", "precision", "device", "versions")  # stated once if they are the same in all runs
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import claims, findings, paper, synsets
-from vggrepro.claims import Finding
-from vggrepro.columns import TOP1, number, p_text, span
-from vggrepro.dataset import Dataset
-from vggrepro.extras import Extra
-from vggrepro.header import Header
-from vggrepro.page.drawings import Drawing
-from vggrepro.page.html import (
+from vggrepro import paper
+from vggrepro.data import synsets
+from vggrepro.data.dataset import Dataset
+from vggrepro.posteriors.protocol import LABELS
+from vggrepro.report import findings
+from vggrepro.report.header import Header
+from vggrepro.report.page.drawings import Drawing
+from vggrepro.report.page.html import (
     Number,
     bullets,
     column_table,
@@ -27,10 +27,13 @@ from vggrepro.page.html import (
     plain_table,
     prose,
 )
-from vggrepro.page.material import Material, RunFacts
-from vggrepro.protocol import LABELS
-from vggrepro.tables import Table, letter
-from vggrepro.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
+from vggrepro.report.page.material import Material, RunFacts
+from vggrepro.results import claims
+from vggrepro.results.beyond import Extra
+from vggrepro.results.claims import Finding
+from vggrepro.results.columns import TOP1, number, p_text, span
+from vggrepro.results.tables import Table, letter
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
 
 SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_RUN: "–"}
 CLASSES = {HOLDS: "holds", CONTRADICTED: "contradicted", UNDECIDED: "open", NOT_RUN: "unrun"}

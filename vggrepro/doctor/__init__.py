@@ -1,0 +1,4 @@
+"""Checks: the machine and its packages, the data set, the runs, slips in imported weights.
+
+May import what stands below `results`; not `report` and `exchange`.
+"""
