@@ -15,18 +15,18 @@ from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 from vggrepro.paper import JITTER, S256, Run
 from vggrepro.report import documents
 from vggrepro.results import comparison, intervals
-from vggrepro.results.scores import Shelf, foreign_data
+from vggrepro.results.scores import Scores, foreign_data
 
 A = Run("A", S256)
 
 
-def shelves(tmp_path: Path, theirs: str = "print") -> tuple[Shelf, Shelf]:
+def shelves(tmp_path: Path, theirs: str = "print") -> tuple[Scores, Scores]:
     """Ours: A right everywhere; theirs: wrong but for image 1, on images of fingerprint `theirs`."""
     for name, rows, fingerprint in (("ours", RIGHT, "print"), ("theirs", WRONG, theirs)):
         make_run(tmp_path / name, A)
         plant(tmp_path / name, A, 256, rows, fingerprint=fingerprint)
     other = dataclasses.replace(dataset_of(), fingerprint=theirs)
-    return Shelf(tmp_path / "ours", dataset_of()), Shelf(tmp_path / "theirs", other)
+    return Scores(tmp_path / "ours", dataset_of()), Scores(tmp_path / "theirs", other)
 
 
 def test_the_same_images_are_compared_one_by_one(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_row_of_one_side_stands_alone_and_stale_files_are_named(tmp_path: Path
     make_run(tmp_path / "theirs", Run("D", JITTER))
     paths = [plant(tmp_path / "theirs", Run("D", JITTER), q, RIGHT, weights="old") for q in JITTER.test_scales]
     three, four, five, six, seven = comparison.side_by_side(
-        Shelf(tmp_path / "ours", dataset_of()), Shelf(tmp_path / "theirs", dataset_of())
+        Scores(tmp_path / "ours", dataset_of()), Scores(tmp_path / "theirs", dataset_of())
     )
     assert five.frame["top1_val_error_ours"].tolist() == [75.0, 0, 0, 0, 0, 0]
     assert five.frame["top1_val_error_theirs"].isna().all()
@@ -101,7 +101,7 @@ def test_the_documents(tmp_path: Path) -> None:
     assert "| A   | 256 | 256 |        0.0 |         75.0 |   -75.0 |" in text
     frame = pd.read_csv(io.StringIO(documents.beside_csv(ours, theirs)))
     assert frame[["table", "net", "top1_val_error_difference"]].to_numpy().tolist() == [[3, "A", -75.0]]
-    empty = Shelf(tmp_path / "empty", dataset_of())
+    empty = Scores(tmp_path / "empty", dataset_of())
     assert documents.beside(empty, empty).endswith("Neither has the posteriors of any row: `vggrepro report` names "
                                                    "the commands.\n")  # fmt: skip
     assert documents.beside_csv(empty, empty) == "table\n"

@@ -19,6 +19,7 @@ from vggrepro.evaluation.evaluator import Evaluator
 from vggrepro.nets.trained import Trained
 from vggrepro.paper import JITTER, S256, S384, Run, Scale
 from vggrepro.runs import folder as run_folders
+from vggrepro.runs import status as run_status
 from vggrepro.runs.config import Start
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import lock, read_json, write_json
@@ -207,7 +208,7 @@ def test_second_writer_is_refused(dataset: Dataset, tmp_path: Path) -> None:
         pytest.raises(InputError, match=r"A-256 is being written by"),
     ):
         train_chain(Run("A", S256), request(dataset, tmp_path))
-    assert run_folders.status(RunFolder(tmp_path / "A-256")).state == "not started"
+    assert run_status.status(RunFolder(tmp_path / "A-256")).state == "not started"
 
 
 def test_unfinished_start_is_refused(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +218,7 @@ def test_unfinished_start_is_refused(dataset: Dataset, tmp_path: Path, monkeypat
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(Training, "run", interrupted)
         train_chain(Run("A", S256), request(dataset, tmp_path))
-    assert run_folders.status(RunFolder(tmp_path / "A-256")).state == "interrupted"
+    assert run_status.status(RunFolder(tmp_path / "A-256")).state == "interrupted"
     with pytest.raises(InputError, match="A-256 is not finished; finish it before training B-384"):
         train_chain(Run("B", S384), request(dataset, tmp_path), "A-256")
 

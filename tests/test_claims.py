@@ -21,7 +21,7 @@ from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.report.findings import claims_markdown, document, tally
 from vggrepro.results.claims import Finding, csv_text, evaluate_claims, frame
 from vggrepro.results.paper_claims import Kind, claims, margins
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.results.verdicts import Outcome
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.advice import Invocation, invocation
@@ -109,7 +109,7 @@ def test_planted_differences_have_their_verdicts(tmp_path: Path) -> None:
     errors = {"A": 300, "A-LRN": 300, "B": 200, "C": 260, "D": 150, "E": 150}
     for net, count in errors.items():
         plant(tmp_path, Run(net, S256), 256, range(count))
-    findings = evaluate_claims(Shelf(tmp_path, DATA))
+    findings = evaluate_claims(Scores(tmp_path, DATA))
     # C errs in 60 images more than B and in none less
     assert {made.claim.number: made.verdict for made in findings} == {
         1: "holds",
@@ -163,7 +163,7 @@ def test_verdicts_of_comparisons_are_counted_in_words() -> None:
 def test_a_small_difference_is_not_decided(tmp_path: Path) -> None:
     plant(tmp_path, Run("B", S256), 256, range(200))
     plant(tmp_path, Run("C", S256), 256, [*range(8, 200), 300, 301])  # 8 images better, 2 worse: p = 0.11
-    found = finding(evaluate_claims(Shelf(tmp_path, DATA)), 3)
+    found = finding(evaluate_claims(Scores(tmp_path, DATA)), 3)
     assert found.verdict == "not decided"
     assert found.outcomes[0].tests[0].p == pytest.approx(2 * (1 + 10 + 45) / 2**10)
     assert found.outcomes[0].tests[0].comparison.difference == pytest.approx(-0.3)
@@ -174,7 +174,7 @@ def test_several_q_are_averaged_before_they_are_compared(tmp_path: Path) -> None
     plant(tmp_path, Run("B", S256), 256, range(90), weight=0.1)
     for q in (224, 288):
         plant(tmp_path, Run("B", S256), q, range(10))
-    found = finding(evaluate_claims(Shelf(tmp_path, DATA)), 7)
+    found = finding(evaluate_claims(Scores(tmp_path, DATA)), 7)
     first, *others = found.outcomes
     assert (first.tests[0].comparison.only_a, first.tests[0].comparison.only_b) == (0, 80)
     assert first.verdict == "holds"
@@ -184,14 +184,14 @@ def test_several_q_are_averaged_before_they_are_compared(tmp_path: Path) -> None
 
 def test_the_shallow_net_by_its_centre_crop(tmp_path: Path) -> None:
     plant(tmp_path, Run("B", S256), 256, range(100), "center")
-    shelf = Shelf(tmp_path, DATA)
-    missing = finding(evaluate_claims(shelf), 5)
+    scores = Scores(tmp_path, DATA)
+    missing = finding(evaluate_claims(scores), 5)
     assert missing.verdict == "not run"
     assert missing.notes[1:] == (
         "Not run: `vggrepro train B-5x5 --scale 256`, then `vggrepro evaluate B-5x5-256 --center`.",
     )
     plant(tmp_path, Run("B-5x5", S256), 256, range(300), "center")
-    found = finding(evaluate_claims(Shelf(tmp_path, DATA)), 5)
+    found = finding(evaluate_claims(Scores(tmp_path, DATA)), 5)
     assert found.verdict == "holds"
     assert found.conditions == ()  # that a centre crop has no flip is no departure from the paper
     line = frame([found]).iloc[0]
@@ -202,7 +202,7 @@ def test_the_shallow_net_by_its_centre_crop(tmp_path: Path) -> None:
 def test_fewer_than_six_classes_have_no_top_5(tmp_path: Path) -> None:
     for net, wrong in (("B", 300), ("C", 100)):
         plant(tmp_path, Run(net, S256), 256, range(wrong), classes=4)
-    found = finding(evaluate_claims(Shelf(tmp_path, dataset_of(4, IMAGES))), 3)
+    found = finding(evaluate_claims(Scores(tmp_path, dataset_of(4, IMAGES))), 3)
     assert [test.measure for test in found.outcomes[0].tests] == ["top-1"]
     assert found.verdict == "holds"
 
@@ -211,7 +211,7 @@ def test_what_is_missing_is_named_with_its_commands(tmp_path: Path) -> None:
     plant(tmp_path, Run("C", S256), 256, range(30))
     stale = plant(tmp_path, Run("C", S384), 384, range(30), weights="other")
     with invocation(Invocation([("--runs", "R")])):
-        findings = evaluate_claims(Shelf(tmp_path, DATA))
+        findings = evaluate_claims(Scores(tmp_path, DATA))
     assert finding(findings, 3).notes == ("Not run: `vggrepro train B --scale 256 --runs R`, then "
         "`vggrepro evaluate B-256 --dense --runs R`.",)  # fmt: skip
     assert finding(findings, 4).notes == (
@@ -225,7 +225,7 @@ def test_conditions_are_told_once_with_their_claims(tmp_path: Path) -> None:
     for net in ("B", "C"):
         plant(tmp_path, Run(net, S256), 256, range(30))
     (tmp_path / "C-256" / "metrics.jsonl").write_text("{}\n" * 6)
-    text = claims_markdown(evaluate_claims(Shelf(tmp_path, DATA)))
+    text = claims_markdown(evaluate_claims(Scores(tmp_path, DATA)))
     assert text.endswith(
         "## How the runs differ from the paper's\n\n- Trained for 6 epochs (the paper: 74). (Claims 2, 3.)\n"
     )
@@ -234,9 +234,9 @@ def test_conditions_are_told_once_with_their_claims(tmp_path: Path) -> None:
 def test_the_document(tmp_path: Path) -> None:
     for net, wrong in (("B", range(300)), ("C", range(100, 200))):
         plant(tmp_path, Run(net, S256), 256, wrong)
-    shelf = Shelf(tmp_path, DATA)
-    findings = evaluate_claims(shelf)
-    text = document(findings, shelf)
+    scores = Scores(tmp_path, DATA)
+    findings = evaluate_claims(scores)
+    text = document(findings, scores)
     assert text.startswith("# The paper's claims on tiny\n\nData: tiny, 2,000 validation images of 7 classes ")
     assert "This is a reduced reproduction: 7 classes (the paper: 1,000); 24 training images" in text
     lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines()]
@@ -247,13 +247,13 @@ def test_the_document(tmp_path: Path) -> None:
     assert ["B centre crop against B-5x5 centre crop", "top-1", "– / –", "-7.0", "not run"] in lines
     assert "the 2 tests that ran" in text
     assert "2,000 images. In the median comparison 10.0 % of them are wrong (top-1) in one of the two alone" in text
-    assert text == document(evaluate_claims(shelf), shelf)
+    assert text == document(evaluate_claims(scores), scores)
 
 
 def test_the_frame_has_a_line_a_measure_and_reads_back_from_csv(tmp_path: Path) -> None:
     for net, wrong in (("B", 300), ("C", 100)):
         plant(tmp_path, Run(net, S256), 256, range(wrong))
-    findings = evaluate_claims(Shelf(tmp_path, DATA))
+    findings = evaluate_claims(Scores(tmp_path, DATA))
     made = frame(findings)
     assert len(made) == 2 * 50 + 5  # comparisons by two measures, parameters of five nets against A's
     line = made[(made["claim"] == 3) & (made["measure"] == "top-1")].iloc[0]
@@ -271,7 +271,7 @@ def test_the_frame_has_a_line_a_measure_and_reads_back_from_csv(tmp_path: Path) 
 
 def test_nothing_evaluated_is_all_not_run(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
-    findings = evaluate_claims(Shelf(tmp_path, DATA))
+    findings = evaluate_claims(Scores(tmp_path, DATA))
     assert {made.verdict for made in findings if made.claim.number < 12} == {"not run"}
     text = claims_markdown(findings)
     assert "the 0 tests that ran" in text
@@ -281,7 +281,7 @@ def test_nothing_evaluated_is_all_not_run(tmp_path: Path) -> None:
 def test_too_few_images_say_so(tmp_path: Path) -> None:
     for net in ("B", "C"):
         plant(tmp_path, Run(net, S256), 256, range(30))
-    text = claims_markdown(evaluate_claims(Shelf(tmp_path, DATA)))
+    text = claims_markdown(evaluate_claims(Scores(tmp_path, DATA)))
     assert "the smallest difference found with 80 % power is none, however large, by a test alone" in text
 
 

@@ -20,7 +20,7 @@ from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means
 from vggrepro.posteriors.files import Batch
 from vggrepro.posteriors.ranks import Score
-from vggrepro.results.scores import Shelf, split_images
+from vggrepro.results.scores import Scores, split_images
 
 
 def random_files(folder: Path, files: int, images: int, classes: int, seed: int = 0) -> tuple[list[Path], np.ndarray]:
@@ -223,14 +223,14 @@ def test_the_data_sets_images_decide(dataset: Dataset, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a", "b")]
     posterior_files.write(paths[0], [Batch(keys, (labels + 1) % 6, right)], 6, ORIGIN)  # all labels are off
     posterior_files.write(paths[1], [Batch(keys[::-1], labels[::-1], right[::-1])], 6, ORIGIN)
-    shelf = Shelf(tmp_path, dataset)
-    shelf.rank_groups([paths[:1], paths[1:]])
-    assert shelf.ranks(paths[1:]).tolist() == [0] * 18
-    assert shelf.score(paths[1:]) == Score(18, 0.0, 0.0)
+    scores = Scores(tmp_path, dataset)
+    scores.rank_groups([paths[:1], paths[1:]])
+    assert scores.ranks(paths[1:]).tolist() == [0] * 18
+    assert scores.score(paths[1:]) == Score(18, 0.0, 0.0)
     with pytest.raises(
         InputError, match=rf"a: row 0 gives image '{keys[0]}' label 1, the split 'val' of {dataset.folder}"
     ):
-        shelf.ranks(paths)
+        scores.ranks(paths)
 
 
 def test_sums_are_exact_where_floats_allow_it(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from planted import WRONG, dataset_of, make_run, multi_scale, plant
 from vggrepro.paper import S256, Run
 from vggrepro.report import latex
 from vggrepro.results import beyond, tables
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.system.advice import Invocation, invocation
 
 
 def test_table_3_by_line(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256), done=6)
     plant(tmp_path, Run("A", S256), 256, WRONG)
-    lines = latex.latex(tables.tables_of(Shelf(tmp_path, dataset_of()), [3]), dataset_of()).splitlines()
+    lines = latex.latex(tables.tables_of(Scores(tmp_path, dataset_of()), [3]), dataset_of()).splitlines()
     start = lines.index(r"\begin{tabular}{@{}lllrrrrrrrr@{}}")
     assert lines[start + 1 : start + 7] == [
         r"\toprule",
@@ -45,7 +45,7 @@ def test_table_3_by_line(tmp_path: Path) -> None:
 
 def test_every_row_of_all_tables_has_as_many_cells_as_its_heading(tmp_path: Path) -> None:
     multi_scale(tmp_path)
-    text = latex.latex(tables.tables_of(Shelf(tmp_path, dataset_of())), dataset_of())
+    text = latex.latex(tables.tables_of(Scores(tmp_path, dataset_of())), dataset_of())
     grids = re.findall(r"\\begin\{tabular\}\{@\{\}([^\n]*)@\{\}\}\n(.*?)\\end\{tabular\}", text, re.DOTALL)
     assert len(grids) == 7
     for kinds, body in grids:
@@ -58,7 +58,7 @@ def test_every_row_of_all_tables_has_as_many_cells_as_its_heading(tmp_path: Path
 
 def test_table_1_spans_what_is_common_and_table_6_names_its_groups() -> None:
     folder = Path("nowhere")
-    one, two, six = latex.latex(tables.tables_of(Shelf(folder, dataset_of()), [1, 2, 6]), dataset_of()).split(
+    one, two, six = latex.latex(tables.tables_of(Scores(folder, dataset_of()), [1, 2, 6]), dataset_of()).split(
         r"\end{table}"
     )[:3]
     assert one.count(r"\multicolumn{6}{c}{maxpool}") == 5
@@ -95,10 +95,10 @@ def test_the_document_compiles(tmp_path: Path) -> None:
         pytest.skip("pdflatex is not installed")
     multi_scale(tmp_path / "runs")
     data = dataclasses.replace(dataset_of(), name="50%_of & [ä] #1 {x}~^\\", subset="a_b $ < > | \"quoted\" 'x'")
-    shelf = Shelf(tmp_path / "runs", data)
+    scores = Scores(tmp_path / "runs", data)
     with invocation(Invocation([("--runs", "a_b c")])):
-        made = tables.tables_of(shelf)
-    text = latex.latex(made, data, beyond.extras(shelf), standalone=True)
+        made = tables.tables_of(scores)
+    text = latex.latex(made, data, beyond.extras(scores), standalone=True)
     (tmp_path / "report.tex").write_text(text, encoding="utf-8")
     words = [engine, "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace")

@@ -10,7 +10,7 @@ from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro.paper import S256, S384, Run
 from vggrepro.report import layout
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.results.tables import TABLES
 
 TOP1, TOP5 = "top-1 val. error (%)", "top-5 val. error (%)"
@@ -20,7 +20,7 @@ NAN = math.nan
 def test_table_3_has_the_papers_headings_and_a_group_a_net(tmp_path: Path) -> None:
     make_run(tmp_path, Run("C", S384))
     plant(tmp_path, Run("C", S384), 384, WRONG)
-    frame = layout.paper_layout(TABLES[3](Shelf(tmp_path, dataset_of())))
+    frame = layout.paper_layout(TABLES[3](Scores(tmp_path, dataset_of())))
     measured = [(top, sub) for top in (TOP1, TOP5) for sub in ("ours", "low", "high", "paper", "Δ")]
     side = "smallest image side"
     assert list(frame.columns) == [("ConvNet config.", ""), (side, "train (S)"), (side, "test (Q)"), *measured]
@@ -32,7 +32,7 @@ def test_table_3_has_the_papers_headings_and_a_group_a_net(tmp_path: Path) -> No
 
 
 def test_without_numbers_of_ours_there_are_no_intervals(tmp_path: Path) -> None:
-    frame = layout.paper_layout(TABLES[4](Shelf(tmp_path, dataset_of())))
+    frame = layout.paper_layout(TABLES[4](Scores(tmp_path, dataset_of())))
     assert [sub for top, sub in frame.columns if top == TOP1] == ["ours", "paper", "Δ"]
 
 
@@ -46,25 +46,25 @@ def test_without_numbers_of_ours_there_are_no_intervals(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_groups_of_rows(tmp_path: Path, number: int, groups: dict[str, int]) -> None:
-    table = TABLES[number](Shelf(tmp_path, dataset_of()))
+    table = TABLES[number](Scores(tmp_path, dataset_of()))
     assert {name: len(part) for name, part in layout.paper_layout(table).groupby(level="group", sort=False)} == groups
 
 
 def test_table_6_names_its_groups_once_and_the_test_error_is_the_papers_alone(tmp_path: Path) -> None:
-    frame = layout.paper_layout(TABLES[6](Shelf(tmp_path, dataset_of())))
+    frame = layout.paper_layout(TABLES[6](Scores(tmp_path, dataset_of())))
     assert list(frame.columns)[:2] == [("combined ConvNet models", ""), ("method", "")]
     assert [column for column in frame if "test" in column[0]] == [("top-5 test error (%)", "paper")]
 
 
 def test_table_2_lies_on_its_side_with_equal_nets_together(tmp_path: Path) -> None:
-    frame = layout.paper_layout(TABLES[2](Shelf(tmp_path, dataset_of())))
+    frame = layout.paper_layout(TABLES[2](Scores(tmp_path, dataset_of())))
     assert list(frame.columns) == ["A, A-LRN", "B", "C", "D", "E"]
     assert frame.loc[("parameters (millions)", "paper")].tolist() == [133, 133, 134, 138, 144]
     assert frame.loc[("", "exactly"), "E"] == 143_667_240
 
 
 def test_table_1_sets_the_layers_that_are_new_in_bold(tmp_path: Path) -> None:
-    table = TABLES[1](Shelf(tmp_path, dataset_of()))
+    table = TABLES[1](Scores(tmp_path, dataset_of()))
     bold = {
         column.heading: [cell for cell, best in zip(column.cells, column.best, strict=True) if best]
         for column in layout.columns(table)
@@ -85,7 +85,7 @@ def test_table_1_sets_the_layers_that_are_new_in_bold(tmp_path: Path) -> None:
 
 def test_best_cells_are_ours_and_the_papers(tmp_path: Path) -> None:
     multi_scale(tmp_path)
-    columns = {c.heading: c for c in layout.columns(TABLES[5](Shelf(tmp_path, dataset_of())))}
+    columns = {c.heading: c for c in layout.columns(TABLES[5](Scores(tmp_path, dataset_of())))}
     assert columns["top-1 ours"].cells == ["75.0", "0.0", "0.0", "0.0", "0.0", "0.0"]
     assert columns["top-1 ours"].best == [False, True, True, True, True, True]
     assert columns["top-1 paper"].best == [False, False, True, False, False, True]  # 24.4 twice
@@ -96,6 +96,6 @@ def test_best_cells_are_ours_and_the_papers(tmp_path: Path) -> None:
 def test_a_lone_run_of_six_classes_is_told_with_its_letter(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256), done=6)
     plant(tmp_path, Run("A", S256), 256, RIGHT)
-    columns = {c.heading: c for c in layout.columns(TABLES[3](Shelf(tmp_path, dataset_of())))}
+    columns = {c.heading: c for c in layout.columns(TABLES[3](Scores(tmp_path, dataset_of())))}
     assert columns["note"].cells[0] == "a"
     assert columns["top-1 ours"].cells[:2] == ["0.0", "–"]

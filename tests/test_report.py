@@ -19,7 +19,7 @@ from vggrepro.paper import S256, Run
 from vggrepro.report import csv, documents, layout, markdown
 from vggrepro.report.header import header_of
 from vggrepro.results import tables
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table
 
 NAN = math.nan
@@ -82,7 +82,7 @@ def test_a_table_without_notes_has_no_note_column() -> None:
 
 
 def test_all_published_rows_are_in_the_document_in_order(tmp_path: Path) -> None:
-    text = markdown.markdown(tables.tables_of(Shelf(tmp_path, described())), described())
+    text = markdown.markdown(tables.tables_of(Scores(tmp_path, described())), described())
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## Table {n}" for n in range(1, 8)]
     places = [text.index(f"| {row['method']} ") for row in paper.published(7)]
     assert places == sorted(places)
@@ -138,7 +138,7 @@ def test_csv_is_tidy_and_raw() -> None:
 
 
 def test_csv_of_all_tables_has_every_published_number(tmp_path: Path) -> None:
-    frame = pd.read_csv(io.StringIO(csv.csv_text(tables.tables_of(Shelf(tmp_path, described())))))
+    frame = pd.read_csv(io.StringIO(csv.csv_text(tables.tables_of(Scores(tmp_path, described())))))
     sizes = {2: 6, 3: 24, 4: 20, 5: 12, 6: 12, 7: 45}  # rows times measures
     assert frame["table"].value_counts().to_dict() == sizes
     printed = sum(
@@ -151,13 +151,13 @@ def test_unused_files_are_said_on_stderr(tmp_path: Path, capsys: pytest.CaptureF
     make_run(tmp_path, Run("B", S256))
     plant(tmp_path, Run("B", S256), 224, RIGHT)
     stale = plant(tmp_path, Run("B", S256), 256, RIGHT, weights="old")
-    documents.gather(Shelf(tmp_path, dataset_of()))
+    documents.gather(Scores(tmp_path, dataset_of()))
     assert capsys.readouterr().err == (f"note: not used: {stale}; the notes under the tables say why\n")
 
 
 def test_write_gives_a_csv_a_table_and_the_document(tmp_path: Path) -> None:
     folder = tmp_path / "tables" / "demo"
-    made = tables.tables_of(Shelf(tmp_path / "runs", described()), (3, 6))
+    made = tables.tables_of(Scores(tmp_path / "runs", described()), (3, 6))
     paths = csv.write(made, folder)
     assert [path.name for path in paths] == ["table3.csv", "table6.csv"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)  # no temporary files
@@ -178,7 +178,7 @@ def test_write_puts_the_extras_beside_the_tables(tmp_path: Path) -> None:
     make_run(tmp_path, Run("B", S256))
     for q, rows in ((224, RIGHT), (256, WRONG)):
         plant(tmp_path, Run("B", S256), q, rows)
-    made = documents.gather(Shelf(tmp_path, dataset_of()))
+    made = documents.gather(Scores(tmp_path, dataset_of()))
     paths = made.write(tmp_path / "tables")
     assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md", "ranks.parquet"]
     assert paths[-2].read_text(encoding="utf-8") == made.markdown()
@@ -196,7 +196,7 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
     for q, rows in ((224, RIGHT), (256, WRONG), (288, WRONG)):
         plant(tmp_path, Run("B", S256), q, rows)
     folder = tmp_path / "tables"
-    documents.gather(Shelf(tmp_path, dataset_of())).write(folder)
+    documents.gather(Scores(tmp_path, dataset_of())).write(folder)
     ranks = pd.read_parquet(folder / "ranks.parquet")
     assert ranks["image"].is_unique
     errors = (ranks.drop(columns=["image", "label"]) >= 1).mean() * 100
@@ -209,14 +209,14 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
 
     for path in tmp_path.glob("*/posteriors/*.parquet"):
         path.unlink()
-    documents.gather(Shelf(tmp_path, dataset_of())).write(folder)
+    documents.gather(Scores(tmp_path, dataset_of())).write(folder)
     assert not (folder / "ranks.parquet").exists()
 
 
 def test_intervals_are_in_the_tidy_csv(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     plant(tmp_path, Run("A", S256), 256, WRONG)
-    frame = csv.tidy(tables.tables_of(Shelf(tmp_path, dataset_of()), (2, 3)))
+    frame = csv.tidy(tables.tables_of(Scores(tmp_path, dataset_of()), (2, 3)))
     row = frame[(frame["table"] == 3) & (frame["row"] == 1)].iloc[0]
     centre, half = (0.75 + 3.8415 / 8) / (1 + 3.8415 / 4), 1.95996 * math.sqrt(0.75 * 0.25 / 4 + 3.8415 / 64)
     half /= 1 + 3.8415 / 4  # Wilson 1927, z = 1.96, 3 of 4
@@ -230,7 +230,7 @@ def test_a_document_in_miniature(tmp_path: Path) -> None:
         path.unlink()
     plant(tmp_path, Run("E", paper.JITTER), 256, RIGHT, weights="old")
     data = dataclasses.replace(dataset_of(), subset="2 of 10 shards.")
-    made = documents.gather(Shelf(tmp_path, data), [5])
+    made = documents.gather(Scores(tmp_path, data), [5])
     text = markdown.markdown(made.tables, data, made.extras, "## 1. A claim: holds\n\nSo it does.\n")
     golden = Path(__file__).with_name("report_golden.md").read_text(encoding="utf-8")
     assert text.replace(str(tmp_path), "RUNS") == golden
@@ -249,7 +249,7 @@ def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: py
         return values(path, *arguments)
 
     monkeypatch.setattr(means.posteriors, "values", counting)
-    made = documents.gather(Shelf(tmp_path, dataset_of()))
+    made = documents.gather(Scores(tmp_path, dataset_of()))
     assert len(read) == len(set(read)) == 12
     assert [table.number for table in made.tables] == list(range(1, 8))
     text = made.markdown()

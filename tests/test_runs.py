@@ -14,6 +14,7 @@ from planted import make_run
 from vggrepro.errors import InputError
 from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.runs import folder as run_folders
+from vggrepro.runs import status as run_status
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import lock, read_json
 
@@ -111,30 +112,30 @@ def test_metrics_leave_out_a_line_that_is_being_written(tmp_path: Path) -> None:
 
 
 def test_the_state_of_a_run_by_its_files(tmp_path: Path) -> None:
-    assert run_folders.status(RunFolder(tmp_path / "A-256")).state == "not started"
+    assert run_status.status(RunFolder(tmp_path / "A-256")).state == "not started"
     where = {"epoch": 2.5, "epochs": 74, "learning_rate": 0.001, "images_per_second": 250.0, "seconds_left": 90.0}
     run = started(tmp_path, **where)
-    seen = run_folders.status(run)
+    seen = run_status.status(run)
     assert (seen.state, seen.epoch, seen.note) == ("interrupted", "2.5/74", "run the same train command to resume")
     assert (seen.learning_rate, seen.images_per_second, seen.seconds_left) == (0.001, 250.0, 90.0)
     assert (seen.top1_error, seen.top5_error, seen.checkpoint_age) == (78.0, 48.0, None)
     with lock(run.path, "vggrepro train A"):
-        seen = run_folders.status(run)
+        seen = run_status.status(run)
         assert seen.state == "training"
         assert seen.note.startswith(f"vggrepro train A (process {os.getpid()} on ")
     run.progress_path.unlink()
     run.weights_path.touch()
-    seen = run_folders.status(run)
+    seen = run_status.status(run)
     assert (seen.state, seen.epoch, seen.note) == ("finished", "2", "")
     assert (seen.learning_rate, seen.images_per_second, seen.seconds_left) == (0.01, 102.0, None)
     run.config_path.write_text(json.dumps(read_json(run.config_path) | {"imported": {"file": "vgg.npz"}}))
-    assert (run_folders.status(run).state, run_folders.status(run).epoch, run_folders.status(run).note) == (
+    assert (run_status.status(run).state, run_status.status(run).epoch, run_status.status(run).note) == (
         "finished",
         "",
         "imported",
     )
     run.config_path.write_text("{")
-    seen = run_folders.status(run)
+    seen = run_status.status(run)
     assert seen.state == "damaged"
     assert seen.note.startswith(f"{run.config_path}: damaged JSON")
 
@@ -148,18 +149,18 @@ def test_the_age_of_the_newest_checkpoint(tmp_path: Path, name: str) -> None:
     path.touch()
     then = time.time() - 500
     os.utime(path, (then, then))
-    age = run_folders.status(run).checkpoint_age
+    age = run_status.status(run).checkpoint_age
     assert age is not None
     assert 500 <= age < 530
     run.weights_path.touch()
-    assert run_folders.status(run).checkpoint_age is None
+    assert run_status.status(run).checkpoint_age is None
 
 
 def test_the_table_lists_all_runs_of_the_paper_and_others(tmp_path: Path) -> None:
     run = started(tmp_path, epoch=1.5, epochs=74, seconds_left=3725.0)
     run.checkpoint_path.touch()
     make_run(tmp_path, Run("A", S256), name="mine")
-    frame = run_folders.status_table(tmp_path).set_index("run")
+    frame = run_status.status_table(tmp_path).set_index("run")
     assert len(frame) == 14 + 1
     assert frame.index[-1] == "mine"
     row = frame.loc["A-256"]

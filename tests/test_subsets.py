@@ -17,7 +17,7 @@ from vggrepro.paper import JITTER, S256, Run
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import ranks as ranking
 from vggrepro.results import ensembles, fuse, scores
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.advice import Invocation, invocation
 
@@ -72,7 +72,7 @@ def files(runs: Path, nets: dict[str, list[list[float]]]) -> None:
 def test_one_half_chooses_and_the_other_is_scored(tmp_path: Path) -> None:
     missed = [RIGHT[0], [0.1, 0, 0.2, 0.3, 0.2, 0.2], *RIGHT[2:]]  # errs on the held-out image 1 alone
     files(tmp_path, {"A": missed, "B": [WRONG[0], RIGHT[1], *WRONG[2:]]})
-    fusion, pairs = ensembles.search(Shelf(tmp_path, dataset_of()))
+    fusion, pairs = ensembles.search(Scores(tmp_path, dataset_of()))
     lines = fusion.frame.set_index("choice")
     best = lines.loc["best net"]
     assert (best["runs"], best["choosing_images"], best["images"], best["all_images"]) == ("A-256", 3, 1, 4)
@@ -90,7 +90,7 @@ def test_pairs_are_those_of_fuse(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     nets = {net: rng.dirichlet(np.ones(6), 4).tolist() for net in ("A", "B", "C")}
     files(tmp_path, nets)
-    _, pairs = ensembles.search(Shelf(tmp_path, dataset_of()))
+    _, pairs = ensembles.search(Scores(tmp_path, dataset_of()))
     for _, line in pairs.frame.iterrows():
         frame = fuse.fuse_runs([RunFolder(tmp_path / name) for name in line["runs"].split(" + ")], ["dense"])
         assert line["all_top1_val_error"] == frame["top1_error"].iloc[-1]
@@ -107,13 +107,13 @@ def test_labels_are_the_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     known = posterior_files.images_of(first)
     for module in (scores, ensembles):
         monkeypatch.setattr(module, "split_images", lambda dataset, split: known)
-    expected = [extra.frame for extra in ensembles.search(Shelf(tmp_path, dataset_of()))]
+    expected = [extra.frame for extra in ensembles.search(Scores(tmp_path, dataset_of()))]
     for net in ("A", "B"):
         for path in (tmp_path / f"{net}-256" / "posteriors").iterdir():
             table = pq.read_table(path).replace_schema_metadata(None)
             unknown = pa.array(np.full(len(table), -1, np.int32))
             pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", unknown), path)
-        found = ensembles.search(Shelf(tmp_path, dataset_of()))
+        found = ensembles.search(Scores(tmp_path, dataset_of()))
         for extra, frame in zip(found, expected, strict=True):
             pd.testing.assert_frame_equal(extra.frame, frame)
 
@@ -121,10 +121,10 @@ def test_labels_are_the_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_more_nets_are_sought_greedily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(8)
     files(tmp_path, {net: rng.dirichlet(np.ones(6), 4).tolist() for net in ("A", "A-LRN", "B", "C", "D")})
-    shelf = Shelf(tmp_path, dataset_of())
-    whole, _ = ensembles.search(shelf)
+    scores = Scores(tmp_path, dataset_of())
+    whole, _ = ensembles.search(scores)
     monkeypatch.setattr(ensembles, "EXHAUSTIVE", 2)
-    greedy, _ = ensembles.search(shelf)
+    greedy, _ = ensembles.search(scores)
     steps = [whole.frame[whole.frame["choice"].str.startswith("greedy, ")] for whole in (whole, greedy)]
     assert steps[0].to_numpy().tolist() == steps[1].to_numpy().tolist()
     names = [set(runs.split(" + ")) for runs in steps[0]["runs"]]
@@ -136,9 +136,9 @@ def test_more_nets_are_sought_greedily(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_papers_choices_stand_beside(tmp_path: Path) -> None:
     multi_scale(tmp_path)
-    dense = ensembles.search(Shelf(tmp_path, dataset_of()))[0].frame
+    dense = ensembles.search(Scores(tmp_path, dataset_of()))[0].frame
     assert dense.set_index("choice").loc["the paper's 2 nets", "runs"] == "D-256-512 + E-256-512"
-    both = ensembles.search(Shelf(tmp_path, dataset_of()), ("dense", "multicrop"))[0]
+    both = ensembles.search(Scores(tmp_path, dataset_of()), ("dense", "multicrop"))[0]
     assert "the paper's 2 nets" in both.frame["choice"].tolist()
     assert "Multi-crop & dense at the paper's Q." in both.caption
 
@@ -150,7 +150,7 @@ def test_incomplete_and_stale_runs_are_named(tmp_path: Path) -> None:
     make_run(tmp_path, Run("D", S256))
     paths = [plant(tmp_path, Run("D", S256), q, RIGHT, weights="old") for q in S256.test_scales]
     with invocation(Invocation([("--runs", "r")])):
-        fusion, _ = ensembles.search(Shelf(tmp_path, dataset_of()))
+        fusion, _ = ensembles.search(Scores(tmp_path, dataset_of()))
     names = ", ".join([str(paths[0]), *(path.name for path in paths[1:])])
     assert fusion.notes == (
         f"Not used: {names} (other weights).",
@@ -160,24 +160,24 @@ def test_incomplete_and_stale_runs_are_named(tmp_path: Path) -> None:
 
 def test_one_net_cannot_be_fused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--search: no run has all dense posteriors at the paper's Q; evaluate two"):
-        ensembles.search(Shelf(tmp_path, dataset_of()))
+        ensembles.search(Scores(tmp_path, dataset_of()))
     files(tmp_path, {"A": RIGHT})
     make_run(tmp_path, Run("E", JITTER))
     with pytest.raises(InputError, match=r"^--search: no run has all dense and multicrop posteriors"):
-        ensembles.search(Shelf(tmp_path, dataset_of()), ("dense", "multicrop"))
+        ensembles.search(Scores(tmp_path, dataset_of()), ("dense", "multicrop"))
     with pytest.raises(InputError, match=r"^--search: only A-256 has all dense posteriors at the paper's Q; evaluate"):
-        ensembles.search(Shelf(tmp_path, dataset_of()))
+        ensembles.search(Scores(tmp_path, dataset_of()))
 
 
 def test_too_few_images_for_two_halves(tmp_path: Path) -> None:
     files(tmp_path, {"A": RIGHT[:1], "B": RIGHT[:1]})
     with pytest.raises(InputError, match=r"^--search: 1 images fall into one half; it needs more images"):
-        ensembles.search(Shelf(tmp_path, dataset_of(images=1)))
+        ensembles.search(Scores(tmp_path, dataset_of(images=1)))
 
 
 def test_few_classes_have_no_top_5(tmp_path: Path) -> None:
     files(tmp_path, {"A": [[1, 0, 0]] * 3, "B": [[0, 1, 0]] * 3})
-    fusion, _ = ensembles.search(Shelf(tmp_path, dataset_of(classes=3, images=3)))
+    fusion, _ = ensembles.search(Scores(tmp_path, dataset_of(classes=3, images=3)))
     assert fusion.frame["top5_val_error"].isna().all()
     assert fusion.frame["all_top5_val_error"].isna().all()
     assert not any("top-5" in column.heading for column in fusion.columns)

@@ -17,7 +17,7 @@ from vggrepro import paper
 from vggrepro.data.dataset import Dataset
 from vggrepro.paper import JITTER, S256, S384, Architecture, Run
 from vggrepro.results import tables
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.results.tables import TABLES, Table
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import advice
@@ -40,7 +40,7 @@ def notes_of(table: Table, row: pd.Series) -> list[str]:
 
 @pytest.mark.parametrize("number", range(3, 8))
 def test_rows_and_their_order_are_the_papers(tmp_path: Path, number: int) -> None:
-    table = TABLES[number](Shelf(tmp_path, dataset_of()))
+    table = TABLES[number](Scores(tmp_path, dataset_of()))
     printed = paper.published(number)
     for name in table.labels:
         assert list(table.frame[name]) == [row[name] for row in printed]
@@ -53,7 +53,7 @@ def test_rows_and_their_order_are_the_papers(tmp_path: Path, number: int) -> Non
 def test_a_row_of_table_3_by_hand(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     plant(tmp_path, Run("A", S256), 256, WRONG)
-    row = line(tables.table3(Shelf(tmp_path, dataset_of())), net="A")
+    row = line(tables.table3(Scores(tmp_path, dataset_of())), net="A")
     assert (row["top1_val_error"], row["top5_val_error"], row["images"]) == (75.0, 25.0, 4)
     assert row["top1_val_error_difference"] == pytest.approx(75 - 29.6)
     assert row["top5_val_error_difference"] == pytest.approx(25 - 10.4)
@@ -77,15 +77,15 @@ def test_a_row_of_table_4_averages_posteriors_not_decisions(tmp_path: Path) -> N
     third = [[0.3, 0.5, 0, 0, 0, 0.2]] * 4  # means 0.433, 0.5, 0, 0, 0, 0.067: class 1 wins; ranks 1 0 3 2
     for q, rows in zip((224, 256, 288), (first, second, third), strict=True):
         plant(tmp_path, run, q, rows)
-    shelf = Shelf(tmp_path, dataset_of())
-    row = line(tables.table4(shelf), net="B")
+    scores = Scores(tmp_path, dataset_of())
+    row = line(tables.table4(scores), net="B")
     assert (row["top1_val_error"], row["top5_val_error"]) == (75.0, 0.0)
-    assert line(tables.table3(shelf), net="B")["top1_val_error"] == 75.0
+    assert line(tables.table3(scores), net="B")["top1_val_error"] == 75.0
 
 
 def test_both_methods_and_both_nets_have_equal_weight(tmp_path: Path) -> None:
     multi_scale(tmp_path)
-    five, six, seven = tables.tables_of(Shelf(tmp_path, dataset_of()), (5, 6, 7))
+    five, six, seven = tables.tables_of(Scores(tmp_path, dataset_of()), (5, 6, 7))
     # D: (WRONG + RIGHT) / 2 gives the true class at least 0.55: right everywhere
     expected = {"dense": (75.0, 25.0), "multi-crop": (0.0, 0.0), "multi-crop & dense": (0.0, 0.0)}
     for method, errors in expected.items():
@@ -106,7 +106,7 @@ def test_the_submission_takes_the_d_with_retrained_fc_layers(tmp_path: Path) -> 
         make_run(tmp_path, row_view.run)
         plant(tmp_path, row_view.run, row_view.q, RIGHT)
     make_run(tmp_path, Run("D", S256))
-    row = TABLES[6](Shelf(tmp_path, dataset_of())).frame.iloc[0]
+    row = TABLES[6](Scores(tmp_path, dataset_of())).frame.iloc[0]
     assert row["top1_val_error"] == 0.0
     assert "D-256-512-fc" in row["runs"].split()
     assert len(row["runs"].split()) == 7
@@ -115,7 +115,7 @@ def test_the_submission_takes_the_d_with_retrained_fc_layers(tmp_path: Path) -> 
 def test_missing_rows_are_dashes_with_the_commands(tmp_path: Path) -> None:
     make_run(tmp_path, Run("B", S256))
     with invocation(Invocation([("--runs", "elsewhere")])):
-        table = tables.table3(Shelf(tmp_path, dataset_of()))
+        table = tables.table3(Scores(tmp_path, dataset_of()))
     assert table.frame["top1_val_error"].isna().all()
     said = {net: notes_of(table, table.frame[table.frame["net"] == net].iloc[-1]) for net in "ABC"}
     assert said["A"] == [
@@ -134,7 +134,7 @@ def test_a_partly_evaluated_row_is_a_dash(tmp_path: Path) -> None:
     run = Run("B", S256)
     make_run(tmp_path, run)
     plant(tmp_path, run, 224, RIGHT)
-    table = tables.table4(Shelf(tmp_path, dataset_of()))
+    table = tables.table4(Scores(tmp_path, dataset_of()))
     assert math.isnan(line(table, net="B")["top1_val_error"])
     assert notes_of(table, line(table, net="B")) == ["Not run: `vggrepro evaluate B-256 --dense`."]
 
@@ -166,7 +166,7 @@ def test_stale_posteriors_are_refused(tmp_path: Path, origin: dict[str, Any], re
     run = Run("A", S256)
     make_run(tmp_path, run)
     path = plant(tmp_path, run, 256, RIGHT, **origin)
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     row = line(table, net="A")
     assert math.isnan(row["top1_val_error"])
     assert notes_of(table, row) == [f"Not used: {path} ({reason}). Renew: `vggrepro evaluate A-256 --dense`."]
@@ -176,7 +176,7 @@ def test_a_renamed_file_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     path = plant(tmp_path, Run("A", S256), 256, RIGHT, "multicrop")
     path.rename(path.with_name("val-dense-q256.parquet"))
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     assert "(val, multicrop, Q = 256 by its metadata)" in table.notes[0]
 
 
@@ -184,7 +184,7 @@ def test_posteriors_of_a_run_in_training_are_refused(tmp_path: Path) -> None:
     folder = make_run(tmp_path, Run("A", S256))
     plant(tmp_path, Run("A", S256), 256, RIGHT)
     folder.weights_path.rename(folder.checkpoint_path)
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     assert "(earlier weights, while the run is being trained again)" in table.notes[0]
     assert "`vggrepro train A --scale 256`, then `vggrepro evaluate A-256 --dense`" in table.notes[0]
 
@@ -192,7 +192,7 @@ def test_posteriors_of_a_run_in_training_are_refused(tmp_path: Path) -> None:
 def test_a_run_in_the_wrong_folder_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256), net="B")
     plant(tmp_path, Run("A", S256), 256, RIGHT)
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     assert "(B-256 by the run's config.json)" in table.notes[0]
 
 
@@ -203,7 +203,7 @@ def test_a_run_in_the_wrong_folder_is_refused(tmp_path: Path) -> None:
 def test_posteriors_of_another_size_are_refused(tmp_path: Path, data: Dataset, reason: str) -> None:
     make_run(tmp_path, Run("A", S256))
     plant(tmp_path, Run("A", S256), 256, RIGHT)
-    table = tables.table3(Shelf(tmp_path, data))
+    table = tables.table3(Scores(tmp_path, data))
     assert reason in notes_of(table, line(table, net="A"))[0]
 
 
@@ -212,11 +212,11 @@ def test_damaged_posteriors_are_a_footnote(tmp_path: Path) -> None:
     path = plant(tmp_path, Run("A", S256), 256, RIGHT)
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     (note,) = notes_of(table, line(table, net="A"))
     assert note.startswith(f"Not used: {path} (damaged parquet file")
     plant(tmp_path, Run("A", S256), 256, [*RIGHT[:3], [2.0, 3, 0, 0, 0, 0]])
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     (note,) = notes_of(table, line(table, net="A"))
     assert note.startswith(f"Not used: {path} (row 3 is no distribution (sum 5.0000")
     assert note.endswith("Renew: `vggrepro evaluate A-256 --dense`.")
@@ -226,7 +226,7 @@ def test_posteriors_of_another_tool_enter_and_are_marked(tmp_path: Path) -> None
     make_run(tmp_path, Run("A", S256))
     path = plant(tmp_path, Run("A", S256), 256, RIGHT)
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     row = line(table, net="A")
     assert row["top1_val_error"] == 0.0
     assert notes_of(table, row) == ["Posteriors of another tool, without metadata: weights and data cannot be checked."]
@@ -242,7 +242,7 @@ def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
     plant(tmp_path, b, 256, RIGHT, q_pixels=paper.real_pixels(256, 32))
     plant(tmp_path, c, 256, RIGHT)
     plant(tmp_path, c384, 384, RIGHT)
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     assert set(notes_of(table, line(table, net="A"))) == {
         "Trained for 6 epochs (the paper: 74).",
         "Evaluated without horizontal flips (the paper: with).",
@@ -265,7 +265,7 @@ def test_a_damaged_run_folder_costs_no_row(tmp_path: Path) -> None:
         plant(tmp_path, Run(net, S256), 256, RIGHT)
         if name:
             (run.path / name).write_text(text)
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     assert [line(table, net=net, S="256")["top1_val_error"] for net in "ABC"] == [0.0, 0.0, 0.0]
     for net, words in (("A", "metrics.jsonl: damaged"), ("B", "config.json: ")):
         assert any(words in note for note in notes_of(table, line(table, net=net))), net
@@ -275,11 +275,11 @@ def test_a_damaged_run_folder_costs_no_row(tmp_path: Path) -> None:
 
 def test_epochs_are_told_scale_after_scale_and_once_if_all_rows_share_them(tmp_path: Path) -> None:
     multi_scale(tmp_path)
-    assert tables.table5(Shelf(tmp_path, dataset_of())).remarks == ()
+    assert tables.table5(Scores(tmp_path, dataset_of())).remarks == ()
     for net in ("D", "E"):
         for scale, epochs in ((S256, 6), (S384, 2), (JITTER, 1)):
             make_run(tmp_path, Run(net, scale), epochs, epochs=epochs)
-    table = tables.table5(Shelf(tmp_path, dataset_of()))
+    table = tables.table5(Scores(tmp_path, dataset_of()))
     assert table.remarks == ("Trained for 6 + 2 + 1 epochs at S = 256, 384, [256;512] (the paper: 74 at the first).",)
     assert (table.frame["note"] == "").all()
 
@@ -288,7 +288,7 @@ def test_another_crop_grid_is_marked(tmp_path: Path) -> None:
     multi_scale(tmp_path)
     for q in JITTER.test_scales:
         plant(tmp_path, Run("D", JITTER), q, RIGHT, "multicrop", grid=3)
-    table = tables.table5(Shelf(tmp_path, dataset_of()))
+    table = tables.table5(Scores(tmp_path, dataset_of()))
     assert notes_of(table, line(table, net="D", method="multi-crop")) == [
         "Multi-crop on a 3 × 3 grid (the paper: 5 × 5)."
     ]
@@ -298,7 +298,7 @@ def test_another_crop_grid_is_marked(tmp_path: Path) -> None:
 def test_few_classes_have_no_top_5(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     plant(tmp_path, Run("A", S256), 256, [[1, 0, 0]] * 3)
-    table = tables.table3(Shelf(tmp_path, dataset_of(classes=3, images=3)))
+    table = tables.table3(Scores(tmp_path, dataset_of(classes=3, images=3)))
     row = line(table, net="A")
     assert row["top1_val_error"] == pytest.approx(100 * 2 / 3)
     assert math.isnan(row["top5_val_error"])
@@ -307,12 +307,12 @@ def test_few_classes_have_no_top_5(tmp_path: Path) -> None:
 
 
 def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
-    table = tables.table3(Shelf(tmp_path, dataset_of()))
+    table = tables.table3(Scores(tmp_path, dataset_of()))
     assert "4 validation images of tiny (6 classes); crop 64, width 0.125" in table.caption
 
 
 def test_table_1_has_the_papers_layers(tmp_path: Path) -> None:
-    table = tables.table1(Shelf(tmp_path, dataset_of()))
+    table = tables.table1(Scores(tmp_path, dataset_of()))
     assert list(table.frame) == ["A", "A-LRN", "B", "C", "D", "E"]
     assert [cell.split()[0] for cell in table.frame.iloc[0]] == ["11", "11", "13", "16", "16", "19"]
     assert (table.frame == "maxpool").sum().tolist() == [5] * 6
@@ -321,7 +321,7 @@ def test_table_1_has_the_papers_layers(tmp_path: Path) -> None:
 
 
 def test_table_2_counts_parameters(tmp_path: Path) -> None:
-    table = tables.table2(Shelf(tmp_path, dataset_of()))
+    table = tables.table2(Scores(tmp_path, dataset_of()))
     assert table.frame["parameters_millions"].round().tolist() == table.frame["parameters_millions_paper"].tolist()
     assert table.frame["parameters"].tolist()[-1] == 143_667_240
     assert table.frame["parameters_here"].tolist()[0] == Architecture("A", 6, 64, 0.125).parameters
@@ -337,7 +337,7 @@ def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return weights_hash(run)
 
     monkeypatch.setattr(RunFolder, "weights_hash", counting_hash)
-    tables.tables_of(Shelf(tmp_path, dataset_of()))
+    tables.tables_of(Scores(tmp_path, dataset_of()))
     assert len(hashed) == len(set(hashed)) == 6
 
 
@@ -362,6 +362,6 @@ def test_table_7_takes_the_rows_of_tables_5_and_6() -> None:
 def test_a_subset_cannot_pass_for_the_whole(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256))
     data = dataclasses.replace(dataset_of(), subset="3 of 10 shards")
-    assert "Only a subset of the data: 3 of 10 shards." not in tables.table3(Shelf(tmp_path, data)).remarks  # not run
+    assert "Only a subset of the data: 3 of 10 shards." not in tables.table3(Scores(tmp_path, data)).remarks  # not run
     plant(tmp_path, Run("A", S256), 256, RIGHT)
-    assert "Only a subset of the data: 3 of 10 shards." in tables.table3(Shelf(tmp_path, data)).remarks
+    assert "Only a subset of the data: 3 of 10 shards." in tables.table3(Scores(tmp_path, data)).remarks

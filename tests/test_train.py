@@ -29,7 +29,7 @@ from vggrepro.nets import keyed, weights
 from vggrepro.nets.initialise import initialise
 from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Run, Scale
-from vggrepro.runs import folder as run_folders
+from vggrepro.runs import status as run_status
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import read_json
@@ -390,8 +390,8 @@ def test_status_shows_the_last_checkpoint(dataset: Dataset, tmp_path: Path, requ
     run = RunFolder(tmp_path / "A-256")
     an_hour_ago = time.time() - 3600
     os.utime(run.checkpoint_path, (an_hour_ago, an_hour_ago))
-    row = run_folders.status_table(tmp_path).set_index("run").loc["A-256"]
+    row = run_status.status_table(tmp_path).set_index("run").loc["A-256"]
     assert row["state"] == "interrupted"
     assert row["last_checkpoint"] == "1 h 00 min ago"
     run.checkpoint_path.unlink()  # the previous one is left
-    assert run_folders.status_table(tmp_path).set_index("run").loc["A-256", "last_checkpoint"].endswith(" s ago")
+    assert run_status.status_table(tmp_path).set_index("run").loc["A-256", "last_checkpoint"].endswith(" s ago")

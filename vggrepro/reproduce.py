@@ -15,7 +15,7 @@ from vggrepro.paper import View
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.report.documents import Document, gather
 from vggrepro.results.paper_claims import claims
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import processes
 from vggrepro.system.devices import Machine
@@ -79,7 +79,7 @@ def reproduce(
             evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
     if processes.rank():
         return None
-    made = gather(Shelf(runs, dataset))
+    made = gather(Scores(runs, dataset))
     made.write(tables_folder / dataset.name)
     return made
 

@@ -53,7 +53,7 @@ def fuse(
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
     from vggrepro.results.fuse import fuse_runs
-    from vggrepro.results.scores import Shelf
+    from vggrepro.results.scores import Scores
     from vggrepro.system.progress import say
 
     if not names and submission is None and split is not SplitName.val:
@@ -76,8 +76,8 @@ def fuse(
         return
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
-    shelf = Shelf(runs, dataset)
-    made = documents.gather(shelf, methods=methods if search else ())
+    scores = Scores(runs, dataset)
+    made = documents.gather(scores, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
 
@@ -91,13 +91,13 @@ def claims(
     from vggrepro.data.dataset import load
     from vggrepro.report.findings import document
     from vggrepro.results.claims import csv_text, evaluate_claims
-    from vggrepro.results.scores import Shelf
+    from vggrepro.results.scores import Scores
 
     dataset = load(data)
     require_runs(runs)
-    shelf = Shelf(runs, dataset)
-    findings = evaluate_claims(shelf)
-    print(document(findings, shelf) if format_ is ClaimsFormat.md else csv_text(findings), end="")
+    scores = Scores(runs, dataset)
+    findings = evaluate_claims(scores)
+    print(document(findings, scores) if format_ is ClaimsFormat.md else csv_text(findings), end="")
 
 
 def report(
@@ -172,7 +172,7 @@ def report_text(
 ) -> str:
     """The report as `report` prints it."""
     from vggrepro.data.dataset import load
-    from vggrepro.results.scores import Shelf
+    from vggrepro.results.scores import Scores
 
     dataset: Dataset = load(data)
     require_runs(runs)
@@ -185,10 +185,10 @@ def report_text(
     from vggrepro.report import csv, documents
     from vggrepro.results.tables import tables_of
 
-    shelf = Shelf(runs, dataset)
+    scores = Scores(runs, dataset)
     if format_ is Format.csv:
-        return csv.csv_text(tables_of(shelf))
-    made = documents.gather(shelf, methods=("dense",) if search else ())
+        return csv.csv_text(tables_of(scores))
+    made = documents.gather(scores, methods=("dense",) if search else ())
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 
 
@@ -210,10 +210,10 @@ def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Form
     """Two reproductions side by side."""
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
-    from vggrepro.results.scores import Shelf
+    from vggrepro.results.scores import Scores
 
     require_runs(runs)
     _require_runs_on(other, load(other_data))
-    ours = Shelf(runs, load(data))
-    theirs = Shelf(other, load(other_data))
+    ours = Scores(runs, load(data))
+    theirs = Scores(other, load(other_data))
     return documents.beside(ours, theirs) if format_ is Format.md else documents.beside_csv(ours, theirs)

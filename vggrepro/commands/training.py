@@ -172,7 +172,7 @@ def reproduce(
 
 def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
     """Show how far each run is."""
-    from vggrepro.runs.folder import status_table
+    from vggrepro.runs.status import status_table
     from vggrepro.system.progress import say
 
     if not runs.is_dir():

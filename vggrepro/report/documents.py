@@ -15,7 +15,7 @@ from vggrepro.report import csv, findings, markdown
 from vggrepro.report.latex import latex
 from vggrepro.results import beyond, claims, comparison, ensembles, paper_claims
 from vggrepro.results.beyond import Extra
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, tables_of, views_of
 from vggrepro.system.files import atomic, write_text
 from vggrepro.system.progress import say
@@ -29,7 +29,7 @@ class Document:
     tables: Sequence[Table]
     findings: Sequence[claims.Finding]
     extras: Sequence[Extra]
-    evidence: pa.Table | None  # `Shelf.evidence`
+    evidence: pa.Table | None  # `Scores.evidence`
 
     def markdown(self) -> str:
         return markdown.markdown(self.tables, self.dataset, self.extras, findings.claims_markdown(self.findings))
@@ -60,8 +60,8 @@ class Document:
         return latex(self.tables, self.dataset, self.extras, standalone)
 
 
-def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence[str] = ()) -> Document:
-    """Reads what the posteriors of `shelf` give: Tables `numbers`, claims, and the results beyond the paper.
+def gather(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: Sequence[str] = ()) -> Document:
+    """Reads what the posteriors of `scores` give: Tables `numbers`, claims, and the results beyond the paper.
 
     With `methods` it also finds out which nets to fuse by them, which reads files again (`subsets.search`).
 
@@ -70,16 +70,16 @@ def gather(shelf: Shelf, numbers: Sequence[int] = range(1, 8), methods: Sequence
     """
     rows = [views for number in numbers for views in views_of(number)]
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
-    shelf.rank_rows([*rows, *(side.views for side in sides), *beyond.rows(beyond.stock(shelf))])
-    more = beyond.extras(shelf) + (ensembles.search(shelf, methods) if methods else [])
-    made = Document(shelf.dataset, tables_of(shelf, numbers), claims.evaluate_claims(shelf), more, shelf.evidence())
-    if refused := shelf.refused:
+    scores.rank_rows([*rows, *(side.views for side in sides), *beyond.rows(beyond.stock(scores))])
+    more = beyond.extras(scores) + (ensembles.search(scores, methods) if methods else [])
+    made = Document(scores.dataset, tables_of(scores, numbers), claims.evaluate_claims(scores), more, scores.evidence())
+    if refused := scores.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
         say(f"note: not used: {refused[0].path}{more_files}; the notes under the tables say why")
     return made
 
 
-def beside(ours: Shelf, theirs: Shelf) -> str:
+def beside(ours: Scores, theirs: Scores) -> str:
     """Two reproductions side by side, as Markdown."""
     tables = comparison.side_by_side(ours, theirs)
     kind = "the same images: 95 % intervals of the differences are Tango's, p McNemar's exact one, uncorrected"
@@ -97,7 +97,7 @@ def beside(ours: Shelf, theirs: Shelf) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def beside_csv(ours: Shelf, theirs: Shelf) -> str:
+def beside_csv(ours: Scores, theirs: Scores) -> str:
     """Two reproductions as one CSV: `table`, then the columns of `against.side_by_side`."""
     tables = comparison.side_by_side(ours, theirs)
     frames = [table.frame.assign(table=int(table.name.removeprefix("table"))) for table in tables]
@@ -105,8 +105,8 @@ def beside_csv(ours: Shelf, theirs: Shelf) -> str:
     return str(frame[["table", *(name for name in frame if name != "table")]].to_csv(index=False, lineterminator="\n"))
 
 
-def _described(shelf: Shelf) -> str:
-    crop, width, stride = shelf.geometry()
-    data = shelf.dataset
+def _described(scores: Scores) -> str:
+    crop, width, stride = scores.geometry()
+    data = scores.dataset
     nets = f"crop {crop}, stride {stride}, width {width:g}"
-    return f"{shelf.runs} on {data.name} (fingerprint {data.fingerprint[:12]}), {nets}"
+    return f"{scores.runs} on {data.name} (fingerprint {data.fingerprint[:12]}), {nets}"

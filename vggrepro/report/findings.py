@@ -14,23 +14,23 @@ from vggrepro.results.claims import Finding, growth, printed
 from vggrepro.results.columns import DASH, number, p_text, span
 from vggrepro.results.intervals import ALPHA, Comparison, detectable
 from vggrepro.results.paper_claims import Kind, margins
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.results.tables import table2
 from vggrepro.results.verdicts import NOT_RUN, Outcome, Tested
 
 
-def document(findings: Sequence[Finding], shelf: Shelf) -> str:
+def document(findings: Sequence[Finding], scores: Scores) -> str:
     """The findings as a Markdown document of its own, with the data that they were measured on."""
-    parts = [f"# The paper's claims on {shelf.dataset.name}", _setting(shelf)]
+    parts = [f"# The paper's claims on {scores.dataset.name}", _setting(scores)]
     # Table 2 needs no posteriors, but knows the crop and the width of the runs.
-    header = header_of([table2(shelf)], shelf.dataset)
+    header = header_of([table2(scores)], scores.dataset)
     if header.reduced:
         parts.append(f"{header.reduced} A verdict says what holds here.")
     return "\n\n".join([*parts, claims_markdown(findings)])
 
 
-def _setting(shelf: Shelf) -> str:
-    data = shelf.dataset
+def _setting(scores: Scores) -> str:
+    data = scores.dataset
     return (
         f"Data: {data.name}, {data.counts[SPLIT]:,} validation images of {len(data.classes):,} classes (fingerprint "
         f"{data.fingerprint[:12]}); preset {data.preset}. The paper: arXiv 1409.1556v6."

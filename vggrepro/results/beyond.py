@@ -34,7 +34,7 @@ from vggrepro.results.columns import (
 )
 from vggrepro.results.conditions import conditions
 from vggrepro.results.gaps import not_used
-from vggrepro.results.scores import File, Shelf
+from vggrepro.results.scores import File, Scores
 from vggrepro.results.tables import errors_of, setting
 
 NAMES = CURVE, CROPS, SHALLOW = "curve", "crops", "shallow"
@@ -68,13 +68,13 @@ class Entry:
     views: tuple[View, ...]
 
 
-def stock(shelf: Shelf) -> Stock:
+def stock(scores: Scores) -> Stock:
     """The Q of which each run has posteriors, for each method, by the names of folders and files.
 
     Runs are in the paper's order. Folders that are not named like the paper's runs (`D-256-512`) are left out.
     """
     result: Stock = {}
-    for folder in shelf.runs.glob("*/posteriors"):
+    for folder in scores.runs.glob("*/posteriors"):
         run = Run.parse(folder.parent.name)
         by_method: dict[str, list[int]] = {}
         for name in filter(None, (FileName.parse(path.name) for path in folder.iterdir() if path.is_file())):
@@ -95,11 +95,11 @@ def rows(at_hand: Stock) -> list[tuple[View, ...]]:
     return [entry.views for entries in (curve_rows, crops_rows, shallow_rows) for entry in entries(at_hand)]
 
 
-def extras(shelf: Shelf) -> list[Extra]:
+def extras(scores: Scores) -> list[Extra]:
     """All results beyond the paper that the posteriors allow, each file read once."""
-    at_hand = stock(shelf)
-    shelf.rank_rows(rows(at_hand))
-    made = (curve(shelf, at_hand), crops(shelf, at_hand), shallow(shelf, at_hand))
+    at_hand = stock(scores)
+    scores.rank_rows(rows(at_hand))
+    made = (curve(scores, at_hand), crops(scores, at_hand), shallow(scores, at_hand))
     return [extra for extra in made if extra is not None]
 
 
@@ -154,7 +154,7 @@ def shallow_rows(at_hand: Stock) -> list[Entry]:
     ]
 
 
-def score(shelf: Shelf, entries: Iterable[Entry]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def score(scores: Scores, entries: Iterable[Entry]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The entries whose files may be used, and notes on the files that may not.
 
     Columns: the labels; `images`; both errors with `_low` and `_high` as in the tables; `note`: how the runs differ
@@ -162,22 +162,22 @@ def score(shelf: Shelf, entries: Iterable[Entry]) -> tuple[pd.DataFrame, tuple[s
     """
     records, asked = [], list[File]()
     for entry in entries:
-        files = [shelf.file(view) for view in entry.views]
+        files = [scores.file(view) for view in entry.views]
         asked += files
         if any(file.refused for file in files):
             continue
-        ranks = shelf.ranks(file.path for file in files)
-        record = entry.labels | {"images": len(ranks)} | errors_of(ranks, len(shelf.dataset.classes))
-        records.append(record | {"note": " ".join(conditions(shelf, files))})
+        ranks = scores.ranks(file.path for file in files)
+        record = entry.labels | {"images": len(ranks)} | errors_of(ranks, len(scores.dataset.classes))
+        records.append(record | {"note": " ".join(conditions(scores, files))})
     return pd.DataFrame.from_records(records), tuple(not_used(asked))
 
 
-def curve(shelf: Shelf, at_hand: Stock) -> Extra | None:
+def curve(scores: Scores, at_hand: Stock) -> Extra | None:
     """Error against Q of each run: `run`, `net`, `S`, `method`, `Q`, `images`, errors.
 
     A page shows the top-1 error, with a column for each Q.
     """
-    frame, notes = score(shelf, curve_rows(at_hand))
+    frame, notes = score(scores, curve_rows(at_hand))
     if frame.empty or frame["Q"].nunique() < 2:
         return None
     wide = frame.pivot(index=["run", "method"], columns="Q", values=TOP1)
@@ -190,7 +190,7 @@ def curve(shelf: Shelf, at_hand: Stock) -> Extra | None:
         best = [line[place] for line in bold]
         top = f"{MEASURES[TOP1].heading} at Q"
         columns.append(column_of(Kind.NUMBER, top, str(q), str(q), wide[q], cells[q], best))
-    caption = f"Top-1 error of each run at each single Q; the best Q of a line is bold. {setting(shelf)}"
+    caption = f"Top-1 error of each run at each single Q; the best Q of a line is bold. {setting(scores)}"
     net = dict(zip(frame["run"], frame["net"], strict=True))
     groups = tuple(net[run] for run in labels["run"])
     return Extra(CURVE, "Error against the test scale Q", caption, frame, tuple(columns), groups, notes)
@@ -202,51 +202,51 @@ def _best_of_line(cells: list[str]) -> list[bool]:
     return [False] * len(cells) if alike else smallest(cells)
 
 
-def crops(shelf: Shelf, at_hand: Stock) -> Extra | None:
+def crops(scores: Scores, at_hand: Stock) -> Extra | None:
     """Other papers' crops beside dense and multi-crop: `run`, `protocol`, `seen`, `Q`, `images`, errors."""
-    frame, notes = score(shelf, crops_rows(at_hand))
+    frame, notes = score(scores, crops_rows(at_hand))
     if frame.empty:
         return None
     columns = [*labels_of(frame, ("run", "protocol", "seen", "Q")), *measures_of(frame, best=False)]
     caption = (
         "The central crop, Krizhevsky et al.'s 10 crops and Szegedy et al.'s 144 beside the paper's protocols; what "
-        f"is seen of an image counts mirrored views and all Q. {setting(shelf)}"
+        f"is seen of an image counts mirrored views and all Q. {setting(scores)}"
     )
     return Extra(CROPS, "Crops against dense evaluation", caption, frame, tuple(columns), tuple(frame["run"]), notes)
 
 
-def shallow(shelf: Shelf, at_hand: Stock) -> Extra | None:
+def shallow(scores: Scores, at_hand: Stock) -> Extra | None:
     """Sect. 4.1's ablation: B and B with its pairs of 3 × 3 layers made single 5 × 5 layers, on the same images.
 
     Columns: `method`, `Q`, `images`; of each measure `X`: `X_B`, `X_B5x5`, `X_difference` (the shallow net's minus
     B's, points), `X_low`, `X_high` (its paired 95 % interval), `X_paper` (the published difference), `note`.
     """
     entries = shallow_rows(at_hand)
-    scored, notes = score(shelf, entries)
+    scored, notes = score(scores, entries)
     if scored.empty:
         return None
     records = []
     for deep, wide in zip(entries[::2], entries[1::2], strict=True):
-        files = [[shelf.file(view) for view in entry.views] for entry in (deep, wide)]
+        files = [[scores.file(view) for view in entry.views] for entry in (deep, wide)]
         if any(file.refused for part in files for file in part):
             continue
-        ranks = [shelf.ranks(file.path for file in part) for part in files]
+        ranks = [scores.ranks(file.path for file in part) for part in files]
         record = {"method": deep.labels["method"], "Q": deep.labels["Q"], "images": len(ranks[0])}
         for name, best in ERRORS.items():
-            if len(shelf.dataset.classes) <= best:
+            if len(scores.dataset.classes) <= best:
                 continue
             made = intervals.compare(ranks[1] >= best, ranks[0] >= best)
             record |= {f"{name}_B": made.b, f"{name}_B5x5": made.a, f"{name}_difference": made.difference}
             record |= {f"{name}_low": made.low, f"{name}_high": made.high}
             published = deep.labels["method"] == LABELS["center"] and name == TOP1
             record[f"{name}_paper"] = SHALLOW_PAPER if published else NAN
-        records.append(record | {"note": " ".join(conditions(shelf, files[0] + files[1]))})
+        records.append(record | {"note": " ".join(conditions(scores, files[0] + files[1]))})
     frame = pd.DataFrame.from_records(records)
     if frame.empty:
         return None
     caption = (
         "B against the shallow net with one 5 × 5 layer for each pair of 3 × 3 layers (Sect. 4.1); Δ is the shallow "
-        f"net's error minus B's, with its paired 95 % interval. {setting(shelf)}"
+        f"net's error minus B's, with its paired 95 % interval. {setting(scores)}"
     )
     columns = [*labels_of(frame, ("method", "Q")), *_difference_columns(frame)]
     return Extra(SHALLOW, "Small filters", caption, frame, tuple(columns), tuple(frame["method"]), notes)

@@ -19,7 +19,7 @@ from vggrepro import paper
 from vggrepro.results.conditions import conditions
 from vggrepro.results.gaps import not_run, not_used
 from vggrepro.results.paper_claims import Claim, Pair, Side, claims
-from vggrepro.results.scores import File, Shelf
+from vggrepro.results.scores import File, Scores
 from vggrepro.results.verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -71,28 +71,28 @@ class Finding:
         return (ordered[0] if self.verdict == CONTRADICTED else ordered[-1]) if ordered else None
 
 
-def evaluate_claims(shelf: Shelf) -> list[Finding]:
-    """Tests the twelve claims on the posteriors of `shelf`, each file read once.
+def evaluate_claims(scores: Scores) -> list[Finding]:
+    """Tests the twelve claims on the posteriors of `scores`, each file read once.
 
     Raises:
         InputError: files of different images.
     """
     pairs = [pair for claim in claims() for pair in claim.pairs]
     sides = list(dict.fromkeys(side.views for pair in pairs for side in (pair.first, pair.second)))
-    shelf.rank_rows(sides)
+    scores.rank_rows(sides)
     ranks: dict[tuple[paper.View, ...], np.ndarray] = {}
     for views in sides:
-        files = [shelf.file(view) for view in views]
+        files = [scores.file(view) for view in views]
         if all(file.present and not file.refused for file in files):
-            ranks[views] = shelf.ranks(file.path for file in files)
-    measures = [name for name, best in MEASURES.items() if len(shelf.dataset.classes) > best]
+            ranks[views] = scores.ranks(file.path for file in files)
+    measures = [name for name, best in MEASURES.items() if len(scores.dataset.classes) > best]
     tests = assess(dict.fromkeys(pairs), ranks, measures)
-    return [_finding(claim, tests, shelf) for claim in claims()]
+    return [_finding(claim, tests, scores) for claim in claims()]
 
 
-def _finding(claim: Claim, tests: dict[Pair, tuple[Tested, ...]], shelf: Shelf) -> Finding:
+def _finding(claim: Claim, tests: dict[Pair, tuple[Tested, ...]], scores: Scores) -> Finding:
     if not claim.pairs:
-        return _parameters(claim, shelf)
+        return _parameters(claim, scores)
     outcomes = []
     for pair in claim.pairs:
         made = tests.get(pair, ())
@@ -105,36 +105,36 @@ def _finding(claim: Claim, tests: dict[Pair, tuple[Tested, ...]], shelf: Shelf) 
         claim,
         tuple(outcomes),
         decide_claim([outcome.verdict for outcome in outcomes]),
-        tuple([claim.remark] * bool(claim.remark) + _gaps(shelf, [shelf.file(view) for view in views])),
-        tuple(conditions(shelf, [shelf.file(view) for view in used])),
+        tuple([claim.remark] * bool(claim.remark) + _gaps(scores, [scores.file(view) for view in views])),
+        tuple(conditions(scores, [scores.file(view) for view in used])),
     )
 
 
-def _gaps(shelf: Shelf, files: Sequence[File]) -> list[str]:
+def _gaps(scores: Scores, files: Sequence[File]) -> list[str]:
     """What a claim lacks, and the commands that make it."""
-    result = list(not_used(files, shelf.commands))
+    result = list(not_used(files, scores.commands))
     if missing := [file.view for file in files if not file.present]:
-        result.append(not_run(missing, shelf.commands))
+        result.append(not_run(missing, scores.commands))
     return result
 
 
-def _parameters(claim: Claim, shelf: Shelf) -> Finding:
+def _parameters(claim: Claim, scores: Scores) -> Finding:
     """Claim 12: for each net of Table 2 the millions of parameters, counted at full size, as printed, and here."""
-    crop, width, _ = shelf.geometry()
+    crop, width, _ = scores.geometry()
     counts = {
         line["net"]: (
             paper.Architecture(line["net"]).parameters / 1e6,
             float(line["parameters_millions"]),
-            shelf.architecture(line["net"]).parameters / 1e6,
+            scores.architecture(line["net"]).parameters / 1e6,
         )
         for line in paper.published(2)
     }
     cheap = all(round(full) == printed and full <= LARGEST for full, printed, _ in counts.values())
     notes = [claim.remark]
-    if (crop, width, len(shelf.dataset.classes)) != (paper.CROP, 1.0, 1000):
+    if (crop, width, len(scores.dataset.classes)) != (paper.CROP, 1.0, 1000):
         growth = 100 * (counts["E"][2] / counts["A"][2] - 1)
         notes.append(
-            f"Of our nets ({len(shelf.dataset.classes)} classes, crop {crop}, width {width:g}), E has {growth:.0f} % "
+            f"Of our nets ({len(scores.dataset.classes)} classes, crop {crop}, width {width:g}), E has {growth:.0f} % "
             "more parameters than A: the FC layers, which depth leaves alone, are a smaller part here."
         )
     return Finding(claim, (), HOLDS if cheap else CONTRADICTED, tuple(notes), parameters=counts)

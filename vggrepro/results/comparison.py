@@ -33,11 +33,11 @@ from vggrepro.results.columns import (
 )
 from vggrepro.results.gaps import not_used
 from vggrepro.results.intervals import Interval
-from vggrepro.results.scores import File, Shelf
+from vggrepro.results.scores import File, Scores
 from vggrepro.results.tables import CAPTIONS, setting, views_of
 
 
-def side_by_side(ours: Shelf, theirs: Shelf, numbers: Sequence[int] = range(3, 8)) -> list[Extra]:
+def side_by_side(ours: Scores, theirs: Scores, numbers: Sequence[int] = range(3, 8)) -> list[Extra]:
     """Tables `numbers` of both, named "table3" and so on, without the rows that neither has.
 
     Columns: the table's labels; of each error `X`: `X_ours`, `X_theirs`, `X_difference` (ours - theirs, points),
@@ -45,13 +45,13 @@ def side_by_side(ours: Shelf, theirs: Shelf, numbers: Sequence[int] = range(3, 8
     `images_theirs`.
     """
     rows = [views for number in numbers for views in views_of(number)]
-    for shelf in (ours, theirs):
-        shelf.rank_rows(rows)
+    for scores in (ours, theirs):
+        scores.rank_rows(rows)
     made = [_table(number, ours, theirs) for number in numbers]
     return [table for table in made if table is not None]
 
 
-def paired(ours: Shelf, theirs: Shelf) -> bool:
+def paired(ours: Scores, theirs: Scores) -> bool:
     """Whether both were evaluated on the same images, in one order."""
     if ours.dataset.fingerprint != theirs.dataset.fingerprint:
         return False
@@ -66,11 +66,11 @@ def newcombe(wrong_a: int, images_a: int, wrong_b: int, images_b: int) -> Interv
     return Interval(a - b - math.hypot(a - of_a.low, of_b.high - b), a - b + math.hypot(of_a.high - a, b - of_b.low))
 
 
-def _table(number: int, ours: Shelf, theirs: Shelf) -> Extra | None:
+def _table(number: int, ours: Scores, theirs: Scores) -> Extra | None:
     records: list[dict[str, Any]] = []
     asked: list[File] = []
     for line, views in zip(paper.published(number), views_of(number), strict=True):
-        files = [[shelf.file(view) for view in views] for shelf in (ours, theirs)]
+        files = [[scores.file(view) for view in views] for scores in (ours, theirs)]
         asked += [*files[0], *files[1]]
         mine, other = _ranks(ours, files[0]), _ranks(theirs, files[1])
         if mine is None and other is None:
@@ -91,16 +91,16 @@ def _table(number: int, ours: Shelf, theirs: Shelf) -> Extra | None:
                  tuple(groups_of(frame)), tuple(not_used(asked)))  # fmt: skip
 
 
-def _caption(number: int, ours: Shelf, theirs: Shelf) -> str:
+def _caption(number: int, ours: Scores, theirs: Scores) -> str:
     settings = dict.fromkeys([setting(ours), setting(theirs)])
     return f"{CAPTIONS[number]} {' Theirs: '.join(settings)}"
 
 
-def _ranks(shelf: Shelf, files: Sequence[File]) -> np.ndarray | None:
+def _ranks(scores: Scores, files: Sequence[File]) -> np.ndarray | None:
     """(images,) ranks of the true classes under a row's mean posterior; None if a file is missing or refused."""
     if not files or any(file.refused or not file.present for file in files):
         return None
-    return shelf.ranks(file.path for file in files)
+    return scores.ranks(file.path for file in files)
 
 
 def _count(ranks: np.ndarray | None) -> int | None:
@@ -108,7 +108,7 @@ def _count(ranks: np.ndarray | None) -> int | None:
 
 
 def _measure(
-    name: str, least: int, mine: np.ndarray | None, other: np.ndarray | None, ours: Shelf, theirs: Shelf
+    name: str, least: int, mine: np.ndarray | None, other: np.ndarray | None, ours: Scores, theirs: Scores
 ) -> dict[str, float]:
     """An error of both, in per cent: ranks of `least` or more are wrong. NaN if there are `least` classes or fewer."""
     wrong_a = None if mine is None or len(ours.dataset.classes) <= least else mine >= least

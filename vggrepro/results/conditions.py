@@ -7,17 +7,17 @@ from pathlib import Path
 
 from vggrepro import paper, recipe
 from vggrepro.paper import Run
-from vggrepro.results.scores import File, Shelf
+from vggrepro.results.scores import File, Scores
 from vggrepro.runs.config import RunConfig
 
 PAPER_EPOCHS = 74  # Sect. 3.1: 370K iterations of 256 images
 
 
-def conditions(shelf: Shelf, files: Sequence[File]) -> list[str]:
+def conditions(scores: Scores, files: Sequence[File]) -> list[str]:
     """How the runs and files of a row differ from the paper's, a sentence each, beyond the shared setting."""
     result = []
     for run in dict.fromkeys(file.view.run for file in files):
-        result += _run_conditions(shelf, run)
+        result += _run_conditions(scores, run)
     if any(file.origin is None for file in files):
         result.append("Posteriors of another tool, without metadata: weights and data cannot be checked.")
     if any(file.origin and not file.origin.flip and file.view.method != "center" for file in files):
@@ -29,8 +29,8 @@ def conditions(shelf: Shelf, files: Sequence[File]) -> list[str]:
     return list(dict.fromkeys(result))
 
 
-def _run_conditions(shelf: Shelf, run: Run) -> list[str]:
-    facts = shelf.facts(run)
+def _run_conditions(scores: Scores, run: Run) -> list[str]:
+    facts = scores.facts(run)
     result = []
     if facts.weights is None:
         result.append(f"The weights of {run.name} are not here to check its posteriors against.")
@@ -40,27 +40,27 @@ def _run_conditions(shelf: Shelf, run: Run) -> list[str]:
         why = "its config.json is damaged" if facts.damaged else "it has no config.json"
         return [*result, f"How {run.name} was trained is not known: {why}."]
     config = facts.config
-    crop, width, stride = shelf.geometry()
+    crop, width, stride = scores.geometry()
     if (config.crop, config.width, config.stride) != (crop, width, stride):
         own = f"Crop {config.crop}, width {config.width:g}, stride {config.stride}"
         result.append(f"{own} (most runs: {crop}, {width:g}, {stride}).")
     if config.origin:
         return [*result, f"{run.name}: {config.origin}."]  # what follows describes our own training
-    preset = config.recipe.preset or shelf.dataset.preset
-    if preset != shelf.dataset.preset:
-        result.append(f"Trained by the preset '{preset}' (the data set's: '{shelf.dataset.preset}').")
-    if config.dataset.fingerprint not in (None, shelf.dataset.fingerprint):
+    preset = config.recipe.preset or scores.dataset.preset
+    if preset != scores.dataset.preset:
+        result.append(f"Trained by the preset '{preset}' (the data set's: '{scores.dataset.preset}').")
+    if config.dataset.fingerprint not in (None, scores.dataset.fingerprint):
         result.append(f"Trained on another data set ({config.dataset.name or 'unnamed'}).")
     result += _recipe_conditions(run, config)
     weights = config.start.weights
-    parent = shelf.facts(run.parent).weights if run.parent else None
+    parent = scores.facts(run.parent).weights if run.parent else None
     if weights and parent and weights != parent and run.parent:
         result.append(f"{run.name} started from an earlier {run.parent.name}, which was trained again since.")
     start = Path(config.start.run or "random weights").name
     expected = run.parent.name if run.parent else "random weights"
     if start != expected:
         result.append(f"{run.name} started from {start} (the paper: {expected}).")
-    return result + _epochs(shelf, run, start)
+    return result + _epochs(scores, run, start)
 
 
 def _recipe_conditions(run: Run, config: RunConfig) -> list[str]:
@@ -75,7 +75,7 @@ def _recipe_conditions(run: Run, config: RunConfig) -> list[str]:
     return [f"{run.name}: {', '.join(other)} (not the preset's)."] if other else []
 
 
-def _epochs(shelf: Shelf, run: Run, start: str) -> list[str]:
+def _epochs(scores: Scores, run: Run, start: str) -> list[str]:
     """The length of the training, scale after scale, where it may be shorter than the paper's.
 
     The paper trains for 74 epochs; how long it continues at another scale it does not say (Sect. 3.1).
@@ -83,7 +83,7 @@ def _epochs(shelf: Shelf, run: Run, start: str) -> list[str]:
     steps = [run]
     while steps[0].is_rescaling and (parent := steps[0].parent) and (len(steps) > 1 or start == parent.name):
         steps.insert(0, parent)
-    everyone = [shelf.facts(step) for step in steps]
+    everyone = [scores.facts(step) for step in steps]
     limit = everyone[-1].config.epochs if everyone[-1].config else 0
     if everyone[0].epochs == PAPER_EPOCHS and (len(steps) == 1 or limit >= PAPER_EPOCHS):
         return []

@@ -40,7 +40,7 @@ from vggrepro.results.columns import (
     numbers,
 )
 from vggrepro.results.gaps import not_used
-from vggrepro.results.scores import File, Shelf, split_images
+from vggrepro.results.scores import File, Scores, split_images
 from vggrepro.results.tables import setting
 from vggrepro.system import advice
 from vggrepro.system.progress import say
@@ -153,7 +153,7 @@ def count_wrong(sums: np.ndarray, labels: np.ndarray, held_out: np.ndarray, memb
     return result
 
 
-def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
+def search(scores: Scores, methods: Sequence[str] = ("dense",)) -> list[Extra]:
     """Which of the runs with complete posteriors to fuse: "fusion", the chosen subsets, and "pairs", every two nets.
 
     Columns: `choice` (in "fusion"), `nets`, `runs`; `choosing_images` and `choosing_<error>`, of the half that chose;
@@ -164,11 +164,11 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
     Raises:
         InputError: fewer than two such runs, or posteriors of different images.
     """
-    files, notes = complete(shelf, methods)
+    files, notes = complete(scores, methods)
     names = [run.name for run in files]
     if len(names) < 2:
         raise InputError(f"--search: {_too_few(names, methods)}; evaluate two or more")
-    counter = ErrorCounter(list(files.values()), split_images(shelf.dataset, SPLIT))
+    counter = ErrorCounter(list(files.values()), split_images(scores.dataset, SPLIT))
     everything = tuple(range(len(names)))
     singles = [(place,) for place in everything]
     pairs = list(combinations(everything, 2))
@@ -177,7 +177,7 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
     subsets: list[Subset] = [*singles, *pairs, *published.values(), everything]
     if exhaustive:
         subsets = [subset for size in everything for subset in combinations(everything, size + 1)]
-    count = shelf.dataset.counts[SPLIT]
+    count = scores.dataset.counts[SPLIT]
     total = sum(map(len, files.values()))
     say(f"--search: {len(set(subsets)):,} subsets of {len(names)} nets, {total} files of {count:,} images")
     counter.count(subsets)
@@ -191,17 +191,17 @@ def search(shelf: Shelf, methods: Sequence[str] = ("dense",)) -> list[Extra]:
         notes += (f"More than {EXHAUSTIVE} nets: larger subsets than pairs were sought greedily only.",)
     lines |= published | {f"all {len(names)} nets": everything}
     method = protocol.label_of(methods)
-    about = f"{method.capitalize()} at the paper's Q. {setting(shelf)}"
+    about = f"{method.capitalize()} at the paper's Q. {setting(scores)}"
     return [_fusion(lines, path, names, counter, about, notes), _pairs(names, counter, about)]
 
 
-def complete(shelf: Shelf, methods: Sequence[str]) -> tuple[dict[Run, list[Path]], tuple[str, ...]]:
+def complete(scores: Scores, methods: Sequence[str]) -> tuple[dict[Run, list[Path]], tuple[str, ...]]:
     """The files of each run that has every method at every test scale of its S, and notes on the other runs."""
-    views = {run: [View(run, q, method) for method in methods for q in run.scale.test_scales] for run in stock(shelf)}
-    shelf.rank_rows(views.values())
+    views = {run: [View(run, q, method) for method in methods for q in run.scale.test_scales] for run in stock(scores)}
+    scores.rank_rows(views.values())
     result, asked, lacking = {}, list[File](), []
     for run, wanted in views.items():
-        files = [shelf.file(view) for view in wanted]
+        files = [scores.file(view) for view in wanted]
         asked += files
         if not all(file.present for file in files):
             lacking.append(run.name)

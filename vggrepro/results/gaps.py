@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from vggrepro.paper import Run, View
 from vggrepro.results.scores import File
 
-Commands = Callable[[Sequence[View]], str]  # names the commands that make these posteriors: `Shelf.commands`
+Commands = Callable[[Sequence[View]], str]  # names the commands that make these posteriors: `Scores.commands`
 
 
 def not_run(views: Sequence[View], commands: Commands) -> str:

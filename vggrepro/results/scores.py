@@ -41,7 +41,7 @@ class File:
     origin: Origin | None = None  # None for a file of another tool, without our metadata
 
 
-class Shelf:
+class Scores:
     """The posteriors of a folder of runs: finds, checks and scores them. Hashes and scores are computed once.
 
     Args:
@@ -128,7 +128,7 @@ class Shelf:
     def ranks(self, paths: Iterable[Path]) -> np.ndarray:
         """(images,) int32: the rank of each image's true class under the files' plain mean (Sect. 4.4), 0 is best.
 
-        The images are in one order for all files of this shelf, so that two results can be compared pair by pair.
+        The images are in one order for all files of this scores, so that two results can be compared pair by pair.
         Any order of the paths gives the same numbers; what `rank_groups` has read is not read again.
 
         Raises:

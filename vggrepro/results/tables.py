@@ -31,7 +31,7 @@ from vggrepro.results import intervals
 from vggrepro.results.columns import ERRORS, NAN
 from vggrepro.results.conditions import conditions
 from vggrepro.results.gaps import not_run, not_used
-from vggrepro.results.scores import File, Shelf
+from vggrepro.results.scores import File, Scores
 
 PROVENANCE = ["data", "classes", "train_images", "preset", "crop", "width"]
 PROVENANCE += ["runs", "epochs", "seeds", "weights", "commit"]
@@ -92,7 +92,7 @@ class Table:
 class Footnotes:
     """Collects the sentences about a table's rows. Rows with the same sentence share its letter."""
 
-    shelf: Shelf
+    scores: Scores
     texts: dict[str, list[int]] = field(default_factory=dict)  # the rows of each sentence
     unfilled: dict[int, list[File]] = field(default_factory=dict)  # the files that each row without numbers asked for
 
@@ -106,12 +106,12 @@ class Footnotes:
         """
         asked = [file for files in self.unfilled.values() for file in files]
         result = {}
-        for text, refused in not_used(asked, self.shelf.commands).items():
+        for text, refused in not_used(asked, self.scores.commands).items():
             paths = {file.path for file in refused}
             result[text] = [row for row, files in self.unfilled.items() if paths & {file.path for file in files}]
         for rows in self._missing():
             views = [view for missing in rows.values() for view in missing]
-            result[not_run(views, self.shelf.commands)] = list(rows)
+            result[not_run(views, self.scores.commands)] = list(rows)
         return result
 
     def _missing(self) -> list[dict[int, list[View]]]:
@@ -119,7 +119,7 @@ class Footnotes:
         grouped: dict[frozenset[str], dict[int, list[View]]] = {}
         for row, files in self.unfilled.items():
             if missing := [file.view for file in files if not file.present]:
-                untrained = frozenset(view.run.net for view in missing if not self.shelf.finished(view.run))
+                untrained = frozenset(view.run.net for view in missing if not self.scores.finished(view.run))
                 grouped.setdefault(untrained, {})[row] = missing
         return list(grouped.values())
 
@@ -141,20 +141,20 @@ def letter(place: int) -> str:
     return alphabet[place] if place < 26 else alphabet[place // 26 - 1] + alphabet[place % 26]
 
 
-def _measured(table: int, shelf: Shelf) -> Table:
+def _measured(table: int, scores: Scores) -> Table:
     """Table 3-7: the published rows beside what their posteriors give here."""
     printed, needs = paper.published(table), views_of(table)
     measures = tuple(name for name in printed[0] if name.endswith("_error"))
     labels = tuple(name for name in printed[0] if name not in measures)
-    shelf.rank_rows(needs)
-    footnotes, filled, records = Footnotes(shelf), [], []
+    scores.rank_rows(needs)
+    footnotes, filled, records = Footnotes(scores), [], []
     for place, (line, views) in enumerate(zip(printed, needs, strict=True)):
-        files = [shelf.file(view) for view in views]
+        files = [scores.file(view) for view in views]
         usable = bool(files) and all(file.present and not file.refused for file in files)
         if not usable:
             footnotes.unfilled[place] = files
-        ranks = shelf.ranks(file.path for file in files) if usable else None
-        ours = {} if ranks is None else errors_of(ranks, len(shelf.dataset.classes))
+        ranks = scores.ranks(file.path for file in files) if usable else None
+        ours = {} if ranks is None else errors_of(ranks, len(scores.dataset.classes))
         record: dict[str, Any] = {name: line[name] for name in labels}
         for name in measures:
             record |= _with_paper(name, ours.get(name), float(line[name]) if line[name] else None)
@@ -162,25 +162,25 @@ def _measured(table: int, shelf: Shelf) -> Table:
                 record |= {f"{name}_{end}": ours.get(f"{name}_{end}", NAN) for end in ("low", "high")}
         record |= {"images": None, "note": "", **dict.fromkeys(PROVENANCE)}
         if ranks is not None:
-            record |= {"images": len(ranks), **_provenance(shelf, files)}
+            record |= {"images": len(ranks), **_provenance(scores, files)}
             filled.append(place)
-            for text in conditions(shelf, files):
+            for text in conditions(scores, files):
                 footnotes.add(place, text)
         records.append(record)
     frame = pd.DataFrame.from_records(records)
     frame = frame.astype(dict.fromkeys(("images", "classes", "train_images"), "Int64"))
     marks, notes, remarks = footnotes.settle(filled, len(records))
     frame["note"] = marks
-    if filled and shelf.dataset.subset:
-        remarks += (f"Only a subset of the data: {shelf.dataset.subset.rstrip('.')}.",)
-    if len(shelf.dataset.classes) <= TOP_K:
-        remarks += (f"{len(shelf.dataset.classes)} classes have no top-{TOP_K} error.",)
+    if filled and scores.dataset.subset:
+        remarks += (f"Only a subset of the data: {scores.dataset.subset.rstrip('.')}.",)
+    if len(scores.dataset.classes) <= TOP_K:
+        remarks += (f"{len(scores.dataset.classes)} classes have no top-{TOP_K} error.",)
     if not all(needs):
         remarks += ("The rows of other teams are quoted from the paper.",)
     if "top5_test_error" in measures:
         remarks += (TEST_REMARK,)
-    caption = f"{CAPTIONS[table]} {setting(shelf)}"
-    return Table(table, caption, frame, labels, measures, notes, remarks, *shelf.geometry())
+    caption = f"{CAPTIONS[table]} {setting(scores)}"
+    return Table(table, caption, frame, labels, measures, notes, remarks, *scores.geometry())
 
 
 def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:
@@ -203,9 +203,9 @@ def _with_paper(name: str, ours: float | None, printed: float | None) -> dict[st
     return {name: mine, f"{name}_paper": theirs, f"{name}_difference": mine - theirs}
 
 
-def _provenance(shelf: Shelf, files: Sequence[File]) -> dict[str, Any]:
+def _provenance(scores: Scores, files: Sequence[File]) -> dict[str, Any]:
     """Where a row's numbers come from; the values of several runs are separated by blanks."""
-    everyone = [shelf.facts(run) for run in dict.fromkeys(file.view.run for file in files)]
+    everyone = [scores.facts(run) for run in dict.fromkeys(file.view.run for file in files)]
     configs = [facts.config for facts in everyone]
 
     def values(items: Iterable[Any], each: bool = False) -> str:
@@ -214,8 +214,8 @@ def _provenance(shelf: Shelf, files: Sequence[File]) -> dict[str, Any]:
 
     trained = {config and config.dataset.train_images for config in configs}
     return {
-        "data": shelf.dataset.name,
-        "classes": len(shelf.dataset.classes),
+        "data": scores.dataset.name,
+        "classes": len(scores.dataset.classes),
         "train_images": trained.pop() if len(trained) == 1 else None,
         "preset": values(config and config.recipe.preset for config in configs),
         "crop": values(config and config.crop for config in configs),
@@ -228,16 +228,16 @@ def _provenance(shelf: Shelf, files: Sequence[File]) -> dict[str, Any]:
     }
 
 
-def setting(shelf: Shelf) -> str:
+def setting(scores: Scores) -> str:
     """What the errors of a table were measured on: the caption's last sentence."""
-    crop, width, stride = shelf.geometry()
-    count, classes = shelf.dataset.counts[SPLIT], len(shelf.dataset.classes)
-    data = f"{count:,} validation images of {shelf.dataset.name} ({classes:,} classes)"
+    crop, width, stride = scores.geometry()
+    count, classes = scores.dataset.counts[SPLIT], len(scores.dataset.classes)
+    data = f"{count:,} validation images of {scores.dataset.name} ({classes:,} classes)"
     strides = f", stride {stride}" if stride != paper.STRIDE else ""
     return f"Errors in % of the {data}; crop {crop}{strides}, width {width:g}."
 
 
-def table1(shelf: Shelf) -> Table:
+def table1(scores: Scores) -> Table:
     """Table 1: the configurations. Columns: the nets A … E; rows: layers from the input to the soft-max."""
     nets = [net for net in paper.NETS if net != "B-5x5"]  # that one is of Sect. 4.1
     cells: dict[str, list[str]] = {net: [] for net in nets}
@@ -251,8 +251,8 @@ def table1(shelf: Shelf) -> Table:
         head = [f"{weighted} weight layers", f"input {paper.CROP} × {paper.CROP} RGB"]
         tail = [f"FC-{paper.FC_WIDTH}", f"FC-{paper.FC_WIDTH}", "FC-1000", "soft-max"]
         cells[net] = head + cells[net] + tail
-    crop, width, stride = shelf.geometry()
-    classes = len(shelf.dataset.classes)
+    crop, width, stride = scores.geometry()
+    classes = len(scores.dataset.classes)
     remarks: tuple[str, ...] = ()
     if (crop, width, classes) != (paper.CROP, 1.0, 1000):
         missing = 5 - sum(paper.poolings(stride))
@@ -261,22 +261,22 @@ def table1(shelf: Shelf) -> Table:
     return Table(1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, crop, width, stride, layers=True)
 
 
-def table2(shelf: Shelf) -> Table:
+def table2(scores: Scores) -> Table:
     """Table 2: parameters of each net.
 
     Columns: `net`; `parameters_millions` counted from Table 1 at 1000 classes, with `_paper` and
     `_difference`; `parameters`, the same count exactly; `parameters_here`, with this data set's classes, crop
     and width.
     """
-    crop, width, stride = shelf.geometry()
-    classes = len(shelf.dataset.classes)
+    crop, width, stride = scores.geometry()
+    classes = len(scores.dataset.classes)
     records = []
     for line in paper.published(2):
         count = paper.Architecture(line["net"]).parameters
         record: dict[str, Any] = {"net": line["net"]}
         record |= _with_paper("parameters_millions", count / 1e6, float(line["parameters_millions"]))
         record["parameters"] = count
-        record["parameters_here"] = shelf.architecture(line["net"]).parameters
+        record["parameters_here"] = scores.architecture(line["net"]).parameters
         records.append(record | {"note": ""})
     remarks: tuple[str, ...] = ()
     if (crop, width, classes) != (paper.CROP, 1.0, 1000):
@@ -302,40 +302,40 @@ def views_of(number: int) -> list[tuple[View, ...]]:
     return result
 
 
-def table3(shelf: Shelf) -> Table:
+def table3(scores: Scores) -> Table:
     """Table 3: one test scale. Labels `net`, `S`, `Q`."""
-    return _measured(3, shelf)
+    return _measured(3, scores)
 
 
-def table4(shelf: Shelf) -> Table:
+def table4(scores: Scores) -> Table:
     """Table 4: several test scales. Labels `net`, `S`, `Q`."""
-    return _measured(4, shelf)
+    return _measured(4, scores)
 
 
-def table5(shelf: Shelf) -> Table:
+def table5(scores: Scores) -> Table:
     """Table 5: dense against multi-crop. Labels `net`, `method`."""
-    return _measured(5, shelf)
+    return _measured(5, scores)
 
 
-def table6(shelf: Shelf) -> Table:
+def table6(scores: Scores) -> Table:
     """Table 6: fused nets. Labels `group`, `models` (net/S/Q; …), `method`; also the test error."""
-    return _measured(6, shelf)
+    return _measured(6, scores)
 
 
-def table7(shelf: Shelf) -> Table:
+def table7(scores: Scores) -> Table:
     """Table 7: beside other teams, whose rows are quoted. Label `method`; also the test error."""
-    return _measured(7, shelf)
+    return _measured(7, scores)
 
 
 TABLES = {1: table1, 2: table2, 3: table3, 4: table4, 5: table5, 6: table6, 7: table7}
 
 
-def tables_of(shelf: Shelf, numbers: Sequence[int] = range(1, 8)) -> list[Table]:
-    """The paper's tables from the posteriors of `shelf`, each file read once.
+def tables_of(scores: Scores, numbers: Sequence[int] = range(1, 8)) -> list[Table]:
+    """The paper's tables from the posteriors of `scores`, each file read once.
 
     Raises:
         InputError: no images or no labels to score. Files that are damaged or differ in their images are named in
             footnotes.
     """
-    shelf.rank_rows([row for number in numbers for row in views_of(number)])
-    return [TABLES[number](shelf) for number in numbers]
+    scores.rank_rows([row for number in numbers for row in views_of(number)])
+    return [TABLES[number](scores) for number in numbers]

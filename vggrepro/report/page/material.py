@@ -22,10 +22,11 @@ from vggrepro.report.page.mistakes import Mistake, most_confident, pictures, who
 from vggrepro.results import beyond, comparison
 from vggrepro.results.beyond import Entry, Extra
 from vggrepro.results.columns import TOP1
-from vggrepro.results.scores import Shelf
+from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table
 from vggrepro.runs.config import RunConfig
-from vggrepro.runs.folder import RunFolder, Status, existing, status
+from vggrepro.runs.folder import RunFolder, existing
+from vggrepro.runs.status import Status, status
 from vggrepro.system.progress import say
 
 FIRST_LAYER = "conv1_1.weight"
@@ -86,7 +87,7 @@ class Material:
     `by_test_scale` has a row for each posterior file: run, net, S, method, Q, images and the measures of the tables.
     """
 
-    shelf: Shelf
+    scores: Scores
     document: Document
     runs: Sequence[RunFacts]
     by_test_scale: pd.DataFrame
@@ -97,7 +98,7 @@ class Material:
 
     @property
     def dataset(self) -> Dataset:
-        return self.shelf.dataset
+        return self.scores.dataset
 
     @property
     def header(self) -> Header:
@@ -113,16 +114,16 @@ def gather(runs: Path, dataset: Dataset, *, other: Path | None = None, images: b
     Raises:
         InputError: no images or no labels to score.
     """
-    shelf = Shelf(runs, dataset)
-    document = documents.gather(shelf)
-    entries = beyond.curve_rows(beyond.stock(shelf))
-    by_test_scale, _ = beyond.score(shelf, entries)
+    scores = Scores(runs, dataset)
+    document = documents.gather(scores)
+    entries = beyond.curve_rows(beyond.stock(scores))
+    by_test_scale, _ = beyond.score(scores, entries)
     best = best_view(by_test_scale, entries)
-    worst = most_confident(average([shelf.file(best).path], shelf.images)) if best and images else []
+    worst = most_confident(average([scores.file(best).path], scores.images)) if best and images else []
     mistakes = whole_rows(worst)
     facts = [made for run in existing(runs) if (made := readable_facts(run)) is not None]
-    beside = comparison.side_by_side(shelf, Shelf(other, dataset)) if other else []
-    return Material(shelf, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
+    beside = comparison.side_by_side(scores, Scores(other, dataset)) if other else []
+    return Material(scores, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
 
 
 def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
