@@ -1,0 +1,90 @@
+"""The house: which folder may import which, and what imports no torch. docs/architecture.md shows the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "vggrepro"
+# From the top down: a folder imports only what stands below it. Folders of one line do not import each other.
+LAYERS = (
+    ("cli",),
+    ("commands",),
+    ("reproduce",),
+    ("doctor", "exchange", "report"),
+    ("results",),
+    ("evaluation", "training"),
+    ("posteriors",),
+    ("nets",),
+    ("runs",),
+    ("data",),
+    ("system",),
+    ("errors", "paper", "recipe"),
+)
+GROUND = LAYERS[-1]
+WITHOUT_TORCH = ("data", "runs", "posteriors", "results", "report")
+
+
+def unit(path: Path) -> str:
+    """The folder of a module, or the module at the root."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if unit(path) not in ("__init__", "__main__")]
+
+
+def imported(path: Path) -> set[str]:
+    """The folders (or modules at the root) that a module imports, at its top or in a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vggrepro":
+            inside = node.module.split(".")[1:]
+            found |= set(inside[:1]) or {alias.name for alias in node.names}
+    return found - {"__version__"}
+
+
+def test_imports_run_downwards() -> None:
+    height = {name: place for place, names in enumerate(LAYERS) for name in names}
+    for path in modules():
+        own = unit(path)
+        for other in imported(path) - {own}:
+            below = height[other] > height[own] or (own in GROUND and other in GROUND)
+            assert below, f"{path.relative_to(ROOT)} imports {other}, which does not stand below {own}"
+
+
+def test_the_root_has_few_modules() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+
+
+@pytest.mark.parametrize("folder", WITHOUT_TORCH)
+def test_a_folder_imports_no_torch(folder: str) -> None:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((PACKAGE / folder).rglob("*.py"))
+    ]
+    program = f"import sys, {', '.join(names)}\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_each_folder_says_what_it_is_for() -> None:
+    for path in sorted(PACKAGE.glob("*/__init__.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert text and 2 <= len(text.splitlines()) <= 8, path
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(vggrepro/[\w/.]+)`", page))
+    assert {f"vggrepro/{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")} <= named
+    for name in named:
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`(tests/[\w/.]+|tables/[\w/.]+)`", page):
+        assert (ROOT / name).exists(), name
