@@ -25,7 +25,7 @@ from vggrepro.exchange.importing import import_weights
 from vggrepro.nets import weights
 from vggrepro.paper import S256
 from vggrepro.runs.folder import RunFolder
-from vggrepro.runs.folder import status as run_status
+from vggrepro.runs.status import status as run_status
 from vggrepro.system.files import read_json
 
 
