@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
+from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs, complete_net, complete_run
 from vggrepro.doctor.finding import BROKEN, table
 
 
@@ -31,7 +31,7 @@ class Resample(StrEnum):
 
 
 def import_(
-    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
     weights: Annotated[
         str,
         typer.Argument(
@@ -64,7 +64,7 @@ def import_(
 
 
 def export(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")],
+    name: Annotated[str, typer.Argument(metavar="RUN", autocompletion=complete_run, help="A finished run.")],
     to: Annotated[To, typer.Option("--to", help="torchvision and timm hold A, B, D and E; the others every net.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write, for timm a folder (default: in runs/RUN/export).")
@@ -89,7 +89,8 @@ def export(
 
 def doctor(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: all runs, for some seconds.")
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: all runs, for some seconds."),
     ] = None,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
