@@ -44,6 +44,7 @@ STAGES = {  # the commands in the order of the pipeline, and an example of each
     },
     "More": {
         "export": "vggrepro export D-256-512 --to onnx",
+        "archive": "vggrepro archive --to archive --size 2GB",
         "doctor": "vggrepro doctor",
     },
 }

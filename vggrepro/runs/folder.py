@@ -7,6 +7,7 @@ runs/<name>/config.json           every resolved value of the run
             checkpoint.safetensors  weights, momentum and history
             checkpoint.previous.safetensors  the one before; both are gone when finished
             weights.safetensors   the finished weights; its presence means finished
+            weights.sha256        in a run from an archive: the hash of the weights, which stayed behind
             posteriors/           what evaluate wrote
             former/               the finished run that is being trained again, until the new one is finished
 """
@@ -14,6 +15,7 @@ runs/<name>/config.json           every resolved value of the run
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,14 @@ class RunFolder:
         return self.path / "weights.safetensors"
 
     @property
+    def weights_hash_path(self) -> Path:
+        return self.path / "weights.sha256"
+
+    @property
+    def posteriors_path(self) -> Path:
+        return self.path / "posteriors"
+
+    @property
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
@@ -74,6 +84,11 @@ class RunFolder:
         return self.weights_path.is_file()
 
     @property
+    def trained(self) -> bool:
+        """Whether its training is finished: its weights are here, or, from an archive, their hash."""
+        return self.finished or self.weights_hash_path.is_file()
+
+    @property
     def former_path(self) -> Path:
         return self.path / "former"
 
@@ -93,8 +108,18 @@ class RunFolder:
         for path in (self.previous_checkpoint_path, self.checkpoint_path, self.progress_path):
             path.unlink(missing_ok=True)
 
+    def require_trained(self) -> None:
+        """InputError unless the training is finished."""
+        if not self.trained:
+            self.require_finished()
+
     def require_finished(self) -> None:
-        """InputError unless the run is finished."""
+        """InputError unless the training is finished and the weights are here."""
+        if self.trained and not self.finished:
+            raise InputError(
+                f"{self.name} is from an archive and has no weights: tables and claims can be made of its posteriors; "
+                "for other posteriors copy its weights.safetensors here"
+            )
         if not self.finished:
             run = Run.parse(self.name)
             resume = f"resume it with '{advice.training(run)}'" if run else "resume it with the command that began it"
@@ -113,7 +138,17 @@ class RunFolder:
         return config.read(self.config_path)
 
     def weights_hash(self) -> str:
-        return sha256(self.weights_path)
+        """SHA-256 of the weights; of a run from an archive, as it was when they were at hand.
+
+        Raises:
+            InputError: the archive's file does not hold a hash.
+        """
+        if self.finished or not self.trained:
+            return sha256(self.weights_path)
+        text = self.weights_hash_path.read_text(encoding="utf-8", errors="replace")
+        if not (match := re.match(r"[0-9a-f]{64}\b", text)):
+            raise InputError(f"{self.weights_hash_path}: holds no SHA-256; unpack the archive again")
+        return match[0]
 
     def metrics(self) -> list[dict[str, Any]]:
         """One record an epoch, oldest first; empty if none was finished."""

@@ -57,14 +57,15 @@ def status(run: RunFolder) -> Status:
     progress = read_json(run.progress_path) if run.progress_path.is_file() else {}
     metrics = run.metrics()
     last = metrics[-1] if metrics else {}
-    imported = run.finished and config.imported is not None
-    if run.finished:
+    imported = run.trained and config.imported is not None
+    if run.trained:
         state, note = FINISHED, "imported" if imported else ""
+        note += "" if run.finished else ", without weights" if note else "without weights"
     elif holder := locked_by(run.path):
         state, note = "training", holder
     else:
         state, note = "interrupted", "run the same train command to resume"
-    epoch = f"{progress.get('epoch', len(metrics)):g}/{progress.get('epochs', '?')}" if not run.finished else ""
+    epoch = f"{progress.get('epoch', len(metrics)):g}/{progress.get('epochs', '?')}" if not run.trained else ""
     epoch = epoch or ("" if imported else str(len(metrics)))
     return Status(
         run.name,
@@ -74,8 +75,8 @@ def status(run: RunFolder) -> Status:
         last.get("top1_error"),
         last.get("top5_error"),
         progress.get("images_per_second", last.get("images_per_second")),
-        None if run.finished else progress.get("seconds_left"),
-        None if run.finished else _age(run),
+        None if run.trained else progress.get("seconds_left"),
+        None if run.trained else _age(run),
         note,
         None if imported else float(progress.get("epoch", len(metrics))),
         progress.get("epochs") or config.epochs or None,
