@@ -12,7 +12,7 @@ import pytest
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
 
 from vggrepro.errors import InputError
-from vggrepro.exchange.formats import keras, read
+from vggrepro.exchange.formats import hdf5_file, read
 from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
 
@@ -182,7 +182,7 @@ def test_a_zip_bomb_is_refused(small: dict[str, np.ndarray], tmp_path: Path, mon
     with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(10_000_000))
     assert place.stat().st_size < 20_000
-    monkeypatch.setattr(keras, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(hdf5_file, "MAX_BYTES", 1_000_000)
     with pytest.raises(InputError) as error:
         read(place, "D")
     assert str(error.value) == f"{place}: model.weights.h5 would have 10,000,000 bytes, more than any net of Table 1"
