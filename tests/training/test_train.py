@@ -40,6 +40,16 @@ from vggrepro.training.checkpoint import Checkpoints
 from vggrepro.training.train import Plan, Training
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_trainings_on_a_gpu_end_in_the_same_bits(dataset: Dataset, tmp_path: Path, precision: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    machine = Machine(torch.device("cuda:0"), precision, workers=0)
+    one, two = (train(dataset, tmp_path / name, machine) for name in ("one", "two"))
+    assert one.weights_path.read_bytes() == two.weights_path.read_bytes()
+
+
 @pytest.mark.parametrize("form", ["caffe", "torch"])
 def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> None:
     """Steps over a warm-up and a drop of the rate, against autograd and SGD written out.

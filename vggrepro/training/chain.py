@@ -230,6 +230,7 @@ def _config(run: Run, request: Request, start: str | None) -> RunConfig:
         seed=request.seed,
         precision=machine.precision,
         compiled=machine.compile,
+        fast=machine.fast,
         recipe=UsedRecipe.of(recipe.as_dict()),
         dataset=TrainedOn(
             dataset.name,

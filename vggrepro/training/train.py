@@ -71,6 +71,7 @@ class Training:
         self.steps = self.loader.steps
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
+        devices.repeatable(machine)
         self.loss = Loss(self.model, self.recipe, self.mean, machine.precision, compiled=machine.compile)
         self.gradient_sum = processes.GradientSum(self._trained())
         self.state = State()
