@@ -1,6 +1,6 @@
 """Claim: at quarter scale nets start faster from `delta` than from He's weights, deep ones most.
 
-python benchmarks/initialisation.py     (in a folder with data/ of the preset quarter; 8 minutes of one core)
+python benchmarks/initialisation.py     (in a folder with data/ of the preset coarse; 8 minutes of one core)
 
 At the start: how alike the fc7 activations of two images are, and fc8's share of the gradient. After 2 epochs: the
 loss and the held-out error of A, of D started from it, and of E from random weights. Runs stay in runs-he/ and
@@ -33,7 +33,7 @@ NETS = ("A", "D", "E")
 def at_the_start(net: str, how: str) -> dict[str, float]:
     """Cosine of two images' fc7 activations, and fc8's share of the gradient's squared norm, by a batch of images."""
     data = dataset.load(Path("data"))
-    split, values = dataset.Split(data, "train"), recipe.load("quarter")
+    split, values = dataset.Split(data, "train"), recipe.load("coarse")
     places = np.linspace(0, len(split) - 1, IMAGES).astype(int)
     pixels = np.stack([rescaling.rescale(split.image(int(place)), values.crop) for place in places])
     x = to_input(torch.from_numpy(pixels), torch.tensor(data.mean_rgb), values.input_scale)

@@ -7,12 +7,14 @@ runs/<name>/config.json           every resolved value of the run
             checkpoint.safetensors  weights, momentum and history
             checkpoint.previous.safetensors  the one before; both are gone when finished
             weights.safetensors   the finished weights; its presence means finished
+            weights.sha256        in a run from an archive: the hash of the weights, which stayed behind
             posteriors/           what evaluate wrote
             former/               the finished run that is being trained again, until the new one is finished
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,14 @@ class RunFolder:
         return self.path / "weights.safetensors"
 
     @property
+    def weights_hash_path(self) -> Path:
+        return self.path / "weights.sha256"
+
+    @property
+    def posteriors_path(self) -> Path:
+        return self.path / "posteriors"
+
+    @property
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
@@ -70,6 +80,11 @@ class RunFolder:
         return self.weights_path.is_file()
 
     @property
+    def trained(self) -> bool:
+        """Whether its training is finished: its weights are here, or, from an archive, their hash."""
+        return self.finished or self.weights_hash_path.is_file()
+
+    @property
     def former_path(self) -> Path:
         return self.path / "former"
 
@@ -89,8 +104,18 @@ class RunFolder:
         for path in (self.previous_checkpoint_path, self.checkpoint_path, self.progress_path):
             path.unlink(missing_ok=True)
 
+    def require_trained(self) -> None:
+        """InputError unless the training is finished."""
+        if not self.trained:
+            self.require_finished()
+
     def require_finished(self) -> None:
-        """InputError unless the run is finished."""
+        """InputError unless the training is finished and the weights are here."""
+        if self.trained and not self.finished:
+            raise InputError(
+                f"{self.name} is from an archive and has no weights: tables and claims can be made of its posteriors; "
+                "for other posteriors copy its weights.safetensors here"
+            )
         if not self.finished:
             run = Run.parse(self.name)
             resume = f"resume it with '{advice.training(run)}'" if run else "resume it with the command that began it"
@@ -109,7 +134,17 @@ class RunFolder:
         return config.read(self.config_path)
 
     def weights_hash(self) -> str:
-        return sha256(self.weights_path)
+        """SHA-256 of the weights; of a run from an archive, as it was when they were at hand.
+
+        Raises:
+            InputError: the archive's file does not hold a hash.
+        """
+        if self.finished or not self.trained:
+            return sha256(self.weights_path)
+        text = self.weights_hash_path.read_text(encoding="utf-8", errors="replace")
+        if not (match := re.match(r"[0-9a-f]{64}\b", text)):
+            raise InputError(f"{self.weights_hash_path}: holds no SHA-256; unpack the archive again")
+        return match[0]
 
     def epochs(self) -> list[Epoch]:
         """The finished epochs, oldest first; empty if there is none."""

@@ -46,14 +46,15 @@ def status(run: RunFolder) -> Status:
     epochs, progress = run.epochs(), run.progress()
     last = epochs[-1] if epochs else None
     now = progress or last
-    imported = run.finished and config.imported is not None
-    if run.finished:
+    imported = run.trained and config.imported is not None
+    if run.trained:
         state, note = "finished", "imported" if imported else ""
+        note += "" if run.finished else ", without weights" if note else "without weights"
     elif holder := locked_by(run.path):
         state, note = "training", holder
     else:
         state, note = "interrupted", "run the same train command to resume"
-    if not run.finished:
+    if not run.trained:
         epoch = f"{progress.epoch:g}/{progress.epochs}" if progress else f"{len(epochs)}/?"
     else:
         epoch = "" if imported else str(len(epochs))
@@ -65,8 +66,8 @@ def status(run: RunFolder) -> Status:
         last.top1_error if last else None,
         last.top5_error if last else None,
         now.images_per_second if now else None,
-        progress.seconds_left if progress and not run.finished else None,
-        None if run.finished else _age(run),
+        progress.seconds_left if progress and not run.trained else None,
+        None if run.trained else _age(run),
         note,
     )
 

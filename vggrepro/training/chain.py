@@ -74,6 +74,8 @@ def plan_chain(target: Run, request: Request, start: str | None = None) -> list[
     done = {run for run in chain if RunFolder(request.runs / run.name).finished}
     if request.retrain:
         done.discard(target)
+    else:
+        _refuse_archived(RunFolder(request.runs / target.name))
     last = max((place for place, run in enumerate(chain) if run in done), default=-1)
     links: list[Link] = []
     for place, run in enumerate(chain):
@@ -85,6 +87,15 @@ def plan_chain(target: Run, request: Request, start: str | None = None) -> list[
         links.append(Link(run, folder, own, config, place > last, parent is not None and _same_net(run, parent)))
     check_stored(request.dataset, [link.run.scale for link in links if link.to_train], request.recipe.crop)
     return links
+
+
+def _refuse_archived(folder: RunFolder) -> None:
+    """InputError for a run from an archive: it would be trained again, and its posteriors would be lost."""
+    if folder.trained and not folder.finished:
+        raise InputError(
+            f"{folder.path} is a finished run from an archive, without its weights; give --runs another folder, or "
+            "--retrain to train it again"
+        )
 
 
 def train_chain(target: Run, request: Request, start: str | None = None, *, quiet: bool = False) -> None:

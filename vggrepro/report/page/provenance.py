@@ -68,7 +68,7 @@ def _row(run: RunFacts) -> dict[str, object]:
         "precision": config.precision or "",
         "device": config.device or "",
         "versions": ", ".join(f"{name} {value}" for name, value in (config.versions or {}).items() if value),
-        "weights": run.folder.weights_hash()[:12] if run.folder.finished else "",
+        "weights": run.folder.weights_hash()[:12] if run.folder.trained else "",
     }
 
 
