@@ -80,8 +80,8 @@ def status(run: RunFolder) -> Status:
         progress.seconds_left if progress and not run.trained else None,
         None if run.trained else _age(run),
         note,
-        None if imported else float(progress.get("epoch", len(metrics))),
-        progress.get("epochs") or config.epochs or None,
+        None if imported else float(progress.epoch if progress and not run.trained else len(epochs)),
+        (progress.epochs if progress else config.epochs) or None,
         config.start.run,
     )
 
