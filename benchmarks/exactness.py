@@ -1,12 +1,13 @@
 """Claim: the same run for any number of processes, micro-batches and workers, and however often it is killed.
 
-python benchmarks/exactness.py [--kills 50] [--part table|growth|killed]
+python benchmarks/exactness.py [--kills 50] [--part table|growth|killed] [--device cuda]
 
-Every row is a real training by the command line (torchrun with gloo where there are several ranks), fp32 on the CPU
-with one thread each, with dropout, jittered S, flips, the RGB shift, warm-up and a drop of the rate. It is compared
-with the training of one process: parameters, and the lines of metrics.jsonl without their times. Where the order of
-sums is the same the two are equal to the last bit; where it is not they differ by rounding, which training amplifies
-with time: `growth` shows how fast.
+Every row is a real training by the command line (torchrun where there are several ranks), fp32 on the CPU with one
+thread each or, by --device cuda, at --precision on a GPU for each rank (rows of more ranks than GPUs are left out). It
+has dropout, jittered S, flips, the RGB shift, warm-up and a drop of the rate, and is compared with the training of one
+process: parameters, and the lines of metrics.jsonl without their times. Where the order of sums is the same the two are
+equal to the last bit; where it is not they differ by rounding, which training amplifies with time: `growth` shows how
+fast.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from record import RESULTS, write
 from torch import Tensor
 
@@ -47,10 +50,11 @@ LIFE = 6.0  # seconds of training until a kill, at most
 class Bench:
     """Trainings over one small data set, each in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, device: str, precision: str) -> None:
+        self.folder, self.device, self.precision = folder, device, precision
         self.start_seconds = 0.0  # of Python, torch and a training of few steps
-        self.environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        self.environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+        self.most_ranks = torch.cuda.device_count() if device == "cuda" else 4
 
     def prepare(self, images: int) -> None:
         """A data set of so many generated training images."""
@@ -64,7 +68,8 @@ class Bench:
         launcher += ["--max-restarts", str(restarts), "--monitor-interval", "0.1"]
         images = IMAGES if epochs < LONG_EPOCHS else LONG_IMAGES
         words = [sys.executable, *(launcher if ranks > 1 or restarts else ())]
-        words += ["-m", "vggrepro", "train", "A", "--scale", "256:512", "--init", "he", "--precision", "fp32"]
+        words += ["-m", "vggrepro", "train", "A", "--scale", "256:512", "--init", "he"]
+        words += ["--device", self.device, "--precision", self.precision]
         words += ["--data", str(self.folder / f"data{images}"), "--runs", str(self.folder / name)]
         words += ["--epochs", str(epochs), "--workers", str(workers)]
         words += ["--micro-batch", str(BATCH // ranks // micro if micro > 1 else 0)]
@@ -147,7 +152,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 def lines(run: RunFolder) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock."""
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in run.all_metrics()]
+    return [{name: value for name, value in asdict(line).items() if name not in TIMES} for line in run.metrics()]
 
 
 SETTINGS: dict[str, dict[str, int]] = {
@@ -166,6 +171,8 @@ def table(bench: Bench, reference: RunFolder) -> list[dict[str, Any]]:
     """Each setting against one plain process, after a few dozen steps."""
     rows = []
     for name, options in SETTINGS.items():
+        if options.get("ranks", 1) > bench.most_ranks:
+            continue
         steps = EPOCHS * IMAGES // BATCH
         row = {"setting": name, "steps": steps, **compare(bench.train(name, **options), reference)}
         rows.append(row)
@@ -178,9 +185,11 @@ def table(bench: Bench, reference: RunFolder) -> list[dict[str, Any]]:
 def growth(bench: Bench) -> list[dict[str, Any]]:
     """How rounding grows with the steps; torch's own, of two threads against one, is the measure of ours."""
     rows = []
+    rounded = {"4 micro-batches": {"micro": 4}}
+    rounded |= {"one process, 2 threads": {"threads": 2}} if bench.device == "cpu" else {}
     for epochs in (1, 2, 4, 8):
         one = bench.train(f"one{epochs}", epochs=epochs)
-        for name, options in {"4 micro-batches": {"micro": 4}, "one process, 2 threads": {"threads": 2}}.items():
+        for name, options in rounded.items():
             run = bench.train(f"{name}{epochs}", epochs=epochs, **options)
             row = {"setting": name, "steps": epochs * IMAGES // BATCH, **compare(run, one)}
             rows.append(row)
@@ -199,12 +208,12 @@ def killed(bench: Bench, kills: int) -> list[dict[str, Any]]:
         row = {"setting": "killed and resumed", "steps": steps, "seconds_whole": seconds}
         rows.append(row | record | compare(run, whole))
         show(rows[-1])
-    two = bench.train("two whole", epochs=LONG_EPOCHS, ranks=2)
-    run, record = bench.kill_workers("two killed", 3, ranks=2)
-    rows.append(
-        {"setting": "2 ranks, a worker killed, torchrun restarts", "steps": steps, **record, **compare(run, two)}
-    )
-    show(rows[-1])
+    if bench.most_ranks > 1:
+        two = bench.train("two whole", epochs=LONG_EPOCHS, ranks=2)
+        run, record = bench.kill_workers("two killed", 3, ranks=2)
+        row = {"setting": "2 ranks, a worker killed, torchrun restarts", "steps": steps}
+        rows.append(row | record | compare(run, two))
+        show(rows[-1])
     assert all(row["identical"] and row["same_metrics"] for row in rows), rows
     return rows
 
@@ -214,11 +223,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="by SIGKILL, spread over runs of a minute or so")
     parser.add_argument("--part", choices=("table", "growth", "killed"), help="only this one")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", default="fp32")
     options = parser.parse_args()
-    stored = RESULTS / "exactness.json"
+    name = "exactness" if options.device == "cpu" else f"exactness-cuda-{options.precision}"
+    stored = RESULTS / f"{name}.json"
     results = json.loads(stored.read_text())["results"] if options.part and stored.exists() else {}
     with tempfile.TemporaryDirectory(prefix="exactness") as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(Path(folder), options.device, options.precision)
         for images in (IMAGES, LONG_IMAGES):
             bench.prepare(images)
         began = time.monotonic()
@@ -230,7 +242,7 @@ def main() -> None:
             results["growth"] = growth(bench)
         if options.part in (None, "killed"):
             results["killed"] = killed(bench, options.kills)
-    write("exactness", results)
+    write(name, results)
 
 
 def show(row: dict[str, Any]) -> None:

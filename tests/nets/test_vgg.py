@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.nets import keyed
+from vggrepro.nets import keyed, vgg
 from vggrepro.nets.initialise import CENTRED_GAIN, initialise
 from vggrepro.nets.vgg import VGG, local_response_norm, to_input
 from vggrepro.paper import Architecture
@@ -48,6 +48,29 @@ def small(net: str, classes: int = 7, crop: int = 64, width: float = 1 / 16, see
 
 def pictures(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# Precision
+
+
+def test_lrn_and_fc8_are_computed_in_fp32_inside_autocast() -> None:
+    """At bf16 only their input is rounded: by the layer before."""
+    model = small("A-LRN").float()
+    x = pictures(2, 3, 64, 64).float()
+    seen: list[tuple[torch.dtype, Tensor]] = []
+    normal = vgg.local_response_norm
+
+    def spy(values: Tensor, definition: str) -> Tensor:
+        result = normal(values, definition)
+        seen.append((values.dtype, result))
+        torch.testing.assert_close(result.double(), normal(values.double(), definition), rtol=1e-6, atol=0)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(vgg, "local_response_norm", spy)
+        scores = model(x)
+    assert [kind for kind, _ in seen] == [torch.float32]
+    assert scores.dtype == torch.float32
 
 
 # The public implementations

@@ -186,7 +186,9 @@ def test_posterior_files_record_the_input_as_ever(tmp_path: Path) -> None:
 
 
 def test_preparing_and_reporting_need_no_torch() -> None:
-    names = "prepare survey scores tables claims report posteriors runs dataset run_config ranks rescaling"
+    names = (
+        "data.prepare results.scores results.tables results.claims report posteriors.files runs.config data.rescaling"
+    )
     imports = "".join(f"import vggrepro.{name}\n" for name in names.split())
     code = f"import sys\n{imports}assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

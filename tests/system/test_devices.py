@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import program
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from vggrepro.errors import InputError
 from vggrepro.system import devices
+from vggrepro.system.devices import Machine
 
 
 def gradients(path: Path, processes: int) -> dict[str, torch.Tensor]:
@@ -37,6 +40,34 @@ def test_freed_memory_is_kept_where_the_c_library_can() -> None:
 def test_upload_leaves_a_tensor_that_is_there_already() -> None:
     tensor = torch.arange(3)
     assert devices.upload(tensor, torch.device("cpu")) is tensor
+
+
+@pytest.fixture
+def flags() -> Iterator[None]:
+    """torch's global choices, put back after the test."""
+    places: list[tuple[Any, str]] = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    places += [(torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark")]
+    before = [getattr(*place) for place in places]
+    yield
+    for place, value in zip(places, before, strict=True):
+        setattr(*place, value)
+
+
+@pytest.mark.usefixtures("flags")
+@pytest.mark.filterwarnings("ignore:User provided device_type")
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "tf32"])
+def test_only_tf32_rounds_what_stays_in_fp32(kind: str) -> None:
+    devices.autocast(kind, torch.device("cuda"))
+    assert torch.backends.cuda.matmul.allow_tf32 == (kind == "tf32")
+    assert torch.backends.cudnn.allow_tf32 == (kind == "tf32")
+
+
+@pytest.mark.usefixtures("flags")
+@pytest.mark.parametrize("fast", [False, True])
+def test_trainings_are_repeatable_unless_fast(fast: bool) -> None:
+    devices.repeatable(Machine(torch.device("cuda"), "bf16", fast=fast))
+    assert torch.backends.cudnn.deterministic is not fast
+    assert not torch.backends.cudnn.benchmark
 
 
 @pytest.mark.gpu

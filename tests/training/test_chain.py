@@ -198,7 +198,7 @@ def test_retrain_starts_anew(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("A", S256), replace(request(dataset, tmp_path, dropout=0.25), retrain=True))
     after = RunFolder(tmp_path / "A-256")
     assert after.weights_hash() != before
-    assert len(after.metrics()) == 1
+    assert len(after.epochs()) == 1
     assert after.config().recipe.values["dropout"] == 0.25
 
 
@@ -235,9 +235,12 @@ def test_copies_too_small_for_the_last_run_of_a_chain_are_refused_before_the_fir
 
 
 @pytest.mark.usefixtures("untrained")
-def test_a_compiled_step_is_part_of_the_run(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_compiled_or_fast_step_is_part_of_the_run(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("A", S256), request(dataset, tmp_path))
     assert "compiled" not in read_json(tmp_path / "A-256" / "config.json")
+    fast = replace(request(dataset, tmp_path), machine=replace(CPU, fast=True))
+    with pytest.raises(InputError, match="fast is None there, now True"):
+        train_chain(Run("A", S256), fast)
     compiled = replace(request(dataset, tmp_path), machine=replace(CPU, compile=True))
     with pytest.raises(InputError, match="compiled is None there, now True"):
         train_chain(Run("A", S256), compiled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -73,6 +74,23 @@ def test_bf16_is_near() -> None:
     assert exact.keys() == rough.keys()
     assert rough["loss"] == pytest.approx(float(exact["loss"]), rel=0.02)
     assert rough["fc8.weight"].dtype == torch.float32
+
+
+def test_every_shape_of_every_net_is_compiled_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch gives up at the eighth shape unless it is told that a new net begins."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    for _ in range(5):
+        loss = loss_of(compiled=True)
+        for most in (2, 2, 0):
+            for piece in pieces(batch(), most, CPU):
+                loss(piece)
+    assert len(graphs) == 5 * 3  # pieces of 2, of 1 and of 5 images
 
 
 @pytest.mark.slow

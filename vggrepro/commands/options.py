@@ -81,6 +81,7 @@ MicroBatch = Annotated[int, typer.Option("--micro-batch", min=0, help="Images at
 CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0.0, help="Between two checkpoints.")]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again although it is finished.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the training step, a minute or more at first.")]
+Fast = Annotated[bool, typer.Option("--fast", help="On a GPU: the same command may end in other last bits.")]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Curves for TensorBoard too; needs pip install vggrepro[tensorboard].")
 ]
@@ -149,14 +150,24 @@ def machine_of(
     checkpoint_minutes: float = 10.0,
     tensorboard: bool = False,
     compile_: bool = False,
+    fast: bool = False,
 ) -> Machine:
-    """How to compute, with what `auto` stands for here."""
+    """How to compute, with what `auto` stands for here; a CPU repeats its bits in any case, so it is never `fast`."""
     from vggrepro.system import devices
     from vggrepro.system.devices import Machine
 
     chosen = devices.device(device)
     kind = devices.precision(precision, chosen)
-    return Machine(chosen, kind, workers, micro_batch, 60 * checkpoint_minutes, tensorboard, compile_)
+    return Machine(
+        chosen,
+        kind,
+        workers,
+        micro_batch,
+        60 * checkpoint_minutes,
+        tensorboard,
+        compile_,
+        fast and chosen.type == "cuda",
+    )
 
 
 def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:

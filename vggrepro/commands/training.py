@@ -20,6 +20,7 @@ from vggrepro.commands.options import (
     Device,
     DryRun,
     Epochs,
+    Fast,
     Init,
     Layers,
     MicroBatch,
@@ -64,6 +65,7 @@ def train(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     tensorboard: TensorBoard = False,
     compile_: Compile = False,
+    fast: Fast = False,
     dry_run: DryRun = False,
     retrain: Retrain = False,
     seed: Seed = 0,
@@ -75,7 +77,7 @@ def train(
     target = Run(paper.check_net(net), Scale.parse(scale))
     values = recipe_values(set_, epochs, width, decode)
     dataset, recipe = resolve(data, values)
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_, fast)
     request = _request(recipe, dataset, runs, machine, seed, retrain)
     _train(target, request, init, values if dry_run else None)
 
@@ -98,6 +100,7 @@ def finetune_scale(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     tensorboard: TensorBoard = False,
     compile_: Compile = False,
+    fast: Fast = False,
     dry_run: DryRun = False,
     retrain: Retrain = False,
     seed: Seed = 0,
@@ -117,7 +120,7 @@ def finetune_scale(
         raise InputError(f"{target.name} continues no run of {net}; train it with '{advice.training(target)}'")
     values = recipe_values(set_, epochs, width, decode)
     dataset, recipe = resolve(data, values)
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_, fast)
     request = _request(recipe, dataset, runs, machine, seed, retrain)
     _train(target, request, from_, values if dry_run else None)
 
@@ -143,6 +146,7 @@ def reproduce(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     tensorboard: TensorBoard = False,
     compile_: Compile = False,
+    fast: Fast = False,
     multicrop: Annotated[
         bool, typer.Option("--multicrop", help="Multi-crop for every net, not only where a table needs it.")
     ] = False,
@@ -157,7 +161,7 @@ def reproduce(
     from vggrepro.reproduce import reproduce as run_all
     from vggrepro.system import processes
 
-    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_)
+    machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_, fast)
     values = recipe_values(set_, epochs, width, decode)
     if dry_run:
         dataset, recipe = resolve(data, values)

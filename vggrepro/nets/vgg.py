@@ -13,6 +13,7 @@ from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.nets import keyed
 from vggrepro.paper import Architecture
+from vggrepro.system import devices
 
 
 class VGG(nn.Module):
@@ -74,13 +75,18 @@ class VGG(nn.Module):
         for block, pooled in zip(self.blocks, self.poolings, strict=True):
             for place, layer in enumerate(block, 1):
                 conv = self.get_submodule(layer.name) if isinstance(layer, paper.Conv) else None
-                x = conv(x) if conv else local_response_norm(x, self.lrn)
+                x = conv(x) if conv else self._normalised(x)
                 if pooled and place == len(block):
                     # Before ReLU, which then has a quarter of the work; the result is the same to the bit.
                     x = F.max_pool2d(x, 2, ceil_mode=ceil_pool)
                 if conv:
                     x = F.relu(x, inplace=True)
         return x
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """LRN in fp32 at any precision: 8 bits of k + alpha * sum would leave errors of 1 %."""
+        with devices.uncast(x.device):
+            return local_response_norm(x.to(self.fc8.weight.dtype), self.lrn)
 
     def forward(self, images: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Class scores of crops: (N, 3, crop, crop) -> (N, K).
@@ -98,7 +104,7 @@ class VGG(nn.Module):
 
     def _scores(self, x: Tensor) -> Tensor:
         """fc8 in fp32 at any precision: bf16 scores would tie and round the soft-max."""
-        with torch.autocast(x.device.type, enabled=False):
+        with devices.uncast(x.device):
             return F.linear(x.to(self.fc8.weight.dtype), self.fc8.weight, self.fc8.bias)
 
     def dense_scores(self, images: Tensor, ceil_pool: bool = False) -> Tensor:

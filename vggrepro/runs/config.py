@@ -17,7 +17,7 @@ from vggrepro.system.files import read_json
 
 # Values that a run must share with its own continuation (IDENTITY), and with a run that starts from it (STRUCTURE).
 STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "stride", "width", "classes", "input_scale", "lrn")
-IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "compiled", "recipe")
+IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "compiled", "fast", "recipe")
 NEEDED = ("net", "scale", "crop", "width", "classes", "mean_rgb", "input_scale")
 REMEDY = "restore the file or remove its folder"
 
@@ -127,6 +127,7 @@ class RunConfig:
     seed: int | None = None
     precision: str | None = None
     compiled: bool = False
+    fast: bool = False  # its bits may differ from one training to the next
     recipe: UsedRecipe = field(default_factory=UsedRecipe)
     dataset: TrainedOn = TrainedOn()
     device: str | None = None
@@ -171,6 +172,7 @@ class RunConfig:
             "epochs": self.epochs or None,
             "learning_rate": self.learning_rate or None,
             "compiled": self.compiled or None,
+            "fast": self.fast or None,
             "recipe": self.recipe.values or None,
             "dataset": self.dataset.as_json(),
         }

@@ -26,8 +26,9 @@ MACHINE = (
     "--checkpoint-minutes",
     "--tensorboard",
     "--compile",
+    "--fast",
 )
-REPEATED = (*FOLDERS, *RECIPE, *MACHINE, "--compile")
+REPEATED = (*FOLDERS, *RECIPE, *MACHINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ class Machine:
     checkpoint_seconds: float = 600.0
     tensorboard: bool = False
     compile: bool = False  # the step, with torch.compile
+    fast: bool = False  # on a GPU, also kernels whose sums may differ from one run to the next
 
 
 def device(text: str = "auto") -> torch.device:
@@ -116,10 +119,28 @@ def _cpu() -> str:
 
 def autocast(kind: str, chosen: torch.device) -> AbstractContextManager[object]:
     """The context that runs a forward pass at a resolved precision."""
-    if chosen.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = kind != "fp32"
-        torch.backends.cudnn.allow_tf32 = kind != "fp32"
+    if chosen.type == "cuda":  # at bf16, what stays in fp32 (fc8, LRN) is not to be rounded to TF32's 11 bits
+        torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+        torch.backends.cudnn.allow_tf32 = kind == "tf32"
     return torch.autocast(chosen.type, torch.bfloat16) if kind == "bf16" else nullcontext()
+
+
+def uncast(chosen: torch.device) -> AbstractContextManager[object]:
+    """The context, inside `autocast`, of what is computed in the type of its input."""
+    return nullcontext() if chosen.type == "meta" else torch.autocast(chosen.type, enabled=False)
+
+
+def repeatable(machine: Machine) -> None:
+    """Makes trainings on a GPU end in the same bits each time, unless the machine is to be `fast`.
+
+    cuDNN then leaves out kernels that add in any order, and neither it nor a compiler chooses kernels by timing them.
+    """
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = not machine.fast
+    if machine.compile:
+        inductor: Any = import_module("torch._inductor.config")
+        if hasattr(inductor, "deterministic"):  # torch 2.6 has no such choice
+            inductor.deterministic = not machine.fast
 
 
 def describe(chosen: torch.device) -> str:

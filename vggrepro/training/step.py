@@ -5,7 +5,7 @@ Nothing here makes the host wait for a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 import torch
@@ -40,17 +40,26 @@ class Loss:
         precision: fp32, tf32 or bf16.
         compiled: uses torch.compile. Compiling takes about a minute at first; then the operations between matrix
             products are fused. Results differ by rounding. Dropout masks are drawn outside and stay exactly the same.
+            What cannot be compiled is an error; nothing runs uncompiled instead.
     """
 
     def __init__(self, model: VGG, recipe: Recipe, mean: Tensor, precision: str, *, compiled: bool = False) -> None:
         self.model, self.recipe, self.mean, self.precision = model, recipe, mean, precision
-        self._loss = torch.compile(self._plain, dynamic=False) if compiled else self._plain
+        self._loss = self._compiled() if compiled else self._plain
 
     def __call__(self, batch: Batch) -> Tensor:
         masks = self.model.dropout_masks(self.recipe.dropout, batch.keys)
         crops = mirror(batch.crops, batch.flip)
         with devices.autocast(self.precision, self.mean.device):
             return self._loss(crops, batch.shift, batch.labels, masks)
+
+    def _compiled(self) -> Callable[..., Tensor]:
+        """`_plain`, compiled for each shape that comes.
+
+        torch counts the shapes of all nets together and stops to compile at the eighth: a new net starts a new count.
+        """
+        torch._dynamo.reset()
+        return torch.compile(self._plain, dynamic=False, fullgraph=True)
 
     def _plain(self, crops: Tensor, shift: Tensor, labels: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
         images = to_input(crops, self.mean - shift[:, None, None, :], self.recipe.input_scale)
