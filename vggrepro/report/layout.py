@@ -14,10 +14,10 @@ import pandas as pd
 from vggrepro import paper
 from vggrepro.results.columns import LABELS, MEASURES, Column, Kind, column_of, groups_of, interval, label, numbers
 from vggrepro.results.tables import Table
-from vggrepro.results.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
 
 PRINTED_ALONE = ("top5_test_error",)  # measures that only the paper has
-SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_RUN: "–"}  # of verdicts
+SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", LARGER: ">", UNDECIDED: "?", NOT_RUN: "–"}  # of verdicts
 COUNTS = {"parameters": "exactly", "parameters_here": "here"}  # Table 2's counts, and their headings
 
 

@@ -26,11 +26,11 @@ from vggrepro.results import claims
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, Column, Kind, number, p_text, span
 from vggrepro.results.tables import Table, letter
-from vggrepro.results.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
 from vggrepro.runs.status import FINISHED, Status
 from vggrepro.system.progress import duration
 
-COLOURS = {HOLDS: "green", CONTRADICTED: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
+COLOURS = {HOLDS: "green", CONTRADICTED: "red", LARGER: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
 HEADINGS = {"top1_error": "top-1 error, %", "top5_error": "top-5 error, %"}  # of code's names
 UNLIMITED = 10_000  # columns
 NARROW = "95 % intervals need a wider terminal; `--format md` has them."
@@ -147,8 +147,6 @@ def _measured(table: Table) -> Iterator[tuple[float, str]]:
 
 def claim_lines(found: Sequence[Finding]) -> RenderableType:
     """A line for each claim: number, sentence, verdict."""
-    words = [finding.standing for finding in found]
-    counts = ", ".join(findings.counted(words.count(word), word) for word in dict.fromkeys(words))
     grid = Grid.grid(padding=(0, 1))
     grid.add_column(justify="right")
     grid.add_column(ratio=1)
@@ -156,7 +154,7 @@ def claim_lines(found: Sequence[Finding]) -> RenderableType:
     for finding in found:
         verdict = Text(finding.standing, style=COLOURS[finding.verdict])
         grid.add_row(Text(str(finding.claim.number)), Text(finding.claim.sentence), verdict)
-    return Group(Text(f"The paper's {len(found)} claims here: {counts}.", style="bold"), grid)
+    return Group(Text(findings.counts(found), style="bold"), grid)
 
 
 def claims_report(found: Sequence[Finding]) -> Iterator[RenderableType]:
