@@ -17,6 +17,7 @@ LAYERS = (
     ("cli",),
     ("commands",),
     ("reproduce",),
+    ("plan",),
     ("doctor", "exchange", "report"),
     ("results",),
     ("evaluation", "training"),
