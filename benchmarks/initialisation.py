@@ -1,6 +1,6 @@
 """Claim: at quarter scale nets start faster from `delta` than from He's weights, deep ones most.
 
-python benchmarks/initialisation.py     (in a folder with data/ of the preset quarter; 8 minutes of one core)
+python benchmarks/initialisation.py     (in a folder with data/ of the preset coarse; 8 minutes of one core)
 
 At the start: how alike the fc7 activations of two images are, and fc8's share of the gradient. After 2 epochs: the
 loss and the held-out error of A, of D started from it, and of E from random weights. Runs stay in runs-he/ and
@@ -33,7 +33,7 @@ NETS = ("A", "D", "E")
 def at_the_start(net: str, how: str) -> dict[str, float]:
     """Cosine of two images' fc7 activations, and fc8's share of the gradient's squared norm, by a batch of images."""
     data = dataset.load(Path("data"))
-    split, values = dataset.Split(data, "train"), recipe.load("quarter")
+    split, values = dataset.Split(data, "train"), recipe.load("coarse")
     places = np.linspace(0, len(split) - 1, IMAGES).astype(int)
     pixels = np.stack([rescaling.rescale(split.image(int(place)), values.crop) for place in places])
     x = to_input(torch.from_numpy(pixels), torch.tensor(data.mean_rgb), values.input_scale)
@@ -53,8 +53,8 @@ def after_training(net: str, how: str) -> dict[str, float]:
     command = [sys.executable, "-m", "vggrepro", "train", net, *init, "--runs", f"runs-{how}"]
     sets = [f"epochs={EPOCHS}", f"deeper_epochs={EPOCHS}", f"initialisation={how}"]
     subprocess.run([*command, "--width", str(WIDTH), *(f"--set={value}" for value in sets)], check=True)
-    last = RunFolder(Path(f"runs-{how}") / f"{net}-256").metrics()[-1]
-    return {"loss": round(last["loss"], 3), "held_out_top1": round(last["top1_error"], 1)}
+    last = RunFolder(Path(f"runs-{how}") / f"{net}-256").epochs()[-1]
+    return {"loss": round(last.loss, 3), "held_out_top1": round(last.top1_error, 1)}
 
 
 if __name__ == "__main__":

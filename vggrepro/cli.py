@@ -49,6 +49,7 @@ COMMANDS = (
     evaluation.predict,
     exchange.import_,
     exchange.export,
+    exchange.archive,
     exchange.doctor,
     training.status,
     training.reproduce,

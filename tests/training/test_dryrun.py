@@ -91,7 +91,7 @@ def test_states_of_runs_while_others_write(dataset: Dataset, tmp_path: Path, mon
     epochs = Training._epoch
 
     def second_breaks(self: Training, rate: float) -> None:
-        if self.progress.history:
+        if self.state.history:
             raise RuntimeError("power cut")
         epochs(self, rate)
 

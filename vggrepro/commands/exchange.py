@@ -11,6 +11,7 @@ import typer
 from vggrepro import paper
 from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
 from vggrepro.doctor.finding import BROKEN, table
+from vggrepro.system.progress import say
 
 
 class To(StrEnum):
@@ -84,6 +85,30 @@ def export(
     from vggrepro.runs.folder import folder
 
     for path in stage(folder(runs, name), to.value, out, force=force, dense=dense, card=card):
+        print(path)
+
+
+def archive(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: all finished runs.")] = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the parts.")] = Path("archive"),
+    size: Annotated[str, typer.Option("--size", help="Largest size of a part, such as 16MB or 2GB.")] = "1GB",
+    force: Annotated[bool, typer.Option("--force", help="Replace an archive that is there.")] = False,
+    data: Data = DEFAULT_DATA,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Pack runs without weights, to share them or to bring them home.
+
+    Configuration, metrics and posteriors go in: tables and claims of them are the same. Prints the path of each part.
+    """
+    from vggrepro.data.dataset import load
+    from vggrepro.runs import archive as stage
+    from vggrepro.runs.folder import existing, folder
+
+    bytes_ = stage.parse_size(size)
+    chosen = [folder(runs, name) for name in names or ()] or [run for run in existing(runs) if run.trained]
+    parts = stage.archive(chosen, load(data), to, bytes_, force=force)
+    say(f"archive: {len(chosen)} run{'s' if len(chosen) != 1 else ''}; unpack: {stage.unpacking(to)}")
+    for path in parts:
         print(path)
 
 

@@ -37,11 +37,11 @@ class Facts:
 
 def facts_of(folder: RunFolder) -> Facts:
     """What a run's folder says; one run's damage is recorded, so that it does not take the other runs' rows down."""
-    weights = folder.weights_hash() if folder.finished else None
+    weights = folder.weights_hash() if folder.trained else None
     config, epochs, damaged = None, None, ""
     try:
         config = folder.config() if folder.config_path.is_file() else None
-        epochs = len(folder.metrics())
+        epochs = len(folder.epochs())
     except InputError as error:
         damaged = str(error)
     return Facts(folder, config, epochs, weights, damaged)

@@ -59,7 +59,7 @@ class Scores:
         self._geometry: tuple[int, float, int] | None = None
 
     def finished(self, run: Run) -> bool:
-        return RunFolder(self.runs / run.name).finished
+        return RunFolder(self.runs / run.name).trained
 
     def facts(self, run: Run) -> Facts:
         if run not in self._facts:

@@ -7,28 +7,26 @@ runs/<name>/config.json           every resolved value of the run
             checkpoint.safetensors  weights, momentum and history
             checkpoint.previous.safetensors  the one before; both are gone when finished
             weights.safetensors   the finished weights; its presence means finished
+            weights.sha256        in a run from an archive: the hash of the weights, which stayed behind
             posteriors/           what evaluate wrote
             former/               the finished run that is being trained again, until the new one is finished
 """
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.paper import Run
-from vggrepro.runs import config
+from vggrepro.runs import config, metrics
 from vggrepro.runs.config import RunConfig
+from vggrepro.runs.metrics import Epoch, Progress, Steps
 from vggrepro.system import advice
-from vggrepro.system.files import sha256
-
-if TYPE_CHECKING:
-    pass
+from vggrepro.system.files import read_json, sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,14 @@ class RunFolder:
     @property
     def weights_path(self) -> Path:
         return self.path / "weights.safetensors"
+
+    @property
+    def weights_hash_path(self) -> Path:
+        return self.path / "weights.sha256"
+
+    @property
+    def posteriors_path(self) -> Path:
+        return self.path / "posteriors"
 
     @property
     def checkpoint_path(self) -> Path:
@@ -74,6 +80,11 @@ class RunFolder:
         return self.weights_path.is_file()
 
     @property
+    def trained(self) -> bool:
+        """Whether its training is finished: its weights are here, or, from an archive, their hash."""
+        return self.finished or self.weights_hash_path.is_file()
+
+    @property
     def former_path(self) -> Path:
         return self.path / "former"
 
@@ -93,8 +104,18 @@ class RunFolder:
         for path in (self.previous_checkpoint_path, self.checkpoint_path, self.progress_path):
             path.unlink(missing_ok=True)
 
+    def require_trained(self) -> None:
+        """InputError unless the training is finished."""
+        if not self.trained:
+            self.require_finished()
+
     def require_finished(self) -> None:
-        """InputError unless the run is finished."""
+        """InputError unless the training is finished and the weights are here."""
+        if self.trained and not self.finished:
+            raise InputError(
+                f"{self.name} is from an archive and has no weights: tables and claims can be made of its posteriors; "
+                "for other posteriors copy its weights.safetensors here"
+            )
         if not self.finished:
             run = Run.parse(self.name)
             resume = f"resume it with '{advice.training(run)}'" if run else "resume it with the command that began it"
@@ -113,23 +134,50 @@ class RunFolder:
         return config.read(self.config_path)
 
     def weights_hash(self) -> str:
-        return sha256(self.weights_path)
+        """SHA-256 of the weights; of a run from an archive, as it was when they were at hand.
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """One record an epoch, oldest first; empty if none was finished."""
-        return [record for record in self.all_metrics() if "step" not in record]
+        Raises:
+            InputError: the archive's file does not hold a hash.
+        """
+        if self.finished or not self.trained:
+            return sha256(self.weights_path)
+        text = self.weights_hash_path.read_text(encoding="utf-8", errors="replace")
+        if not (match := re.match(r"[0-9a-f]{64}\b", text)):
+            raise InputError(f"{self.weights_hash_path}: holds no SHA-256; unpack the archive again")
+        return match[0]
 
-    def all_metrics(self) -> list[dict[str, Any]]:
-        """`metrics` and the records in between: those have a `step`, counted from the run's start."""
+    def epochs(self) -> list[Epoch]:
+        """The finished epochs, oldest first; empty if there is none."""
+        return [line for line in self.metrics() if isinstance(line, Epoch)]
+
+    def metrics(self) -> list[Epoch | Steps]:
+        """All lines of metrics.jsonl, oldest first.
+
+        Raises:
+            InputError: a line is damaged.
+        """
         if not self.metrics_path.is_file():
             return []
         lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
         if lines and not lines[-1].endswith("\n"):
             lines.pop()  # it is being written, or an interruption cut it short: it will be written again
         try:
-            return [json.loads(line) for line in lines]
+            return [metrics.parsed(line) for line in lines]
         except ValueError as error:
             raise InputError(f"{self.metrics_path}: damaged ({error}); restore it, or remove its bad lines") from None
+
+    def progress(self) -> Progress | None:
+        """progress.json, of an unfinished run; None if there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        if not self.progress_path.is_file():
+            return None
+        try:
+            return metrics.record(Progress, read_json(self.progress_path))
+        except ValueError as error:
+            raise InputError(f"{self.progress_path}: damaged ({error}); remove it") from None
 
 
 def folder(runs: Path, name: str) -> RunFolder:

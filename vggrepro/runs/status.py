@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.runs.folder import RunFolder, existing
-from vggrepro.system.files import locked_by, read_json
+from vggrepro.system.files import locked_by
 from vggrepro.system.progress import duration
 
 if TYPE_CHECKING:
@@ -43,28 +43,31 @@ def status(run: RunFolder) -> Status:
         config = run.config()
     except InputError as error:
         return Status(run.name, "damaged", "", None, None, None, None, None, None, str(error))
-    progress = read_json(run.progress_path) if run.progress_path.is_file() else {}
-    metrics = run.metrics()
-    last = metrics[-1] if metrics else {}
-    imported = run.finished and config.imported is not None
-    if run.finished:
+    epochs, progress = run.epochs(), run.progress()
+    last = epochs[-1] if epochs else None
+    now = progress or last
+    imported = run.trained and config.imported is not None
+    if run.trained:
         state, note = "finished", "imported" if imported else ""
+        note += "" if run.finished else ", without weights" if note else "without weights"
     elif holder := locked_by(run.path):
         state, note = "training", holder
     else:
         state, note = "interrupted", "run the same train command to resume"
-    epoch = f"{progress.get('epoch', len(metrics)):g}/{progress.get('epochs', '?')}" if not run.finished else ""
-    epoch = epoch or ("" if imported else str(len(metrics)))
+    if not run.trained:
+        epoch = f"{progress.epoch:g}/{progress.epochs}" if progress else f"{len(epochs)}/?"
+    else:
+        epoch = "" if imported else str(len(epochs))
     return Status(
         run.name,
         state,
         epoch,
-        progress.get("learning_rate", last.get("learning_rate")),
-        last.get("top1_error"),
-        last.get("top5_error"),
-        progress.get("images_per_second", last.get("images_per_second")),
-        None if run.finished else progress.get("seconds_left"),
-        None if run.finished else _age(run),
+        now.learning_rate if now else None,
+        last.top1_error if last else None,
+        last.top5_error if last else None,
+        now.images_per_second if now else None,
+        progress.seconds_left if progress and not run.trained else None,
+        None if run.trained else _age(run),
         note,
     )
 

@@ -74,6 +74,8 @@ def plan_chain(target: Run, request: Request, start: str | None = None) -> list[
     done = {run for run in chain if RunFolder(request.runs / run.name).finished}
     if request.retrain:
         done.discard(target)
+    else:
+        _refuse_archived(RunFolder(request.runs / target.name))
     last = max((place for place, run in enumerate(chain) if run in done), default=-1)
     links: list[Link] = []
     for place, run in enumerate(chain):
@@ -85,6 +87,15 @@ def plan_chain(target: Run, request: Request, start: str | None = None) -> list[
         links.append(Link(run, folder, own, config, place > last, parent is not None and _same_net(run, parent)))
     check_stored(request.dataset, [link.run.scale for link in links if link.to_train], request.recipe.crop)
     return links
+
+
+def _refuse_archived(folder: RunFolder) -> None:
+    """InputError for a run from an archive: it would be trained again, and its posteriors would be lost."""
+    if folder.trained and not folder.finished:
+        raise InputError(
+            f"{folder.path} is a finished run from an archive, without its weights; give --runs another folder, or "
+            "--retrain to train it again"
+        )
 
 
 def train_chain(target: Run, request: Request, start: str | None = None, *, quiet: bool = False) -> None:
@@ -116,7 +127,7 @@ def train_chain(target: Run, request: Request, start: str | None = None, *, quie
 
 def epochs_done(folder: RunFolder) -> int:
     """Epochs that a run has finished."""
-    return len(folder.metrics())
+    return len(folder.epochs())
 
 
 def _length(folder: RunFolder) -> str:
@@ -147,11 +158,11 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
 
 def _fit(training: Training, request: Request, config: RunConfig, folder: RunFolder, parent: RunFolder | None) -> None:
     """Trains from the checkpoint or the start, and leaves the finished weights."""
-    name, state = folder.name, training.progress
+    name, state = folder.name, training.state
     resumed = training.resume()
     processes.barrier()  # all processes have read the checkpoint before the first one replaces or removes it
     if resumed:
-        state = training.progress
+        state = training.state
         say(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
     else:
         say(f"{name}: {_start_weights(training, config, parent, request)}")
@@ -159,7 +170,7 @@ def _fit(training: Training, request: Request, config: RunConfig, folder: RunFol
     try:
         training.run()
     except Stopped:
-        state = training.progress
+        state = training.state
         where = f"epoch {len(state.history) + 1}, step {state.step}"
         say(f"{name}: stopped and saved at {where}; run the same command to resume")
         raise
