@@ -231,7 +231,10 @@ def _compute(
 
 
 def rescaled(
-    split: Split | Pictures, parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]], evaluator: Evaluator, machine: Machine
+    split: Split | Pictures,
+    parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]],
+    evaluator: Evaluator,
+    machine: Machine,
 ) -> Iterator[dict[int, np.ndarray]]:
     """Each image of the parts at its Q, decoded once, in threads that run ahead of the net by about `AHEAD_BYTES`.
 

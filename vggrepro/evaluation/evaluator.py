@@ -114,7 +114,9 @@ class Evaluator:
 
 
 class Batcher:
-    """Computes the posteriors (or the features) of one method at one Q: images wait, by size, until they fill a forward pass.
+    """Computes the posteriors (or the features) of one method at one Q.
+
+    Images wait, by size, until they fill a forward pass.
 
     Which images share a pass depends on their order alone, so the same images give the same bits.
     """

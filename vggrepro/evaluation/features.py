@@ -14,20 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import __version__
 from vggrepro.data.transfer_sets import Pictures, TransferSet
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import part_images, part_path, parts_folder, remove_parts, rescaled
 from vggrepro.evaluation.evaluator import Batcher, Evaluator
 from vggrepro.nets.trained import Trained
 from vggrepro.nets.vgg import to_input
-from vggrepro.paper import real_pixels
 from vggrepro.posteriors import features as files
 from vggrepro.posteriors.features import FeatureBatch, FeatureOrigin
 from vggrepro.posteriors.protocol import Method
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices, processes
-from vggrepro.system.commit import commit
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import lock
 from vggrepro.system.progress import Track, say
@@ -53,7 +50,7 @@ class FeatureNet(Evaluator):
 def compute(
     run: RunFolder, data: TransferSet, qs: Sequence[int], machine: Machine, *, pool: bool = False
 ) -> list[Path]:
-    """Writes the run's missing or stale feature files of all views of a set: one for each Q, or with `pool` one for all.
+    """Writes the run's missing or stale feature files of all views: one for each Q, or with `pool` one for all Q.
 
     Returns:
         the paths of the files.
@@ -66,34 +63,12 @@ def compute(
         return [path for view in data.pictures for path in _view(run, data, view, tuple(qs), machine, pool)]
 
 
-def origin_of(run: RunFolder, data: TransferSet, view: str, qs: Sequence[int], precision: str) -> FeatureOrigin:
-    """What features of a run, as it is now, are to be made of."""
-    config = run.config()
-    return FeatureOrigin(
-        run=run.name,
-        weights=run.weights_hash(),
-        dataset=data.name,
-        view=view,
-        fingerprint=data.pictures[view].fingerprint,
-        qs=tuple(qs),
-        pixels=tuple(real_pixels(q, config.crop) for q in qs),
-        flip=True,
-        input=config.net_input,
-        resample=config.recipe.resample,
-        precision=precision,
-        version=__version__,
-        commit=commit(),
-    )
-
-
 def _view(
     run: RunFolder, data: TransferSet, view: str, qs: tuple[int, ...], machine: Machine, pool: bool
 ) -> list[Path]:
     """The files of one view; a pooled file is made of the files of its Q where these are there."""
-    whole = origin_of(run, data, view, qs, machine.precision)
-    each = {
-        q: dataclasses.replace(whole, qs=(q,), pixels=(side,)) for q, side in zip(qs, whole.pixels, strict=True)
-    }
+    whole = files.origin_of(run, data, view, qs, machine.precision)
+    each = {q: dataclasses.replace(whole, qs=(q,), pixels=(side,)) for q, side in zip(qs, whole.pixels, strict=True)}
     pool = pool and len(qs) > 1
     wanted = [whole] if pool else list(each.values())
     paths = [files.file_path(run.path, data.name, view, origin.qs) for origin in wanted]
@@ -128,9 +103,7 @@ def _fresh(path: Path, origin: FeatureOrigin) -> bool:
     return reason is None
 
 
-def _compute(
-    run: RunFolder, net: FeatureNet, pictures: Pictures, tasks: dict[int, FeatureOrigin]
-) -> list[int]:
+def _compute(run: RunFolder, net: FeatureNet, pictures: Pictures, tasks: dict[int, FeatureOrigin]) -> list[int]:
     """Computes the parts of all Q, a picture decoded once; gives the first picture of each part."""
     size = part_images(run.config().architecture, net.machine.device)
     bounds = [(start, min(start + size, len(pictures))) for start in range(0, len(pictures), size)]

@@ -17,8 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vggrepro import __version__
+from vggrepro.data.transfer_sets import TransferSet
 from vggrepro.errors import InputError
+from vggrepro.paper import real_pixels
 from vggrepro.posteriors.files import METADATA_KEY, OTHER_DATA, READ_BYTES, WRITING, reading
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system.commit import commit
 from vggrepro.system.files import atomic
 
 TOLERANCE = 1e-3  # of a row's length
@@ -66,6 +71,26 @@ class FeatureBatch:
     features: np.ndarray
 
 
+def origin_of(run: RunFolder, data: TransferSet, view: str, qs: Sequence[int], precision: str) -> FeatureOrigin:
+    """What features of a run, as it is now, are to be made of."""
+    config = run.config()
+    return FeatureOrigin(
+        run=run.name,
+        weights=run.weights_hash(),
+        dataset=data.name,
+        view=view,
+        fingerprint=data.pictures[view].fingerprint,
+        qs=tuple(qs),
+        pixels=tuple(real_pixels(q, config.crop) for q in qs),
+        flip=True,
+        input=config.net_input,
+        resample=config.recipe.resample,
+        precision=precision,
+        version=__version__,
+        commit=commit(),
+    )
+
+
 def file_path(run_folder: Path, dataset: str, view: str, qs: Sequence[int]) -> Path:
     """Where a run keeps the features of a set's view at Q, or averaged over several Q (paper pixels)."""
     box = "" if view == "image" else f"-{view}"
@@ -81,7 +106,7 @@ def normalised(features: np.ndarray) -> np.ndarray:
 
 def pooled(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The average of several Q, of unit length again: each (n, D) -> (n, D) float32."""
-    return parts[0] if len(parts) == 1 else normalised(np.mean(parts, axis=0, dtype=np.float64))
+    return parts[0] if len(parts) == 1 else normalised(np.asarray(np.mean(parts, axis=0, dtype=np.float64)))
 
 
 def write(path: Path, batches: Iterable[FeatureBatch], units: int, origin: FeatureOrigin) -> None:

@@ -15,8 +15,18 @@ TASKS = tuple(voc.TASKS)
 # torchvision's class and arguments for each download, the folder that it makes, and where to get the data by hand.
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 DOWNLOADS: dict[str, tuple[str, tuple[dict[str, Any], ...], str, str]] = {
-    "caltech101": ("Caltech101", ({},), "caltech101/101_ObjectCategories", "https://data.caltech.edu/records/mzrjq-6wc02"),
-    "caltech256": ("Caltech256", ({},), "caltech256/256_ObjectCategories", "https://data.caltech.edu/records/nyy15-4j048"),
+    "caltech101": (
+        "Caltech101",
+        ({},),
+        "caltech101/101_ObjectCategories",
+        "https://data.caltech.edu/records/mzrjq-6wc02",
+    ),
+    "caltech256": (
+        "Caltech256",
+        ({},),
+        "caltech256/256_ObjectCategories",
+        "https://data.caltech.edu/records/nyy15-4j048",
+    ),
     "voc2007": (
         "VOCDetection",
         ({"year": "2007", "image_set": "trainval"}, {"year": "2007", "image_set": "test"}),
@@ -45,7 +55,9 @@ def open_set(text: str, task: str = "classification", downloads: Path = Path("do
 def _root(text: str) -> Path:
     folder = Path(text)
     if not folder.is_dir():
-        raise InputError(f"--data {text} is no folder; give the official folder of a data set or one of {', '.join(NAMES)}")
+        raise InputError(
+            f"--data {text} is no folder; give the official folder of a data set or one of {', '.join(NAMES)}"
+        )
     found = list(dict.fromkeys([*caltech.find(folder), *voc.find(folder)]))
     if len(found) > 1:
         raise InputError(f"--data {text} holds several data sets; give one, such as {found[0]}")
@@ -63,7 +75,7 @@ def _downloaded(name: str, downloads: Path) -> Path:
     """The folder of a data set by name, downloaded by torchvision unless it is there."""
     kind, parts, place, site = DOWNLOADS[name]
     root = downloads / place
-    if (root / "ImageSets").is_dir() or root.name in caltech.FOLDERS and root.is_dir():
+    if (root / "ImageSets").is_dir() or (root.name in caltech.FOLDERS and root.is_dir()):
         return root
     from torchvision import datasets  # here, as it takes a second
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vggrepro.errors import InputError
 from vggrepro.data.images import FORMATS, BadImage, decode
+from vggrepro.errors import InputError
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
 
@@ -112,8 +112,8 @@ def _read(path: Path) -> bytes:
 class TransferSet:
     """A data set that the features of trained nets are tested on.
 
-    `pictures` has the whole images under "image" and, for actions, the boxes of persons under "box"; `places` has, under
-    the same names, the position of each example's picture, (n,) int64. `labels` are (n,) int64 classes where an example
+    `pictures` has the whole images under "image" and, for actions, the boxes of persons under "box"; `places` has,
+    under the same names, the position of each example's picture, (n,) int64. `labels` are (n,) int64 classes where an example
     has one class, or (n, K) int8 where it has any number of K: 1 yes, -1 no, 0 "difficult", which is left out.
     `train` is the published split, (n,) bool; None where splits are drawn at random. `scored` names the other part.
     """

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vggrepro.data.sources.listing import is_image
 from vggrepro.data.transfer_sets.base import Picture, Pictures, TransferSet
 from vggrepro.errors import InputError
 from vggrepro.system.progress import say
-from vggrepro.data.sources.listing import is_image
 
 FOLDERS = {"101_ObjectCategories": "caltech-101", "256_ObjectCategories": "caltech-256"}
 

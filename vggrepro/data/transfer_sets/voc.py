@@ -30,7 +30,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(root: Path, task: str = "classification") -> TransferSet:
-    """The examples of a year's task: images of `trainval` and `test` where the test labels are there, else `train`, `val`.
+    """The examples of a year's task: of `trainval` and `test` where the test labels are there, else of `train` and `val`.
 
     Raises:
         InputError: no lists; fewer than two classes; a list that names a missing image, has another label than -1, 0
@@ -72,7 +72,9 @@ def _parts(lists: Path) -> tuple[str, str]:
     if any(line.split()[-1:] == ["1"] for path in lists.glob("*_test.txt") for line in _text(path)):
         return "trainval", "test"
     if not any(lists.glob("*_train.txt")):
-        raise InputError(f"{lists} has no lists <class>_train.txt and <class>_val.txt; download the devkit's data again")
+        raise InputError(
+            f"{lists} has no lists <class>_train.txt and <class>_val.txt; download the devkit's data again"
+        )
     say(f"{lists}: no test labels, which VOC's server holds; training on train, scoring on val")
     return "train", "val"
 
@@ -107,7 +109,9 @@ def _lines(path: Path, task: str) -> Lines:
             form = "image, object and label" if task == "action" else "image and label"
             raise InputError(f"{path}:{number}: '{line.strip()}' is not {form}; download the list again")
         if words[-1] not in ("-1", "0", "1"):
-            raise InputError(f"{path}:{number}: the label '{words[-1]}' is none of -1, 0 and 1; download the list again")
+            raise InputError(
+                f"{path}:{number}: the label '{words[-1]}' is none of -1, 0 and 1; download the list again"
+            )
         result[tuple(words[:-1])] = int(words[-1])
     return result
 
@@ -119,12 +123,15 @@ def _agreed(lists: Path, part: str, classes: tuple[str, ...], lines: list[Lines]
         raise InputError(f"{lists}: the lists of {part} name no image; download them again")
     plain = lists / f"{part}.txt"
     named = {tuple(line.split()): 0 for line in _text(plain) if line.strip()} if plain.is_file() else lines[0]
-    for name, found in [(plain.name, named), *((f"{name}_{part}.txt", of) for name, of in zip(classes, lines, strict=True))]:
+    for name, found in [
+        (plain.name, named),
+        *((f"{name}_{part}.txt", of) for name, of in zip(classes, lines, strict=True)),
+    ]:
         if odd := sorted(found.keys() ^ lines[0].keys()):
             missing = f"{classes[0]}_{part}.txt" if odd[0] in found else name
             raise InputError(
-                f"{lists}: '{' '.join(odd[0])}' is not in {missing}, but in another list of {part}; the lists must name "
-                "the same images, download them again"
+                f"{lists}: '{' '.join(odd[0])}' is not in {missing}, but in another list of {part}; the lists must "
+                "name the same images, download them again"
             )
     return examples
 
@@ -163,7 +170,9 @@ def _boxes(path: Path) -> list[Box | None]:
             if box is None:
                 result.append(None)
                 continue
-            left, top, right, bottom = (round(float(box.findtext(side) or "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            left, top, right, bottom = (
+                round(float(box.findtext(side) or "")) for side in ("xmin", "ymin", "xmax", "ymax")
+            )
             result.append((left - 1, top - 1, right, bottom))
         return result
     except (ElementTree.ParseError, ValueError) as error:
