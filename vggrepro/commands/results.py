@@ -222,8 +222,10 @@ def report_text(
         from vggrepro.report import csv
         from vggrepro.results.scores import Scores
         from vggrepro.results.tables import tables_of
+        from vggrepro.results.transfer_tables import transfer_tables
 
-        return csv.csv_text(tables_of(Scores(runs, dataset)))
+        scores = Scores(runs, dataset)
+        return csv.csv_text([*tables_of(scores), *transfer_tables(scores)])
     made = _document(data, runs, search=search)
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 

@@ -104,9 +104,7 @@ def transfer(
     opened, protocol = _opened(data, task, downloads)
     if box and "box" not in opened.pictures:
         raise InputError(f"--box: {opened.name} has no boxes; give --task action with VOC2012")
-    protocol = dataclasses.replace(
-        protocol, train=train_images or protocol.train, test=test_images or protocol.test
-    )
+    protocol = dataclasses.replace(protocol, train=train_images or protocol.train, test=test_images or protocol.test)
     qs, seeds = _qs(q, protocol), range(seed, seed + splits)
     views = ("image", "box") if box else ("image",)
     if names:

@@ -113,8 +113,8 @@ class TransferSet:
     """A data set that the features of trained nets are tested on.
 
     `pictures` has the whole images under "image" and, for actions, the boxes of persons under "box"; `places` has,
-    under the same names, the position of each example's picture, (n,) int64. `labels` are (n,) int64 classes where an example
-    has one class, or (n, K) int8 where it has any number of K: 1 yes, -1 no, 0 "difficult", which is left out.
+    under the same names, the position of each example's picture, (n,) int64. `labels` are (n,) int64 classes where an
+    example has one class, or (n, K) int8 where it has any number of K: 1 yes, -1 no, 0 "difficult", which is left out.
     `train` is the published split, (n,) bool; None where splits are drawn at random. `scored` names the other part.
     """
 

@@ -30,7 +30,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(root: Path, task: str = "classification") -> TransferSet:
-    """The examples of a year's task: of `trainval` and `test` where the test labels are there, else of `train` and `val`.
+    """The examples of a year's task: of `trainval` and `test`, or without test labels of `train` and `val`.
 
     Raises:
         InputError: no lists; fewer than two classes; a list that names a missing image, has another label than -1, 0
