@@ -48,7 +48,7 @@ def test_features_of_twenty_images_equal_a_loop_over_torchvisions_modules(run: R
     pictures = images(20)
     result = files.normalised(net.posteriors(pictures, DENSE))
     np.testing.assert_allclose(result, [by_torchvision(run, picture) for picture in pictures], atol=1e-5)
-    assert np.ptp(result, axis=0).max() > 0.1  # the images do differ
+    assert np.ptp(result, axis=0).max() > 0.05  # the images do differ
 
 
 def test_files_are_fresh_until_weights_or_pictures_change(run: RunFolder, tmp_path: Path) -> None:

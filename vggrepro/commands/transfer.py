@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggrepro.commands.exits import print_table
 from vggrepro.commands.options import (
     DEFAULT_RUNS,
     WORKERS,
@@ -98,6 +97,7 @@ def transfer(
 
     import pandas as pd
 
+    from vggrepro.report import terminal
     from vggrepro.results import transfer as stage
 
     chosen = runs_of(runs, names)
@@ -111,8 +111,8 @@ def transfer(
         pooled = protocol.pooled if pool is None else pool
         what = stage.Representation(tuple(run.name for run in chosen), qs, pooled and len(qs) > 1, views)
         made = stage.result(runs, chosen, opened, what, protocol, seeds)
-        print_table(pd.DataFrame(made["splits"]))
-        print_table(stage.summary([made]))
+        terminal.print_table(pd.DataFrame(made["splits"]))
+        terminal.print_table(stage.summary([made]))
         return
     by_name = {run.name: run for run in chosen}
     results = [
@@ -127,13 +127,14 @@ def _write(results: list[dict[str, object]], questions: object, folder: Path) ->
     """The study on stdout and as CSV."""
     import pandas as pd
 
+    from vggrepro.report import terminal
     from vggrepro.results import transfer as stage
     from vggrepro.system.files import write_text
     from vggrepro.system.progress import say
 
     assert isinstance(questions, pd.DataFrame)
     for name, frame in (("transfer", stage.summary(results)), ("questions", questions)):
-        print_table(frame)
+        terminal.print_table(frame)
         print()
         write_text(folder / f"{name}.csv", str(frame.to_csv(index=False, lineterminator="\n")))
         say(f"{folder / name}.csv")
