@@ -38,7 +38,7 @@ def test_notes_name_formats_and_what_was_left_out(photos: Path, tmp_path: Path) 
     assert "images: the original files' bytes" in lines
     assert "train formats: 1 JPEG L, 29 JPEG RGB, 1 PNG RGB" in lines
     assert "val formats: 1 JPEG CMYK, 16 JPEG RGB" in lines
-    assert lines[-2:] == ["left out as unreadable: 1", f"  {own}/val/bee/0.jpg (not an image)"]
+    assert lines[-2:] == ["left out 1 unreadable", f"  {own}/val/bee/0.jpg (not an image)"]
     small = prepare(FolderSource(photos), tmp_path / "small", "coarse", store_side=73, workers=0)
     line = "training images: of shorter side 73 at most, larger ones as copies (JPEG quality 95, colour 4:2:0)"
     assert line in summary.notes(small)

@@ -183,7 +183,7 @@ SLIPS = {
         "is a web page, not weights; open the address in a browser and download the file itself"
     ),
     b"version https://git-lfs.github.com/spec/v1\n": (
-        "is a pointer of Git LFS, not weights; fetch the file with 'git lfs pull'"
+        "is a pointer of Git LFS; fetch the file itself with 'git lfs pull'"
     ),
     b'name: "VGG_ILSVRC_16_layers"\ninput: "data"\n': (
         "is a prototxt, the net without its weights; give the .caffemodel"

@@ -17,6 +17,13 @@ from typing import Any
 
 from vggrepro.errors import InputError
 
+LFS_POINTER = "a pointer of Git LFS; fetch the file itself with 'git lfs pull'"
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    """Whether a file that begins so is what a clone without `git lfs pull` has in the place of a large file."""
+    return head.startswith(b"version https://git-lfs")
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:

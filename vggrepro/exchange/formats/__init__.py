@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.system.files import LFS_POINTER, is_lfs_pointer
 
 HEAD = 4096  # bytes from a file's beginning that tell its format
 MAX_HEADER = 100_000_000  # of safetensors files
@@ -80,8 +81,8 @@ def _slip(head: bytes) -> str | None:
         return "begins with zeros, as an unfinished download; download it again"
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page, not weights; open the address in a browser and download the file itself"
-    if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not weights; fetch the file with 'git lfs pull'"
+    if is_lfs_pointer(head):
+        return f"is {LFS_POINTER}"
     if start.startswith((b"name:", b"layer", b"input:", b"input_dim")) and b"\0" not in head:
         return "is a prototxt, the net without its weights; give the .caffemodel"
     if head.startswith(b"MATLAB 7.3"):
