@@ -19,7 +19,7 @@ from vggrepro.errors import InputError
 
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
-# N(0, std²), its footnote (Sect. 3.1), He et al. 2015, and delta-orthogonal without filters' means (`initialise`)
+# N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means
 INITIALISERS = ("random", "glorot", "he", "delta")
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)

@@ -84,16 +84,27 @@ def fuse(
 
 def claims(
     format_: Annotated[ClaimsFormat, typer.Option("--format", help="Markdown or CSV.")] = ClaimsFormat.md,
+    power: Annotated[
+        bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
+    ] = False,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Test the paper's twelve claims on the posteriors."""
+    """Test the paper's twelve claims on the posteriors.
+
+    With --power: the chance that each claim is found to hold if the true differences are the paper's, by the number of
+    validation images.
+    """
     from vggrepro.data.dataset import load
-    from vggrepro.report.findings import document
+    from vggrepro.report.findings import document, power_csv, power_document
     from vggrepro.results.claims import csv_text, evaluate_claims
     from vggrepro.results.scores import Scores
 
     dataset = load(data)
+    if power:
+        text = power_document if format_ is ClaimsFormat.md else power_csv
+        print(text(Scores(runs, dataset)), end="")
+        return
     require_runs(runs)
     scores = Scores(runs, dataset)
     findings = evaluate_claims(scores)

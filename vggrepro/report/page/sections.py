@@ -33,10 +33,16 @@ from vggrepro.results.beyond import Extra
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, number, p_text, span
 from vggrepro.results.tables import Table, letter
-from vggrepro.results.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
 
-SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_RUN: "–"}
-CLASSES = {HOLDS: "holds", CONTRADICTED: "contradicted", UNDECIDED: "open", NOT_RUN: "unrun"}
+SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", LARGER: ">", UNDECIDED: "?", NOT_RUN: "–"}
+CLASSES = {
+    HOLDS: "holds",
+    CONTRADICTED: "contradicted",
+    LARGER: "contradicted",
+    UNDECIDED: "open",
+    NOT_RUN: "unrun",
+}
 
 
 def section(name: str, title: str, body: str) -> str:
@@ -71,12 +77,7 @@ def _run_counts(runs: Sequence[RunFacts]) -> str:
 
 
 def _claim_counts(material: Material) -> str:
-    words = [finding.standing for finding in material.document.findings]
-    others = (claims.SO_FAR, CONTRADICTED, UNDECIDED, NOT_RUN)
-    counts = [findings.counted(words.count(word), word) for word in others if word in words]
-    hold = words.count(HOLDS)
-    text = f"{hold} of the paper's {len(words)} claims {'holds' if hold == 1 else 'hold'}"
-    return f'<a href="#claims">{text}</a>{"".join(f", {count}" for count in counts)}.'
+    return f'<a href="#claims">{findings.counts(material.document.findings)}</a>'
 
 
 def _tiles(material: Material) -> str:
@@ -158,7 +159,7 @@ def _decisive(finding: Finding) -> str:
     if outcome is None or test is None:
         return ""
     made, theirs = test.comparison, claims.printed(outcome.pair, test.measure)
-    p = p_text(test.holm)
+    p = p_text(outcome.p)
     equation = (f"p {p}" if p.startswith("<") else f"p = {p}").replace(" ", "\u00a0")  # on one line
     return minus(
         f"{outcome.pair.label}, {test.measure}: {number(made.difference, '+')} points "
