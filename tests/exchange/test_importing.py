@@ -228,7 +228,7 @@ def test_contents_and_not_names_tell_the_format(model: Path, tmp_path: Path) -> 
     assert format_of(Source(wrong)) == "matconvnet"
     wrong.write_bytes(bytes(512) + b"\x89HDF\r\n\x1a\n")
     wrong.write_bytes(b"x" + bytes(511) + b"\x89HDF\r\n\x1a\n")
-    assert format_of(Source(wrong)) == "keras"
+    assert format_of(Source(wrong)) == "hdf5"
     wrong.write_bytes((2).to_bytes(8, "little") + b"{}")
     assert format_of(Source(wrong)) == "safetensors"
     with zipfile.ZipFile(wrong, "w") as archive:

@@ -54,6 +54,29 @@ def test_every_layout_is_read_bit_by_bit(small: dict[str, np.ndarray], tmp_path:
     assert any("their order" in note for note in foreign.notes) == (variant == "other names")
 
 
+@pytest.mark.parametrize("net", ["A", "D"])
+def test_a_snapshot_in_hdf5_is_read_bit_by_bit(tmp_path: Path, net: str) -> None:
+    """As Caffe's Net::ToHDF5 writes it: a group a layer, also of layers without blobs, a data set a blob."""
+    h5py = pytest.importorskip("h5py")
+    blobs, path = random_weights(net, 7, **SMALL, seed=4), tmp_path / "VGG_iter_370000.caffemodel.h5"
+    with h5py.File(path, "w") as file:
+        for name, values in blobs.items():
+            layer, _, part = name.rpartition(".")
+            for root in ("data", "diff"):
+                file[f"{root}/{layer}/{int(part == 'bias')}"] = values
+        file.create_group("data/relu1_1")
+    foreign = read(path, net)
+    assert (foreign.format, foreign.architecture) == ("Caffe", Architecture(net, 7, 64, 1 / 64))
+    assert (foreign.mean_rgb, foreign.input_scale) == ((123.68, 116.779, 103.939), 1.0)
+    for name, values in blobs.items():
+        expected = values[:, ::-1] if name == "conv1_1.weight" else values
+        assert foreign.tensors[name].numpy().tobytes() == np.ascontiguousarray(expected).tobytes(), name
+    with h5py.File(path, "r+") as file:
+        file.move("data/conv1_1", "data/first")  # groups have no order that could tell which layer it is
+    with pytest.raises(InputError, match=r"lacks conv1_1\.weight"):
+        read(path, net)
+
+
 def test_unknown_fields_of_every_wire_type_are_passed_over(model: Path, tmp_path: Path) -> None:
     group = b"\xbb\x3e" + b"\x0b\x08\x05\x0d1234\x0912345678\x12\x01x\x0c" + b"\xbc\x3e"  # a group in group 999
     unknown = b"\xb8\x3e\x05" + b"\xb9\x3e12345678" + b"\xba\x3e\x03abc" + b"\xbd\x3e1234" + group

@@ -36,6 +36,9 @@ from vggrepro.system.files import write_json
 GUESS = "the file does not say its preprocessing: RGB with mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225"
 
 
+OLD = {"classifier.0": "classifier.1", "classifier.3": "classifier.4"}  # torchvision's FC layers before 2017
+
+
 def drawn(net: str, width: float = 1.0, crop: int = 224, classes: int = 6) -> dict[str, Tensor]:
     """Random weights in our names that keep a signal alive."""
     generator, result = torch.Generator().manual_seed(0), {}
@@ -125,8 +128,25 @@ def test_scores_are_the_peers(large: tuple[Path, dict[str, Tensor]], peer: str) 
         lambda state: {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}},
         lambda state: {"model": {f"_orig_mod.{name}": value for name, value in state.items()}},
         lambda state: {"model": {"state_dict": state}},
+        lambda state: {"state_dict": {f"_orig_mod.module.module.{name}": value for name, value in state.items()}},
+        lambda state: {name.replace("features.", "features.module."): value for name, value in state.items()},
+        lambda state: {f"model.net.{name.replace('features.', 'features.module.')}": v for name, v in state.items()},
+        lambda state: {f"{'backbone.' * name.startswith('features')}{name}": value for name, value in state.items()},
+        lambda state: {f"learner.vgg16.{name}": value for name, value in state.items()},
+        lambda state: {OLD.get(name[:12], name[:12]) + name[12:]: value for name, value in state.items()},
     ],
-    ids=["plain", "DataParallel", "compiled", "nested"],
+    ids=[
+        "plain",
+        "DataParallel",
+        "compiled",
+        "nested",
+        "compiled twice parallel",
+        "features parallel",
+        "Lightning",
+        "a backbone",
+        "prefixes that nobody knows",
+        "torchvision before 2017",
+    ],
 )
 def test_every_way_of_saving(tmp_path: Path, small: dict[str, Tensor], wrap: Any, zipped: bool) -> None:
     torch.save(wrap(as_torchvision(small, "B")), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
@@ -137,10 +157,12 @@ def test_every_way_of_saving(tmp_path: Path, small: dict[str, Tensor], wrap: Any
             assert torch.equal(foreign.tensors[name], tensor), name
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
 @pytest.mark.parametrize("kind", [".pth", ".safetensors"])
-def test_timms_layout(tmp_path: Path, small: dict[str, Tensor], kind: str) -> None:
+def test_timms_layout(tmp_path: Path, small: dict[str, Tensor], kind: str, prefix: str) -> None:
     path = tmp_path / f"w{kind}"
-    (torch.save if kind == ".pth" else save_file)(as_timm(small, "B"), path)
+    state = {prefix + name: tensor for name, tensor in as_timm(small, "B").items()}
+    (torch.save if kind == ".pth" else save_file)(state, path)
     foreign = read(path, "B")
     assert foreign.format == "timm"
     assert all(torch.equal(foreign.tensors[n], tensor) for n, tensor in small.items() if n != "conv1_1.weight")
@@ -244,6 +266,35 @@ def test_parts_wrong_shapes_and_no_state_dict(tmp_path: Path, small: dict[str, T
     assert refused(path).startswith("FILE: holds no state dict (names and tensors)")
     torch.save(state | {"classifier.6.bias": torch.full((6,), torch.nan)}, path)
     assert refused(path) == "FILE: fc8.bias holds values that are no finite numbers; download the file again"
+
+
+def test_other_names_stand_beside_the_expected_ones(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({f"conv_{number}": tensor for number, tensor in enumerate(small.values())}, path)
+    assert refused(path) == (
+        "FILE: has conv_0, conv_1, conv_2, … where net B has features.0.weight, features.0.bias, features.2.weight, …; "
+        "give a file with torchvision's or timm's names, or rename them so"
+    )
+    state = as_torchvision(small, "B")
+    state["classifier.6.1.weight"] = state.pop("classifier.6.weight")
+    torch.save(state, path)
+    assert refused(path).startswith("FILE: has classifier.6.1.weight where net B has classifier.6.weight; give a file")
+    torch.save({f"{net}.{name}": value for net in ("model", "net") for name, value in state.items()}, path)
+    assert refused(path) == (
+        "FILE: has two tensors features.0.weight under different prefixes; save the state_dict() of one net and give "
+        "that"
+    )
+
+
+def test_features_without_their_classifier(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    """torchvision's IMAGENET1K_FEATURES has FC layers that are NaN."""
+    state = as_torchvision(small, "B")
+    nan = {name: torch.full_like(value, torch.nan) for name, value in state.items() if name.startswith("classifier")}
+    torch.save(state | nan, tmp_path / "w.pth")
+    assert refused(tmp_path / "w.pth") == (
+        "FILE: holds the features only: its FC layers are no numbers (NaN), as in torchvision's IMAGENET1K_FEATURES; "
+        "give a whole file of net B"
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from vggrepro.errors import InputError
+from vggrepro.exchange.formats import unread
 from vggrepro.exchange.formats.base import Foreign, Source
 from vggrepro.system.files import LFS_POINTER, is_lfs_pointer
 
@@ -37,15 +38,16 @@ def read(path_or_name: Path | str, net: str) -> Foreign:
 
 
 def format_of(source: Source) -> str:
-    """The module that reads a file: caffe, matconvnet, keras, onnx, torch_file (all that torch saved) or safetensors.
+    """The module that reads a file: caffe, matconvnet, hdf5, onnx, torch_file (all that torch saved) or safetensors.
 
     torch's and safetensors' files differ in their tensors' names only, which those modules look at.
 
     Raises:
-        InputError: no such file, or no known format; where it is a known slip, it is named.
+        InputError: no such file, or no format that is read; where it is a known one or a known slip, it is named.
     """
     path = source.path
     if path.is_dir():
+        unread.refuse_folder(path)
         raise InputError(f"{path} is a folder; give a file of weights")
     try:
         with open(path, "rb") as file:
@@ -54,12 +56,13 @@ def format_of(source: Source) -> str:
         raise InputError(f"{path} does not exist; give a file of weights, or timm:NAME") from None
     except PermissionError:
         raise InputError(f"{path} cannot be read; change its permissions") from None
+    unread.refuse(path, head)
     if slip := _slip(head):
         raise InputError(f"{path}: {slip}")
     if head.startswith(b"MATLAB "):
         return "matconvnet"
     if head.startswith(HDF5) or HDF5 in (head[offset : offset + 8] for offset in (512, 1024, 2048)):
-        return "keras"
+        return "hdf5"
     if head.startswith(b"PK\x03\x04"):
         return _zip_kind(path)
     if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05":
@@ -67,7 +70,7 @@ def format_of(source: Source) -> str:
     length = int.from_bytes(head[:8], "little")
     if 2 <= length < MAX_HEADER and head[8:9] == b"{":
         return "safetensors"
-    if kind := _protobuf_kind(source):
+    if kind := _protobuf_kind(source, head):
         return kind
     raise InputError(f"{path}: its format is not known; {NOTHING_READABLE}")
 
@@ -101,19 +104,21 @@ def _zip_kind(path: Path) -> str:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
         raise InputError(f"{path}: is a damaged or cut zip file ({error}); download it again") from None
     if "model.weights.h5" in names:
-        return "keras"
+        return "hdf5"
+    unread.refuse_zip(path, names)
     if any(name.endswith("data.pkl") for name in names):
         return "torch_file"
     raise InputError(f"{path}: is a zip file without weights; unpack it and give the file of weights inside")
 
 
-def _protobuf_kind(source: Source) -> str | None:
+def _protobuf_kind(source: Source, head: bytes) -> str | None:
     """caffe or onnx, by the numbers of the message's own fields; None if it is no protobuf message."""
     from vggrepro.exchange.formats import caffe, protobuf
 
     fields = caffe.top_fields(source)
     if {(1, protobuf.VARINT), (7, protobuf.LENGTH)} <= fields:  # ModelProto.ir_version, .graph
         return "onnx"
+    unread.refuse_protobuf(source.path, head, fields)
     if fields & {(caffe.NET_V1, protobuf.LENGTH), (caffe.NET_LAYER, protobuf.LENGTH)}:
         return "caffe"
     return None

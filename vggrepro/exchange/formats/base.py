@@ -163,6 +163,11 @@ def check(architecture: Architecture, tensors: Mapping[str, Tensor], place: str)
             raise TypeError(f"{place}: {name} is {tensor.dtype}: a reader gives float32")
         # A sum needs no memory; it may overflow where all values are finite, so that it is not the last word.
         if not bool(tensor.sum().isfinite()) and not bool(tensor.isfinite().all()):
+            if name == "fc6.weight" and bool(tensor.isnan().all()):
+                raise InputError(
+                    f"{place}: holds the features only: its FC layers are no numbers (NaN), as in torchvision's "
+                    f"IMAGENET1K_FEATURES; give a whole file of net {net}"
+                )
             raise InputError(f"{place}: {name} holds values that are no finite numbers; download the file again")
 
 

@@ -15,7 +15,18 @@ from vggrepro.exchange.formats import base
 from vggrepro.exchange.formats.base import Foreign
 
 TWINS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}  # our nets and theirs
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+# What DataParallel, torch.compile, Lightning and others put into names; "model" and the rest also as usual attributes.
+WRAPPERS = {
+    "module",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_forward_module",
+    "model",
+    "net",
+    "network",
+    "backbone",
+    "vgg",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,6 @@ def renamed(
     net = paper.check_net(net)
     if net not in TWINS:
         raise InputError(f"{place}: torchvision and timm have A, B, D and E only, not {net}")
-    state = {_bare(name): tensor for name, tensor in state.items()}
     _check_plain(state, place)
     if any("running_mean" in name for name in state):
         raise InputError(
@@ -51,6 +61,12 @@ def renamed(
         raise InputError(f"{place}: holds net {found}, not {net}; import it as {found}")
     scheme = schemes[twins.index(net)]
     own = {theirs: ours for ours, theirs in scheme.items()}
+    missing, others = [name for name in own if name not in state], [name for name in state if name not in own]
+    if missing and others:
+        raise InputError(
+            f"{place}: has {_first(others)} where net {net} has {_first(missing)}; give a file with torchvision's or "
+            "timm's names, or rename them so"
+        )
     return {own.get(name, name): tensor for name, tensor in state.items()}
 
 
@@ -65,10 +81,31 @@ def _check_plain(tensors: Mapping[str, Tensor], place: str) -> None:
             raise InputError(f"{place}: {base.printable(name)} holds no plain numbers; save it as float32")
 
 
-def _bare(name: str) -> str:
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
+def _first(names: Sequence[str], count: int = 3) -> str:
+    """The first of many names, for messages."""
+    return ", ".join(base.printable(name) for name in names[:count]) + (", …" if len(names) > count else "")
+
+
+def bare(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    """The tensors by their names without wrappers: known ones wherever they stand, others where all names begin so.
+
+    Raises:
+        InputError: two tensors would have one name, as of two nets in one file.
+    """
+    parts = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in state}
+    while (
+        len(first := {tuple(part[:1]) for part in parts.values()}) == 1 and first != {("features",)} and first != {()}
+    ):
+        parts = {name: part[1:] for name, part in parts.items()}
+    result: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        if (short := ".".join(part)) in result:
+            raise InputError(
+                f"{place}: has two tensors {base.printable(short)} under different prefixes; save the state_dict() of "
+                "one net and give that"
+            )
+        result[short] = state[name]
+    return result
 
 
 def made(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from vggrepro.nets.trained import Trained
 
+BEFORE_2017 = {"classifier.1": "classifier.0", "classifier.4": "classifier.3"}  # the FC layers' names, and today's
+
 
 def names(net: str) -> dict[str, str]:
     """Our tensor names and torchvision's: a conv. layer and its ReLU take two places in `features`, a pooling one."""
@@ -33,6 +35,17 @@ def names(net: str) -> dict[str, str]:
         place += 1
     result |= {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
     return {f"{own}.{part}": f"{theirs}.{part}" for own, theirs in result.items() for part in ("weight", "bias")}
+
+
+def _as_today(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State with today's names: until 2017, dropout stood before the FC layers, not after them."""
+    if not BEFORE_2017.keys() <= {name.rpartition(".")[0] for name in state}:
+        return dict(state)
+    return {
+        ".".join([BEFORE_2017.get(layer, layer), part]): tensor
+        for name, tensor in state.items()
+        for layer, _, part in [name.rpartition(".")]
+    }
 
 
 def write(path: Path, trained: Trained) -> None:
@@ -50,6 +63,6 @@ def write(path: Path, trained: Trained) -> None:
 def foreign(state: Mapping[str, Tensor], source: Source, net: str, how: Preprocessing) -> Foreign:
     """torchvision's weights as ours; those it publishes are known by their hash."""
     known, place = published.find(source), str(source.path)
-    tensors = renamed(state, net, [names(twin) for twin in TWINS], place)
+    tensors = renamed(_as_today(state), net, [names(twin) for twin in TWINS], place)
     origin = known.origin if known else f"trained elsewhere: {source.path.name} in torchvision's format"
     return made(tensors, net, how, "torchvision", origin, place, {"sha256": source.sha256}, known is not None)

@@ -93,9 +93,12 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
 
 def _claimed(kind: Kind, margin: float) -> tuple[float, float]:
     """The differences, in points, that a claim allows."""
-    if kind is Kind.LOWER:
-        return -math.inf, 0.0
-    return -margin, math.inf if kind is Kind.NOT_LOWER else margin
+    return {
+        Kind.LOWER: (-math.inf, 0.0),
+        Kind.SLIGHTLY_LOWER: (-margin, 0.0),
+        Kind.ALIKE: (-margin, margin),
+        Kind.NOT_LOWER: (-margin, math.inf),
+    }[kind]
 
 
 def errors(material: Material) -> Iterator[Drawing]:
@@ -165,10 +168,10 @@ def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
 
 def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
     """Training curves: all runs in one figure, then a figure for each run."""
-    trained = [run for run in runs if run.epochs["loss"].notna().any()]
+    trained = [run for run in runs if run.curve["loss"].notna().any()]
     if len(trained) > 1:
-        frames = {run.name: run.epochs for run in trained}
-        ends = ", ".join(f"{run.name} {number(run.epochs['top1_error'].iloc[-1])} %" for run in trained)
+        frames = {run.name: run.curve for run in trained}
+        ends = ", ".join(f"{run.name} {number(run.curve['top1_error'].iloc[-1])} %" for run in trained)
         yield Drawing(
             "all-runs", "training", "All runs: error by epoch",
             "Top-1 error while training; the tables' protocols see more of each image.",
@@ -178,7 +181,7 @@ def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
     for run in trained:
         yield Drawing(
             f"training-{run.name}", "training", run.name, _training_caption(run), _training_alt(run),
-            lambda run=run: figures.training(run.epochs, run.between, run.net),  # type: ignore[misc]
+            lambda run=run: figures.training(run.curve, run.between, run.net),  # type: ignore[misc]
         )  # fmt: skip
 
 
@@ -260,8 +263,8 @@ def _training_caption(run: RunFacts) -> str:
 
 
 def _training_alt(run: RunFacts) -> str:
-    first, last = run.epochs.iloc[0], run.epochs.iloc[-1]
+    first, last = run.curve.iloc[0], run.curve.iloc[-1]
     text = f"Training of {run.name}, {len(run.epochs)} epochs: loss from {first['loss']:.2f} to {last['loss']:.2f}, "
     text += f"{run.judges} top-1 error from {number(first['top1_error'])} to {number(last['top1_error'])} %"
-    fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in figures.drops(run.epochs)]
+    fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in figures.drops(run.curve)]
     return text + (f"; learning rate dropped {', '.join(fell)}." if fell else ".")

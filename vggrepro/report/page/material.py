@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,7 @@ from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder, existing
+from vggrepro.runs.metrics import Epoch, Steps
 from vggrepro.runs.status import Status, status
 from vggrepro.system.progress import say
 
@@ -40,8 +40,8 @@ class RunFacts:
     folder: RunFolder
     status: Status
     config: RunConfig
-    records: list[dict[str, Any]]
-    epochs: pd.DataFrame
+    epochs: Sequence[Epoch]
+    curve: pd.DataFrame
     between: pd.DataFrame
 
     @property
@@ -66,7 +66,7 @@ class RunFacts:
     @property
     def seconds(self) -> float:
         """Seconds spent in the finished epochs."""
-        return float(sum(record.get("seconds", 0.0) for record in self.records))
+        return sum(epoch.seconds for epoch in self.epochs)
 
     def filters(self) -> np.ndarray | None:
         """The first layer's weights, (channels, 3, k, k); None if there are none or, with a warning, none readable."""
@@ -145,16 +145,16 @@ def readable_facts(run: RunFolder) -> RunFacts | None:
 
 def run_facts(run: RunFolder) -> RunFacts:
     """A run's state, configuration and curves."""
-    config, records = run.config(), run.all_metrics()
-    epochs = [record for record in records if "step" not in record]
-    frame = pd.DataFrame.from_records(epochs).reindex(columns=list(CURVES)).astype(float)
-    return RunFacts(run, status(run), config, epochs, frame, _between(records, config))
+    config, lines = run.config(), run.metrics()
+    epochs = [line for line in lines if isinstance(line, Epoch)]
+    frame = pd.DataFrame(epochs, columns=list(CURVES), dtype=float)
+    between = _between([line for line in lines if isinstance(line, Steps)], config)
+    return RunFacts(run, status(run), config, epochs, frame, between)
 
 
-def _between(records: Sequence[dict[str, Any]], config: RunConfig) -> pd.DataFrame:
+def _between(lines: Sequence[Steps], config: RunConfig) -> pd.DataFrame:
     """Losses between the ends of epochs; steps are turned into epochs."""
     batch, images = config.recipe.batch, config.dataset.train_images
     if not batch or not images:
         return pd.DataFrame(columns=["epoch", "loss"])
-    lines = [(record["step"] * batch / images, record.get("loss")) for record in records if "step" in record]
-    return pd.DataFrame(lines, columns=["epoch", "loss"])
+    return pd.DataFrame([(line.step * batch / images, line.loss) for line in lines], columns=["epoch", "loss"])

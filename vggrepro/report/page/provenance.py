@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -53,14 +54,14 @@ def _runs(runs: Sequence[RunFacts]) -> str:
 
 def _row(run: RunFacts) -> dict[str, object]:
     config = run.config
-    speeds = sorted(record["images_per_second"] for record in run.records if "images_per_second" in record)
+    speeds = sorted(epoch.images_per_second for epoch in run.epochs if not math.isnan(epoch.images_per_second))
     speed = speeds[len(speeds) // 2] if speeds else None
     started = config.start.run or config.origin or "random weights"
     return {
         "run": run.name,
         "state": run.status.state,
         "epochs": run.status.epoch,
-        "time": Number(run.seconds, duration(run.seconds)) if run.records else "",
+        "time": Number(run.seconds, duration(run.seconds)) if run.epochs else "",
         "images/s": "" if speed is None else Number(speed, f"{speed:,.0f}"),
         "started from": started,
         "seed": "" if config.seed is None else str(config.seed),
