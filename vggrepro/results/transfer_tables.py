@@ -63,7 +63,7 @@ def _table(number: int, scores: Scores) -> Table | None:
         ", ".join(letter(place) for place, text in enumerate(texts) if row in notes[text]) for row in range(len(frame))
     ]
     remarks = (STARRED[number], "The rows of other teams are quoted from the paper.")
-    return Table(number, CAPTIONS[number], frame, ("method",), MEASURES[number], texts, remarks, *scores.geometry())
+    return Table(number, CAPTIONS[number], frame, ("method",), MEASURES[number], texts, remarks, scores.geometry)
 
 
 def _measure(number: int, name: str, line: dict[str, str], scores: Scores) -> dict[str, Any]:
