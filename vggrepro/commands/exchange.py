@@ -10,7 +10,7 @@ import typer
 
 from vggrepro import paper
 from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs, complete_net, complete_run
-from vggrepro.doctor.finding import BROKEN, table
+from vggrepro.doctor.diagnosis import BROKEN, table
 from vggrepro.system.progress import say
 
 

@@ -199,7 +199,7 @@ def test_published_files_are_known_by_their_hash(
     tmp_path: Path, small: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(as_torchvision(small, "B"), tmp_path / "w.pth")
-    digest = formats.Source(tmp_path / "w.pth").sha256
+    digest = formats.WeightsFile(tmp_path / "w.pth").sha256
     assert {file.sha256 for file in published.FILES} >= {"8a719046", "19584684", "397923af", "dcbb9e9d"}
     known = published.Published("B", "trained elsewhere: torchvision's vgg13", digest[:8], scale=None)
     monkeypatch.setattr(published, "FILES", (known,))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vggrepro import paper
 from vggrepro.exchange.formats import published
-from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.exchange.formats.base import Foreign, WeightsFile
 from vggrepro.exchange.formats.state_dict import TWINS, Preprocessing, made, renamed
 from vggrepro.system.files import atomic
 
@@ -60,7 +60,7 @@ def write(path: Path, trained: Trained) -> None:
         torch.save(state, temporary)
 
 
-def foreign(state: Mapping[str, Tensor], source: Source, net: str, how: Preprocessing) -> Foreign:
+def foreign(state: Mapping[str, Tensor], source: WeightsFile, net: str, how: Preprocessing) -> Foreign:
     """torchvision's weights as ours; those it publishes are known by their hash."""
     known, place = published.find(source), str(source.path)
     tensors = renamed(_as_today(state), net, [names(twin) for twin in TWINS], place)
