@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from vggrepro.errors import InputError
 
@@ -114,6 +115,14 @@ def poolings(stride: int = STRIDE) -> tuple[bool, ...]:
     """Whether each of the five blocks ends in a max-pooling: all (stride 32), all but the first (16) or two (8)."""
     count = stride.bit_length() - 1
     return tuple(block >= 5 - count for block in range(5))
+
+
+class Geometry(NamedTuple):
+    """The sizes in which a whole reproduction may differ from the paper: nets of different sizes are not compared."""
+
+    crop: int = CROP  # side of a training crop, in real pixels
+    width: float = 1.0  # times channels and FC units
+    stride: int = STRIDE  # real pixels between two positions of the score map
 
 
 @dataclass(frozen=True, slots=True)
