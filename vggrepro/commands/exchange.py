@@ -11,6 +11,7 @@ import typer
 from vggrepro import paper
 from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
 from vggrepro.doctor.finding import BROKEN, table
+from vggrepro.errors import InputError
 from vggrepro.system.progress import say
 
 
@@ -31,15 +32,25 @@ class Resample(StrEnum):
     bicubic = "bicubic"
 
 
+class Input(StrEnum):
+    """What a state dict's input is."""
+
+    caffe = "caffe"
+    torchvision = "torchvision"
+
+
 def import_(
-    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    net: Annotated[
+        str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}. Or a folder of released files, alone.")
+    ],
     weights: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A .caffemodel, MatConvNet's .mat, Keras's .h5 or .keras, a state dict of torchvision or timm, ONNX, "
-            "safetensors; or timm:NAME."
+            "safetensors; or timm:NAME, torchvision:NAME.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     as_: Annotated[
         str | None, typer.Option("--as", help="Name of the run (default: the paper's for published files).")
     ] = None,
@@ -49,6 +60,13 @@ def import_(
     resample: Annotated[
         Resample | None, typer.Option("--resample", help="How evaluate rescales images for it (default: bilinear).")
     ] = None,
+    input_: Annotated[
+        Input | None,
+        typer.Option(
+            "--input",
+            help="A state dict's input: caffe (BGR 0-255 minus the mean) or torchvision (RGB 0-1, normalised).",
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a run of that name.")] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
@@ -56,12 +74,15 @@ def import_(
 
     evaluate, fuse, report and predict then treat it like any other; tables mark it.
     """
-    from vggrepro.exchange.importing import import_weights
+    from vggrepro.exchange.importing import import_folder, import_weights
 
-    folder = import_weights(
-        net, weights, runs, as_, scale, resample=resample.value if resample else None, replace=replace
-    )
-    print(folder.path)
+    if weights is None:
+        if as_ or scale or input_:
+            raise InputError("--as, --scale and --input are for one file of weights; leave them out for a folder")
+        for folder in import_folder(Path(net), runs, resample=resample, replace=replace):
+            print(folder.path)
+        return
+    print(import_weights(net, weights, runs, as_, scale, resample=resample, input_=input_, replace=replace).path)
 
 
 def export(
