@@ -36,10 +36,16 @@ def read(path_or_name: Path | str, net: str, input_: str | None = None) -> Forei
     """
     text = str(path_or_name)
     library, colon, name = text.partition(":")
-    if colon and library in LIBRARIES:
-        if input_:
-            raise InputError(f"{text}: its input is known; leave out --input")
-        return importlib.import_module(f"vggrepro.exchange.formats.{library}").read_name(name, net)
+    if input_ and colon and library in LIBRARIES:
+        raise InputError(f"{text}: its input is known; leave out --input")
+    if library == "timm" and colon:
+        from vggrepro.exchange.formats import timm
+
+        return timm.read_name(name, net)
+    if library == "torchvision" and colon:
+        from vggrepro.exchange.formats import torchvision
+
+        path_or_name = torchvision.downloaded(name, net)
     if re.match("(https?|ftp|s3|hf)://", text):
         raise InputError(f"{text} is an address; download the file and give its path")
     source = Source(Path(path_or_name), input_)

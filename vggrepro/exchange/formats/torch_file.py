@@ -50,17 +50,9 @@ def _state(source: Source) -> dict[str, Tensor]:
             f"{path}: holds more than weights: Python objects, which could run any code when loaded; save its "
             "state_dict() with torch.save, or as safetensors, and give that file"
         ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OSError,
-        MemoryError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except InputError:
+        raise
+    except Exception as error:  # torch's readers raise all kinds for damaged files, AssertionError and IndexError too
         raise InputError(f"{path}: is damaged or cut ({_line(error)}); download it again") from None
     for _ in range(2):
         if isinstance(loaded, dict):

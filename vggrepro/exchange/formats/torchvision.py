@@ -62,15 +62,13 @@ def write(path: Path, trained: Trained) -> None:
         torch.save(state, temporary)
 
 
-def read_name(name: str, net: str) -> Foreign:
-    """torchvision's own weights by name, such as `vgg16`: its file, downloaded to torch's cache if it is not there.
+def downloaded(name: str, net: str) -> Path:
+    """The file of torchvision's own weights by name, such as `vgg16`, in torch's cache.
 
     Raises:
         InputError: no such VGG, no network, another net.
     """
     from torchvision.models import get_model_weights
-
-    from vggrepro.exchange.formats import torch_file
 
     twin = next((own for own, theirs in TWINS.items() if theirs == name), None)
     if twin is None:
@@ -91,7 +89,7 @@ def read_name(name: str, net: str) -> Foreign:
                 f"torchvision:{name}: could not be downloaded ({line}); download {path.name} where there is a network "
                 "and give that file"
             ) from None
-    return torch_file.read(Source(path), net)
+    return path
 
 
 def foreign(state: Mapping[str, Tensor], source: Source, net: str, how: Preprocessing) -> Foreign:
