@@ -9,14 +9,15 @@ import typer
 from vggrepro import __version__
 from vggrepro.commands import data, evaluation, exchange, results, training
 from vggrepro.commands.exits import leave_with
-from vggrepro.commands.options import Command
+from vggrepro.commands.options import STAGES, Command, Program
 
 app = typer.Typer(
     name="vggrepro",
     help="Reproduces the tables of Simonyan & Zisserman, Very Deep Convolutional Networks (arXiv 1409.1556): "
     "prepare → train → evaluate → fuse → report.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -54,8 +55,10 @@ COMMANDS = (
     training.status,
     training.reproduce,
 )
+EXAMPLES = {name: text for stage in STAGES.values() for name, text in stage.items()}
 for _command in COMMANDS:
-    app.command(_command.__name__.strip("_").replace("_", "-"), cls=Command)(_command)
+    _name = _command.__name__.strip("_").replace("_", "-")
+    app.command(_name, cls=Command, epilog=f"Example: {EXAMPLES[_name]}")(_command)
 
 
 def main() -> None:

@@ -13,12 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from vggrepro.errors import InputError
 
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
-# N(0, std²), its footnote (Sect. 3.1), He et al. 2015, and delta-orthogonal without filters' means (`initialise`)
+# N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means
 INITIALISERS = ("random", "glorot", "he", "delta")
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
@@ -113,6 +114,14 @@ def poolings(stride: int = STRIDE) -> tuple[bool, ...]:
     """Whether each of the five blocks ends in a max-pooling: all (stride 32), all but the first (16) or two (8)."""
     count = stride.bit_length() - 1
     return tuple(block >= 5 - count for block in range(5))
+
+
+class Geometry(NamedTuple):
+    """The sizes in which a whole reproduction may differ from the paper: nets of different sizes are not compared."""
+
+    crop: int = CROP  # side of a training crop, in real pixels
+    width: float = 1.0  # times channels and FC units
+    stride: int = STRIDE  # real pixels between two positions of the score map
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vggrepro.commands.exits import print_table
-from vggrepro.commands.options import DEFAULT_DATA, WORKERS, Data, Seed, Workers
+from vggrepro.commands.options import DEFAULT_DATA, WORKERS, Data, Seed, Workers, complete_preset
 
 
 def prepare(
@@ -18,7 +17,10 @@ def prepare(
     ] = None,
     data: Data = DEFAULT_DATA,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="paper, quarter or demo: crop, width and recipe.")
+        str | None,
+        typer.Option(
+            "--preset", autocompletion=complete_preset, help="paper, quarter or demo: crop, width and recipe."
+        ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out and list them.")] = False,
     no_top5: Annotated[bool, typer.Option("--no-top5", help="Accept 5 or fewer classes: no top-5 errors.")] = False,
@@ -78,10 +80,13 @@ def dataset(
     """
     from vggrepro.data import summary
     from vggrepro.data.dataset import load
+    from vggrepro.report import terminal
 
     opened = load(data)
     print("\n".join(summary.notes(opened)))
-    print_table(summary.splits_table(opened))
+    terminal.print_table(summary.splits_table(opened))
+    if terminal.wanted():
+        print("a class: images of a class; ranges are least–median–greatest; sides in pixels")
     if sheet is not None:
         summary.sheet(opened, sheet)
         print(f"samples: {sheet}")

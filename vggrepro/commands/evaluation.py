@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.exits import print_table
 from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
@@ -27,6 +26,7 @@ from vggrepro.commands.options import (
     Tencrop,
     TestScales,
     Workers,
+    complete_run,
     machine_of,
     methods_of,
     runs_of,
@@ -35,7 +35,10 @@ from vggrepro.errors import InputError
 
 
 def evaluate(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: every finished run."),
+    ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
     center: Center = False,
@@ -61,6 +64,7 @@ def evaluate(
     import pandas as pd
 
     from vggrepro.data.dataset import load
+    from vggrepro.report import terminal
 
     dataset, chosen = load(data), runs_of(runs, names)
     for run in chosen:  # all of them before the first is computed
@@ -77,17 +81,21 @@ def evaluate(
         if processes.rank() == 0:
             from vggrepro.evaluation.dryrun import forecast
 
-            print_table(forecast(chosen, dataset, protocol, machine))
+            table = forecast(chosen, dataset, protocol, machine)
+            if table.empty:
+                print("nothing to compute: all that was asked for is up to date")
+            else:
+                terminal.print_table(table)
         return
     processes.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
     if processes.rank() == 0 and len(results):
-        print_table(results)
+        terminal.print_table(results)
 
 
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    name: Annotated[str, typer.Option("--run", help="A finished run.")],
+    name: Annotated[str, typer.Option("--run", autocompletion=complete_run, help="A finished run.")],
     dense: Dense = False,
     multicrop: Multicrop = False,
     center: Center = False,
@@ -105,6 +113,7 @@ def predict(
     """
     from vggrepro.evaluation import predict as stage
     from vggrepro.posteriors.protocol import Protocol, parse_qs
+    from vggrepro.report import terminal
     from vggrepro.runs.folder import folder
 
     run = folder(runs, name)
@@ -116,6 +125,6 @@ def predict(
     table = stage.predict(run, files, protocol, machine)
     if heatmap is not None:
         stage.heatmap(run, files[0], table["class"].iloc[0], protocol, machine, heatmap)
-    print_table(table)
+    terminal.print_table(table)
     if heatmap is not None:
         print(f"heatmap: {heatmap}")

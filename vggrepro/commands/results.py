@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggrepro.commands.exits import print_table
 from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
@@ -21,6 +20,7 @@ from vggrepro.commands.options import (
     SplitName,
     SplitOption,
     TablesFolder,
+    complete_run,
     methods_of,
     require_runs,
     runs_of,
@@ -29,10 +29,13 @@ from vggrepro.errors import InputError
 
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
+    from vggrepro.report.documents import Document
 
 
 def fuse(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: Tables 3-7.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: Tables 3-7.")
+    ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
     split: SplitOption = SplitName.val,
@@ -51,7 +54,7 @@ def fuse(
     claims, the error against Q and what else the posteriors give; with --search, also the best nets to fuse.
     """
     from vggrepro.data.dataset import load
-    from vggrepro.report import documents
+    from vggrepro.report import documents, terminal
     from vggrepro.results.fuse import fuse_runs
     from vggrepro.results.scores import Scores
     from vggrepro.system.progress import say
@@ -72,7 +75,7 @@ def fuse(
         print(f"{submission}: {count:,} images")
         return
     if names:
-        print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset))
+        terminal.print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset))
         return
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
@@ -83,27 +86,44 @@ def fuse(
 
 
 def claims(
-    format_: Annotated[ClaimsFormat, typer.Option("--format", help="Markdown or CSV.")] = ClaimsFormat.md,
+    format_: Annotated[
+        ClaimsFormat | None, typer.Option("--format", help="Markdown or CSV (default: drawn on a terminal, else md).")
+    ] = None,
+    power: Annotated[
+        bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
+    ] = False,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Test the paper's twelve claims on the posteriors."""
+    """Test the paper's twelve claims on the posteriors.
+
+    With --power: the chance that each claim is found to hold if the true differences are the paper's, by the number of
+    validation images.
+    """
     from vggrepro.data.dataset import load
-    from vggrepro.report.findings import document
+    from vggrepro.report import terminal
+    from vggrepro.report.findings import document, power_csv, power_document
     from vggrepro.results.claims import csv_text, evaluate_claims
     from vggrepro.results.scores import Scores
 
     dataset = load(data)
+    if power:
+        text = power_csv if format_ is ClaimsFormat.csv else power_document
+        print(text(Scores(runs, dataset)), end="")
+        return
     require_runs(runs)
     scores = Scores(runs, dataset)
     findings = evaluate_claims(scores)
-    print(document(findings, scores) if format_ is ClaimsFormat.md else csv_text(findings), end="")
+    if format_ is None and terminal.wanted():
+        return terminal.show(terminal.claims_report(findings))
+    print(csv_text(findings) if format_ is ClaimsFormat.csv else document(findings, scores), end="")
 
 
 def report(
     format_: Annotated[
-        Format, typer.Option("--format", help="Markdown, one HTML page, LaTeX (booktabs) or CSV.")
-    ] = Format.md,
+        Format | None,
+        typer.Option("--format", help="md, html (one page), latex (booktabs) or csv (default: drawn on a terminal)."),
+    ] = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With --format latex: a document that compiles, not tables to include.")
     ] = False,
@@ -124,13 +144,30 @@ def report(
 
     More is: error against Q, the 5x5 net, other papers' crops, as far as they were evaluated.
     """
+    from vggrepro.report import terminal
+    from vggrepro.runs.status import statuses
+
+    drawn = format_ is None and against is None and terminal.wanted()
+    format_ = format_ or Format.md
     _check_report(format_, standalone=standalone, search=search, against=against, against_data=against_data)
     if figures is not None:
         _write_figures(data, runs, figures)
     if against is not None and format_ is not Format.html:
         print(_beside(data, runs, against, against_data or data, format_), end="")
         return
+    if drawn:
+        require_runs(runs)
+        return terminal.show(terminal.report(_document(data, runs, search=search), statuses(runs)))
     print(report_text(data, runs, format_, standalone=standalone, search=search, against=against), end="")
+
+
+def _document(data: Path, runs: Path, *, search: bool) -> Document:
+    """What the runs give on the data set; with `search` also which nets to fuse."""
+    from vggrepro.data.dataset import load
+    from vggrepro.report import documents
+    from vggrepro.results.scores import Scores
+
+    return documents.gather(Scores(runs, load(data)), methods=("dense",) if search else ())
 
 
 def _write_figures(data: Path, runs: Path, folder: Path) -> None:
@@ -172,7 +209,6 @@ def report_text(
 ) -> str:
     """The report as `report` prints it."""
     from vggrepro.data.dataset import load
-    from vggrepro.results.scores import Scores
 
     dataset: Dataset = load(data)
     require_runs(runs)
@@ -182,13 +218,13 @@ def report_text(
         if against is not None:
             _require_runs_on(against, dataset)
         return page(runs, dataset, against)
-    from vggrepro.report import csv, documents
-    from vggrepro.results.tables import tables_of
-
-    scores = Scores(runs, dataset)
     if format_ is Format.csv:
-        return csv.csv_text(tables_of(scores))
-    made = documents.gather(scores, methods=("dense",) if search else ())
+        from vggrepro.report import csv
+        from vggrepro.results.scores import Scores
+        from vggrepro.results.tables import tables_of
+
+        return csv.csv_text(tables_of(Scores(runs, dataset)))
+    made = _document(data, runs, search=search)
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 
 

@@ -7,12 +7,13 @@ the images as a sample; the nets are taken as they are (Sect. 4 reports one net 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 LEVEL, ALPHA = 0.95, 0.05  # of intervals, of tests
 
@@ -47,6 +48,19 @@ class Comparison:
     def discordant(self) -> float:
         """Images that exactly one of the two gets wrong, in per cent."""
         return 100 * (self.only_a + self.only_b) / self.images
+
+    def below(self, difference: float) -> float:
+        """One-sided p that the true difference a - b is less than `difference` points: small if it is shown to be.
+
+        At 0 it is the exact binomial test of the discordant images (McNemar's), elsewhere Tango's score test.
+        """
+        if difference == 0:
+            return float(special.bdtr(self.only_a, self.only_a + self.only_b, 0.5))
+        return float(special.ndtr(score(self.only_a, self.only_b, self.images, difference / 100)))
+
+    def above(self, difference: float) -> float:
+        """`below`, that the true difference is more than `difference` points."""
+        return dataclasses.replace(self, only_a=self.only_b, only_b=self.only_a).below(-difference)
 
 
 def wilson(wrong: int, images: int, level: float = LEVEL) -> Interval:
@@ -97,8 +111,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def tango(only_a: int, only_b: int, images: int, level: float = LEVEL) -> Interval:
     """Tango's score interval of the paired difference, in points (Tango 1998, Statistics in Medicine 17:891).
 
-    All differences that `score_test` does not reject; at 0 that test is McNemar's without correction. Always within
-    -100 and 100, of positive width also without discordant images.
+    All differences whose `score` is no more than 1.96 from 0; at 0 that test is McNemar's without correction. Always
+    within -100 and 100, of positive width also without discordant images.
 
     Raises:
         ValueError: no images, or more discordant ones than there are.
@@ -108,15 +122,6 @@ def tango(only_a: int, only_b: int, images: int, level: float = LEVEL) -> Interv
     low = _lower_limit(only_a, only_b, images, z)
     high = -_lower_limit(only_b, only_a, images, z)
     return Interval(100 * low, 100 * high)
-
-
-def score_test(only_a: int, only_b: int, images: int, difference: float) -> float:
-    """Two-sided p of Tango's test that the true difference a - b is `difference` points.
-
-    It is below 0.05 where `tango`'s 95 % interval does not hold `difference`.
-    """
-    _check_count(only_a + only_b, images)
-    return float(2 * stats.norm.sf(abs(_score(only_a, only_b, images, difference / 100))))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -166,7 +171,7 @@ def _check_count(part: int, images: int) -> None:
         raise ValueError(f"{part} of {images} images")
 
 
-def _score(only_a: int, only_b: int, images: int, difference: float) -> float:
+def score(only_a: int, only_b: int, images: int, difference: float) -> float:
     """Tango's statistic: the standardised distance of the observed difference from `difference` (both shares)."""
     # Under p_a - p_b = difference, the likelihood is largest at the larger root p_b of a x^2 + b x + c.
     a = 2 * images
@@ -180,8 +185,8 @@ def _score(only_a: int, only_b: int, images: int, difference: float) -> float:
 
 
 def _lower_limit(only_a: int, only_b: int, images: int, z: float) -> float:
-    """The difference below the observed one at which `_score` is z."""
+    """The difference below the observed one at which `score` is z."""
     observed, least = (only_a - only_b) / images, -1 + 1e-12
-    if observed <= least or _score(only_a, only_b, images, least) <= z:
+    if observed <= least or score(only_a, only_b, images, least) <= z:
         return -1.0
-    return float(optimize.brentq(lambda d: _score(only_a, only_b, images, d) - z, least, observed - 1e-15, xtol=1e-12))
+    return float(optimize.brentq(lambda d: score(only_a, only_b, images, d) - z, least, observed - 1e-15, xtol=1e-12))

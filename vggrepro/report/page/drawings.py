@@ -93,9 +93,12 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
 
 def _claimed(kind: Kind, margin: float) -> tuple[float, float]:
     """The differences, in points, that a claim allows."""
-    if kind is Kind.LOWER:
-        return -math.inf, 0.0
-    return -margin, math.inf if kind is Kind.NOT_LOWER else margin
+    return {
+        Kind.LOWER: (-math.inf, 0.0),
+        Kind.SLIGHTLY_LOWER: (-margin, 0.0),
+        Kind.ALIKE: (-margin, margin),
+        Kind.NOT_LOWER: (-margin, math.inf),
+    }[kind]
 
 
 def errors(material: Material) -> Iterator[Drawing]:

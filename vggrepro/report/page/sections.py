@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import paper
 from vggrepro.data import synsets
 from vggrepro.data.dataset import Dataset
 from vggrepro.posteriors.protocol import LABELS
-from vggrepro.report import findings
+from vggrepro.report import findings, layout
 from vggrepro.report.header import Header
 from vggrepro.report.page.drawings import Drawing
 from vggrepro.report.page.html import (
@@ -33,10 +32,15 @@ from vggrepro.results.beyond import Extra
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, number, p_text, span
 from vggrepro.results.tables import Table, letter
-from vggrepro.results.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
 
-SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_RUN: "–"}
-CLASSES = {HOLDS: "holds", CONTRADICTED: "contradicted", UNDECIDED: "open", NOT_RUN: "unrun"}
+CLASSES = {
+    HOLDS: "holds",
+    CONTRADICTED: "contradicted",
+    LARGER: "contradicted",
+    UNDECIDED: "open",
+    NOT_RUN: "unrun",
+}
 
 
 def section(name: str, title: str, body: str) -> str:
@@ -71,12 +75,7 @@ def _run_counts(runs: Sequence[RunFacts]) -> str:
 
 
 def _claim_counts(material: Material) -> str:
-    words = [finding.standing for finding in material.document.findings]
-    others = (claims.SO_FAR, CONTRADICTED, UNDECIDED, NOT_RUN)
-    counts = [findings.counted(words.count(word), word) for word in others if word in words]
-    hold = words.count(HOLDS)
-    text = f"{hold} of the paper's {len(words)} claims {'holds' if hold == 1 else 'hold'}"
-    return f'<a href="#claims">{text}</a>{"".join(f", {count}" for count in counts)}.'
+    return f'<a href="#claims">{findings.counts(material.document.findings)}</a>'
 
 
 def _tiles(material: Material) -> str:
@@ -92,18 +91,10 @@ def _tiles(material: Material) -> str:
         lines = (
             f"<span>{name}, top-1 error</span><strong>{row[TOP1]:.1f}&nbsp;%</strong>",
             f"<span>{ends}, the paper's same row {number(row[f'{TOP1}_paper'])} %</span>",
-            f"<span>{escape(_row_name(row, table))}</span>",
+            f"<span>{escape(layout.row_name(row, table))}</span>",
         )
         tiles.append(f'<a class="tile" href="#table{table.number}">{"".join(lines)}</a>')
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
-
-
-def _row_name(row: dict[Any, Any], table: Table) -> str:
-    if "models" in row:
-        count = str(row["models"]).count("; ") + 1
-        return f"{count} nets, {row['method']} (Table 6)"
-    scale = row.get("S", paper.JITTER.label)
-    return f"{row['net']}, S = {scale}, {row.get('method', 'dense')} (Table {table.number})"
 
 
 def claim_cards(found: Sequence[Finding], forest: str) -> str:
@@ -123,7 +114,7 @@ def claim_cards(found: Sequence[Finding], forest: str) -> str:
 
 def _claim(finding: Finding, lines: pd.DataFrame, *, beside: bool) -> str:
     claim, word = finding.claim, finding.verdict
-    sign = f'<span aria-hidden="true">{SIGNS[word]}</span> {finding.standing}'
+    sign = f'<span aria-hidden="true">{layout.SIGNS[word]}</span> {finding.standing}'
     chip = f'<span class="verdict {CLASSES[word]}">{sign}</span>'
     heads = ("comparison", "measure", "ours", "Δ ours, 95 %", "the paper", "Δ paper", "p (Holm)", "verdict")
     rows = [_comparison(row) for row in lines.to_dict("records")]
@@ -158,7 +149,7 @@ def _decisive(finding: Finding) -> str:
     if outcome is None or test is None:
         return ""
     made, theirs = test.comparison, claims.printed(outcome.pair, test.measure)
-    p = p_text(test.holm)
+    p = p_text(outcome.p)
     equation = (f"p {p}" if p.startswith("<") else f"p = {p}").replace(" ", "\u00a0")  # on one line
     return minus(
         f"{outcome.pair.label}, {test.measure}: {number(made.difference, '+')} points "
