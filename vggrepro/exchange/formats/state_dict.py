@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from vggrepro.exchange.formats.base import Foreign
 # conv1_1's first filter at its first corner in the authors' D: blue, green, red. Fine-tuning moves it little.
 AUTHORS_FIRST, FIRST_TOLERANCE = (0.42947057, 0.55037946, 0.4800154), 0.02
 TWINS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}  # our nets and theirs
-# What DataParallel, torch.compile, Lightning and others put into names; "model" and the rest also as usual attributes.
+# Parts of names that DataParallel, torch.compile and sharding add, and usual attributes that hold a net.
 WRAPPERS = {
     "module",
     "_orig_mod",
@@ -29,6 +30,7 @@ WRAPPERS = {
     "backbone",
     "vgg",
 }
+OUTERMOST = {"features", "classifier", "pre_logits", "head"}  # parts that the names of torchvision and timm begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +112,11 @@ def bare(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
         InputError: two tensors would have one name, as of two nets in one file.
     """
     parts = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in state}
-    while (
-        len(first := {tuple(part[:1]) for part in parts.values()}) == 1 and first != {("features",)} and first != {()}
-    ):
-        parts = {name: part[1:] for name, part in parts.items()}
+    columns = zip(*parts.values(), strict=False)  # the first part of each name, the second, …
+    begin = sum(1 for _ in takewhile(lambda same: len(set(same)) == 1 and same[0] not in OUTERMOST, columns))
     result: dict[str, Tensor] = {}
     for name, part in parts.items():
-        if (short := ".".join(part)) in result:
+        if (short := ".".join(part[begin:])) in result:
             raise InputError(
                 f"{place}: has two tensors {base.printable(short)} under different prefixes; save the state_dict() of "
                 "one net and give that"
