@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -63,4 +66,18 @@ for _command in COMMANDS:
 
 def main() -> None:
     """Entry point of `vggrepro` and `python -m vggrepro`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            _take_any_character(stream)
+    if importlib.util.find_spec("fcntl") is None:
+        print("vggrepro: runs on Linux and macOS (its locks are fcntl's); on Windows, run it in WSL", file=sys.stderr)
+        sys.exit(2)
     leave_with(app)
+
+
+def _take_any_character(stream: io.TextIOWrapper) -> None:
+    """A file or a pipe gets UTF-8, as the documents say; a terminal of another encoding gets `?` for what it lacks."""
+    if stream.isatty():
+        stream.reconfigure(errors="replace")
+    else:
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
