@@ -10,6 +10,7 @@ from vggrepro import __version__
 from vggrepro.commands import data, evaluation, exchange, results, training
 from vggrepro.commands.exits import leave_with
 from vggrepro.commands.options import Command
+from vggrepro.system import threads
 
 app = typer.Typer(
     name="vggrepro",
@@ -60,4 +61,5 @@ for _command in COMMANDS:
 
 def main() -> None:
     """Entry point of `vggrepro` and `python -m vggrepro`."""
+    threads.wait_asleep()
     leave_with(app)
