@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs, complete_net, complete_run
+from vggrepro.commands.options import (
+    DEFAULT_DATA,
+    DEFAULT_RUNS,
+    AsJson,
+    Data,
+    Runs,
+    TableFormat,
+    complete_net,
+    complete_run,
+)
 from vggrepro.doctor.finding import BROKEN, table
 from vggrepro.errors import InputError
 from vggrepro.system.progress import say
@@ -147,14 +156,16 @@ def doctor(
     ] = None,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Check the installation, this machine, the data set and the runs.
 
     Exit code 2 if something is broken.
     """
     from vggrepro.doctor import diagnose as stage
+    from vggrepro.report.records import json_text
 
     findings = stage.diagnose(data, runs, names or ())
-    print(table(findings))
+    print(json_text(findings) if format_ is TableFormat.json else table(findings))
     if any(finding.state == BROKEN for finding in findings):
         raise typer.Exit(2)

@@ -13,6 +13,7 @@ from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
+    AsJson,
     CheckpointMinutes,
     Compile,
     Data,
@@ -30,6 +31,7 @@ from vggrepro.commands.options import (
     Runs,
     Seed,
     Set,
+    TableFormat,
     TablesFolder,
     TensorBoard,
     Width,
@@ -203,15 +205,18 @@ def _print_plan(plan: Plan, data: Path, values: dict[str, Any], multicrop: bool)
     print((makefile if plan is Plan.make else sbatch_script)(jobs(multicrop), last), end="")
 
 
-def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
+def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson = TableFormat.table) -> None:
     """Show how far each run is."""
     from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
     from vggrepro.runs.status import status_table, statuses
     from vggrepro.system.progress import say
 
     if not runs.is_dir():
         say(f"no folder {runs} yet")
     rows = statuses(runs)
+    if format_ is TableFormat.json:
+        return print(json_text(rows))
     if terminal.wanted():
         return terminal.show(terminal.status(rows))
     terminal.print_table(status_table(rows))

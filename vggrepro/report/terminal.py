@@ -22,6 +22,7 @@ from rich.text import Text
 from vggrepro.report import findings, layout, markdown
 from vggrepro.report.documents import Document
 from vggrepro.report.header import header_of
+from vggrepro.report.records import json_text
 from vggrepro.results import claims
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, Column, Kind, number, p_text, span
@@ -53,8 +54,11 @@ def show(parts: Iterable[RenderableType], console: Console | None = None) -> Non
 # A small table of a command
 
 
-def print_table(frame: pd.DataFrame) -> None:
-    """A small table on stdout, readable and easy to cut; on a terminal drawn with words and units."""
+def print_table(frame: pd.DataFrame, format_: str = "table") -> None:
+    """A small table on stdout, readable and easy to cut; on a terminal drawn with words and units; or as JSON."""
+    if format_ == "json":
+        print(json_text(frame))
+        return
     frame = frame.map(lambda value: math.nan if value is None else value)
     if wanted():
         show([frame_grid(frame)])
