@@ -51,6 +51,17 @@ def test_the_summary_comes_first_and_a_claim_takes_a_line(made: documents.Docume
     assert text.index("Chance") < text.index("by arithmetic") < text.index("Table 1") < text.index("Table 7")
 
 
+def test_a_reproduction_ends_with_the_summary_and_where_to_look(made: documents.Document, page_runs: Path) -> None:
+    ending = terminal.finished(
+        made, run_status.statuses(page_runs), Path("tables/x"), "vggrepro report", "vggrepro claims"
+    )
+    text = "\n".join(drawn(ending))
+    assert text.index("Chance") < text.index("Where to look next")
+    assert "Table 3" not in text.split("Where to look next")[1]
+    for command in ("vggrepro report --format html > report.html", "vggrepro claims", "tables/x"):
+        assert f"\n    {command}" in text
+
+
 def test_intervals_are_shown_where_they_fit(made: documents.Document, page_runs: Path) -> None:
     rows = run_status.statuses(page_runs)
     assert any("95 % intervals need a wider terminal" in line for line in drawn(terminal.report(made, rows)))

@@ -92,7 +92,10 @@ def judge(name: str, posteriors: np.ndarray, labels: np.ndarray, devkit_ids: tup
         entropy = -np.where(plain > 0, plain * np.log(plain), 0).sum(1).mean() / math.log(classes)
     if entropy > UNIFORM:
         return Diagnosis(
-            WARNING, name, f"{result}; nearly the same posterior for all classes", "compare mean and scale"
+            WARNING,
+            name,
+            f"{result}; nearly the same posterior for all classes",
+            "compare mean and scale, or import it with --input caffe",
         )
     for (slip, advice), other in list(zip(SLIPS.items(), posteriors, strict=True))[1:]:
         gained = int((other.argmax(1) == labels).sum())
