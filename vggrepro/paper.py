@@ -26,6 +26,7 @@ STRIDE = 32  # pixels between two positions of the score map: five poolings (Sec
 STRIDES = (32, 16, 8)  # ours: with crop 112 or 56, the first one or two poolings are left out; fc6 still sees 7 x 7
 GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
 TOP_K = 5  # ILSVRC's second measure (Sect. 4)
+DROPOUT = 0.5  # of fc6 and fc7 in training, Sect. 3.1
 GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
 
 # Table 1, a column a net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vggrepro.commands.options import DEFAULT_DATA, WORKERS, Data, Seed, Workers, complete_preset
+from vggrepro.commands.options import DEFAULT_DATA, WORKERS, AsJson, Data, Seed, TableFormat, Workers, complete_preset
 
 
 def prepare(
@@ -73,6 +73,7 @@ def dataset(
     verify: Annotated[bool, typer.Option("--verify", help="Compare every shard with its checksum.")] = False,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a PNG of sample images here.")] = None,
     workers: Workers = WORKERS,
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Show what a prepared data set holds.
 
@@ -81,8 +82,18 @@ def dataset(
     from vggrepro.data import summary
     from vggrepro.data.dataset import load
     from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
 
     opened = load(data)
+    if format_ is TableFormat.json:
+        about: dict[str, object] = {
+            "folder": str(opened.folder),
+            "name": opened.name,
+            "preset": opened.preset,
+            "classes": opened.classes,
+        }
+        about |= {"fingerprint": opened.fingerprint, "images": opened.counts, "subset": opened.subset or None}
+        return print(json_text(about))
     print("\n".join(summary.notes(opened)))
     terminal.print_table(summary.splits_table(opened))
     if terminal.wanted():

@@ -12,6 +12,7 @@ from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
+    AsJson,
     CeilPool,
     Center,
     Data,
@@ -23,6 +24,7 @@ from vggrepro.commands.options import (
     Runs,
     SplitName,
     SplitOption,
+    TableFormat,
     Tencrop,
     TestScales,
     Workers,
@@ -55,6 +57,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = WORKERS,
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Compute the posteriors of runs, print errors.
 
@@ -82,15 +85,15 @@ def evaluate(
             from vggrepro.evaluation.dryrun import forecast
 
             table = forecast(chosen, dataset, protocol, machine)
-            if table.empty:
+            if table.empty and format_ is TableFormat.table:
                 print("nothing to compute: all that was asked for is up to date")
             else:
-                terminal.print_table(table)
+                terminal.print_table(table, format_)
         return
     processes.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
     if processes.rank() == 0 and len(results):
-        terminal.print_table(results)
+        terminal.print_table(results, format_)
 
 
 def predict(
@@ -106,6 +109,7 @@ def predict(
     runs: Runs = DEFAULT_RUNS,
     device: Device = "auto",
     precision: Precision = "auto",
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Classify image files with a run.
 
@@ -125,6 +129,6 @@ def predict(
     table = stage.predict(run, files, protocol, machine)
     if heatmap is not None:
         stage.heatmap(run, files[0], table["class"].iloc[0], protocol, machine, heatmap)
-    terminal.print_table(table)
-    if heatmap is not None:
+    terminal.print_table(table, format_)
+    if heatmap is not None and format_ is TableFormat.table:
         print(f"heatmap: {heatmap}")

@@ -96,6 +96,14 @@ class ClaimsFormat(StrEnum):
 
     md = "md"
     csv = "csv"
+    json = "json"
+
+
+class TableFormat(StrEnum):
+    """How a command prints its table."""
+
+    table = "table"
+    json = "json"
 
 
 # Shell completion: what may stand for a word that is being typed.
@@ -127,6 +135,9 @@ TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if faster.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
+AsJson = Annotated[
+    TableFormat, typer.Option("--format", help="A table for people, or JSON for programs (docs/json.md).")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of every random choice.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a value of the recipe; repeatable.")

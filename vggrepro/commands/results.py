@@ -10,6 +10,7 @@ import typer
 from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
+    AsJson,
     ClaimsFormat,
     Data,
     Dense,
@@ -19,6 +20,7 @@ from vggrepro.commands.options import (
     Search,
     SplitName,
     SplitOption,
+    TableFormat,
     TablesFolder,
     complete_run,
     methods_of,
@@ -46,6 +48,7 @@ def fuse(
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Average posteriors, write Tables 3-7.
 
@@ -63,6 +66,8 @@ def fuse(
         raise InputError("--split: only with runs; the tables are of the validation images")
     if search and (names or submission is not None or split is not SplitName.val):
         raise InputError("--search takes all runs by their validation posteriors; give it without runs or --split")
+    if format_ is TableFormat.json and (not names or submission is not None):
+        raise InputError("--format json: only with runs and without --submission; the tables are CSV files")
     dataset = load(data)
     require_runs(runs)
     methods = methods_of(dense=dense, multicrop=multicrop)
@@ -75,19 +80,19 @@ def fuse(
         print(f"{submission}: {count:,} images")
         return
     if names:
-        terminal.print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset))
+        terminal.print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset), format_)
         return
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
     scores = Scores(runs, dataset)
-    made = documents.gather(scores, methods=methods if search else ())
+    made = documents.document_of(scores, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
 
 
 def claims(
     format_: Annotated[
-        ClaimsFormat | None, typer.Option("--format", help="Markdown or CSV (default: drawn on a terminal, else md).")
+        ClaimsFormat | None, typer.Option("--format", help="md, csv or json (default: drawn on a terminal, else md).")
     ] = None,
     power: Annotated[
         bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
@@ -103,7 +108,8 @@ def claims(
     from vggrepro.data.dataset import load
     from vggrepro.report import terminal
     from vggrepro.report.findings import document, power_csv, power_document
-    from vggrepro.results.claims import csv_text, evaluate_claims
+    from vggrepro.report.records import json_text
+    from vggrepro.results.claims import csv_text, evaluate_claims, frame
     from vggrepro.results.scores import Scores
 
     dataset = load(data)
@@ -116,6 +122,8 @@ def claims(
     findings = evaluate_claims(scores)
     if format_ is None and terminal.wanted():
         return terminal.show(terminal.claims_report(findings))
+    if format_ is ClaimsFormat.json:
+        return print(json_text(frame(findings)))
     print(csv_text(findings) if format_ is ClaimsFormat.csv else document(findings, scores), end="")
 
 
@@ -167,7 +175,7 @@ def _document(data: Path, runs: Path, *, search: bool) -> Document:
     from vggrepro.report import documents
     from vggrepro.results.scores import Scores
 
-    return documents.gather(Scores(runs, load(data)), methods=("dense",) if search else ())
+    return documents.document_of(Scores(runs, load(data)), methods=("dense",) if search else ())
 
 
 def _write_figures(data: Path, runs: Path, folder: Path) -> None:

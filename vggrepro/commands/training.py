@@ -13,6 +13,7 @@ from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
+    AsJson,
     CheckpointMinutes,
     Compile,
     Data,
@@ -30,6 +31,7 @@ from vggrepro.commands.options import (
     Runs,
     Seed,
     Set,
+    TableFormat,
     TablesFolder,
     TensorBoard,
     Width,
@@ -191,8 +193,15 @@ def reproduce(
     processes.join_processes(machine.device)
     with stop_exit():
         made = run_all(source, preset, data, runs, tables, machine, values, seed, multicrop, count)
-    if made is not None:
-        print(made.markdown(), end="")
+    if made is None:
+        return
+    from vggrepro.report import terminal
+    from vggrepro.runs.status import statuses
+
+    if terminal.wanted():
+        report, claims = advice.command("report"), advice.command("claims")
+        return terminal.show(terminal.finished(made, statuses(runs), tables / made.dataset.name, report, claims))
+    print(made.markdown(), end="")
 
 
 def _print_plan(plan: Plan, data: Path, values: dict[str, Any], multicrop: bool) -> None:
@@ -203,15 +212,18 @@ def _print_plan(plan: Plan, data: Path, values: dict[str, Any], multicrop: bool)
     print((makefile if plan is Plan.make else sbatch_script)(jobs(multicrop), last), end="")
 
 
-def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
+def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson = TableFormat.table) -> None:
     """Show how far each run is."""
     from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
     from vggrepro.runs.status import status_table, statuses
     from vggrepro.system.progress import say
 
     if not runs.is_dir():
         say(f"no folder {runs} yet")
     rows = statuses(runs)
+    if format_ is TableFormat.json:
+        return print(json_text(rows))
     if terminal.wanted():
         return terminal.show(terminal.status(rows))
     terminal.print_table(status_table(rows))
