@@ -61,7 +61,7 @@ def test_claims_stand_with_what_they_expect_and_how_much_was_tested(
     assert (row["claimed_low"], row["claimed_high"]) == (-0.6, math.inf)
     words = Reader(page_text).text
     assert "First − second: left of zero the first errs less." in words
-    assert "12 comparisons (4 tests): " in words  # scale jitter by top-1 and top-5, D alone
+    assert "12 comparisons (8 tests): " in words  # scale jitter by top-1 and top-5, D alone
     assert "E against A: +10.8 million parameters; the paper +11." in words
 
 
