@@ -19,6 +19,7 @@ LAYERS = (
     ("cli",),
     ("commands",),
     ("reproduce",),
+    ("plan",),
     ("doctor", "exchange", "report"),
     ("results",),
     ("evaluation", "training"),

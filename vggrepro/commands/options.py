@@ -44,6 +44,13 @@ class Decode(StrEnum):
     region = "region"
 
 
+class Plan(StrEnum):
+    """For which scheduler reproduce writes its plan."""
+
+    make = "make"
+    slurm = "slurm"
+
+
 class Format(StrEnum):
     """How report writes the tables."""
 

@@ -24,6 +24,7 @@ from vggrepro.commands.options import (
     Init,
     Layers,
     MicroBatch,
+    Plan,
     Precision,
     Retrain,
     Runs,
@@ -151,12 +152,19 @@ def reproduce(
         bool, typer.Option("--multicrop", help="Multi-crop for every net, not only where a table needs it.")
     ] = False,
     dry_run: DryRun = False,
+    jobs: Annotated[
+        str, typer.Option("--jobs", help="Runs at a time, each with one thread or GPU; auto: as many as there are.")
+    ] = "1",
+    plan: Annotated[
+        Plan | None, typer.Option("--plan", help="Print a Makefile, or a script of sbatch arrays, instead of running.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Run the whole pipeline, print tables and claims.
 
     Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped.
     """
+    from vggrepro.plan import side_by_side
     from vggrepro.reproduce import plan_all
     from vggrepro.reproduce import reproduce as run_all
     from vggrepro.system import processes
@@ -167,11 +175,22 @@ def reproduce(
         dataset, recipe = resolve(data, values)
         request = _request(recipe, dataset, runs, machine, seed)
         return _rehearse(plan_all(request), request, values)
+    if plan:
+        return _print_plan(plan, data, values, multicrop)
+    count = side_by_side(jobs, device, machine.device.type)
     processes.join_processes(machine.device)
     with stop_exit():
-        made = run_all(source, preset, data, runs, tables, machine, values, seed, multicrop)
+        made = run_all(source, preset, data, runs, tables, machine, values, seed, multicrop, count)
     if made is not None:
         print(made.markdown(), end="")
+
+
+def _print_plan(plan: Plan, data: Path, values: dict[str, Any], multicrop: bool) -> None:
+    from vggrepro.plan import jobs, makefile, sbatch_script
+
+    resolve(data, values)  # refuses before anything is submitted
+    last = advice.command("reproduce", *(["--multicrop"] if multicrop else []))
+    print((makefile if plan is Plan.make else sbatch_script)(jobs(multicrop), last), end="")
 
 
 def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
