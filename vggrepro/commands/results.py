@@ -16,7 +16,7 @@ from vggrepro.commands.options import (
     Dense,
     Format,
     Multicrop,
-    Runs,
+    RunsOfSeeds,
     Search,
     SplitName,
     SplitOption,
@@ -41,7 +41,7 @@ def fuse(
     ] = None,
     search: Search = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
 ) -> None:
     """Average posteriors, write Tables 3-7.
@@ -53,7 +53,7 @@ def fuse(
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
     from vggrepro.results.fuse import fuse_runs
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import over_seeds
     from vggrepro.system.progress import say
 
     if not names and submission is None and split is not SplitName.val:
@@ -76,7 +76,7 @@ def fuse(
         return
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     made = documents.gather(scores, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
@@ -88,7 +88,7 @@ def claims(
         bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
     ] = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Test the paper's twelve claims on the posteriors.
 
@@ -98,15 +98,15 @@ def claims(
     from vggrepro.data.dataset import load
     from vggrepro.report.findings import document, power_csv, power_document
     from vggrepro.results.claims import csv_text, evaluate_claims
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import over_seeds
 
     dataset = load(data)
     if power:
         text = power_document if format_ is ClaimsFormat.md else power_csv
-        print(text(Scores(runs, dataset)), end="")
+        print(text(over_seeds(runs, dataset)), end="")
         return
     require_runs(runs)
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     findings = evaluate_claims(scores)
     print(document(findings, scores) if format_ is ClaimsFormat.md else csv_text(findings), end="")
 
@@ -129,7 +129,7 @@ def report(
         Path | None, typer.Option("--figures", help="Also write every figure of the HTML page here, as PNG and SVG.")
     ] = None,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Print Tables 1-7 beside the paper's numbers, the paper's claims, and more.
 
@@ -183,7 +183,7 @@ def report_text(
 ) -> str:
     """The report as `report` prints it."""
     from vggrepro.data.dataset import load
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import over_seeds
 
     dataset: Dataset = load(data)
     require_runs(runs)
@@ -196,7 +196,7 @@ def report_text(
     from vggrepro.report import csv, documents
     from vggrepro.results.tables import tables_of
 
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     if format_ is Format.csv:
         return csv.csv_text(tables_of(scores))
     made = documents.gather(scores, methods=("dense",) if search else ())
