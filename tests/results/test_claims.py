@@ -174,7 +174,7 @@ def test_several_q_are_averaged_before_they_are_compared(tmp_path: Path) -> None
     assert (first.tests[0].comparison.only_a, first.tests[0].comparison.only_b) == (0, 80)
     assert first.verdict == "holds"
     assert {outcome.verdict for outcome in others} == {"not run"}
-    assert (found.verdict, found.standing) == ("not decided", "holds so far")
+    assert (found.verdict, found.standing) == ("not decided", "holds so far, one seed")
 
 
 def test_the_shallow_net_by_its_centre_crop(tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_the_document(tmp_path: Path) -> None:
     assert "This is a reduced reproduction: 7 classes (the paper: 1,000); 24 training images" in text
     lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines()]
     assert ["3", "Extra non-linearity helps: C is better than B", "C 256 against B 256, top-1", "-0.6",
-            "-10.0 [-11.4; -8.8]", "< 0.001", "holds"] in lines  # fmt: skip
+            "-10.0 [-11.4; -8.8]", "< 0.001", "holds, one seed"] in lines  # fmt: skip
     assert ["C 256 against B 256", "top-1", "28.1 / 28.7", "-0.6", "5.0 / 15.0", "-10.0 [-11.4; -8.8]", "0 / 200",
-            "< 0.001", "< 0.001", "holds"] in lines  # fmt: skip
+            "< 0.001", "< 0.001", "holds, one seed"] in lines  # fmt: skip
     assert ["B centre crop against B-5x5 centre crop", "top-1", "– / –", "-7.0", "not run"] in lines
     assert "corrected within its claim and over the claims tested, 1 here" in text
     assert "Of 1 claim tested on images, one seed: 1 holds, 10 not run; 1 holds by arithmetic." in text
@@ -414,5 +414,5 @@ def test_the_report_has_means_and_deviations_over_seeds(tmp_path: Path) -> None:
     errors = 100 * np.array([100, 101, 102]) / IMAGES
     assert (line["seeds"], line["top1_val_error"]) == (3, pytest.approx(errors.mean()))
     assert line["top1_val_error_sd"] == pytest.approx(errors.std(ddof=1))
-    assert "5.1 ± 0.1" in made.markdown()
+    assert "15.0 ± 0.0" in made.markdown()
     assert "seed2: C-256/val-dense-q256" in made.evidence.column_names  # type: ignore[union-attr]
