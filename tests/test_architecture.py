@@ -17,7 +17,7 @@ PACKAGE = ROOT / "vggrepro"
 # From the top down: a folder imports only what stands below it. Folders of one line do not import each other.
 LAYERS = (
     ("cli",),
-    ("commands",),
+    ("commands", "api"),
     ("reproduce",),
     ("plan",),
     ("doctor", "exchange", "report"),

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from vggrepro.errors import InputError
 
@@ -25,6 +26,7 @@ STRIDE = 32  # pixels between two positions of the score map: five poolings (Sec
 STRIDES = (32, 16, 8)  # ours: with crop 112 or 56, the first one or two poolings are left out; fc6 still sees 7 x 7
 GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
 TOP_K = 5  # ILSVRC's second measure (Sect. 4)
+DROPOUT = 0.5  # of fc6 and fc7 in training, Sect. 3.1
 GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
 
 # Table 1, a column a net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.
@@ -113,6 +115,14 @@ def poolings(stride: int = STRIDE) -> tuple[bool, ...]:
     """Whether each of the five blocks ends in a max-pooling: all (stride 32), all but the first (16) or two (8)."""
     count = stride.bit_length() - 1
     return tuple(block >= 5 - count for block in range(5))
+
+
+class Geometry(NamedTuple):
+    """The sizes in which a whole reproduction may differ from the paper: nets of different sizes are not compared."""
+
+    crop: int = CROP  # side of a training crop, in real pixels
+    width: float = 1.0  # times channels and FC units
+    stride: int = STRIDE  # real pixels between two positions of the score map
 
 
 @dataclass(frozen=True, slots=True)

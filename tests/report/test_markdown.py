@@ -15,7 +15,7 @@ from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import paper
 from vggrepro.data.dataset import Dataset
-from vggrepro.paper import S256, Run
+from vggrepro.paper import S256, Geometry, Run
 from vggrepro.report import csv, documents, layout, markdown
 from vggrepro.report.header import header_of
 from vggrepro.results import tables
@@ -41,7 +41,9 @@ def table_of(ours: list[float], crop: int = 64, width: float = 0.125) -> Table:
     frame["note"] = ["a" if math.isnan(value) else "" for value in ours]
     notes = ("Not run: `vggrepro train A --scale 256`.",) if any(map(math.isnan, ours)) else ()
     measures = ("top1_val_error", "top5_val_error")
-    return Table(3, "One test scale.", frame, ("net", "S", "Q"), measures, notes, ("All alike.",), crop, width, 32)
+    return Table(
+        3, "One test scale.", frame, ("net", "S", "Q"), measures, notes, ("All alike.",), Geometry(crop, width)
+    )
 
 
 def grid_of(table: Table) -> pd.DataFrame:
@@ -238,7 +240,6 @@ def test_a_document_in_miniature(tmp_path: Path) -> None:
 
 def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vggrepro.posteriors import files as posterior_files
-    from vggrepro.posteriors import means
 
     multi_scale(tmp_path)
     read: list[Path] = []
@@ -248,7 +249,7 @@ def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: py
         read.append(path)
         return values(path, *arguments)
 
-    monkeypatch.setattr(means.posteriors, "values", counting)
+    monkeypatch.setattr(posterior_files, "values", counting)
     made = documents.gather(Scores(tmp_path, dataset_of()))
     assert len(read) == len(set(read)) == 12
     assert [table.number for table in made.tables] == list(range(1, 8))

@@ -161,7 +161,7 @@ def test_the_table_lists_all_runs_of_the_paper_and_others(tmp_path: Path) -> Non
     run = started(tmp_path, epoch=1.5, epochs=74, seconds_left=3725.0)
     run.checkpoint_path.touch()
     make_run(tmp_path, Run("A", S256), name="mine")
-    frame = run_status.status_table(tmp_path).set_index("run")
+    frame = run_status.status_table(run_status.statuses(tmp_path)).set_index("run")
     assert len(frame) == 14 + 1
     assert frame.index[-1] == "mine"
     row = frame.loc["A-256"]

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
+from vggrepro.commands.options import (
+    DEFAULT_DATA,
+    DEFAULT_RUNS,
+    AsJson,
+    Data,
+    Runs,
+    TableFormat,
+    complete_net,
+    complete_run,
+)
 from vggrepro.doctor.finding import BROKEN, table
 from vggrepro.system.progress import say
 
@@ -32,7 +41,7 @@ class Resample(StrEnum):
 
 
 def import_(
-    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
     weights: Annotated[
         str,
         typer.Argument(
@@ -65,7 +74,7 @@ def import_(
 
 
 def export(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")],
+    name: Annotated[str, typer.Argument(metavar="RUN", autocompletion=complete_run, help="A finished run.")],
     to: Annotated[To, typer.Option("--to", help="torchvision and timm hold A, B, D and E; the others every net.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write, for timm a folder (default: in runs/RUN/export).")
@@ -89,7 +98,10 @@ def export(
 
 
 def archive(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: all finished runs.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: all finished runs."),
+    ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the parts.")] = Path("archive"),
     size: Annotated[str, typer.Option("--size", help="Largest size of a part, such as 16MB or 2GB.")] = "1GB",
     force: Annotated[bool, typer.Option("--force", help="Replace an archive that is there.")] = False,
@@ -114,18 +126,21 @@ def archive(
 
 def doctor(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: all runs, for some seconds.")
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: all runs, for some seconds."),
     ] = None,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Check the installation, this machine, the data set and the runs.
 
     Exit code 2 if something is broken.
     """
     from vggrepro.doctor import diagnose as stage
+    from vggrepro.report.records import json_text
 
     findings = stage.diagnose(data, runs, names or ())
-    print(table(findings))
+    print(json_text(findings) if format_ is TableFormat.json else table(findings))
     if any(finding.state == BROKEN for finding in findings):
         raise typer.Exit(2)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.system import advice
 
@@ -19,6 +20,34 @@ if TYPE_CHECKING:
     from vggrepro.recipe import Recipe
     from vggrepro.runs.folder import RunFolder
     from vggrepro.system.devices import Machine
+
+STAGES = {  # the commands in the order of the pipeline, and an example of each
+    "Everything at once": {"reproduce": "vggrepro reproduce --preset demo"},
+    "1. Images": {
+        "prepare": "vggrepro prepare ~/photos --to data/photos",
+        "dataset": "vggrepro dataset --data data/photos --sheet sheet.png",
+    },
+    "2. Nets": {
+        "train": "vggrepro train D --scale 256:512",
+        "finetune-scale": "vggrepro finetune-scale D --scale 384",
+        "import": "vggrepro import D VGG_ILSVRC_16_layers.caffemodel",
+        "status": "vggrepro status",
+    },
+    "3. Errors": {
+        "evaluate": "vggrepro evaluate D-256-512 --dense --multicrop",
+        "predict": "vggrepro predict cat.jpg --run D-256-512",
+    },
+    "4. Tables and claims": {
+        "fuse": "vggrepro fuse D-256-512 E-256-512 --dense --multicrop",
+        "claims": "vggrepro claims --format csv > claims.csv",
+        "report": "vggrepro report --format html > report.html",
+    },
+    "More": {
+        "export": "vggrepro export D-256-512 --to onnx",
+        "archive": "vggrepro archive --to archive --size 2GB",
+        "doctor": "vggrepro doctor",
+    },
+}
 
 DEFAULT_DATA, DEFAULT_RUNS = Path("data"), Path("runs")
 
@@ -65,6 +94,37 @@ class ClaimsFormat(StrEnum):
 
     md = "md"
     csv = "csv"
+    json = "json"
+
+
+class TableFormat(StrEnum):
+    """How a command prints its table."""
+
+    table = "table"
+    json = "json"
+
+
+# Shell completion: what may stand for a word that is being typed.
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names of the runs in the folder of --runs."""
+    from vggrepro.runs.folder import existing
+
+    runs = Path(ctx.params.get("runs") or DEFAULT_RUNS)
+    return [run.name for run in existing(runs) if run.name.startswith(incomplete)]
+
+
+def complete_net(incomplete: str) -> list[str]:
+    """The nets of Table 1."""
+    return [net for net in paper.NETS if net.startswith(incomplete.upper())]
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """The presets."""
+    from vggrepro.recipe import presets
+
+    return [name for name in presets() if name.startswith(incomplete)]
 
 
 Data = Annotated[Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Data set folder that prepare wrote.")]
@@ -80,6 +140,9 @@ TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if faster.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
+AsJson = Annotated[
+    TableFormat, typer.Option("--format", help="A table for people, or JSON for programs (docs/json.md).")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of every random choice.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a value of the recipe; repeatable.")
@@ -115,6 +178,15 @@ Search = Annotated[
     typer.Option("--search", help="Also which nets to fuse: all pairs, the best subset; chosen on half the images."),
 ]
 WORKERS = min(8, os.cpu_count() or 2)
+
+
+class Program(TyperGroup):
+    """The program: `--help` shows the commands by the stages of the pipeline, their summaries uncut."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for heading, names in STAGES.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
 
 
 class Command(TyperCommand):

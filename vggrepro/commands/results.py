@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggrepro.commands.exits import print_table
 from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
+    AsJson,
     ClaimsFormat,
     Data,
     Dense,
@@ -20,7 +20,9 @@ from vggrepro.commands.options import (
     Search,
     SplitName,
     SplitOption,
+    TableFormat,
     TablesFolder,
+    complete_run,
     methods_of,
     require_runs,
     runs_of,
@@ -29,10 +31,13 @@ from vggrepro.errors import InputError
 
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
+    from vggrepro.report.documents import Document
 
 
 def fuse(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: Tables 3-7.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: Tables 3-7.")
+    ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
     split: SplitOption = SplitName.val,
@@ -43,6 +48,7 @@ def fuse(
     data: Data = DEFAULT_DATA,
     runs: RunsOfSeeds = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Average posteriors, write Tables 3-7.
 
@@ -51,7 +57,7 @@ def fuse(
     claims, the error against Q and what else the posteriors give; with --search, also the best nets to fuse.
     """
     from vggrepro.data.dataset import load
-    from vggrepro.report import documents
+    from vggrepro.report import documents, terminal
     from vggrepro.results.fuse import fuse_runs
     from vggrepro.results.scores import over_seeds
     from vggrepro.system.progress import say
@@ -60,6 +66,8 @@ def fuse(
         raise InputError("--split: only with runs; the tables are of the validation images")
     if search and (names or submission is not None or split is not SplitName.val):
         raise InputError("--search takes all runs by their validation posteriors; give it without runs or --split")
+    if format_ is TableFormat.json and (not names or submission is not None):
+        raise InputError("--format json: only with runs and without --submission; the tables are CSV files")
     dataset = load(data)
     require_runs(runs)
     methods = methods_of(dense=dense, multicrop=multicrop)
@@ -72,7 +80,7 @@ def fuse(
         print(f"{submission}: {count:,} images")
         return
     if names:
-        print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset))
+        terminal.print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset), format_)
         return
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
@@ -83,7 +91,9 @@ def fuse(
 
 
 def claims(
-    format_: Annotated[ClaimsFormat, typer.Option("--format", help="Markdown or CSV.")] = ClaimsFormat.md,
+    format_: Annotated[
+        ClaimsFormat | None, typer.Option("--format", help="md, csv or json (default: drawn on a terminal, else md).")
+    ] = None,
     power: Annotated[
         bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
     ] = False,
@@ -96,25 +106,32 @@ def claims(
     validation images.
     """
     from vggrepro.data.dataset import load
+    from vggrepro.report import terminal
     from vggrepro.report.findings import document, power_csv, power_document
-    from vggrepro.results.claims import csv_text, evaluate_claims
+    from vggrepro.report.records import json_text
+    from vggrepro.results.claims import csv_text, evaluate_claims, frame
     from vggrepro.results.scores import over_seeds
 
     dataset = load(data)
     if power:
-        text = power_document if format_ is ClaimsFormat.md else power_csv
+        text = power_csv if format_ is ClaimsFormat.csv else power_document
         print(text(over_seeds(runs, dataset)), end="")
         return
     require_runs(runs)
     scores = over_seeds(runs, dataset)
     findings = evaluate_claims(scores)
-    print(document(findings, scores) if format_ is ClaimsFormat.md else csv_text(findings), end="")
+    if format_ is None and terminal.wanted():
+        return terminal.show(terminal.claims_report(findings))
+    if format_ is ClaimsFormat.json:
+        return print(json_text(frame(findings)))
+    print(csv_text(findings) if format_ is ClaimsFormat.csv else document(findings, scores), end="")
 
 
 def report(
     format_: Annotated[
-        Format, typer.Option("--format", help="Markdown, one HTML page, LaTeX (booktabs) or CSV.")
-    ] = Format.md,
+        Format | None,
+        typer.Option("--format", help="md, html (one page), latex (booktabs) or csv (default: drawn on a terminal)."),
+    ] = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With --format latex: a document that compiles, not tables to include.")
     ] = False,
@@ -135,13 +152,30 @@ def report(
 
     More is: error against Q, the 5x5 net, other papers' crops, as far as they were evaluated.
     """
+    from vggrepro.report import terminal
+    from vggrepro.runs.status import statuses
+
+    drawn = format_ is None and against is None and terminal.wanted()
+    format_ = format_ or Format.md
     _check_report(format_, standalone=standalone, search=search, against=against, against_data=against_data)
     if figures is not None:
         _write_figures(data, runs, figures)
     if against is not None and format_ is not Format.html:
         print(_beside(data, runs, against, against_data or data, format_), end="")
         return
+    if drawn:
+        require_runs(runs)
+        return terminal.show(terminal.report(_document(data, runs, search=search), statuses(runs)))
     print(report_text(data, runs, format_, standalone=standalone, search=search, against=against), end="")
+
+
+def _document(data: Path, runs: Path, *, search: bool) -> Document:
+    """What the runs give on the data set; with `search` also which nets to fuse."""
+    from vggrepro.data.dataset import load
+    from vggrepro.report import documents
+    from vggrepro.results.scores import over_seeds
+
+    return documents.gather(over_seeds(runs, load(data)), methods=("dense",) if search else ())
 
 
 def _write_figures(data: Path, runs: Path, folder: Path) -> None:
@@ -183,7 +217,6 @@ def report_text(
 ) -> str:
     """The report as `report` prints it."""
     from vggrepro.data.dataset import load
-    from vggrepro.results.scores import over_seeds
 
     dataset: Dataset = load(data)
     require_runs(runs)
@@ -193,13 +226,13 @@ def report_text(
         if against is not None:
             _require_runs_on(against, dataset)
         return page(runs, dataset, against)
-    from vggrepro.report import csv, documents
-    from vggrepro.results.tables import tables_of
-
-    scores = over_seeds(runs, dataset)
     if format_ is Format.csv:
-        return csv.csv_text(tables_of(scores))
-    made = documents.gather(scores, methods=("dense",) if search else ())
+        from vggrepro.report import csv
+        from vggrepro.results.scores import over_seeds
+        from vggrepro.results.tables import tables_of
+
+        return csv.csv_text(tables_of(over_seeds(runs, dataset)))
+    made = _document(data, runs, search=search)
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 
 

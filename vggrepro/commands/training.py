@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.exits import print_table, stop_exit
+from vggrepro.commands.exits import stop_exit
 from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
+    AsJson,
     CheckpointMinutes,
     Compile,
     Data,
@@ -31,10 +32,14 @@ from vggrepro.commands.options import (
     Seed,
     Seeds,
     Set,
+    TableFormat,
     TablesFolder,
     TensorBoard,
     Width,
     Workers,
+    complete_net,
+    complete_preset,
+    complete_run,
     machine_of,
     recipe_values,
     resolve,
@@ -52,7 +57,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
     scale: Annotated[str, typer.Option("--scale", help="Training scale S (256, 384) or MIN:MAX (256:512).")] = "256",
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
@@ -86,9 +91,11 @@ def train(
 
 
 def finetune_scale(
-    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
     scale: Annotated[str, typer.Option("--scale", help="New training scale S or MIN:MAX.")],
-    from_: Annotated[str | None, typer.Option("--from", help="Run to continue (default: the paper's).")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", autocompletion=complete_run, help="Run to continue (default: the paper's).")
+    ] = None,
     layers: Annotated[Layers, typer.Option("--layers", help="Train all layers or the FC layers only.")] = Layers.all,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
@@ -130,7 +137,12 @@ def finetune_scale(
 
 def reproduce(
     preset: Annotated[
-        str | None, typer.Option("--preset", help="demo, quarter or paper (default: the data set's; demo if none).")
+        str | None,
+        typer.Option(
+            "--preset",
+            autocompletion=complete_preset,
+            help="demo, quarter or paper (default: the data set's; demo if none).",
+        ),
     ] = None,
     source: Annotated[
         str | None, typer.Option("--source", help="What to prepare if --data is not there (default: demo).")
@@ -204,14 +216,21 @@ def _print_plan(plan: Plan, data: Path, values: dict[str, Any], multicrop: bool)
     print((makefile if plan is Plan.make else sbatch_script)(jobs(multicrop), last), end="")
 
 
-def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
+def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson = TableFormat.table) -> None:
     """Show how far each run is."""
-    from vggrepro.runs.status import status_table
+    from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
+    from vggrepro.runs.status import status_table, statuses
     from vggrepro.system.progress import say
 
     if not runs.is_dir():
         say(f"no folder {runs} yet")
-    print_table(status_table(runs))
+    rows = statuses(runs)
+    if format_ is TableFormat.json:
+        return print(json_text(rows))
+    if terminal.wanted():
+        return terminal.show(terminal.status(rows))
+    terminal.print_table(status_table(rows))
 
 
 def _request(
@@ -235,6 +254,10 @@ def _train(target: Run, request: Request, start: str | None, rehearsed: dict[str
 
 
 def _rehearse(links: list[Link], request: Request, values: dict[str, Any]) -> None:
+    from vggrepro.report import terminal
     from vggrepro.training.dryrun import rehearse
 
-    print(rehearse(links, request, values))
+    parts = rehearse(links, request, values)
+    if terminal.wanted():
+        return terminal.show(terminal.plan((part.title, part.heads, part.rows, part.remarks) for part in parts))
+    print("\n\n".join(map(str, parts)))

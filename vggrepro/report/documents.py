@@ -107,7 +107,7 @@ def beside_csv(ours: Scores, theirs: Scores) -> str:
 
 
 def _described(scores: Scores) -> str:
-    crop, width, stride = scores.geometry()
+    crop, width, stride = scores.geometry
     data = scores.dataset
     nets = f"crop {crop}, stride {stride}, width {width:g}"
     return f"{scores.runs} on {data.name} (fingerprint {data.fingerprint[:12]}), {nets}"

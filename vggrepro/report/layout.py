@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import pandas as pd
 
+from vggrepro import paper
 from vggrepro.results.columns import LABELS, MEASURES, Column, Kind, column_of, groups_of, interval, label, numbers
 from vggrepro.results.tables import Table
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
 
 PRINTED_ALONE = ("top5_test_error",)  # measures that only the paper has
+SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", LARGER: ">", UNDECIDED: "?", NOT_RUN: "–"}  # of verdicts
 COUNTS = {"parameters": "exactly", "parameters_here": "here"}  # Table 2's counts, and their headings
 
 
@@ -104,3 +108,12 @@ def added_layers(nets: pd.DataFrame) -> dict[str, list[bool]]:
         layers = nets[net].str.startswith("conv") | (nets[net] == "LRN")
         result[str(net)] = list(layers & (nets[net] != nets[left]))
     return result
+
+
+def row_name(row: dict[Any, Any], table: Table) -> str:
+    """A row of Tables 3-6 in words."""
+    if "models" in row:
+        count = str(row["models"]).count("; ") + 1
+        return f"{count} nets, {row['method']} (Table 6)"
+    scale = row.get("S", paper.JITTER.label)
+    return f"{row['net']}, S = {scale}, {row.get('method', 'dense')} (Table {table.number})"

@@ -18,7 +18,7 @@ import pyarrow as pa
 from vggrepro import paper, recipe
 from vggrepro.data.dataset import DATASET_JSON, Dataset, Split, load
 from vggrepro.errors import InputError
-from vggrepro.paper import Architecture, Run, View
+from vggrepro.paper import Architecture, Geometry, Run, View
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means, protocol
 from vggrepro.posteriors.files import Images, Origin, shape_of
@@ -57,7 +57,7 @@ class Scores:
         self._ranks: dict[frozenset[Path], np.ndarray] = {}
         self._bad: dict[Path, InputError] = {}
         self._images: Images | None = None
-        self._geometry: tuple[int, float, int] | None = None
+        self._geometry: Geometry | None = None
 
     def finished(self, run: Run) -> bool:
         return RunFolder(self.runs / run.name).trained
@@ -176,19 +176,19 @@ class Scores:
 
     def architecture(self, net: str) -> Architecture:
         """A net as most runs here have it, for this data set's classes."""
-        crop, width, stride = self.geometry()
-        return Architecture(net, len(self.dataset.classes), crop, width, stride)
+        return Architecture(net, len(self.dataset.classes), *self.geometry)
 
-    def geometry(self) -> tuple[int, float, int]:
-        """(crop, width, stride) of most runs on this data set; of its preset if there are none."""
+    @property
+    def geometry(self) -> Geometry:
+        """That of most runs on this data set; of its preset if there are none."""
         if self._geometry is None:
             facts = [self.facts(run) for run in paper.all_runs() if (self.runs / run.name).is_dir()]
             configs = [fact.config for fact in facts if fact.config]
             preset = recipe.load(self.dataset.preset)
             mine = self.dataset.fingerprint
             configs = [config for config in configs if config.dataset.fingerprint in (None, mine)]
-            shapes = [(config.crop, config.width, config.stride) for config in configs]
-            self._geometry = Counter(shapes or [(preset.crop, preset.width, preset.stride)]).most_common(1)[0][0]
+            sizes = [config.geometry for config in configs]
+            self._geometry = Counter(sizes or [Geometry(preset.crop, preset.width, preset.stride)]).most_common(1)[0][0]
         return self._geometry
 
 

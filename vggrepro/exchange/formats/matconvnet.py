@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from vggrepro import paper
-from vggrepro.data import synsets
+from vggrepro.data import mat5, synsets
 from vggrepro.errors import InputError
-from vggrepro.exchange.formats import mat5, published
+from vggrepro.exchange.formats import published
 from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
+    MAX_BYTES,
     WNID_ORDER,
     Foreign,
     Source,
@@ -75,7 +76,7 @@ def read(source: Source, net: str) -> Foreign:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return mat5.load(path)
+        return mat5.load(path, MAX_BYTES)
     except mat5.Damaged as error:
         raise InputError(f"{path}: is a damaged or cut MATLAB file ({error}); download it again") from None
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import paper
 from vggrepro.data import synsets
 from vggrepro.data.dataset import Dataset
 from vggrepro.posteriors.protocol import LABELS
-from vggrepro.report import findings
+from vggrepro.report import findings, layout
 from vggrepro.report.header import Header
 from vggrepro.report.page.drawings import Drawing
 from vggrepro.report.page.html import (
@@ -35,7 +34,6 @@ from vggrepro.results.columns import TOP1, number, p_text, span
 from vggrepro.results.tables import Table, letter
 from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED, worded
 
-SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", LARGER: ">", UNDECIDED: "?", NOT_RUN: "–"}
 CLASSES = {
     HOLDS: "holds",
     CONTRADICTED: "contradicted",
@@ -93,18 +91,10 @@ def _tiles(material: Material) -> str:
         lines = (
             f"<span>{name}, top-1 error</span><strong>{row[TOP1]:.1f}&nbsp;%</strong>",
             f"<span>{ends}, the paper's same row {number(row[f'{TOP1}_paper'])} %</span>",
-            f"<span>{escape(_row_name(row, table))}</span>",
+            f"<span>{escape(layout.row_name(row, table))}</span>",
         )
         tiles.append(f'<a class="tile" href="#table{table.number}">{"".join(lines)}</a>')
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
-
-
-def _row_name(row: dict[Any, Any], table: Table) -> str:
-    if "models" in row:
-        count = str(row["models"]).count("; ") + 1
-        return f"{count} nets, {row['method']} (Table 6)"
-    scale = row.get("S", paper.JITTER.label)
-    return f"{row['net']}, S = {scale}, {row.get('method', 'dense')} (Table {table.number})"
 
 
 def claim_cards(found: Sequence[Finding], forest: str) -> str:
@@ -124,7 +114,7 @@ def claim_cards(found: Sequence[Finding], forest: str) -> str:
 
 def _claim(finding: Finding, lines: pd.DataFrame, *, beside: bool) -> str:
     claim, word = finding.claim, finding.verdict
-    sign = f'<span aria-hidden="true">{SIGNS[word]}</span> {finding.standing}'
+    sign = f'<span aria-hidden="true">{layout.SIGNS[word]}</span> {finding.standing}'
     chip = f'<span class="verdict {CLASSES[word]}">{sign}</span>'
     heads = ("comparison", "measure", "ours", "Δ ours, 95 %", "the paper", "Δ paper", "p (Holm)", "verdict")
     rows = [_comparison(row) for row in lines.to_dict("records")]

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vggrepro.exchange.formats.base import CHUNK, MAX_BYTES
-
+CHUNK = 1 << 22  # bytes unpacked at a time
 HEADER = 128  # bytes before the first element
 MATRIX, COMPRESSED = 14, 15  # types of elements
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -38,22 +37,26 @@ class Element:
     data: memoryview
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The variables of a file by name.
+def load(path: Path, most: int) -> dict[str, Any]:
+    """The variables of a file by name; `most` bytes of unpacked contents are taken."""
+    with open(path, "rb") as file:
+        return parse(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), most)
+
+
+def parse(data: memoryview, most: int) -> dict[str, Any]:
+    """The variables of a file's bytes by name.
 
     Numbers are arrays of MATLAB's shape, as stored; texts are str; cells are lists, column by column; a struct is
     a dict, an array of them a list of dicts. Sparse matrices, objects and functions are None.
 
     Raises:
-        Damaged: cut short, lengths that contradict each other, or more when unpacked than any net of Table 1 has.
+        Damaged: cut short, lengths that contradict each other, or more than `most` bytes when unpacked.
     """
-    with open(path, "rb") as file:
-        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    reader = _Reader("big" if bytes(mapped[126:HEADER]) == b"MI" else "little")
+    reader = _Reader("big" if bytes(data[126:HEADER]) == b"MI" else "little", most)
     result: dict[str, Any] = {}
     at = HEADER
-    while at < len(mapped):
-        element, at = reader.element(mapped, at)
+    while at < len(data):
+        element, at = reader.element(data, at)
         if element.kind == COMPRESSED:
             element, _ = reader.element(reader.unpack(element.data), 0)
         if element.kind == MATRIX:
@@ -65,8 +68,8 @@ def load(path: Path) -> dict[str, Any]:
 class _Reader:
     """Reads elements of one byte order; keeps count of them and of what was unpacked."""
 
-    def __init__(self, order: str) -> None:
-        self.big = order == "big"
+    def __init__(self, order: str, most: int) -> None:
+        self.big, self.most = order == "big", most
         self.unpacked = self.elements = 0
 
     def _numbers(self, data: memoryview, kind: str) -> np.ndarray:
@@ -106,8 +109,8 @@ class _Reader:
                 while piece:
                     result += unpacker.decompress(piece, CHUNK)
                     piece = unpacker.unconsumed_tail
-                    if self.unpacked + len(result) > MAX_BYTES:
-                        raise Damaged(f"it unpacks to more than {MAX_BYTES:,} bytes, more than any net of Table 1 has")
+                    if self.unpacked + len(result) > self.most:
+                        raise Damaged(f"it unpacks to more than {self.most:,} bytes")
         except zlib.error as error:
             raise Damaged(str(error)) from None
         if not unpacker.eof:
