@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from program import Call
+from conftest import Call
 
 from vggrepro.commands.options import seeds_of
 from vggrepro.errors import InputError

@@ -297,7 +297,10 @@ def test_the_command_prints_both_formats(dataset: Dataset, tmp_path: Path) -> No
     ("words", "said"),
     [
         ([], "vggrepro: no run in none; give --runs the folder of your runs, or train one: 'vggrepro train A --data "),
-        (["--format", "html"], "vggrepro: Invalid value for '--format': 'html' is not one of 'md', 'csv' (see --help)"),
+        (
+            ["--format", "html"],
+            "vggrepro: Invalid value for '--format': 'html' is not one of 'md', 'csv', 'json' (see --help)",
+        ),
     ],
 )
 def test_the_command_refuses(
