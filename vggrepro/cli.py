@@ -13,6 +13,7 @@ from vggrepro import __version__
 from vggrepro.commands import data, evaluation, exchange, results, training
 from vggrepro.commands.exits import leave_with
 from vggrepro.commands.options import STAGES, Command, Program
+from vggrepro.system import threads
 
 app = typer.Typer(
     name="vggrepro",
@@ -72,6 +73,7 @@ def main() -> None:
     if importlib.util.find_spec("fcntl") is None:
         print("vggrepro: runs on Linux and macOS (its locks are fcntl's); on Windows, run it in WSL", file=sys.stderr)
         sys.exit(2)
+    threads.wait_asleep()
     leave_with(app)
 
 

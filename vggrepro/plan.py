@@ -12,7 +12,7 @@ from vggrepro.paper import View
 from vggrepro.results.paper_claims import claims
 from vggrepro.runs.folder import RunFolder
 from vggrepro.runs.status import status
-from vggrepro.system import advice
+from vggrepro.system import advice, threads
 from vggrepro.system.jobs import Job
 from vggrepro.system.progress import duration
 
@@ -90,7 +90,10 @@ def side_by_side(text: str, device: str, kind: str) -> int:
     """
     if not (text == "auto" or (text.isdecimal() and int(text) > 0)):
         raise InputError(f"--jobs {text}: give auto or a number from 1")
-    count = int(text) if text != "auto" else len(visible_cards() if kind == "cuda" else os.sched_getaffinity(0))
+    if text != "auto":
+        count = int(text)
+    else:
+        count = len(visible_cards()) if kind == "cuda" else max(1, round(threads.processors()))
     if count > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--jobs starts processes of its own; leave out torchrun")
     if count > 1 and ":" in device:

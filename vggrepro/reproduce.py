@@ -14,7 +14,7 @@ from vggrepro.data.sources import open_source
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import evaluate
 from vggrepro.posteriors.protocol import Protocol
-from vggrepro.report.documents import Document, gather
+from vggrepro.report.documents import Document, document_of
 from vggrepro.results.scores import over_seeds
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import processes
@@ -67,7 +67,7 @@ def reproduce(
         _train_and_evaluate(request, multicrop)
     if processes.rank():
         return None
-    made = gather(over_seeds(runs, dataset))
+    made = document_of(over_seeds(runs, dataset))
     made.write(tables_folder / dataset.name)
     return made
 

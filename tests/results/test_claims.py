@@ -19,7 +19,7 @@ from vggrepro.cli import app, main
 from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.paper import JITTER, S256, S384, Run
-from vggrepro.report.documents import gather
+from vggrepro.report.documents import document_of
 from vggrepro.report.findings import claims_markdown, document, tally
 from vggrepro.results.claims import Finding, csv_text, evaluate_claims, frame
 from vggrepro.results.paper_claims import MARGINS, Kind, claims
@@ -343,7 +343,7 @@ def test_three_claims_are_recomputed_from_the_ranks(tmp_path: Path) -> None:
     shares |= {Run("D", S384): 0.14, Run("D", JITTER): 0.24}
     for run, share in shares.items():
         plant(tmp_path, run, run.scale.middle, np.flatnonzero(rng.random(IMAGES) < share))
-    written = {path.name: path for path in gather(Scores(tmp_path, DATA)).write(tmp_path / "made")}
+    written = {path.name: path for path in document_of(Scores(tmp_path, DATA)).write(tmp_path / "made")}
     lines = pd.read_csv(written["claims.csv"])
     ranks = pd.read_parquet(written["ranks.parquet"])
     b, c, c384, wide, d384, d = (f"{run.name}/val-dense-q{run.scale.middle}" for run in shares)
@@ -411,8 +411,8 @@ def test_folders_that_are_no_seeds_are_refused(tmp_path: Path) -> None:
 
 def test_the_report_has_means_and_deviations_over_seeds(tmp_path: Path) -> None:
     planted_seeds(tmp_path, "runs", "runs/seed1", "runs/seed2")
-    made = gather(over_seeds(tmp_path / "runs", DATA))
-    (extra,) = (extra for extra in made.extras if extra.name == "seeds")
+    made = document_of(over_seeds(tmp_path / "runs", DATA))
+    (extra,) = (extra for extra in made.beyond_tables if extra.name == "seeds")
     line = extra.frame[extra.frame["row"] == "C, 256, 256"].iloc[0]
     errors = 100 * np.array([100, 101, 102]) / IMAGES
     assert (line["seeds"], line["top1_val_error"]) == (3, pytest.approx(errors.mean()))

@@ -30,7 +30,7 @@ from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture, Scale, real_pixels
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means
-from vggrepro.posteriors.files import Batch, Origin
+from vggrepro.posteriors.files import Origin, Rows
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder
@@ -220,7 +220,7 @@ def _compute(
                     batcher.add(scales[q])
                 track.advance(len(keys))
             for key, batcher in batchers.items():
-                part = Batch(split.keys(start, stop), split.labels[start:stop], batcher.finish())
+                part = Rows(split.keys(start, stop), split.labels[start:stop], batcher.finish())
                 posterior_files.write(_part_path(folders[key], start), [part], evaluator.classes, tasks[key])
     processes.barrier()
     if processes.rank() == 0:
@@ -282,7 +282,7 @@ def _part_done(folder: Path, start: int, origin: Origin, images: int) -> bool:
     return dataclasses.replace(was, commit="", version="") == dataclasses.replace(origin, commit="", version="")
 
 
-def _chained(paths: list[Path], rows: int) -> Iterator[Batch]:
+def _chained(paths: list[Path], rows: int) -> Iterator[Rows]:
     for path in paths:
         yield from posterior_files.read(path, rows)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.paper import Row
-from vggrepro.results.beyond import Extra
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.columns import DASH, ERRORS, MEASURES, NAN, Column, Kind, column_of, label, labels_of, numbers
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import errors_of, setting
@@ -18,7 +18,7 @@ from vggrepro.results.tables import errors_of, setting
 NAME = "seeds"
 
 
-def over_seeds(scores: Scores) -> Extra | None:
+def over_seeds(scores: Scores) -> BeyondTable | None:
     """The rows that at least one seed has; None with one seed.
 
     Columns: `table`, `row` (what is averaged), `seeds` (how many have it); of each error X its mean `X`, `X_sd` (the
@@ -36,7 +36,7 @@ def over_seeds(scores: Scores) -> Extra | None:
         f"made of nets of one seed. {setting(scores)}"
     )
     groups = tuple(f"Table {table}" for table in frame["table"])
-    return Extra(NAME, "Over seeds", caption, frame, tuple(_columns(frame)), groups)
+    return BeyondTable(NAME, "Over seeds", caption, frame, tuple(_columns(frame)), groups)
 
 
 def _record(table: int, row: Row, scores: Scores) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices, processes
 from vggrepro.system.devices import Machine
 from vggrepro.system.interrupt import Stopped, StopRequest
+from vggrepro.system.threads import Follower
 from vggrepro.training.checkpoint import Checkpoints
 from vggrepro.training.loader import Batch, Loader
 from vggrepro.training.monitor import Curves, Monitor, Readings, State
@@ -73,6 +74,7 @@ class Training:
         self.optimiser = self._optimiser()
         devices.repeatable(machine)
         self.loss = Loss(self.model, self.recipe, self.mean, machine.precision, compiled=machine.compile)
+        self.threads = Follower(machine.device.type == "cpu")
         self.gradient_sum = processes.GradientSum(self._trained())
         self.state = State()
         self.checkpoints = Checkpoints(folder)
@@ -228,6 +230,7 @@ class Training:
             the number of processes that were asked to stop, and 1 if a checkpoint is due.
         """
         device, recipe = self.machine.device, self.recipe
+        self.threads.follow()
 
         # Learning rate: the schedule's, after a warm-up (none in the paper).
         self._set_rate(rate, epoch * self.steps + self.state.step)
