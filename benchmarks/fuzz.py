@@ -38,8 +38,11 @@ for folder in ("tests", "tests/exchange/formats", "tests/data/sources"):  # whos
 SECONDS, BYTES = 10, 2 << 30  # what an input may take
 RIGHT = ("read", "refused")
 IMAGES = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-WEIGHTS = ("torchvision", "safetensors", "onnx", "caffe")
-READERS = ("image", "tar", "devkit", "meta", "solution", "parquet", "webdataset", "tiny", "mat", *WEIGHTS, "torch-old")
+EXPORTS = ("safetensors", "onnx", "caffe")
+STATES = ("torch", "torch-old", "torch-tar", "torch-script", "state-safetensors")
+HDF5 = ("keras-h5", "keras-zip", "caffe-h5")
+SOURCES = ("image", "tar", "devkit", "meta", "solution", "parquet", "webdataset", "tiny")
+READERS = (*SOURCES, "mat", *EXPORTS, *STATES, *HDF5)
 
 
 def damaged(sound: bytes, rng: np.random.Generator) -> bytes:
@@ -74,7 +77,6 @@ def damaged(sound: bytes, rng: np.random.Generator) -> bytes:
 def sound_files(reader: str, folder: Path) -> list[bytes]:
     """What a reader is given before the damage."""
     import ilsvrc_files
-    import nets
     from examples import jpeg
 
     if reader == "image":
@@ -94,24 +96,45 @@ def sound_files(reader: str, folder: Path) -> list[bytes]:
         return [tests.write(folder / "x.tar", tests.samples(12)).read_bytes()]
     if reader == "tiny":
         return [b"".join(b"val_%d.JPEG\tn0144%04d\t0\t32\t44\t62\n" % (n, n % 6) for n in range(12))]
-    run = nets.random_run(folder / "A-256", width=1 / 64)
+    return _weights(reader, folder)
+
+
+def _weights(reader: str, folder: Path) -> list[bytes]:
+    """Sound files of weights: of net A, Keras's of net D."""
+    import nets
+    import torch
+
+    from vggrepro.exchange.exporting import export
+    from vggrepro.exchange.formats import torchvision
     from vggrepro.nets import weights
 
-    ours = {name: tensor.numpy() for name, tensor in weights.load(run.weights_path)[0].items()}
+    run, path = nets.random_run(folder / "A-256", width=1 / 32), folder / f"x-{reader}"
+    if reader in EXPORTS:
+        return [export(run, reader, path)[0].read_bytes()]
+    tensors = weights.load(run.weights_path)[0]
+    ours = {name: tensor.numpy() for name, tensor in tensors.items()}
     if reader == "mat":
         tests = importlib.import_module("test_matconvnet")
-        return [
-            tests.write(folder / "x.mat", ours, nets.CROP, compress=packed).read_bytes() for packed in (True, False)
-        ]
-    if reader == "torch-old":
-        import torch
-
-        buffer = io.BytesIO()
-        torch.save({n: torch.from_numpy(a) for n, a in ours.items()}, buffer, _use_new_zipfile_serialization=False)
-        return [buffer.getvalue()]
-    from vggrepro.exchange.exporting import export
-
-    return [export(run, reader, folder / f"x-{reader}")[0].read_bytes()]
+        return [tests.write(path, ours, nets.CROP, compress=packed).read_bytes() for packed in (True, False)]
+    if reader == "caffe-h5":
+        return [importlib.import_module("test_caffe").write_snapshot(path, ours).read_bytes()]
+    if reader in HDF5:
+        tests = importlib.import_module("test_keras")
+        small = tests.random_weights("D", 7, **tests.SMALL)
+        kinds = (".keras",) if reader == "keras-zip" else ("keras 1", "whole model", "keras 3", "keras 3, unnamed")
+        return [tests.write(path, small, kind).read_bytes() for kind in kinds]
+    tests, state = importlib.import_module("test_unread"), {}
+    for name, theirs in torchvision.names("A").items():
+        state[theirs] = tensors[name]
+    if reader == "torch-tar":
+        tests.write_torch01(path, state)
+    elif reader == "torch-script":
+        torch.jit.trace(tests.Holder(state), torch.zeros(1)).save(str(path))
+    elif reader == "state-safetensors":
+        weights.save(path, state, {})
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=reader == "torch")
+    return [path.read_bytes()]
 
 
 def _encoded(image: Image.Image, kind: str) -> bytes:
@@ -156,7 +179,7 @@ def reading(reader: str, folder: Path) -> Callable[[bytes], None]:
                 for _ in source.examples(split, 0):
                     pass
         else:
-            formats.read(path, "A")
+            formats.read(path, "D" if reader.startswith("keras") else "A")
 
     return take
 

@@ -33,7 +33,7 @@ def drawn(parts: Iterable[RenderableType], width: int = 80) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(page_runs: Path, page_data: Dataset) -> documents.Document:
-    return documents.gather(Scores(page_runs, page_data))
+    return documents.document_of(Scores(page_runs, page_data))
 
 
 def test_the_summary_comes_first_and_a_claim_takes_a_line(made: documents.Document, page_runs: Path) -> None:
@@ -49,6 +49,17 @@ def test_the_summary_comes_first_and_a_claim_takes_a_line(made: documents.Docume
     assert f"Best single net: {best:.1f} % top-1 error" in text
     assert any(line.startswith("12 Depth is cheap in parameters") and line.endswith("holds") for line in lines)
     assert text.index("Chance") < text.index("by arithmetic") < text.index("Table 1") < text.index("Table 7")
+
+
+def test_a_reproduction_ends_with_the_summary_and_where_to_look(made: documents.Document, page_runs: Path) -> None:
+    ending = terminal.finished(
+        made, run_status.statuses(page_runs), Path("tables/x"), "vggrepro report", "vggrepro claims"
+    )
+    text = "\n".join(drawn(ending))
+    assert text.index("Chance") < text.index("Where to look next")
+    assert "Table 3" not in text.split("Where to look next")[1]
+    for command in ("vggrepro report --format html > report.html", "vggrepro claims", "tables/x"):
+        assert f"\n    {command}" in text
 
 
 def test_intervals_are_shown_where_they_fit(made: documents.Document, page_runs: Path) -> None:

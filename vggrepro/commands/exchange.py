@@ -19,7 +19,8 @@ from vggrepro.commands.options import (
     complete_net,
     complete_run,
 )
-from vggrepro.doctor.finding import BROKEN, table
+from vggrepro.doctor.diagnosis import BROKEN, table
+from vggrepro.errors import InputError
 from vggrepro.system.progress import say
 
 
@@ -40,15 +41,29 @@ class Resample(StrEnum):
     bicubic = "bicubic"
 
 
+class Input(StrEnum):
+    """What a state dict's input is."""
+
+    caffe = "caffe"
+    torchvision = "torchvision"
+
+
 def import_(
-    net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
-    weights: Annotated[
+    net: Annotated[
         str,
         typer.Argument(
-            help="A .caffemodel, MatConvNet's .mat, Keras's .h5 or .keras, a state dict of torchvision or timm, ONNX, "
-            "safetensors; or timm:NAME."
+            autocompletion=complete_net,
+            help=f"Net of Table 1: {', '.join(paper.NETS)}. Or a folder of released files, alone.",
         ),
     ],
+    weights: Annotated[
+        str | None,
+        typer.Argument(
+            help="A .caffemodel, MatConvNet's .mat, Keras's .h5 or .keras, a state dict of torchvision or timm, ONNX, "
+            "safetensors; or timm:NAME, torchvision:NAME.",
+            show_default=False,
+        ),
+    ] = None,
     as_: Annotated[
         str | None, typer.Option("--as", help="Name of the run (default: the paper's for published files).")
     ] = None,
@@ -58,6 +73,13 @@ def import_(
     resample: Annotated[
         Resample | None, typer.Option("--resample", help="How evaluate rescales images for it (default: bilinear).")
     ] = None,
+    input_: Annotated[
+        Input | None,
+        typer.Option(
+            "--input",
+            help="A state dict's input: caffe (BGR 0-255 minus the mean) or torchvision (RGB 0-1, normalised).",
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a run of that name.")] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
@@ -65,12 +87,15 @@ def import_(
 
     evaluate, fuse, report and predict then treat it like any other; tables mark it.
     """
-    from vggrepro.exchange.importing import import_weights
+    from vggrepro.exchange.importing import import_folder, import_weights
 
-    folder = import_weights(
-        net, weights, runs, as_, scale, resample=resample.value if resample else None, replace=replace
-    )
-    print(folder.path)
+    if weights is None:
+        if as_ or scale or input_:
+            raise InputError("--as, --scale and --input are for one file of weights; leave them out for a folder")
+        for folder in import_folder(Path(net), runs, resample=resample, replace=replace):
+            print(folder.path)
+        return
+    print(import_weights(net, weights, runs, as_, scale, resample=resample, input_=input_, replace=replace).path)
 
 
 def export(

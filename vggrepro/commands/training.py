@@ -193,8 +193,15 @@ def reproduce(
     processes.join_processes(machine.device)
     with stop_exit():
         made = run_all(source, preset, data, runs, tables, machine, values, seed, multicrop, count)
-    if made is not None:
-        print(made.markdown(), end="")
+    if made is None:
+        return
+    from vggrepro.report import terminal
+    from vggrepro.runs.status import statuses
+
+    if terminal.wanted():
+        report, claims = advice.command("report"), advice.command("claims")
+        return terminal.show(terminal.finished(made, statuses(runs), tables / made.dataset.name, report, claims))
+    print(made.markdown(), end="")
 
 
 def _print_plan(plan: Plan, data: Path, values: dict[str, Any], multicrop: bool) -> None:

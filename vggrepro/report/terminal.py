@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -112,9 +113,25 @@ def report(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
     yield from summary(made, runs)
     for table in made.tables:
         yield _section(f"Table {table.number}", table.caption, layout.columns(table), _notes(table))
-    for extra in made.extras:
-        yield _section(extra.title, extra.caption, extra.columns, extra.notes)
+    for beyond in made.beyond_tables:
+        yield _section(beyond.title, beyond.caption, beyond.columns, beyond.notes)
     yield Markdown("`vggrepro claims` shows each claim's comparisons, `report --format html` one page with figures.")
+
+
+def finished(
+    made: Document, runs: Sequence[Status], folder: Path, report: str, claims: str
+) -> Iterator[RenderableType]:
+    """The summary of a reproduction, and where to look next: its tables' folder, and the commands that show more."""
+    yield from summary(made, runs)
+    more = {
+        report: "Tables 1-7",
+        f"{report} --format html > report.html": "one page with figures and images, for a browser",
+        claims: "each claim's comparisons",
+        str(folder): "the same numbers as CSV and Markdown",
+    }
+    yield Group(
+        Text("Where to look next", style="bold"), *(Text(f"  {what}\n    {where}") for where, what in more.items())
+    )
 
 
 def summary(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:

@@ -99,6 +99,10 @@ class RunFolder:
         shutil.rmtree(self.former_path, ignore_errors=True)
         partial.rename(self.former_path)
 
+    def remove_former(self) -> None:
+        """Removes the former run, once the new one is finished."""
+        shutil.rmtree(self.former_path, ignore_errors=True)
+
     def remove_progress(self) -> None:
         """Removes what only an unfinished run needs."""
         for path in (self.previous_checkpoint_path, self.checkpoint_path, self.progress_path):

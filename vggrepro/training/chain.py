@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -177,7 +176,7 @@ def _fit(training: Training, request: Request, config: RunConfig, folder: RunFol
     if processes.rank() == 0:
         weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
         folder.remove_progress()
-        shutil.rmtree(folder.former_path, ignore_errors=True)
+        folder.remove_former()
     processes.barrier()
     say(f"{name}: finished, {training.summary()}; next: {advice.command('evaluate', name)}")
     if stop := training.stop.agreed(request.machine.device):  # it came during the last validation

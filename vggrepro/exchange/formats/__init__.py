@@ -8,11 +8,13 @@ from pathlib import Path
 
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import unread
-from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.exchange.formats.base import Foreign, WeightsFile
 from vggrepro.system.files import LFS_POINTER, is_lfs_pointer
 
 HEAD = 4096  # bytes from a file's beginning that tell its format
 MAX_HEADER = 100_000_000  # of safetensors files
+LIBRARIES = ("timm", "torchvision")  # whose weights are read by name
+STATE_DICTS = ("torch_file", "safetensors")
 HDF5 = b"\x89HDF\r\n\x1a\n"
 NOTHING_READABLE = (
     "give a .caffemodel, MatConvNet's .mat, Keras's .h5 or .keras, a state dict of torchvision or timm, ONNX or "
@@ -20,24 +22,40 @@ NOTHING_READABLE = (
 )
 
 
-def read(path_or_name: Path | str, net: str) -> Foreign:
-    """Weights from a file of any known format, or of timm by name (`timm:vgg16.tv_in1k`), checked to be `net`'s.
+def read(path_or_name: Path | str, net: str, input_: str | None = None) -> Foreign:
+    """Weights from a file of any known format, or by name (`timm:vgg16.tv_in1k`, `torchvision:vgg16`), checked.
+
+    Args:
+        path_or_name: a file, `timm:NAME` or `torchvision:NAME`.
+        net: whose weights they must be.
+        input_: what a state dict's input is, where it does not say so: a name of `state_dict.INPUTS`.
 
     Raises:
-        InputError: an address, no such file, no known format, damaged, another net, too large.
+        InputError: an address, no such file, no known format, damaged, another net, too large, `input_` for a file
+            that says it itself.
     """
     text = str(path_or_name)
-    if text.startswith("timm:"):
+    library, colon, name = text.partition(":")
+    if input_ and colon and library in LIBRARIES:
+        raise InputError(f"{text}: its input is known; leave out --input")
+    if library == "timm" and colon:
         from vggrepro.exchange.formats import timm
 
-        return timm.read_name(text.removeprefix("timm:"), net)
+        return timm.read_name(name, net)
+    if library == "torchvision" and colon:
+        from vggrepro.exchange.formats import torchvision
+
+        path_or_name = torchvision.downloaded(name, net)
     if re.match("(https?|ftp|s3|hf)://", text):
         raise InputError(f"{text} is an address; download the file and give its path")
-    source = Source(Path(path_or_name))
-    return importlib.import_module(f"vggrepro.exchange.formats.{format_of(source)}").read(source, net)
+    source = WeightsFile(Path(path_or_name), input_)
+    kind = format_of(source)
+    if input_ and kind not in STATE_DICTS:
+        raise InputError(f"{source.path}: --input is for state dicts of PyTorch, which this is not; leave it out")
+    return importlib.import_module(f"vggrepro.exchange.formats.{kind}").read(source, net)
 
 
-def format_of(source: Source) -> str:
+def format_of(source: WeightsFile) -> str:
     """The module that reads a file: caffe, matconvnet, hdf5, onnx, torch_file (all that torch saved) or safetensors.
 
     torch's and safetensors' files differ in their tensors' names only, which those modules look at.
@@ -53,7 +71,7 @@ def format_of(source: Source) -> str:
         with open(path, "rb") as file:
             head = file.read(HEAD)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give a file of weights, or timm:NAME") from None
+        raise InputError(f"{path} does not exist; give a file of weights, timm:NAME or torchvision:NAME") from None
     except PermissionError:
         raise InputError(f"{path} cannot be read; change its permissions") from None
     unread.refuse(path, head)
@@ -111,7 +129,7 @@ def _zip_kind(path: Path) -> str:
     raise InputError(f"{path}: is a zip file without weights; unpack it and give the file of weights inside")
 
 
-def _protobuf_kind(source: Source, head: bytes) -> str | None:
+def _protobuf_kind(source: WeightsFile, head: bytes) -> str | None:
     """caffe or onnx, by the numbers of the message's own fields; None if it is no protobuf message."""
     from vggrepro.exchange.formats import caffe, protobuf
 

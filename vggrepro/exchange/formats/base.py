@@ -37,10 +37,11 @@ MAX_BYTES = 8 * MAX_PARAMETERS
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsFile:
     """A file of weights; its hashes are computed once, when asked for."""
 
     path: Path
+    input: str | None = None  # what the user says of a state dict's input, of `state_dict.INPUTS`
 
     @cached_property
     def size(self) -> int:

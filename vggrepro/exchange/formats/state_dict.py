@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from vggrepro.errors import InputError
 from vggrepro.exchange.formats import base
 from vggrepro.exchange.formats.base import Foreign
 
+# conv1_1's first filter at its first corner in the authors' D: blue, green, red. Fine-tuning moves it little.
+AUTHORS_FIRST, FIRST_TOLERANCE = (0.42947057, 0.55037946, 0.4800154), 0.02
 TWINS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}  # our nets and theirs
-# What DataParallel, torch.compile, Lightning and others put into names; "model" and the rest also as usual attributes.
+# Parts of names that DataParallel, torch.compile and sharding add, and usual attributes that hold a net.
 WRAPPERS = {
     "module",
     "_orig_mod",
@@ -27,6 +30,7 @@ WRAPPERS = {
     "backbone",
     "vgg",
 }
+OUTERMOST = {"features", "classifier", "pre_logits", "head"}  # parts that the names of torchvision and timm begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,21 @@ class Preprocessing:
     std: Sequence[float] = base.IMAGENET_STD
     said: bool = False  # by the file, or one beside it
     exported: Mapping[str, Any] = field(default_factory=dict)
+    caffe: bool = False  # BGR 0-255 minus the authors' mean instead
+
+
+INPUTS = {"caffe": Preprocessing(said=True, caffe=True), "torchvision": Preprocessing(said=True)}
+
+
+def asked(how: Preprocessing, source: base.WeightsFile) -> Preprocessing:
+    """The preprocessing that the user names, else `how`.
+
+    Raises:
+        InputError: the user names one, but the file says its own.
+    """
+    if source.input and how.exported:
+        raise InputError(f"{source.path}: says itself what its input is; leave out --input")
+    return INPUTS[source.input] if source.input else how
 
 
 def renamed(
@@ -93,13 +112,11 @@ def bare(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
         InputError: two tensors would have one name, as of two nets in one file.
     """
     parts = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in state}
-    while (
-        len(first := {tuple(part[:1]) for part in parts.values()}) == 1 and first != {("features",)} and first != {()}
-    ):
-        parts = {name: part[1:] for name, part in parts.items()}
+    columns = zip(*parts.values(), strict=False)  # the first part of each name, the second, …
+    begin = sum(1 for _ in takewhile(lambda same: len(set(same)) == 1 and same[0] not in OUTERMOST, columns))
     result: dict[str, Tensor] = {}
     for name, part in parts.items():
-        if (short := ".".join(part)) in result:
+        if (short := ".".join(part[begin:])) in result:
             raise InputError(
                 f"{place}: has two tensors {base.printable(short)} under different prefixes; save the state_dict() of "
                 "one net and give that"
@@ -132,7 +149,11 @@ def made(
     tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
     values: dict[str, Any] = {"origin": origin, **exported}
     notes: tuple[str, ...] = ()
-    if not how.exported:
+    if how.caffe:
+        values |= {"mean_rgb": base.CAFFE_MEAN_RGB, "input_scale": 1.0}
+        tensors["conv1_1.weight"] = base.bgr_to_rgb(tensors["conv1_1.weight"]).contiguous()
+    elif not how.exported:
+        first = tensors["conv1_1.weight"][0, :, 0, 0]
         values |= {"mean_rgb": tuple(255 * value for value in how.mean), "input_scale": 1 / 255}
         if len(set(how.std)) == 1:
             values["input_scale"] = 1 / (255 * how.std[0])
@@ -141,6 +162,11 @@ def made(
         if not known and not how.said:
             mean, std = (", ".join(f"{value:g}" for value in part) for part in (how.mean, how.std))
             notes = (f"the file does not say its preprocessing: RGB with mean {mean} and deviation {std} is taken",)
+            if torch.allclose(first, torch.tensor(AUTHORS_FIRST), rtol=0, atol=FIRST_TOLERANCE):
+                notes += (
+                    "its first filter is that of the authors' net D, whose input is BGR 0-255 minus the mean: import "
+                    "it with --input caffe",
+                )
     return Foreign(
         architecture=architecture,
         tensors=tensors,
