@@ -13,7 +13,7 @@ from vggrepro.data.sources import open_source
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import evaluate
 from vggrepro.posteriors.protocol import Protocol
-from vggrepro.report.documents import Document, gather
+from vggrepro.report.documents import Document, document_of
 from vggrepro.results.scores import Scores
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import processes
@@ -67,7 +67,7 @@ def reproduce(
             evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
     if processes.rank():
         return None
-    made = gather(Scores(runs, dataset))
+    made = document_of(Scores(runs, dataset))
     made.write(tables_folder / dataset.name)
     return made
 

@@ -20,7 +20,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.exchange import importing
 from vggrepro.exchange.formats import format_of, published
-from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.formats.base import WeightsFile
 from vggrepro.exchange.formats.published import Published
 from vggrepro.exchange.importing import import_weights
 from vggrepro.nets import weights
@@ -285,23 +285,23 @@ def test_places_that_are_no_files(tmp_path: Path) -> None:
 def test_contents_and_not_names_tell_the_format(model: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "weights.h5"
     wrong.write_bytes(model.read_bytes())
-    assert format_of(Source(wrong)) == "caffe"
+    assert format_of(WeightsFile(wrong)) == "caffe"
     wrong.write_bytes(b"\x08\x07\x12\x02xy\x3a\x02\x08\x01")  # ir_version 7, producer_name, graph
-    assert format_of(Source(wrong)) == "onnx"
+    assert format_of(WeightsFile(wrong)) == "onnx"
     wrong.write_bytes(b"MATLAB 5.0 MAT-file".ljust(126) + b"IM")
-    assert format_of(Source(wrong)) == "matconvnet"
+    assert format_of(WeightsFile(wrong)) == "matconvnet"
     wrong.write_bytes(bytes(512) + b"\x89HDF\r\n\x1a\n")
     wrong.write_bytes(b"x" + bytes(511) + b"\x89HDF\r\n\x1a\n")
-    assert format_of(Source(wrong)) == "hdf5"
+    assert format_of(WeightsFile(wrong)) == "hdf5"
     wrong.write_bytes((2).to_bytes(8, "little") + b"{}")
-    assert format_of(Source(wrong)) == "safetensors"
+    assert format_of(WeightsFile(wrong)) == "safetensors"
     with zipfile.ZipFile(wrong, "w") as archive:
         archive.writestr("vgg16/data.pkl", b"")
-    assert format_of(Source(wrong)) == "torch_file"
+    assert format_of(WeightsFile(wrong)) == "torch_file"
     with zipfile.ZipFile(wrong, "w") as archive:
         archive.writestr("cat.jpg", b"")
     with pytest.raises(InputError, match="is a zip file without weights; unpack it"):
-        format_of(Source(wrong))
+        format_of(WeightsFile(wrong))
 
 
 def test_the_whole_way_to_the_tables(vggrepro: Call, dataset: Dataset, known: Path) -> None:

@@ -153,7 +153,7 @@ def test_unused_files_are_said_on_stderr(tmp_path: Path, capsys: pytest.CaptureF
     make_run(tmp_path, Run("B", S256))
     plant(tmp_path, Run("B", S256), 224, RIGHT)
     stale = plant(tmp_path, Run("B", S256), 256, RIGHT, weights="old")
-    documents.gather(Scores(tmp_path, dataset_of()))
+    documents.document_of(Scores(tmp_path, dataset_of()))
     assert capsys.readouterr().err == (f"note: not used: {stale}; the notes under the tables say why\n")
 
 
@@ -180,7 +180,7 @@ def test_write_puts_the_extras_beside_the_tables(tmp_path: Path) -> None:
     make_run(tmp_path, Run("B", S256))
     for q, rows in ((224, RIGHT), (256, WRONG)):
         plant(tmp_path, Run("B", S256), q, rows)
-    made = documents.gather(Scores(tmp_path, dataset_of()))
+    made = documents.document_of(Scores(tmp_path, dataset_of()))
     paths = made.write(tmp_path / "tables")
     assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md", "ranks.parquet"]
     assert paths[-2].read_text(encoding="utf-8") == made.markdown()
@@ -198,7 +198,7 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
     for q, rows in ((224, RIGHT), (256, WRONG), (288, WRONG)):
         plant(tmp_path, Run("B", S256), q, rows)
     folder = tmp_path / "tables"
-    documents.gather(Scores(tmp_path, dataset_of())).write(folder)
+    documents.document_of(Scores(tmp_path, dataset_of())).write(folder)
     ranks = pd.read_parquet(folder / "ranks.parquet")
     assert ranks["image"].is_unique
     errors = (ranks.drop(columns=["image", "label"]) >= 1).mean() * 100
@@ -211,7 +211,7 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
 
     for path in tmp_path.glob("*/posteriors/*.parquet"):
         path.unlink()
-    documents.gather(Scores(tmp_path, dataset_of())).write(folder)
+    documents.document_of(Scores(tmp_path, dataset_of())).write(folder)
     assert not (folder / "ranks.parquet").exists()
 
 
@@ -232,8 +232,8 @@ def test_a_document_in_miniature(tmp_path: Path) -> None:
         path.unlink()
     plant(tmp_path, Run("E", paper.JITTER), 256, RIGHT, weights="old")
     data = dataclasses.replace(dataset_of(), subset="2 of 10 shards.")
-    made = documents.gather(Scores(tmp_path, data), [5])
-    text = markdown.markdown(made.tables, data, made.extras, "## 1. A claim: holds\n\nSo it does.\n")
+    made = documents.document_of(Scores(tmp_path, data), [5])
+    text = markdown.markdown(made.tables, data, made.beyond_tables, "## 1. A claim: holds\n\nSo it does.\n")
     golden = Path(__file__).with_name("report_golden.md").read_text(encoding="utf-8")
     assert text.replace(str(tmp_path), "RUNS") == golden
 
@@ -250,7 +250,7 @@ def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: py
         return values(path, *arguments)
 
     monkeypatch.setattr(posterior_files, "values", counting)
-    made = documents.gather(Scores(tmp_path, dataset_of()))
+    made = documents.document_of(Scores(tmp_path, dataset_of()))
     assert len(read) == len(set(read)) == 12
     assert [table.number for table in made.tables] == list(range(1, 8))
     text = made.markdown()
@@ -264,7 +264,7 @@ def vggrepro(vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(folder)
     rng = np.random.default_rng(0)
     from vggrepro.data.dataset import Split
-    from vggrepro.posteriors.files import Batch, read_origin, write
+    from vggrepro.posteriors.files import Rows, read_origin, write
     from vggrepro.posteriors.protocol import file_path
 
     split = Split(dataset, "val")
@@ -273,7 +273,7 @@ def vggrepro(vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) 
             make_run(Path(runs), Run(net, S256), dataset={"fingerprint": dataset.fingerprint})
             for q in S256.test_scales:
                 path = plant(Path(runs), Run(net, S256), q, RIGHT, fingerprint=dataset.fingerprint)
-                batch = Batch(split.keys(0, len(split)), split.labels, rng.dirichlet(np.ones(6), len(split)))
+                batch = Rows(split.keys(0, len(split)), split.labels, rng.dirichlet(np.ones(6), len(split)))
                 origin = read_origin(path)
                 write(file_path(path.parent.parent, "val", "dense", q), [batch], 6, origin)
 

@@ -33,7 +33,7 @@ def drawn(parts: Iterable[RenderableType], width: int = 80) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(page_runs: Path, page_data: Dataset) -> documents.Document:
-    return documents.gather(Scores(page_runs, page_data))
+    return documents.document_of(Scores(page_runs, page_data))
 
 
 def test_the_summary_comes_first_and_a_claim_takes_a_line(made: documents.Document, page_runs: Path) -> None:

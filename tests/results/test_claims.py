@@ -18,7 +18,7 @@ from vggrepro import paper
 from vggrepro.cli import app, main
 from vggrepro.data.dataset import Dataset
 from vggrepro.paper import JITTER, S256, S384, Run
-from vggrepro.report.documents import gather
+from vggrepro.report.documents import document_of
 from vggrepro.report.findings import claims_markdown, document, tally
 from vggrepro.results.claims import Finding, csv_text, evaluate_claims, frame
 from vggrepro.results.paper_claims import MARGINS, Kind, claims
@@ -339,7 +339,7 @@ def test_three_claims_are_recomputed_from_the_ranks(tmp_path: Path) -> None:
     shares |= {Run("D", S384): 0.14, Run("D", JITTER): 0.24}
     for run, share in shares.items():
         plant(tmp_path, run, run.scale.middle, np.flatnonzero(rng.random(IMAGES) < share))
-    written = {path.name: path for path in gather(Scores(tmp_path, DATA)).write(tmp_path / "made")}
+    written = {path.name: path for path in document_of(Scores(tmp_path, DATA)).write(tmp_path / "made")}
     lines = pd.read_csv(written["claims.csv"])
     ranks = pd.read_parquet(written["ranks.parquet"])
     b, c, c384, wide, d384, d = (f"{run.name}/val-dense-q{run.scale.middle}" for run in shares)

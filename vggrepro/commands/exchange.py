@@ -19,7 +19,7 @@ from vggrepro.commands.options import (
     complete_net,
     complete_run,
 )
-from vggrepro.doctor.finding import BROKEN, table
+from vggrepro.doctor.diagnosis import BROKEN, table
 from vggrepro.errors import InputError
 from vggrepro.system.progress import say
 

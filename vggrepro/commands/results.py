@@ -86,7 +86,7 @@ def fuse(
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
     scores = Scores(runs, dataset)
-    made = documents.gather(scores, methods=methods if search else ())
+    made = documents.document_of(scores, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
 
@@ -194,7 +194,7 @@ def _document(data: Path, runs: Path, *, search: bool) -> Document:
     from vggrepro.report import documents
     from vggrepro.results.scores import Scores
 
-    return documents.gather(Scores(runs, load(data)), methods=("dense",) if search else ())
+    return documents.document_of(Scores(runs, load(data)), methods=("dense",) if search else ())
 
 
 def _write_figures(data: Path, runs: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from vggrepro.data import synsets
 from vggrepro.errors import InputError
 from vggrepro.exchange import formats
 from vggrepro.exchange.formats import published
-from vggrepro.exchange.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign, Source
+from vggrepro.exchange.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign, WeightsFile
 from vggrepro.nets import weights
 from vggrepro.paper import Run, Scale
 from vggrepro.runs.config import Imported, RunConfig, UsedRecipe
@@ -95,7 +95,7 @@ def import_folder(folder: Path, runs: Path, *, resample: str | None = None, repl
         raise InputError(f"{folder} is no folder; give a net and a file of weights, or a folder of the authors' files")
     chosen, others, again = dict[tuple[str, str | None], Path](), list[str](), list[str]()
     for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
-        known = published.recognise(Source(path))
+        known = published.recognise(WeightsFile(path))
         if known is None:
             others.append(path.name)
         elif chosen.setdefault((known.net, known.scale), path) != path:

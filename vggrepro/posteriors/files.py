@@ -1,4 +1,4 @@
-"""Posterior files: one row an image, one file a protocol (Sect. 3.2, 4); `fusion` averages them.
+"""Posterior files: one row an image, one file a protocol (Sect. 3.2, 4); `means` averages them.
 
 `runs/<run>/posteriors/<split>-<method>-q<Q>.parquet` holds `key` (string), `label` (int32, -1 unknown) and
 `posterior` (fixed_size_list<float32>[K], rows summing to 1) in the data set's order. What made them is in the
@@ -83,7 +83,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Rows:
     """Some rows in order: n keys, labels (n,) int32, posteriors (n, K) float."""
 
     keys: list[str]
@@ -102,7 +102,7 @@ def _schema(classes: int, origin: Origin) -> pa.Schema:
     )
 
 
-def write(path: Path, batches: Iterable[Batch], classes: int, origin: Origin) -> None:
+def write(path: Path, batches: Iterable[Rows], classes: int, origin: Origin) -> None:
     """Writes a posterior file atomically, a row group a batch; posteriors are stored as float32.
 
     Every page has a checksum, so that damage does not pass for numbers. No dictionary: floats hardly repeat.
@@ -263,7 +263,7 @@ def values(path: Path, rows: int = BATCH_ROWS) -> Iterator[np.ndarray]:
             yield np.concatenate(rest)
 
 
-def read(path: Path, rows: int = BATCH_ROWS) -> Iterator[Batch]:
+def read(path: Path, rows: int = BATCH_ROWS) -> Iterator[Rows]:
     """Streams a posterior file in its own order, checking that each row is a distribution.
 
     Raises:
@@ -276,7 +276,7 @@ def read(path: Path, rows: int = BATCH_ROWS) -> Iterator[Batch]:
             for chunk in file.iter_batches(rows, columns=list(COLUMNS), use_threads=False):
                 keys = _keys(path, start, chunk["key"]).to_pylist()
                 labels = _labels(path, start, chunk["label"], classes)
-                yield Batch(keys, labels, _distributions(path, start, chunk["posterior"], classes))
+                yield Rows(keys, labels, _distributions(path, start, chunk["posterior"], classes))
                 start += len(chunk)
         _check_end(path, start, file)
 

@@ -12,7 +12,7 @@ import pandas as pd
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.results import beyond, ensembles
-from vggrepro.results.beyond import Extra
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.columns import LABELS
 from vggrepro.results.tables import Table, letter
 from vggrepro.system.files import write_text
@@ -63,7 +63,7 @@ def csv_text(tables: Sequence[Table]) -> str:
     return str(tidy(tables).to_csv(index=False, lineterminator="\n"))
 
 
-def write(tables: Sequence[Table], folder: Path, others: Sequence[Extra] = ()) -> list[Path]:
+def write(tables: Sequence[Table], folder: Path, others: Sequence[BeyondTable] = ()) -> list[Path]:
     """Writes `table3.csv` … and the other results' `curve.csv` … (raw floats, explained notes), each atomically.
 
     Removes other results that an earlier call wrote and that this one does not write.
@@ -77,7 +77,7 @@ def write(tables: Sequence[Table], folder: Path, others: Sequence[Extra] = ()) -
     if folder.resolve() == paper.tables_folder().resolve():
         raise InputError(f"{folder} holds the paper's numbers; rename the data set or give --tables another folder")
     frames = {f"table{table.number}": explained(table) for table in tables}
-    frames |= {extra.name: extra.frame for extra in others}
+    frames |= {table.name: table.frame for table in others}
     paths = []
     for name, frame in frames.items():
         paths.append(folder / f"{name}.csv")

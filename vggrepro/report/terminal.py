@@ -119,8 +119,8 @@ def report(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
     yield from summary(made, runs)
     for table in made.tables:
         yield _section(f"Table {table.number}", table.caption, layout.columns(table), _notes(table))
-    for extra in made.extras:
-        yield _section(extra.title, extra.caption, extra.columns, extra.notes)
+    for beyond in made.beyond_tables:
+        yield _section(beyond.title, beyond.caption, beyond.columns, beyond.notes)
     yield Markdown("`vggrepro claims` shows each claim's comparisons, `report --format html` one page with figures.")
 
 

@@ -120,7 +120,7 @@ class Scores:
         if self._images is None:
             self._images = split_images(self.dataset, SPLIT)
         for path in sorted(paths):
-            with suppress(InputError):  # named as a bad file by `fusion.rank`
+            with suppress(InputError):  # named as a bad file by `means.rank`
                 if self._images is None and not shape_of(path).foreign:
                     self._images = posterior_files.images_of(path)
         return self._images

@@ -15,7 +15,7 @@ from peers import SMALL, caffe_forward, image, our_scores, random_weights, relat
 
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import caffe, read
-from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.formats.base import WeightsFile
 from vggrepro.exchange.formats.protobuf import MAX_FIELDS, WireError
 from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
@@ -247,7 +247,7 @@ def attempt(path: Path, data: bytes) -> bool:
     """Whether these bytes are a whole D; anything but an InputError of one line is the test's failure."""
     path.write_bytes(data)
     try:
-        caffe.read(Source(path), "D")
+        caffe.read(WeightsFile(path), "D")
     except InputError as error:
         assert "\n" not in str(error)
         return False

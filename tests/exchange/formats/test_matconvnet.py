@@ -13,7 +13,7 @@ from scipy.io import savemat
 from vggrepro.data import mat5, synsets
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import matconvnet, read
-from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.formats.base import WeightsFile
 from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
 
@@ -203,7 +203,7 @@ def test_damaged_structures_end_in_a_line(small: dict[str, np.ndarray], tmp_path
             changed[at] = rng.integers(256)
         place.write_bytes(changed)
         try:
-            matconvnet.read(Source(place), "D")
+            matconvnet.read(WeightsFile(place), "D")
         except InputError as error:
             assert "\n" not in str(error)
             refused += 1

@@ -89,7 +89,9 @@ def test_tables_hold_our_numbers_beside_the_papers(page_text: str, page_runs: Pa
     table = page_text[page_text.index('id="table3"') : page_text.index('id="table4"')]
     row = next(line for line in re.findall(r"<tr>.*?</tr>", table) if '<th scope="row">D' in line and ">27.0<" in line)
     cells = [re.sub(r"<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)]
-    ours = stage.gather(page_runs, page_data, images=False).table(3).frame.query("net == 'D' and S == '256'").iloc[0]
+    ours = (
+        stage.contents_of(page_runs, page_data, images=False).table(3).frame.query("net == 'D' and S == '256'").iloc[0]
+    )
     assert cells[:4] == ["D", "256", "256", f"{ours['top1_val_error']:.1f}"]
     assert f'data-sort="{ours["top1_val_error"]:.6g}"' in row
     assert 'id="t3-a"' in table
@@ -149,7 +151,9 @@ def test_two_reproductions_stand_side_by_side(page_run: Path, page_runs: Path, p
     assert names == ["against-table3", "against-table4", "against-table5"]
     cells = re.findall(r">([^<>]+)<", text[text.index('id="against-table3"') :])
     first = cells.index("D")
-    theirs = stage.gather(page_runs, page_data, images=False).table(3).frame.query("net == 'D' and S == '256'").iloc[0]
+    theirs = (
+        stage.contents_of(page_runs, page_data, images=False).table(3).frame.query("net == 'D' and S == '256'").iloc[0]
+    )
     difference = 100 - theirs["top1_val_error"]
     assert cells[first : first + 6] == [
         "D",

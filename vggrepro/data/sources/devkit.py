@@ -119,7 +119,7 @@ def _leaves(path: Path, meta: bytes) -> tuple[synsets.Synset, ...]:
             for row in rows
             if _number(row["num_children"]) == 0
         ]
-    except (mat5.Damaged, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (mat5.MatError, KeyError, TypeError, ValueError, OverflowError) as error:
         refuse_lfs_pointer(path)
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"prepare: {path}: {META} is unreadable ({what}); download the devkit again") from None

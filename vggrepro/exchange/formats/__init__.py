@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import unread
-from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.exchange.formats.base import Foreign, WeightsFile
 from vggrepro.system.files import LFS_POINTER, is_lfs_pointer
 
 HEAD = 4096  # bytes from a file's beginning that tell its format
@@ -48,14 +48,14 @@ def read(path_or_name: Path | str, net: str, input_: str | None = None) -> Forei
         path_or_name = torchvision.downloaded(name, net)
     if re.match("(https?|ftp|s3|hf)://", text):
         raise InputError(f"{text} is an address; download the file and give its path")
-    source = Source(Path(path_or_name), input_)
+    source = WeightsFile(Path(path_or_name), input_)
     kind = format_of(source)
     if input_ and kind not in STATE_DICTS:
         raise InputError(f"{source.path}: --input is for state dicts of PyTorch, which this is not; leave it out")
     return importlib.import_module(f"vggrepro.exchange.formats.{kind}").read(source, net)
 
 
-def format_of(source: Source) -> str:
+def format_of(source: WeightsFile) -> str:
     """The module that reads a file: caffe, matconvnet, hdf5, onnx, torch_file (all that torch saved) or safetensors.
 
     torch's and safetensors' files differ in their tensors' names only, which those modules look at.
@@ -129,7 +129,7 @@ def _zip_kind(path: Path) -> str:
     raise InputError(f"{path}: is a zip file without weights; unpack it and give the file of weights inside")
 
 
-def _protobuf_kind(source: Source, head: bytes) -> str | None:
+def _protobuf_kind(source: WeightsFile, head: bytes) -> str | None:
     """caffe or onnx, by the numbers of the message's own fields; None if it is no protobuf message."""
     from vggrepro.exchange.formats import caffe, protobuf
 

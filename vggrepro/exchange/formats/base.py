@@ -37,7 +37,7 @@ MAX_BYTES = 8 * MAX_PARAMETERS
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsFile:
     """A file of weights; its hashes are computed once, when asked for."""
 
     path: Path

@@ -20,7 +20,7 @@ from vggrepro.exchange.formats import published
 from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
     Foreign,
-    Source,
+    WeightsFile,
     bgr_to_rgb,
     check_lrn,
     check_shapes,
@@ -120,7 +120,7 @@ class Layer:
     lrn: dict[int, float] = field(default_factory=dict)  # LRNParameter: local_size, alpha, beta, norm_region, k
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """The weights of a caffemodel: BGR folded into conv1_1, input 0-255 minus the authors' mean.
 
     Raises:
@@ -138,7 +138,7 @@ def read(source: Source, net: str) -> Foreign:
     return foreign(layers, source, net)
 
 
-def foreign(layers: Sequence[Layer], source: Source, net: str) -> Foreign:
+def foreign(layers: Sequence[Layer], source: WeightsFile, net: str) -> Foreign:
     """The weights of a model's layers, of a caffemodel or a snapshot in HDF5.
 
     Raises:
@@ -178,7 +178,7 @@ def foreign(layers: Sequence[Layer], source: Source, net: str) -> Foreign:
     )
 
 
-def _advice(source: Source) -> str:
+def _advice(source: WeightsFile) -> str:
     """What to do about a damaged file: it says its name at its beginning, if it is the authors'."""
     if source.path.with_name(source.path.name + ".json").is_file():
         return "copy it or export the run again"
@@ -190,7 +190,7 @@ def _advice(source: Source) -> str:
     return "copy or download it again"
 
 
-def top_fields(source: Source) -> set[tuple[int, int]]:
+def top_fields(source: WeightsFile) -> set[tuple[int, int]]:
     """(number, wire type) of a message's own fields as far as it is one, with that which a cut file ends in."""
     found: set[tuple[int, int]] = set()
     if source.size == 0:

@@ -6,13 +6,13 @@ import re
 
 from vggrepro import paper
 from vggrepro.exchange.formats import caffe, keras
-from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.exchange.formats.base import Foreign, WeightsFile
 from vggrepro.exchange.formats.hdf5_file import datasets, opened
 
 SNAPSHOT = re.compile(r"data/([^/]+)/([0-9])")  # Caffe's: the layer, the blob
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """The weights of an .h5, .keras or .caffemodel.h5 file.
 
     Raises:

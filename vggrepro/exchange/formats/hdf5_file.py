@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vggrepro.errors import InputError
-from vggrepro.exchange.formats.base import MAX_BYTES, Source
+from vggrepro.exchange.formats.base import MAX_BYTES, WeightsFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ WEIGHTS = "model.weights.h5"  # in a .keras file
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[h5py.File]:
+def opened(source: WeightsFile) -> Iterator[h5py.File]:
     """The HDF5 file, of a .keras file the one inside; h5py's errors in a line."""
     try:
         import h5py

@@ -20,7 +20,7 @@ from vggrepro.exchange.formats import published
 from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
     Foreign,
-    Source,
+    WeightsFile,
     bgr_to_rgb,
     check_shapes,
     geometry,
@@ -36,7 +36,7 @@ FC = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
 MAX_PARTS = 100  # of a list of names
 
 
-def foreign(file: h5py.File, held: Mapping[str, h5py.Dataset], source: Source, net: str) -> Foreign:
+def foreign(file: h5py.File, held: Mapping[str, h5py.Dataset], source: WeightsFile, net: str) -> Foreign:
     """The weights of an open file, whose data sets are `held`: BGR folded into conv1_1, the authors' mean.
 
     Raises:

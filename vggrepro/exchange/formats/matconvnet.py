@@ -21,7 +21,7 @@ from vggrepro.exchange.formats.base import (
     MAX_BYTES,
     WNID_ORDER,
     Foreign,
-    Source,
+    WeightsFile,
     check_lrn,
     check_shapes,
     geometry,
@@ -31,7 +31,7 @@ from vggrepro.exchange.formats.base import (
 )
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """The weights of a .mat file; fc8's rows are sorted by wnid where the file names its classes so.
 
     Raises:
@@ -77,7 +77,7 @@ def read(source: Source, net: str) -> Foreign:
 def _load(path: Path) -> dict[str, Any]:
     try:
         return mat5.load(path, MAX_BYTES)
-    except mat5.Damaged as error:
+    except mat5.MatError as error:
         raise InputError(f"{path}: is a damaged or cut MATLAB file ({error}); download it again") from None
 
 

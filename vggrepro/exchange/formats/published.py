@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vggrepro.exchange.formats.base import NOT_THE_PAPERS, Source
+from vggrepro.exchange.formats.base import NOT_THE_PAPERS, WeightsFile
 
 ENDINGS = {".caffemodel", ".h5", ".mat", ".pth", ".pt"}  # of the files below
 JITTERED = "256:512"  # the authors' released D and E are those trained with S in [256;512]
@@ -101,7 +101,7 @@ FILES = (
 )
 
 
-def find(source: Source) -> Published | None:
+def find(source: WeightsFile) -> Published | None:
     """Which released file this is, by its hash; hashing half a gigabyte takes a second or two."""
     for file in FILES:
         if (file.sha256 and source.sha256.startswith(file.sha256)) or (file.md5 and source.md5 == file.md5):
@@ -109,7 +109,7 @@ def find(source: Source) -> Published | None:
     return None
 
 
-def recognise(source: Source) -> Published | None:
+def recognise(source: WeightsFile) -> Published | None:
     """Which released file this is, by its name; where that says nothing, by its hash."""
     stem = source.path.name.partition(".")[0]
     named = next((file for file in FILES if file.stem and file.stem == stem), None)

@@ -11,13 +11,13 @@ from safetensors import SafetensorError, safe_open
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import timm, torch_file
-from vggrepro.exchange.formats.base import Foreign, Source, geometry, stated
+from vggrepro.exchange.formats.base import Foreign, WeightsFile, geometry, stated
 from vggrepro.exchange.formats.state_dict import Preprocessing, asked, made
 from vggrepro.nets import weights
 from vggrepro.runs.folder import RunFolder
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """A safetensors file; what our exports say of themselves is in its metadata, of a run in config.json beside it.
 
     Raises:

@@ -47,7 +47,7 @@ class Preprocessing:
 INPUTS = {"caffe": Preprocessing(said=True, caffe=True), "torchvision": Preprocessing(said=True)}
 
 
-def asked(how: Preprocessing, source: base.Source) -> Preprocessing:
+def asked(how: Preprocessing, source: base.WeightsFile) -> Preprocessing:
     """The preprocessing that the user names, else `how`.
 
     Raises:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import base, timm, torchvision
-from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.exchange.formats.base import Foreign, WeightsFile
 from vggrepro.exchange.formats.state_dict import Preprocessing, asked, bare
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights in a checkpoint
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """A file that torch saved: torchvision's or timm's names, or ours.
 
     Raises:
@@ -28,7 +28,7 @@ def read(source: Source, net: str) -> Foreign:
     return by_names(_state(source), source, net, Preprocessing(exported=base.sidecar(source.path)))
 
 
-def by_names(state: Mapping[str, Tensor], source: Source, net: str, how: Preprocessing) -> Foreign:
+def by_names(state: Mapping[str, Tensor], source: WeightsFile, net: str, how: Preprocessing) -> Foreign:
     """Weights whose names, without wrappers, say whether they are timm's or torchvision's."""
     state, how = bare(state, str(source.path)), asked(how, source)
     if any(name.startswith("pre_logits.") for name in state):
@@ -36,7 +36,7 @@ def by_names(state: Mapping[str, Tensor], source: Source, net: str, how: Preproc
     return torchvision.foreign(state, source, net, how)
 
 
-def _state(source: Source) -> dict[str, Tensor]:
+def _state(source: WeightsFile) -> dict[str, Tensor]:
     """The named tensors of a file that torch saved; no code in it is run."""
     path = source.path
     try:

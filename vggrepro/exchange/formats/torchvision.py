@@ -14,7 +14,7 @@ from torch import Tensor
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import published
-from vggrepro.exchange.formats.base import Foreign, Source
+from vggrepro.exchange.formats.base import Foreign, WeightsFile
 from vggrepro.exchange.formats.state_dict import INPUTS, TWINS, Preprocessing, made, renamed
 from vggrepro.system.files import atomic
 from vggrepro.system.progress import say
@@ -92,7 +92,7 @@ def downloaded(name: str, net: str) -> Path:
     return path
 
 
-def foreign(state: Mapping[str, Tensor], source: Source, net: str, how: Preprocessing) -> Foreign:
+def foreign(state: Mapping[str, Tensor], source: WeightsFile, net: str, how: Preprocessing) -> Foreign:
     """torchvision's weights as ours; those it publishes are known by their hash."""
     known, place = published.find(source), str(source.path)
     tensors = renamed(_as_today(state), net, [names(twin) for twin in TWINS], place)

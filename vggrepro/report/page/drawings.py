@@ -16,8 +16,8 @@ from scipy import stats
 
 from vggrepro import paper
 from vggrepro.report import figures
+from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.html import minus
-from vggrepro.report.page.material import Material, RunFacts
 from vggrepro.results import claims
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
@@ -37,13 +37,13 @@ class Drawing:
     draw: Callable[[], Figure]
 
 
-def drawings(material: Material) -> list[Drawing]:
+def drawings(contents: Contents) -> list[Drawing]:
     """Every figure that has a result of ours to show, in the page's order; names can be those of files and ids."""
     drawn = [
-        *forest(material.document.findings),
-        *errors(material),
-        *curves(material.runs),
-        *first_layers(material.runs),
+        *forest(contents.document.findings),
+        *errors(contents),
+        *curves(contents.runs),
+        *first_layers(contents.runs),
     ]
     result: dict[str, Drawing] = {}
     for one in drawn:
@@ -101,13 +101,13 @@ def _claimed(kind: Kind, margin: float) -> tuple[float, float]:
     }[kind]
 
 
-def errors(material: Material) -> Iterator[Drawing]:
+def errors(contents: Contents) -> Iterator[Drawing]:
     """Our errors against the paper's, and errors by depth, S, Q and method."""
-    points = agreement_frame(material)
+    points = agreement_frame(contents)
     if len(points) > 1:
         yield Drawing("agreement", "errors", "Ours against the paper's", _rank_caption(points), _agreement_alt(points),
                       lambda: figures.agreement(points))  # fmt: skip
-    table3, bars = material.table(3).frame, methods_frame(material)
+    table3, bars = contents.table(3).frame, methods_frame(contents)
     for measure in _measured(table3):
         yield _depth(table3, measure)
     several = table3.groupby("net")[TOP1].transform("count") > 1  # nets that ran at two S or more
@@ -115,7 +115,7 @@ def errors(material: Material) -> Iterator[Drawing]:
         yield _training_scale(table3[several], measure)
     for measure in _measured(bars):
         yield _methods(bars, measure)
-    yield from _by_test_scale(material.by_test_scale)
+    yield from _by_test_scale(contents.by_test_scale)
 
 
 def _depth(frame: pd.DataFrame, measure: str) -> Drawing:
@@ -198,14 +198,14 @@ def first_layers(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
                       lambda weights=weights: figures.filters(weights))  # type: ignore[misc]  # fmt: skip
 
 
-def agreement_frame(material: Material) -> pd.DataFrame:
+def agreement_frame(contents: Contents) -> pd.DataFrame:
     """A row for each filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors).
 
     The dense rows of Table 5 are also in Table 4 and count once.
     """
     parts = []
     for table in (3, 4, 5, 6):
-        frame = material.table(table).frame
+        frame = contents.table(table).frame
         part = frame.reindex(columns=["net", "S"])
         part = part.assign(ours=frame[TOP1], paper=frame[f"{TOP1}_paper"])
         part["views"] = pd.Series(views_of(table), index=part.index, dtype=object)
@@ -216,9 +216,9 @@ def agreement_frame(material: Material) -> pd.DataFrame:
     return whole.assign(net=whole["net"].fillna(""), S=whole["S"].fillna("").map(_scale_label))
 
 
-def methods_frame(material: Material) -> pd.DataFrame:
+def methods_frame(contents: Contents) -> pd.DataFrame:
     """Tables 5 and 6 (post-submission): columns nets, method and the measures; only nets with a number of ours."""
-    single, fused = material.table(5).frame, material.table(6).frame
+    single, fused = contents.table(5).frame, contents.table(6).frame
     fused = fused[fused["group"] == "post-submission"].assign(net="D + E")
     frame = pd.concat([single, fused], ignore_index=True).rename(columns={"net": "nets"})
     return frame[frame.groupby("nets")[TOP1].transform("count") > 0]

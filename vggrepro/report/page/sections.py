@@ -13,6 +13,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.posteriors.protocol import LABELS
 from vggrepro.report import findings, layout
 from vggrepro.report.header import Header
+from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.drawings import Drawing
 from vggrepro.report.page.html import (
     Number,
@@ -26,9 +27,8 @@ from vggrepro.report.page.html import (
     plain_table,
     prose,
 )
-from vggrepro.report.page.material import Material, RunFacts
 from vggrepro.results import claims
-from vggrepro.results.beyond import Extra
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, number, p_text, span
 from vggrepro.results.tables import Table, letter
@@ -54,12 +54,12 @@ def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
     return f'<div class="grid {kind}">{"".join(cards)}</div>' if cards else ""
 
 
-def summary(material: Material) -> str:
+def summary(contents: Contents) -> str:
     """The data, how many runs there are and how many claims hold; the best numbers; in what this is a reduced one."""
-    header = material.header
-    name = escape(material.dataset.name)
-    lead = f"<b>{name}</b>: {header.size}. {_run_counts(material.runs)} {_claim_counts(material)}"
-    parts = [f'<p class="lead">{lead}</p>', _tiles(material)]
+    header = contents.header
+    name = escape(contents.dataset.name)
+    lead = f"<b>{name}</b>: {header.size}. {_run_counts(contents.runs)} {_claim_counts(contents)}"
+    parts = [f'<p class="lead">{lead}</p>', _tiles(contents)]
     if header.reductions:
         body = f"<p><b>A reduced reproduction.</b> {header.caution} What is reduced:</p>{bullets(header.reductions)}"
         parts.append(f'<aside class="note">{body}</aside>')
@@ -74,15 +74,15 @@ def _run_counts(runs: Sequence[RunFacts]) -> str:
     return f"{len(runs)} run{'s' * (len(runs) > 1)}: {counts}."
 
 
-def _claim_counts(material: Material) -> str:
-    return f'<a href="#claims">{findings.counts(material.document.findings)}</a>'
+def _claim_counts(contents: Contents) -> str:
+    return f'<a href="#claims">{findings.counts(contents.document.findings)}</a>'
 
 
-def _tiles(material: Material) -> str:
+def _tiles(contents: Contents) -> str:
     """Our best row of Tables 3-6, of one net and of several, beside the paper's number for the same row."""
     tiles = []
     for name, numbers in (("Best single net", (3, 4, 5)), ("Best fusion", (6,))):
-        rows = [(row, table) for table in map(material.table, numbers) for row in table.frame.to_dict("records")]
+        rows = [(row, table) for table in map(contents.table, numbers) for row in table.frame.to_dict("records")]
         rows = [pair for pair in rows if not math.isnan(pair[0][TOP1])]
         if not rows:
             continue
@@ -193,14 +193,14 @@ def tables(made: Sequence[Table], header: Header) -> str:
     return "\n".join(parts)
 
 
-def extras(made: Sequence[Extra], prefix: str = "") -> str:
+def beyond_tables(made: Sequence[BeyondTable], prefix: str = "") -> str:
     """Results beyond the paper as tables, or those of two reproductions, with a prefix to their names."""
     parts = []
-    for extra in made:
-        name = f"{prefix}{extra.name}"
-        grid_ = column_table(extra.columns, extra.groups, extra.title, name)
-        title = f"<h3>{escape(extra.title)}</h3>{paragraph(extra.caption)}"
-        parts.append(f'<article id="{name}">{title}{grid_}{bullets(extra.notes)}</article>')
+    for table in made:
+        name = f"{prefix}{table.name}"
+        grid_ = column_table(table.columns, table.groups, table.title, name)
+        title = f"<h3>{escape(table.title)}</h3>{paragraph(table.caption)}"
+        parts.append(f'<article id="{name}">{title}{grid_}{bullets(table.notes)}</article>')
     return "\n".join(parts)
 
 
@@ -210,18 +210,18 @@ def class_words(dataset: Dataset) -> list[str]:
     return [(word or name).split(",")[0] for word, name in zip(words, dataset.classes, strict=True)]
 
 
-def mistakes(material: Material) -> str:
+def mistakes(contents: Contents) -> str:
     """The most confident mistakes of one posterior file, with their images if the data set is there."""
-    view = material.mistakes_of
-    if not material.mistakes or view is None:
+    view = contents.mistakes_of
+    if not contents.mistakes or view is None:
         return ""
-    words = class_words(material.dataset)
+    words = class_words(contents.dataset)
     intro = (
         f"The wrong first classes with the largest posteriors: {view.run.name}, {LABELS[view.method]}, Q = {view.q}, "
         "which has the least top-1 error of a single run at a single Q. After each class stands its posterior."
     )
     cards = []
-    for mistake, picture in zip(material.mistakes, material.pictures, strict=True):
+    for mistake, picture in zip(contents.mistakes, contents.pictures, strict=True):
         true, first = (escape(words[label]) for label in (mistake.label, mistake.predicted))
         image = f'<img src="{picture}" alt="{true}, taken for {first}">'
         lines = (

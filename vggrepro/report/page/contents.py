@@ -19,7 +19,7 @@ from vggrepro.report.documents import Document
 from vggrepro.report.header import Header, header_of
 from vggrepro.report.page.mistakes import Mistake, most_confident, pictures, whole_rows
 from vggrepro.results import beyond, comparison
-from vggrepro.results.beyond import Entry, Extra
+from vggrepro.results.beyond import BeyondTable, Entry
 from vggrepro.results.columns import TOP1
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table
@@ -81,7 +81,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class Contents:
     """Everything that the page shows. `mistakes` and their pictures are those of the view `mistakes_of`.
 
     `by_test_scale` has a row for each posterior file: run, net, S, method, Q, images and the measures of the tables.
@@ -94,7 +94,7 @@ class Material:
     mistakes_of: View | None
     mistakes: Sequence[Mistake]
     pictures: Sequence[str]
-    beside: Sequence[Extra]  # the tables of both reproductions side by side, if there is another one
+    beside: Sequence[BeyondTable]  # the tables of both reproductions side by side, if there is another one
 
     @property
     def dataset(self) -> Dataset:
@@ -108,22 +108,22 @@ class Material:
         return next(table for table in self.document.tables if table.number == number)
 
 
-def gather(runs: Path, dataset: Dataset, *, other: Path | None = None, images: bool = True) -> Material:
+def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, images: bool = True) -> Contents:
     """Reads everything. `other`: a second folder of runs; `images`: find the mistakes too, by a second look at a file.
 
     Raises:
         InputError: no images or no labels to score.
     """
     scores = Scores(runs, dataset)
-    document = documents.gather(scores)
-    entries = beyond.curve_rows(beyond.stock(scores))
+    document = documents.document_of(scores)
+    entries = beyond.curve_rows(beyond.available(scores))
     by_test_scale, _ = beyond.score(scores, entries)
     best = best_view(by_test_scale, entries)
     worst = most_confident(average([scores.file(best).path], scores.images)) if best and images else []
     mistakes = whole_rows(worst)
     facts = [made for run in existing(runs) if (made := readable_facts(run)) is not None]
     beside = comparison.side_by_side(scores, Scores(other, dataset)) if other else []
-    return Material(scores, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
+    return Contents(scores, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
 
 
 def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
