@@ -32,6 +32,7 @@ from vggrepro.errors import InputError
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
     from vggrepro.report.documents import Document
+    from vggrepro.results.fuse import Ranked
 
 
 def fuse(
@@ -52,13 +53,14 @@ def fuse(
 ) -> None:
     """Average posteriors, write Tables 3-7.
 
-    With runs: prints the error of each and of their averaged posteriors; with --submission, writes the five best
-    devkit ids of each image. Without runs: writes every row of Tables 3-7 to tables/<data set>/, beside them the
-    claims, the error against Q and what else the posteriors give; with --search, also the best nets to fuse.
+    With runs: prints the error of each and of their averaged posteriors, and how each two differ on the same images;
+    with --submission, writes the five best devkit ids of each image. Without runs: writes every row of Tables 3-7 to
+    tables/<data set>/, beside them the claims, the error against Q and what else the posteriors give; with --search,
+    also the best nets to fuse.
     """
     from vggrepro.data.dataset import load
-    from vggrepro.report import documents, terminal
-    from vggrepro.results.fuse import fuse_runs
+    from vggrepro.report import documents
+    from vggrepro.results.fuse import rank_runs
     from vggrepro.results.scores import over_seeds
     from vggrepro.system.progress import say
 
@@ -80,14 +82,31 @@ def fuse(
         print(f"{submission}: {count:,} images")
         return
     if names:
-        terminal.print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset), format_)
-        return
+        return _print_fused(rank_runs(runs_of(runs, names), methods, split.value, dataset), format_)
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
     scores = over_seeds(runs, dataset)
     made = documents.document_of(scores, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
+
+
+def _print_fused(ranked: Ranked, format_: TableFormat) -> None:
+    """The errors of runs and of their fusion; of two or more also the differences, image by image."""
+    from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
+    from vggrepro.system.progress import say
+
+    if format_ is TableFormat.json:
+        return print(json_text({"errors": ranked.errors(), "differences": ranked.differences()}))
+    terminal.print_table(ranked.errors())
+    if len(ranked.names) > 1:
+        print()
+        terminal.print_table(ranked.differences().assign(p=lambda frame: frame["p"].map("{:.3g}".format)))
+        say(
+            "difference: first - second in points, low and high its 95 % interval (Tango); p: McNemar's exact test on "
+            "the same images, uncorrected; only: images that the one alone gets wrong"
+        )
 
 
 def claims(
