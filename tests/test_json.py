@@ -36,12 +36,13 @@ def test_every_command_prints_the_documented_keys(vggrepro: Call, dataset: Datas
         "evaluate": ["evaluate", "--workers", "1"],
         "status": ["status"],
         "predict": ["predict", image, "--run", "A-256"],
-        "fuse": ["fuse", "A-256", "B-256"],
         "doctor": ["doctor"],
     }
     for name, words in calls.items():
         rows = read(*words)
         assert rows and all(list(row) == documented(name) for row in rows), name
+    fused = read("fuse", "A-256", "B-256")
+    assert [list(fused[name][0]) for name in fused] == [documented("fuse")[1:7], documented("fuse")[8:]]
     about = read("dataset")
     assert list(about) == documented("dataset")
     assert about["images"] == {"train": 30, "val": 18, "test": 0} or about["images"] == {"train": 30, "val": 18}

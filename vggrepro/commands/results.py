@@ -16,7 +16,7 @@ from vggrepro.commands.options import (
     Dense,
     Format,
     Multicrop,
-    Runs,
+    RunsOfSeeds,
     Search,
     SplitName,
     SplitOption,
@@ -32,6 +32,7 @@ from vggrepro.errors import InputError
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
     from vggrepro.report.documents import Document
+    from vggrepro.results.fuse import Ranked
 
 
 def fuse(
@@ -46,20 +47,21 @@ def fuse(
     ] = None,
     search: Search = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
     format_: AsJson = TableFormat.table,
 ) -> None:
     """Average posteriors, write Tables 3-7.
 
-    With runs: prints the error of each and of their averaged posteriors; with --submission, writes the five best
-    devkit ids of each image. Without runs: writes every row of Tables 3-7 to tables/<data set>/, beside them the
-    claims, the error against Q and what else the posteriors give; with --search, also the best nets to fuse.
+    With runs: prints the error of each and of their averaged posteriors, and how each two differ on the same images;
+    with --submission, writes the five best devkit ids of each image. Without runs: writes every row of Tables 3-7 to
+    tables/<data set>/, beside them the claims, the error against Q and what else the posteriors give; with --search,
+    also the best nets to fuse.
     """
     from vggrepro.data.dataset import load
-    from vggrepro.report import documents, terminal
-    from vggrepro.results.fuse import fuse_runs
-    from vggrepro.results.scores import Scores
+    from vggrepro.report import documents
+    from vggrepro.results.fuse import rank_runs
+    from vggrepro.results.scores import over_seeds
     from vggrepro.system.progress import say
 
     if not names and submission is None and split is not SplitName.val:
@@ -80,14 +82,31 @@ def fuse(
         print(f"{submission}: {count:,} images")
         return
     if names:
-        terminal.print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset), format_)
-        return
+        return _print_fused(rank_runs(runs_of(runs, names), methods, split.value, dataset), format_)
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     made = documents.document_of(scores, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
+
+
+def _print_fused(ranked: Ranked, format_: TableFormat) -> None:
+    """The errors of runs and of their fusion; of two or more also the differences, image by image."""
+    from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
+    from vggrepro.system.progress import say
+
+    if format_ is TableFormat.json:
+        return print(json_text({"errors": ranked.errors(), "differences": ranked.differences()}))
+    terminal.print_table(ranked.errors())
+    if len(ranked.names) > 1:
+        print()
+        terminal.print_table(ranked.differences().assign(p=lambda frame: frame["p"].map("{:.3g}".format)))
+        say(
+            "difference: first - second in points, low and high its 95 % interval (Tango); p: McNemar's exact test on "
+            "the same images, uncorrected; only: images that the one alone gets wrong"
+        )
 
 
 def claims(
@@ -98,7 +117,7 @@ def claims(
         bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
     ] = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Test the paper's twelve claims on the posteriors.
 
@@ -110,15 +129,15 @@ def claims(
     from vggrepro.report.findings import document, power_csv, power_document
     from vggrepro.report.records import json_text
     from vggrepro.results.claims import csv_text, evaluate_claims, frame
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import over_seeds
 
     dataset = load(data)
     if power:
         text = power_csv if format_ is ClaimsFormat.csv else power_document
-        print(text(Scores(runs, dataset)), end="")
+        print(text(over_seeds(runs, dataset)), end="")
         return
     require_runs(runs)
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     findings = evaluate_claims(scores)
     if format_ is None and terminal.wanted():
         return terminal.show(terminal.claims_report(findings))
@@ -146,7 +165,7 @@ def report(
         Path | None, typer.Option("--figures", help="Also write every figure of the HTML page here, as PNG and SVG.")
     ] = None,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Print Tables 1-7 beside the paper's numbers, the paper's claims, and more.
 
@@ -173,9 +192,9 @@ def _document(data: Path, runs: Path, *, search: bool) -> Document:
     """What the runs give on the data set; with `search` also which nets to fuse."""
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import over_seeds
 
-    return documents.document_of(Scores(runs, load(data)), methods=("dense",) if search else ())
+    return documents.document_of(over_seeds(runs, load(data)), methods=("dense",) if search else ())
 
 
 def _write_figures(data: Path, runs: Path, folder: Path) -> None:
@@ -228,11 +247,11 @@ def report_text(
         return page(runs, dataset, against)
     if format_ is Format.csv:
         from vggrepro.report import csv
-        from vggrepro.results.scores import Scores
+        from vggrepro.results.scores import over_seeds
         from vggrepro.results.tables import tables_of
         from vggrepro.results.transfer_tables import transfer_tables
 
-        scores = Scores(runs, dataset)
+        scores = over_seeds(runs, dataset)
         return csv.csv_text([*tables_of(scores), *transfer_tables(scores)])
     made = _document(data, runs, search=search)
     return made.markdown() if format_ is Format.md else made.latex(standalone)

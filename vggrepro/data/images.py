@@ -23,7 +23,7 @@ R = TypeVar("R")
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-# Those of the files that sources take. Pillow knows more, some of which run other programs (EPS: Ghostscript).
+# Formats that `prepare` accepts. Pillow reads more; some of these run other programs (EPS: Ghostscript).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 

@@ -1,7 +1,7 @@
 """The prepare stage: a source of images becomes a dataset folder, in one pass with flat memory.
 
 Each shard covers a fixed stretch of the source, is renamed into place when complete, and leaves its sums in
-`prepare.json`; a killed preparation goes on with the first missing shard and ends in the same files.
+`prepare.json`; an interrupted preparation continues with the first missing shard and ends in the same files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from vggrepro.system.files import Hashed, atomic, lock, read_json, write_json
 from vggrepro.system.progress import Track, say
 
 STATE_JSON = "prepare.json"
-SHARD_EXAMPLES = 2000  # of the source in a shard: a kill costs at most that much work
+SHARD_EXAMPLES = 2000  # of the source in a shard: an interruption loses at most that much work
 BATCH_ROWS = 250  # at most, held at once; fewer of large images
 BATCH_BYTES = 64 << 20
 STORED = {"quality": 95, "subsampling": "4:2:0"}  # JPEG, of the smaller copies that --store-side keeps

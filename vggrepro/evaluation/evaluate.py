@@ -1,7 +1,7 @@
 """The evaluate stage: posteriors of a run's net over a split, dense or multi-crop, at each Q (Sect. 3.2).
 
 An image is decoded once for all its Q, methods and flips. Posteriors are written in parts of so many images, which are
-merged at the end: a kill costs at most the part in work.
+merged at the end: an interruption loses at most the current part.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from vggrepro.system.devices import Machine
 from vggrepro.system.files import lock
 from vggrepro.system.progress import Track, say
 
-# A kill costs at most so many images' work. On a CPU a part of a full-size net takes minutes; on a GPU, where larger
-# parts make fuller forward passes, seconds.
+# An interruption loses the work of at most so many images. A part of a full-size net takes minutes on a CPU; on a GPU,
+# where larger parts make fuller forward passes, it takes seconds.
 PART_IMAGES = {"cpu": (64, 256), "cuda": (1024, 1024)}
 PART_MACS = 10**12  # of a crop's forward pass each, between the two
 AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of rescaled images that wait for the net
@@ -189,7 +189,7 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
 
 
 def part_images(net: Architecture, device: torch.device) -> int:
-    """Images of a part, by the net's cost; the same images share forward passes however often it is killed."""
+    """Images of a part, by the net's cost; the same images share forward passes however often it is interrupted."""
     fewest, most = PART_IMAGES.get(device.type, PART_IMAGES["cpu"])
     return max(fewest, min(most, PART_MACS // cost.crop_macs(net)))
 
@@ -260,7 +260,7 @@ def parts_folder(path: Path) -> Path:
 
 
 def remove_parts(paths: list[Path]) -> None:
-    """Removes the parts of finished files, also those that a kill after merging left."""
+    """Removes the parts of finished files, also those that an interruption after merging left."""
     for path in paths:
         shutil.rmtree(parts_folder(path), ignore_errors=True)
         with suppress(OSError):  # not there, or the parts of other files are in it

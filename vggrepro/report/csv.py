@@ -11,7 +11,7 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.results import beyond, ensembles
+from vggrepro.results import beyond, ensembles, seeds
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.columns import LABELS
 from vggrepro.results.tables import Table, letter
@@ -19,7 +19,8 @@ from vggrepro.system.files import write_text
 from vggrepro.system.progress import say
 
 ENDS = ("", "_paper", "_difference", "_low", "_high", "_std", "_std_paper", "_starred")  # of a measure's columns
-BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, "table11", "table12")  # the other files that `write` may make
+# The other files that `write` may make.
+BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, seeds.NAME, "table11", "table12")
 
 
 def explained(table: Table) -> pd.DataFrame:

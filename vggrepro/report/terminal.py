@@ -33,7 +33,13 @@ from vggrepro.runs.status import FINISHED, Status
 from vggrepro.system.progress import duration
 
 COLOURS = {HOLDS: "green", CONTRADICTED: "red", LARGER: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
-HEADINGS = {"top1_error": "top-1 error, %", "top5_error": "top-5 error, %"}  # of code's names
+HEADINGS = {  # of code's names
+    "top1_error": "top-1 error, %",
+    "top5_error": "top-5 error, %",
+    "difference": "Δ points",
+    "only_first": "only 1st",
+    "only_second": "only 2nd",
+}
 UNLIMITED = 10_000  # columns
 NARROW = "95 % intervals need a wider terminal; `--format md` has them."
 

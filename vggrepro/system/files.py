@@ -29,7 +29,7 @@ def is_lfs_pointer(head: bytes) -> bool:
 def atomic(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`; renames it to `path` when the block ends without an error.
 
-    A kill leaves the old `path` or none, never half of it. Concurrent writers must hold a lock.
+    An interruption leaves the old `path` or none, never half of it. Concurrent writers must hold a lock.
 
     Raises:
         InputError: the folder cannot be made or takes no files, as those of /proc.
