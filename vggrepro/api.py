@@ -28,7 +28,7 @@ from vggrepro.posteriors import files
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.report.page import write_figures
 from vggrepro.results import claims
-from vggrepro.results.scores import Scores
+from vggrepro.results.scores import Scores, over_seeds
 from vggrepro.results.tables import Table, tables_of
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices
@@ -195,7 +195,7 @@ def check_claims(runs: str | Path, data: str | Path) -> pd.DataFrame:
     Raises:
         InputError: no data set, files of different images.
     """
-    return claims.frame(claims.evaluate_claims(Scores(Path(runs), load_data(data))))
+    return claims.frame(claims.evaluate_claims(over_seeds(Path(runs), load_data(data))))
 
 
 def draw_figures(runs: str | Path, data: str | Path, folder: str | Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import evaluate
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.report.documents import Document, document_of
-from vggrepro.results.scores import Scores
+from vggrepro.results.scores import over_seeds
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import processes
 from vggrepro.system.devices import Machine
@@ -39,12 +40,13 @@ def reproduce(
     tables_folder: Path,
     machine: Machine,
     overrides: dict[str, Any],
-    seed: int,
+    seeds: Sequence[int],
     multicrop: bool = False,
     side_by_side: int = 1,
 ) -> Document | None:
     """Does what is not yet done for the tables and claims, and writes `<tables_folder>/<data set>/`.
 
+    Every net is trained with each of `seeds` (`seeded`); the demo's images are of the first.
     With `side_by_side` above 1, so many runs are trained and evaluated at the same time, each in a process of its own.
 
     Returns:
@@ -54,22 +56,35 @@ def reproduce(
         InputError: as the stages do; a preset that is not the data set's; a failed job.
         Stopped: a signal asked to stop; progress is saved.
     """
-    dataset = _dataset(source, preset, data, machine.workers, seed)
-    request = Request(recipe.load(dataset.preset, overrides), dataset, runs, machine, seed)
-    plan_all(request)  # refuses before any work
+    dataset = _dataset(source, preset, data, machine.workers, seeds[0])
+    used = recipe.load(dataset.preset, overrides)
+    requests = [Request(used, dataset, folder, machine, seed) for folder, seed in seeded(runs, seeds).items()]
+    for request in requests:
+        plan_all(request)  # refuses before any work
     if side_by_side > 1:
         _all_jobs(side_by_side, runs, machine, multicrop)
+    for request in requests:
+        _train_and_evaluate(request, multicrop)
+    if processes.rank():
+        return None
+    made = document_of(over_seeds(runs, dataset))
+    made.write(tables_folder / dataset.name)
+    return made
+
+
+def seeded(runs: Path, seeds: Sequence[int]) -> dict[Path, int]:
+    """The folder of each seed's runs: of the first `runs` itself, of another `runs/seedN` (`folder.seed_folders`)."""
+    return {runs if place == 0 else runs / f"seed{seed}": seed for place, seed in enumerate(seeds)}
+
+
+def _train_and_evaluate(request: Request, multicrop: bool) -> None:
+    """All runs of one seed."""
     views = plan.needed_views(multicrop)
     for run in views:  # also the finished ones: they must be of this configuration
         train_chain(run, request, quiet=True)
     for run, by_method in views.items():
         for methods, q in plan.evaluations(by_method):
-            evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
-    if processes.rank():
-        return None
-    made = document_of(Scores(runs, dataset))
-    made.write(tables_folder / dataset.name)
-    return made
+            evaluate(RunFolder(request.runs / run.name), request.dataset, Protocol(methods, q), request.machine)
 
 
 def _all_jobs(count: int, runs: Path, machine: Machine, multicrop: bool) -> None:

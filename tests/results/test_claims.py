@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 from vggrepro import paper
 from vggrepro.cli import app, main
 from vggrepro.data.dataset import Dataset
+from vggrepro.errors import InputError
 from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.report.documents import document_of
 from vggrepro.report.findings import claims_markdown, document, tally
 from vggrepro.results.claims import Finding, csv_text, evaluate_claims, frame
 from vggrepro.results.paper_claims import MARGINS, Kind, claims
-from vggrepro.results.scores import Scores
+from vggrepro.results.scores import Scores, over_seeds
 from vggrepro.results.verdicts import Outcome
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.advice import Invocation, invocation
@@ -173,7 +174,7 @@ def test_several_q_are_averaged_before_they_are_compared(tmp_path: Path) -> None
     assert (first.tests[0].comparison.only_a, first.tests[0].comparison.only_b) == (0, 80)
     assert first.verdict == "holds"
     assert {outcome.verdict for outcome in others} == {"not run"}
-    assert (found.verdict, found.standing) == ("not decided", "holds so far")
+    assert (found.verdict, found.standing) == ("not decided", "holds so far, one seed")
 
 
 def test_the_shallow_net_by_its_centre_crop(tmp_path: Path) -> None:
@@ -235,12 +236,12 @@ def test_the_document(tmp_path: Path) -> None:
     assert "This is a reduced reproduction: 7 classes (the paper: 1,000); 24 training images" in text
     lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines()]
     assert ["3", "Extra non-linearity helps: C is better than B", "C 256 against B 256, top-1", "-0.6",
-            "-10.0 [-11.4; -8.8]", "< 0.001", "holds"] in lines  # fmt: skip
+            "-10.0 [-11.4; -8.8]", "< 0.001", "holds, one seed"] in lines  # fmt: skip
     assert ["C 256 against B 256", "top-1", "28.1 / 28.7", "-0.6", "5.0 / 15.0", "-10.0 [-11.4; -8.8]", "0 / 200",
-            "< 0.001", "< 0.001", "holds"] in lines  # fmt: skip
+            "< 0.001", "< 0.001", "holds, one seed"] in lines  # fmt: skip
     assert ["B centre crop against B-5x5 centre crop", "top-1", "– / –", "-7.0", "not run"] in lines
     assert "corrected within its claim and over the claims tested, 1 here" in text
-    assert "Of 1 claim tested on images: 1 holds, 10 not run; 1 holds by arithmetic." in text
+    assert "Of 1 claim tested on images, one seed: 1 holds, 10 not run; 1 holds by arithmetic." in text
     assert "2,000 images. In the median comparison 10.0 % of them are wrong (top-1) in one of the two alone" in text
     assert text == document(evaluate_claims(scores), scores)
 
@@ -296,7 +297,10 @@ def test_the_command_prints_both_formats(dataset: Dataset, tmp_path: Path) -> No
     ("words", "said"),
     [
         ([], "vggrepro: no run in none; give --runs the folder of your runs, or train one: 'vggrepro train A --data "),
-        (["--format", "html"], "vggrepro: Invalid value for '--format': 'html' is not one of 'md', 'csv' (see --help)"),
+        (
+            ["--format", "html"],
+            "vggrepro: Invalid value for '--format': 'html' is not one of 'md', 'csv', 'json' (see --help)",
+        ),
     ],
 )
 def test_the_command_refuses(
@@ -359,3 +363,59 @@ def test_three_claims_are_recomputed_from_the_ranks(tmp_path: Path) -> None:
         assert verdicts[number] == "contradicted"
         of = tested[(tested["claim"] == number) & (tested["verdict"] == "contradicted")]
         assert of["p_holm"].min() == pytest.approx((3 - place) * wrong[number])
+
+
+def planted_seeds(tmp_path: Path, *folders: str) -> None:
+    for place, folder in enumerate(folders):
+        for net, wrong in (("B", 300), ("C", 100 + place)):
+            plant(tmp_path / folder, Run(net, S256), 256, range(wrong))
+
+
+def test_claims_over_three_seeds_in_subfolders_or_by_commas(tmp_path: Path) -> None:
+    planted_seeds(tmp_path, "runs", "runs/seed1", "runs/seed2")
+    inside = evaluate_claims(over_seeds(tmp_path / "runs", DATA))
+    named = Path(",".join(str(tmp_path / name) for name in ("runs", "runs/seed1", "runs/seed2")))
+    assert evaluate_claims(over_seeds(named, DATA)) == inside
+    made = finding(inside, 3)
+    assert (made.seeds, made.standing) == (3, "holds")
+    line = frame([made]).iloc[0]
+    assert (line["seeds"], line["images"]) == (3, IMAGES)
+    assert line["first_ours"] == pytest.approx(100 * (100 + 101 + 102) / 3 / IMAGES)
+    assert "tested on images, 3 seeds or more: 1 holds" in claims_markdown(inside)
+
+
+def test_with_one_seed_the_verdict_says_so(tmp_path: Path) -> None:
+    for net, wrong in (("B", 100), ("C", 300)):
+        plant(tmp_path, Run(net, S256), 256, range(wrong))
+    text = claims_markdown(evaluate_claims(over_seeds(tmp_path, DATA)))
+    assert "Of 1 claim tested on images, one seed: 1 contradicted, 10 not run; 1 holds by arithmetic." in text
+    assert "## 3. Extra non-linearity helps: C is better than B: contradicted, one seed" in text
+
+
+def test_a_missing_run_of_a_seed_leaves_the_others_and_is_named(tmp_path: Path) -> None:
+    planted_seeds(tmp_path, "runs", "runs/seed1", "runs/seed2")
+    (tmp_path / "runs" / "seed2" / "C-256" / "posteriors" / "val-dense-q256.parquet").unlink()
+    made = finding(evaluate_claims(over_seeds(tmp_path / "runs", DATA)), 3)
+    assert made.seeds == 2
+    assert made.notes == (f"{tmp_path / 'runs' / 'seed2'} lacks 1 of this claim's 2 posterior files.",)
+
+
+def test_folders_that_are_no_seeds_are_refused(tmp_path: Path) -> None:
+    planted_seeds(tmp_path, "runs")
+    with pytest.raises(InputError, match=r"^no run in .*none; name folders of runs"):
+        over_seeds(Path(f"{tmp_path / 'runs'},{tmp_path / 'none'}"), DATA)
+    planted.make_run(tmp_path / "other", Run("B", S256), dataset={"name": "photos", "fingerprint": "x"})
+    with pytest.raises(InputError, match=r"other: its runs are of photos, those of .*runs of"):
+        over_seeds(Path(f"{tmp_path / 'runs'},{tmp_path / 'other'}"), DATA)
+
+
+def test_the_report_has_means_and_deviations_over_seeds(tmp_path: Path) -> None:
+    planted_seeds(tmp_path, "runs", "runs/seed1", "runs/seed2")
+    made = document_of(over_seeds(tmp_path / "runs", DATA))
+    (extra,) = (extra for extra in made.beyond_tables if extra.name == "seeds")
+    line = extra.frame[extra.frame["row"] == "C, 256, 256"].iloc[0]
+    errors = 100 * np.array([100, 101, 102]) / IMAGES
+    assert (line["seeds"], line["top1_val_error"]) == (3, pytest.approx(errors.mean()))
+    assert line["top1_val_error_sd"] == pytest.approx(errors.std(ddof=1))
+    assert "15.0 ± 0.0" in made.markdown()
+    assert "seed2: C-256/val-dense-q256" in made.evidence.column_names  # type: ignore[union-attr]

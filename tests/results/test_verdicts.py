@@ -141,7 +141,7 @@ def test_at_most_5_percent_of_pages_of_equal_nets_have_a_false_verdict() -> None
     for _ in range(pages):
         difficulty = rng.beta(0.6, 1.4, 500)  # 30 % on average
         ranks = {views: (rng.random(500) < difficulty).astype(np.int32) for views in sides}
-        made = judge(tested, compared(pairs, ranks, ["top-1"]))
+        made = judge(tested, compared(pairs, [ranks], ["top-1"]))
         false += any(decide_claim([one.verdict for one in outcomes]) != UNDECIDED for outcomes in made)
     assert false <= 0.05 * pages
 
@@ -203,3 +203,45 @@ def test_the_power_of_each_claim_grows_with_the_images() -> None:
     chances = made.set_index("claim")
     assert chances.loc[5, "2000"] > 95  # 7 points
     assert chances.loc[[1, 3, 4, 5, 6, 10, 11], "200000"].min() > 95
+
+
+def of_seeds(rng: np.random.Generator, pairs: list[Pair], seeds: int, spread: float) -> list[Ranks]:
+    """Ranks of equal nets, whose true errors vary from seed to seed by a standard deviation of `spread` (shares)."""
+    images = 800
+    difficulty = rng.beta(0.8, 1.6, images)
+    sides = dict.fromkeys(side.views for pair in pairs for side in (pair.first, pair.second))
+    return [
+        {views: (rng.random(images) < difficulty + rng.normal(0, spread)).astype(np.int32) for views in sides}
+        for _ in range(seeds)
+    ]
+
+
+def test_over_seeds_a_claim_is_wrong_in_at_most_5_percent_though_nets_vary() -> None:
+    """Each seed's images alone would find differences; images and seeds together do not."""
+    rng = np.random.default_rng(6)
+    tested = [claim_of(number) for number in (3, 4, 5, 6)]
+    pairs = [pair for claim in tested for pair in claim.pairs]
+    false = {1: 0, 3: 0}
+    pages = 150
+    for _ in range(pages):
+        ranks = of_seeds(rng, pairs, 3, 0.03)
+        for seeds in false:
+            judged_ones = judge(tested, compared(pairs, ranks[:seeds], ["top-1"]))
+            false[seeds] += any(decide_claim([one.verdict for one in each]) != UNDECIDED for each in judged_ones)
+    assert false[3] <= 0.05 * pages
+    assert false[1] > 0.3 * pages  # the seed's luck
+
+
+def test_over_seeds_by_hand() -> None:
+    rng = np.random.default_rng(7)
+    first, second = ([rng.random(400) < share for _ in range(3)] for share in (0.2, 0.3))
+    made = intervals.over_seeds(intervals.seeds_of(first, second), spread=0.5, freedom=4)
+    gaps = 100 * (np.array(first, float) - np.array(second, float))
+    by_image, by_seed = gaps.mean(0).var(ddof=1) / 400, 0.5 / 3
+    degrees = (by_image + by_seed) ** 2 / (by_seed**2 / 4 + by_image**2 / 399)
+    error = (by_image + by_seed) ** 0.5
+    assert (made.difference, made.seeds) == (pytest.approx(gaps.mean()), 3)
+    assert (made.low, made.high) == pytest.approx(stats.t.interval(0.95, degrees, gaps.mean(), error))
+    assert made.below(-1.0) == pytest.approx(stats.t.cdf((gaps.mean() + 1) / error, degrees))
+    assert made.above(-1.0) == pytest.approx(1 - made.below(-1.0))
+    assert intervals.seeds_of(first, second).of_seeds == pytest.approx(gaps.mean(1).var(ddof=1))

@@ -128,6 +128,13 @@ def complete_preset(incomplete: str) -> list[str]:
 
 
 Data = Annotated[Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Data set folder that prepare wrote.")]
+RunsOfSeeds = Annotated[
+    Path,
+    typer.Option(
+        "--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs; of several seeds: commas, or seed1, seed2 in it."
+    ),
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="Train and test every net with each: 0,1,2.")]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
@@ -189,7 +196,7 @@ class Command(TyperCommand):
         commands = ctx.parent.command.commands if ctx.parent else {}
         known = {name: frozenset(p.opts[0] for p in each.params) for name, each in commands.items()}
         given = [words for each in self.params for words in _given(each, ctx)]
-        with advice.invocation(advice.Invocation(given, known, ctx.params.get("runs"))):
+        with advice.invocation(advice.Invocation(given, known, _first(ctx.params.get("runs")))):
             return super().invoke(ctx)
 
 
@@ -198,11 +205,32 @@ def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
     name, value = parameter.opts[0], ctx.params.get(parameter.name)
     if name not in advice.REPEATED or value is None or value == parameter.get_default(ctx):
         return
+    if name == "--runs":
+        value = _first(value)
     for each in value if isinstance(value, list) else [value]:
         yield (name,) if each is True else (name, str(each.value if isinstance(each, StrEnum) else each))
 
 
+def _first(runs: Path | None) -> Path | None:
+    """The first of several folders of runs (`seed_folders`): commands that train and evaluate take one."""
+    return runs if runs is None or runs.is_dir() else Path(str(runs).partition(",")[0])
+
+
 # What they stand for
+
+
+def seeds_of(text: str | None, seed: int) -> tuple[int, ...]:
+    """The seeds of --seeds, or that of --seed alone.
+
+    Raises:
+        InputError: not whole numbers from 0, or one twice.
+    """
+    words = [str(seed)] if text is None else text.split(",")
+    if not all(word.strip().isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
+        raise InputError(f"--seeds {text}: give different whole numbers with commas between them, as in 0,1,2")
+    if text is not None and seed:
+        raise InputError("--seed and --seeds: give one of them")
+    return tuple(map(int, words))
 
 
 def recipe_values(
@@ -282,8 +310,8 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
 
 def require_runs(runs: Path) -> None:
     """Refuses a folder without runs, which is most likely a slip."""
-    from vggrepro.runs.folder import existing
+    from vggrepro.runs.folder import existing, seed_folders
 
-    if not existing(runs):
+    if not existing(seed_folders(runs)[0]):
         command = advice.command("train", "A")
         raise InputError(f"no run in {runs}; give --runs the folder of your runs, or train one: '{command}'")

@@ -16,7 +16,7 @@ from vggrepro.commands.options import (
     Dense,
     Format,
     Multicrop,
-    Runs,
+    RunsOfSeeds,
     Search,
     SplitName,
     SplitOption,
@@ -47,7 +47,7 @@ def fuse(
     ] = None,
     search: Search = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
     format_: AsJson = TableFormat.table,
 ) -> None:
@@ -61,7 +61,7 @@ def fuse(
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
     from vggrepro.results.fuse import rank_runs
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import over_seeds
     from vggrepro.system.progress import say
 
     if not names and submission is None and split is not SplitName.val:
@@ -85,7 +85,7 @@ def fuse(
         return _print_fused(rank_runs(runs_of(runs, names), methods, split.value, dataset), format_)
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     made = documents.document_of(scores, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
@@ -117,7 +117,7 @@ def claims(
         bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
     ] = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Test the paper's twelve claims on the posteriors.
 
@@ -129,15 +129,15 @@ def claims(
     from vggrepro.report.findings import document, power_csv, power_document
     from vggrepro.report.records import json_text
     from vggrepro.results.claims import csv_text, evaluate_claims, frame
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import over_seeds
 
     dataset = load(data)
     if power:
         text = power_csv if format_ is ClaimsFormat.csv else power_document
-        print(text(Scores(runs, dataset)), end="")
+        print(text(over_seeds(runs, dataset)), end="")
         return
     require_runs(runs)
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     findings = evaluate_claims(scores)
     if format_ is None and terminal.wanted():
         return terminal.show(terminal.claims_report(findings))
@@ -165,7 +165,7 @@ def report(
         Path | None, typer.Option("--figures", help="Also write every figure of the HTML page here, as PNG and SVG.")
     ] = None,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Print Tables 1-7 beside the paper's numbers, the paper's claims, and more.
 
@@ -192,9 +192,9 @@ def _document(data: Path, runs: Path, *, search: bool) -> Document:
     """What the runs give on the data set; with `search` also which nets to fuse."""
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import over_seeds
 
-    return documents.document_of(Scores(runs, load(data)), methods=("dense",) if search else ())
+    return documents.document_of(over_seeds(runs, load(data)), methods=("dense",) if search else ())
 
 
 def _write_figures(data: Path, runs: Path, folder: Path) -> None:
@@ -247,10 +247,10 @@ def report_text(
         return page(runs, dataset, against)
     if format_ is Format.csv:
         from vggrepro.report import csv
-        from vggrepro.results.scores import Scores
+        from vggrepro.results.scores import over_seeds
         from vggrepro.results.tables import tables_of
 
-        return csv.csv_text(tables_of(Scores(runs, dataset)))
+        return csv.csv_text(tables_of(over_seeds(runs, dataset)))
     made = _document(data, runs, search=search)
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 

@@ -30,6 +30,7 @@ from vggrepro.commands.options import (
     Retrain,
     Runs,
     Seed,
+    Seeds,
     Set,
     TableFormat,
     TablesFolder,
@@ -42,6 +43,7 @@ from vggrepro.commands.options import (
     machine_of,
     recipe_values,
     resolve,
+    seeds_of,
 )
 from vggrepro.errors import InputError
 from vggrepro.paper import Run, Scale
@@ -171,28 +173,37 @@ def reproduce(
         Plan | None, typer.Option("--plan", help="Print a Makefile, or a script of sbatch arrays, instead of running.")
     ] = None,
     seed: Seed = 0,
+    seeds: Seeds = None,
 ) -> None:
     """Run the whole pipeline, print tables and claims.
 
-    Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped.
+    Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped. With --seeds, the
+    runs of the first seed lie in --runs, those of another seed N in its subfolder seedN.
     """
     from vggrepro.plan import side_by_side
-    from vggrepro.reproduce import plan_all
+    from vggrepro.reproduce import plan_all, seeded
     from vggrepro.reproduce import reproduce as run_all
     from vggrepro.system import processes
 
     machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_, fast)
     values = recipe_values(set_, epochs, width, decode)
+    chosen = seeds_of(seeds, seed)
+    if chosen[1:] and (plan or jobs != "1"):
+        raise InputError(
+            "--seeds: without --jobs and --plan; for these give each seed N a call with --seed N --runs RUNS/seedN"
+        )
     if dry_run:
         dataset, recipe = resolve(data, values)
-        request = _request(recipe, dataset, runs, machine, seed)
-        return _rehearse(plan_all(request), request, values)
+        for folder, each in seeded(runs, chosen).items():
+            request = _request(recipe, dataset, folder, machine, each)
+            _rehearse(plan_all(request), request, values)
+        return
     if plan:
         return _print_plan(plan, data, values, multicrop)
     count = side_by_side(jobs, device, machine.device.type)
     processes.join_processes(machine.device)
     with stop_exit():
-        made = run_all(source, preset, data, runs, tables, machine, values, seed, multicrop, count)
+        made = run_all(source, preset, data, runs, tables, machine, values, chosen, multicrop, count)
     if made is None:
         return
     from vggrepro.report import terminal

@@ -11,14 +11,14 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.results import beyond, ensembles
+from vggrepro.results import beyond, ensembles, seeds
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.columns import LABELS
 from vggrepro.results.tables import Table, letter
 from vggrepro.system.files import write_text
 from vggrepro.system.progress import say
 
-BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES)  # the other files that `write` may make
+BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, seeds.NAME)  # the other files that `write` may make
 
 
 def explained(table: Table) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from vggrepro.data.dataset import Dataset
 from vggrepro.report import csv, findings, markdown
 from vggrepro.report.latex import latex
-from vggrepro.results import beyond, claims, comparison, ensembles, paper_claims
+from vggrepro.results import beyond, claims, comparison, ensembles, paper_claims, seeds
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, tables_of, views_of
@@ -71,7 +71,9 @@ def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: S
     rows = [views for number in numbers for views in views_of(number)]
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
     scores.rank_rows([*rows, *(side.views for side in sides), *beyond.rows(beyond.available(scores))])
-    more = beyond.beyond_tables(scores) + (ensembles.search(scores, methods) if methods else [])
+    over = seeds.over_seeds(scores)
+    more = [*([over] if over else []), *beyond.beyond_tables(scores)]
+    more += ensembles.search(scores, methods) if methods else []
     made = Document(scores.dataset, tables_of(scores, numbers), claims.evaluate_claims(scores), more, scores.evidence())
     if refused := scores.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""

@@ -85,14 +85,17 @@ def _power(scores: Scores) -> pd.DataFrame:
 
 def counts(findings: Sequence[Finding]) -> str:
     """`Of 11 claims tested on images: 2 hold, 1 contradicted, 8 not decided; 1 holds by arithmetic.`"""
-    words = [finding.standing for finding in findings if finding.claim.pairs]
+    on_images = [finding for finding in findings if finding.claim.pairs]
+    words = [finding.word for finding in on_images]
+    seeds = min((finding.seeds for finding in on_images if finding.seeds), default=0)
+    trained = {0: "", 1: ", one seed"}.get(seeds, f", {seeds} seeds or more")
     order = (HOLDS, SO_FAR, CONTRADICTED, LARGER, UNDECIDED, NOT_RUN)
     told = [counted(words.count(word), word) for word in order if word in words]
     tested = len(words) - words.count(NOT_RUN)
     by_arithmetic = [finding.standing for finding in findings if not finding.claim.pairs]
     rest = [f"{counted(by_arithmetic.count(word), word)} by arithmetic" for word in dict.fromkeys(by_arithmetic)]
     plural = "" if tested == 1 else "s"
-    return f"Of {tested} claim{plural} tested on images: {', '.join(told)}; {', '.join(rest)}."
+    return f"Of {tested} claim{plural} tested on images{trained}: {', '.join(told)}; {', '.join(rest)}."
 
 
 def preface(findings: Sequence[Finding]) -> str:
@@ -106,8 +109,8 @@ def preface(findings: Sequence[Finding]) -> str:
         f"alike or slightly less, Tango's of a margin of {100 * MARGINS['top-1']:.1f} % of the top-1 error, "
         f"{100 * MARGINS['top-5']:.0f} % of the top-5 error. p (Holm) is a comparison's by both measures, corrected "
         f"within its claim and over the claims tested, {tested} here, so that at most one page in twenty has a false "
-        "verdict. The tests take the nets as they were trained, once each: a net trained again with another seed may "
-        "differ by more."
+        "verdict. With one seed the tests take the nets as they were trained, once each: a net trained again with "
+        "another seed may differ by more. With several seeds p and intervals are Student's t over seeds and images."
     ]
     if made:
         lines.append(_sensitivity(made, tested))
@@ -197,7 +200,7 @@ def _detail_lines(outcome: Outcome, any_ran: bool) -> list[dict[str, str]]:
             line |= {"p (Holm)": p_text(outcome.p)}
         elif any_ran:
             line |= dict.fromkeys(("ours", "Δ ours", "alone wrong", "p", "p (Holm)"), DASH)
-        lines.append({**line, "verdict": outcome.verdict})
+        lines.append({**line, "verdict": outcome.standing})
     return lines
 
 

@@ -20,7 +20,7 @@ from vggrepro.results.conditions import conditions
 from vggrepro.results.gaps import not_run, not_used
 from vggrepro.results.intervals import Comparison
 from vggrepro.results.paper_claims import Claim, Pair, Side, claims
-from vggrepro.results.scores import File, Scores
+from vggrepro.results.scores import Scores
 from vggrepro.results.verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -33,6 +33,7 @@ from vggrepro.results.verdicts import (
     compared,
     decide_claim,
     judge,
+    worded,
 )
 
 if TYPE_CHECKING:
@@ -58,10 +59,20 @@ class Finding:
     parameters: dict[str, tuple[float, float, float]] = dataclasses.field(default_factory=dict)
 
     @property
-    def standing(self) -> str:
-        """The verdict in words: `SO_FAR` in place of "not decided" where it says more."""
+    def word(self) -> str:
+        """The verdict, but `SO_FAR` in place of "not decided" where it says more."""
         so_far = {outcome.verdict for outcome in self.outcomes} == {HOLDS, NOT_RUN}
         return SO_FAR if so_far and self.verdict == UNDECIDED else self.verdict
+
+    @property
+    def seeds(self) -> int:
+        """The seeds that each comparison has at least; 0 if none was run."""
+        return min((outcome.seeds for outcome in self.outcomes if outcome.tests), default=0)
+
+    @property
+    def standing(self) -> str:
+        """`word`, with "one seed" beside it where the nets were trained once."""
+        return worded(self.word, self.seeds)
 
     @property
     def deciding(self) -> Outcome | None:
@@ -92,13 +103,19 @@ def comparisons(scores: Scores) -> dict[Pair, dict[str, Comparison]]:
     pairs = [pair for claim in claims() for pair in claim.pairs]
     sides = list(dict.fromkeys(side.views for pair in pairs for side in (pair.first, pair.second)))
     scores.rank_rows(sides)
-    ranks: dict[tuple[paper.View, ...], np.ndarray] = {}
+    ranks = [_ranks(seed, sides) for seed in (scores, *scores.seeds)]
+    measures = [name for name, best in MEASURES.items() if len(scores.dataset.classes) > best]
+    return compared(pairs, ranks, measures)
+
+
+def _ranks(scores: Scores, sides: Sequence[tuple[paper.View, ...]]) -> dict[tuple[paper.View, ...], np.ndarray]:
+    """The ranks of the sides whose files are all there."""
+    result = {}
     for views in sides:
         files = [scores.file(view) for view in views]
         if all(file.present and not file.refused for file in files):
-            ranks[views] = scores.ranks(file.path for file in files)
-    measures = [name for name, best in MEASURES.items() if len(scores.dataset.classes) > best]
-    return compared(pairs, ranks, measures)
+            result[views] = scores.ranks(file.path for file in files)
+    return result
 
 
 def _finding(claim: Claim, outcomes: tuple[Outcome, ...], scores: Scores) -> Finding:
@@ -112,16 +129,21 @@ def _finding(claim: Claim, outcomes: tuple[Outcome, ...], scores: Scores) -> Fin
         claim,
         outcomes,
         decide_claim([outcome.verdict for outcome in outcomes]),
-        tuple([claim.remark] * bool(claim.remark) + _gaps(scores, [scores.file(view) for view in views])),
+        tuple([claim.remark] * bool(claim.remark) + _gaps(scores, tuple(views))),
         tuple(conditions(scores, [scores.file(view) for view in used])),
     )
 
 
-def _gaps(scores: Scores, files: Sequence[File]) -> list[str]:
-    """What a claim lacks, and the commands that make it."""
+def _gaps(scores: Scores, views: Sequence[paper.View]) -> list[str]:
+    """What a claim lacks, and the commands that make it; of other seeds, how many files."""
+    files = [scores.file(view) for view in views]
     result = list(not_used(files, scores.commands))
     if missing := [file.view for file in files if not file.present]:
         result.append(not_run(missing, scores.commands))
+    for seed in scores.seeds:
+        lacks = sum(not file.present or bool(file.refused) for file in map(seed.file, views))
+        if lacks:
+            result.append(f"{seed.runs} lacks {lacks} of this claim's {len(views)} posterior files.")
     return result
 
 
@@ -152,9 +174,10 @@ def frame(findings: Sequence[Finding]) -> pd.DataFrame:
 
     Columns: `claim`, `sentence`, `section`, `claim_verdict`, `first`, `second` (names of the sides), `expected` (of the
     first), `measure` (top-1, top-5, in %; parameters in millions), `first_ours`, `second_ours`, `difference` (first -
-    second), `low`, `high` (its 95 % interval), `first_paper`, `second_paper`, `difference_paper`, `images`,
-    `only_first`, `only_second` (images wrong in that one alone), `margin` (points), `p` (of the measure), `p_holm` and
-    `verdict` (of the comparison, both measures together), `counted` ("images" or "arithmetic"), `notes`.
+    second), `low`, `high` (its 95 % interval), `first_paper`, `second_paper`, `difference_paper`, `images`, `seeds`,
+    `only_first`, `only_second` (images wrong in that one alone, summed over seeds), `margin` (points), `p` (of the
+    measure), `p_holm` and `verdict` (of the comparison, both measures together), `counted` ("images" or "arithmetic"),
+    `notes`.
     """
     records: list[dict[str, Any]] = []
     for finding in findings:
@@ -185,11 +208,11 @@ def frame(findings: Sequence[Finding]) -> pd.DataFrame:
                 records.append(head | names | ours | theirs | counted | notes)
     columns = ["claim", "sentence", "section", "claim_verdict", "first", "second", "expected", "measure"]
     columns += ["first_ours", "second_ours", "difference", "low", "high"]
-    columns += ["first_paper", "second_paper", "difference_paper", "images", "only_first", "only_second"]
+    columns += ["first_paper", "second_paper", "difference_paper", "images", "seeds", "only_first", "only_second"]
     made = pd.DataFrame.from_records(
         records, columns=[*columns, "margin", "p", "p_holm", "verdict", "counted", "notes"]
     )
-    return made.astype(dict.fromkeys(("images", "only_first", "only_second"), "Int64"))
+    return made.astype(dict.fromkeys(("images", "seeds", "only_first", "only_second"), "Int64"))
 
 
 def csv_text(findings: Sequence[Finding]) -> str:
@@ -200,7 +223,7 @@ def csv_text(findings: Sequence[Finding]) -> str:
 def _ours(test: Tested, outcome: Outcome) -> dict[str, Any]:
     made = test.comparison
     values: dict[str, Any] = {"first_ours": made.a, "second_ours": made.b, "difference": made.difference}
-    values |= {"low": made.low, "high": made.high, "images": made.images}
+    values |= {"low": made.low, "high": made.high, "images": made.images, "seeds": made.seeds}
     values |= {"only_first": made.only_a, "only_second": made.only_b, "margin": test.margin}
     return values | {"p": test.p, "p_holm": outcome.p, "verdict": outcome.verdict}
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vggrepro.paper import View
 from vggrepro.results import columns
-from vggrepro.results.intervals import ALPHA, Comparison, compare, holm
+from vggrepro.results.intervals import ALPHA, Comparison, Seeds, compare, holm, over_seeds, seeds_of
 from vggrepro.results.paper_claims import MARGINS, Claim, Kind, Pair
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "not decided", "not run"
@@ -55,6 +55,16 @@ class Outcome:
     p_against: float = math.nan
 
     @property
+    def seeds(self) -> int:
+        """The seeds compared; 0 if it was not run."""
+        return min((test.comparison.seeds for test in self.tests), default=0)
+
+    @property
+    def standing(self) -> str:
+        """The verdict in words."""
+        return worded(self.verdict, self.seeds)
+
+    @property
     def p(self) -> float:
         """The corrected p-value that the verdict rests on."""
         return self.p_against if self.verdict in (CONTRADICTED, LARGER) else self.p_for
@@ -70,19 +80,50 @@ class Outcome:
         return choose(self.tests, key=lambda test: test.p_for)
 
 
+def worded(verdict: str, seeds: int) -> str:
+    """A verdict with "one seed" beside it where it is about nets that were trained once."""
+    return f"{verdict}, one seed" if seeds == 1 and verdict not in (UNDECIDED, NOT_RUN) else verdict
+
+
 Comparisons = Mapping[Pair, Mapping[str, Comparison]]  # of each pair that was run, by measure
 
 
 def compared(
-    pairs: Iterable[Pair], ranks: Mapping[tuple[View, ...], np.ndarray], measures: Sequence[str]
+    pairs: Iterable[Pair], ranks: Sequence[Mapping[tuple[View, ...], np.ndarray]], measures: Sequence[str]
 ) -> dict[Pair, dict[str, Comparison]]:
-    """Every comparison whose ranks are given, by every measure."""
+    """Every comparison whose ranks are given, by every measure, over the seeds that have both sides.
+
+    `ranks`: those of each seed. The spread between seeds is pooled over the comparisons of one kind (`_kind`) that have
+    as many seeds: three seeds of one pair of nets say little about it.
+    """
     result: dict[Pair, dict[str, Comparison]] = {}
-    for pair in pairs:
-        if pair.first.views in ranks and pair.second.views in ranks:
-            first, second = ranks[pair.first.views], ranks[pair.second.views]
-            result[pair] = {name: compare(first >= MEASURES[name], second >= MEASURES[name]) for name in measures}
+    several: dict[tuple[str, str, int], dict[Pair, Seeds]] = {}
+    for pair in dict.fromkeys(pairs):
+        there = [of for of in ranks if pair.first.views in of and pair.second.views in of]
+        for measure in measures if there else ():
+            first, second = (
+                [of[side.views] >= MEASURES[measure] for of in there] for side in (pair.first, pair.second)
+            )
+            result.setdefault(pair, {})
+            if len(there) == 1:
+                result[pair][measure] = compare(first[0], second[0])
+            else:
+                several.setdefault((_kind(pair), measure, len(there)), {})[pair] = seeds_of(first, second)
+    for (_, measure, seeds), of in several.items():
+        runs = {view.run for pair in of for side in (pair.first, pair.second) for view in side.views}
+        spread = float(np.mean([made.of_seeds for made in of.values()]))
+        freedom = (seeds - 1) * max(1, len(runs) // 2)  # so many pairs of nets share no net
+        for pair, made in of.items():
+            result[pair][measure] = over_seeds(made, spread, freedom)
     return result
+
+
+def _kind(pair: Pair) -> str:
+    """What the sides differ in: comparisons of one kind vary alike from seed to seed."""
+    first, second = ({view.run for view in side.views} for side in (pair.first, pair.second))
+    if len(first) > 1 or len(second) > 1:
+        return "ensembles"
+    return "tests of a net" if first == second else "nets"
 
 
 def judge(claims: Sequence[Claim], made: Comparisons) -> list[tuple[Outcome, ...]]:

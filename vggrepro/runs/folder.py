@@ -206,6 +206,19 @@ def existing(runs: Path) -> list[RunFolder]:
     return sorted(found, key=lambda folder: (order.get(Run.parse(folder.name), len(order)), folder.name))
 
 
+def seed_folders(runs: Path) -> list[Path]:
+    """The folders of runs, one a seed, that `--runs` names: commas between folders, each with its `seed1`, `seed2` …
+
+    Raises:
+        InputError: one of several has no run.
+    """
+    named = [runs] if runs.is_dir() else [Path(part) for part in str(runs).split(",")]
+    found = list(dict.fromkeys(each for path in named for each in (path, *sorted(path.glob("seed[0-9]*")))))
+    if empty := [str(path) for path in found if found[1:] and not existing(path)]:
+        raise InputError(f"no run in {', '.join(empty)}; name folders of runs that are there, or train them")
+    return found
+
+
 def finished(runs: Path) -> list[RunFolder]:
     """The runs that have their weights, in `existing`'s order."""
     return [run for run in existing(runs) if run.finished]

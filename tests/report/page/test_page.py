@@ -76,7 +76,7 @@ def test_headings_go_down_one_step_at_a_time(page_text: str) -> None:
 def test_the_summary_counts(page_text: str) -> None:
     words = " ".join(Reader(page_text).text.split())
     assert "6 classes, 30 training and 18 validation images. 5 runs: 4 finished, 1 interrupted." in words
-    assert re.search(r"Of \d+ claims? tested on images: .*; 1 holds by arithmetic\.", words)
+    assert re.search(r"Of \d+ claims? tested on images, one seed: .*; 1 holds by arithmetic\.", words)
     assert "A reduced reproduction." in words
 
 

@@ -26,7 +26,7 @@ from vggrepro.results.verdicts import HOLDS, Outcome
 def test_curves_between_epochs_count_in_epochs(tmp_path: Path) -> None:
     facts = run_facts(make_run(tmp_path, "A-256", Run("A", S256), epochs=2))  # 30 images by 10: 3 steps an epoch
     assert facts.between.to_dict("list") == {"epoch": pytest.approx([1 / 3, 4 / 3]), "loss": [2.5, 1.25]}
-    assert facts.epochs["epoch"].tolist() == [1.0, 2.0]
+    assert [line.epoch for line in facts.epochs] == [1.0, 2.0]
     assert (facts.seconds, facts.judges) == (60.0, "validation")
     held_out = make_run(tmp_path, "other", Run("A", S256), recipe={"held_out": 0.05})
     assert run_facts(held_out).judges == "held-out"
@@ -61,7 +61,7 @@ def test_claims_stand_with_what_they_expect_and_how_much_was_tested(
     assert (row["claimed_low"], row["claimed_high"]) == (-0.6, math.inf)
     words = Reader(page_text).text
     assert "First − second: left of zero the first errs less." in words
-    assert "12 comparisons (4 tests): " in words  # scale jitter by top-1 and top-5, D alone
+    assert "12 comparisons (8 tests): " in words  # scale jitter by top-1 and top-5, D alone
     assert "E against A: +10.8 million parameters; the paper +11." in words
 
 

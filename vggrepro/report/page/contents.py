@@ -21,7 +21,7 @@ from vggrepro.report.page.mistakes import Mistake, most_confident, pictures, who
 from vggrepro.results import beyond, comparison
 from vggrepro.results.beyond import BeyondTable, Entry
 from vggrepro.results.columns import TOP1
-from vggrepro.results.scores import Scores
+from vggrepro.results.scores import Scores, over_seeds
 from vggrepro.results.tables import Table
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder, existing
@@ -114,14 +114,14 @@ def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, imag
     Raises:
         InputError: no images or no labels to score.
     """
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     document = documents.document_of(scores)
     entries = beyond.curve_rows(beyond.available(scores))
     by_test_scale, _ = beyond.score(scores, entries)
     best = best_view(by_test_scale, entries)
     worst = most_confident(average([scores.file(best).path], scores.images)) if best and images else []
     mistakes = whole_rows(worst)
-    facts = [made for run in existing(runs) if (made := readable_facts(run)) is not None]
+    facts = [made for run in existing(scores.runs) if (made := readable_facts(run)) is not None]
     beside = comparison.side_by_side(scores, Scores(other, dataset)) if other else []
     return Contents(scores, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
 

@@ -32,7 +32,7 @@ from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, number, p_text, span
 from vggrepro.results.tables import Table, letter
-from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED, worded
 
 CLASSES = {
     HOLDS: "holds",
@@ -175,7 +175,7 @@ def _comparison(row: dict[Any, Any]) -> list[object]:
         both[1],
         Number(row["difference_paper"], number(row["difference_paper"], "+")),
         Number(row["p_holm"], p_text(row["p_holm"])),
-        row["verdict"],
+        worded(row["verdict"], 0 if pd.isna(row["seeds"]) else int(row["seeds"])),
     ]
 
 
