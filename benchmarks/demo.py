@@ -32,7 +32,7 @@ def main() -> None:
             tables.append(done.stdout)
         assert tables[0] == tables[1]
         training = {
-            run.name: round(sum(line["seconds"] for line in RunFolder(Path(folder) / "runs" / run.name).metrics()), 1)
+            run.name: round(sum(epoch.seconds for epoch in RunFolder(Path(folder) / "runs" / run.name).epochs()), 1)
             for run in paper.all_runs()
         }
         section = tables[0].split("## Table 3")[1].split("## Table 4")[0]

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 def lines(run: RunFolder) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock."""
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in run.all_metrics()]
+    return [{name: value for name, value in asdict(line).items() if name not in TIMES} for line in run.metrics()]
 
 
 SETTINGS: dict[str, dict[str, int]] = {

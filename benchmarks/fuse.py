@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means, protocol
-from vggrepro.posteriors.files import Batch, Origin
+from vggrepro.posteriors.files import Origin, Rows
 
 QS = (256, 384, 512)
 PART = 256  # images that are drawn, and written as a row group, at a time
@@ -39,10 +39,10 @@ BATCH = 1024  # rows that pyarrow alone reads at a time
 NAIVE_BYTES = 4  # numpy's way needs about so many times the files
 
 
-def draw(net: int, q: int, images: int, classes: int) -> list[Batch]:
+def draw(net: int, q: int, images: int, classes: int) -> list[Rows]:
     """Posteriors that agree in part with the labels and with other nets; the same for each (net, q)."""
 
-    def part(start: int) -> Batch:
+    def part(start: int) -> Rows:
         count = min(PART, images - start)
         shared, own = np.random.default_rng(start), np.random.default_rng((start, net, q))
         labels = shared.integers(0, classes, count)
@@ -51,7 +51,7 @@ def draw(net: int, q: int, images: int, classes: int) -> list[Batch]:
         logits[np.arange(count), labels] += 6
         values = np.exp(logits - logits.max(axis=1, keepdims=True))
         values /= values.sum(axis=1, keepdims=True)
-        return Batch([f"ILSVRC2012_val_{i:08}.JPEG" for i in range(start, start + count)], labels, values)
+        return Rows([f"ILSVRC2012_val_{i:08}.JPEG" for i in range(start, start + count)], labels, values)
 
     return (part(start) for start in range(0, images, PART))  # type: ignore[return-value]
 

@@ -53,8 +53,8 @@ def after_training(net: str, how: str) -> dict[str, float]:
     command = [sys.executable, "-m", "vggrepro", "train", net, *init, "--runs", f"runs-{how}"]
     sets = [f"epochs={EPOCHS}", f"deeper_epochs={EPOCHS}", f"initialisation={how}"]
     subprocess.run([*command, "--width", str(WIDTH), *(f"--set={value}" for value in sets)], check=True)
-    last = RunFolder(Path(f"runs-{how}") / f"{net}-256").metrics()[-1]
-    return {"loss": round(last["loss"], 3), "held_out_top1": round(last["top1_error"], 1)}
+    last = RunFolder(Path(f"runs-{how}") / f"{net}-256").epochs()[-1]
+    return {"loss": round(last.loss, 3), "held_out_top1": round(last.top1_error, 1)}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from record import write
 
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means
-from vggrepro.posteriors.files import Batch, Origin
+from vggrepro.posteriors.files import Origin, Rows
 from vggrepro.results import ensembles
 
 BATCH, SIGNAL = 500, 7.0
@@ -26,7 +26,7 @@ ORIGIN = Origin("run", "weights", "data", "print", "paper", "val", "dense", 256,
                 "fp32", "0", "commit")  # fmt: skip
 
 
-def batches(labels: np.ndarray, classes: int, net: int, q: int) -> Iterator[Batch]:
+def batches(labels: np.ndarray, classes: int, net: int, q: int) -> Iterator[Rows]:
     """Soft-max of noise that all nets, this net and this Q share, and a signal at the true class."""
     for start in range(0, len(labels), BATCH):
         part = labels[start : start + BATCH]
@@ -36,7 +36,7 @@ def batches(labels: np.ndarray, classes: int, net: int, q: int) -> Iterator[Batc
         scores[np.arange(len(part)), part] += SIGNAL
         values = np.exp(scores - scores.max(1, keepdims=True))
         keys = [f"ILSVRC2012_val_{start + row:08}.JPEG" for row in range(len(part))]
-        yield Batch(keys, part, values / values.sum(1, keepdims=True))
+        yield Rows(keys, part, values / values.sum(1, keepdims=True))
 
 
 def measure(nets: int, images: int, classes: int) -> dict[str, Any]:

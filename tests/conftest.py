@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pages
 import pytest
+import torch
 from nets import CPU, random_run
 from PIL import Image
 
@@ -20,6 +22,9 @@ from vggrepro.evaluation.evaluator import Evaluator
 from vggrepro.nets.trained import Trained
 from vggrepro.report import page
 from vggrepro.runs.folder import RunFolder
+
+# Tests compare bits, which depend on the number of threads: it does not follow the load.
+os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 Result = tuple[int, str, str]
 Call = Callable[..., Result]

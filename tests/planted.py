@@ -15,7 +15,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import protocol
-from vggrepro.posteriors.files import Batch, Origin
+from vggrepro.posteriors.files import Origin, Rows
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import sha256
 
@@ -71,7 +71,7 @@ def write_posteriors(
 ) -> Path:
     """A posterior file of the given rows, (images, classes); image i has key keys[i]."""
     values = np.array(rows, dtype=np.float32)
-    batch = Batch(list(keys[: len(values)]), np.array(labels, dtype=np.int32), values)
+    batch = Rows(list(keys[: len(values)]), np.array(labels, dtype=np.int32), values)
     posterior_files.write(path, [batch], values.shape[1], origin)
     return path
 

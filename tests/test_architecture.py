@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+import importlib
 import re
 import subprocess
 import sys
@@ -15,8 +17,9 @@ PACKAGE = ROOT / "vggrepro"
 # From the top down: a folder imports only what stands below it. Folders of one line do not import each other.
 LAYERS = (
     ("cli",),
-    ("commands",),
+    ("commands", "api"),
     ("reproduce",),
+    ("plan",),
     ("doctor", "exchange", "report"),
     ("results",),
     ("evaluation", "training"),
@@ -41,6 +44,11 @@ def modules() -> list[Path]:
     return [path for path in sorted(PACKAGE.rglob("*.py")) if unit(path) not in ("__init__", "__main__")]
 
 
+def dotted(path: Path) -> str:
+    """A module's name, as an import has it."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def imported(path: Path) -> set[str]:
     """The folders (or modules at the root) that a module imports, at its top or in a function."""
     found: set[str] = set()
@@ -60,16 +68,29 @@ def test_imports_run_downwards() -> None:
             assert below, f"{path.relative_to(ROOT)} imports {other}, which does not stand below {own}"
 
 
+def test_no_module_imports_itself_through_others() -> None:
+    names = {dotted(path): path for path in modules()}
+    arrows: dict[str, set[str]] = {}
+    for name, path in names.items():
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        froms = [
+            (node.module or "", alias.name)
+            for node in nodes
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        ]
+        targets = {f"{module}.{what}" if f"{module}.{what}" in names else module for module, what in froms}
+        arrows[name] = (targets & names.keys()) - {name}
+    assert list(graphlib.TopologicalSorter(arrows).static_order())
+
+
 def test_the_root_has_few_modules() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 12
 
 
 @pytest.mark.parametrize("folder", WITHOUT_TORCH)
 def test_a_folder_imports_no_torch(folder: str) -> None:
-    names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in sorted((PACKAGE / folder).rglob("*.py"))
-    ]
+    names = [dotted(path) for path in sorted((PACKAGE / folder).rglob("*.py"))]
     program = f"import sys, {', '.join(names)}\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
@@ -88,3 +109,11 @@ def test_the_architecture_page_names_what_is_there() -> None:
         assert (ROOT / name).exists(), name
     for name in re.findall(r"`(tests/[\w/.]+|tables/[\w/.]+)`", page):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_documented_imports_are_there(page: Path) -> None:
+    for module, names in re.findall(r"^from (vggrepro[\w.]*) import (.+)$", page.read_text(encoding="utf-8"), re.M):
+        for name in names.split(", "):
+            there = hasattr(importlib.import_module(module), name)
+            assert there or importlib.import_module(f"{module}.{name}"), f"{page.name}: {module}.{name}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +111,8 @@ def test_bad_nets_and_scales(vggrepro: Call, dataset: Dataset) -> None:
 
 def test_bad_sources(vggrepro: Call, photos: Path) -> None:
     refused(vggrepro("prepare", "nowhere"), "'nowhere' does not exist")
-    Path("empty").mkdir()
-    refused(vggrepro("prepare", "empty"), "no known layout", "train/<class>/", "parquet")
+    Path("apart/deep/empty").mkdir(parents=True)
+    refused(vggrepro("prepare", "apart/deep/empty"), "no known layout", "train/<class>/", "parquet")
     shutil.copytree(photos, "source")
     (Path("source") / "train" / "gnu").mkdir()
     refused(vggrepro("prepare", "source"), "train and val hold different classes", "only in train: gnu")
@@ -304,3 +306,22 @@ def test_greyscale_and_cmyk_images_train(vggrepro: Call, photos: Path) -> None:
     Image.open(path).convert("RGBA").save(path, "PNG")
     assert vggrepro("prepare", "source", "--preset", "demo")[0] == 0
     assert vggrepro("train", "A", *FAST)[0] == 0
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_any_output_encoding_shows_whole_documents(encoding: str) -> None:
+    command = "from vggrepro import cli; cli.leave_with = lambda app: print('Q – × é \\udce9'); cli.main()"
+    run = subprocess.run(
+        [sys.executable, "-c", command],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    assert run.stdout.decode("utf-8") == "Q – × é \\udce9\n"
+
+
+def test_without_fcntl_one_line_says_which_systems_it_runs_on() -> None:
+    command = "import importlib.util as u; u.find_spec = lambda name: None; from vggrepro import cli; cli.main()"
+    run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    said = "vggrepro: runs on Linux and macOS (its locks are fcntl's); on Windows, run it in WSL\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", said)

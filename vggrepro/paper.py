@@ -13,18 +13,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from vggrepro.errors import InputError
 
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
-# N(0, std²), its footnote (Sect. 3.1), He et al. 2015, and delta-orthogonal without filters' means (`initialise`)
+# N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means
 INITIALISERS = ("random", "glorot", "he", "delta")
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
 STRIDES = (32, 16, 8)  # ours: with crop 112 or 56, the first one or two poolings are left out; fc6 still sees 7 x 7
 GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
 TOP_K = 5  # ILSVRC's second measure (Sect. 4)
+DROPOUT = 0.5  # of fc6 and fc7 in training, Sect. 3.1
 GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
 
 # Table 1, a column a net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.
@@ -113,6 +115,14 @@ def poolings(stride: int = STRIDE) -> tuple[bool, ...]:
     """Whether each of the five blocks ends in a max-pooling: all (stride 32), all but the first (16) or two (8)."""
     count = stride.bit_length() - 1
     return tuple(block >= 5 - count for block in range(5))
+
+
+class Geometry(NamedTuple):
+    """The sizes in which a whole reproduction may differ from the paper: nets of different sizes are not compared."""
+
+    crop: int = CROP  # side of a training crop, in real pixels
+    width: float = 1.0  # times channels and FC units
+    stride: int = STRIDE  # real pixels between two positions of the score map
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +321,30 @@ class Row:
 
 
 # Table 5's words, and the methods whose posteriors each averages.
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How Appendix B tests features on a data set.
+
+    `train` and `test` are images of each class in a random split (None: all others); the paper draws three of them.
+    Without `train` the data set's own split is used.
+    """
+
+    qs: tuple[int, ...]
+    pooled: bool  # averaged over Q, or one after another ("stacking")
+    measure: str  # the column of Table 11 or 12
+    train: int | None = None
+    test: int | None = None
+
+
+CALTECH_QS, VOC_QS = (256, 384, 512), (256, 384, 512, 640, 768)
+TRANSFER = {  # by the names of `data.transfer_sets`
+    "voc2007": Transfer(VOC_QS, True, "voc2007_map"),
+    "voc2012": Transfer(VOC_QS, True, "voc2012_map"),
+    "caltech-101": Transfer(CALTECH_QS, False, "caltech101_mean_recall", 30, 50),
+    "caltech-256": Transfer(CALTECH_QS, False, "caltech256_mean_recall", 60),
+    "voc2012-action": Transfer(VOC_QS, True, "voc2012_action_map"),
+}
+
 METHODS = {"dense": ("dense",), "multi-crop": ("multicrop",), "multi-crop & dense": ("multicrop", "dense")}
 
 

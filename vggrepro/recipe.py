@@ -155,6 +155,11 @@ def reasons(preset: str) -> dict[str, str]:
     return dict(re.findall(r"^(\w+) = .*?# (.+)$", _text(preset), re.MULTILINE))
 
 
+def presets() -> list[str]:
+    """The names of the presets."""
+    return sorted(path.stem for path in Path(__file__).with_name("presets").glob("*.toml"))
+
+
 def _text(preset: str) -> str:
     return Path(__file__).with_name("presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
 

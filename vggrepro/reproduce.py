@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vggrepro import paper, recipe
+from vggrepro import paper, plan, recipe
 from vggrepro.data.dataset import DATASET_JSON, Dataset, load
 from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import open_source
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import evaluate
-from vggrepro.paper import View
 from vggrepro.posteriors.protocol import Protocol
-from vggrepro.report.documents import Document, gather
-from vggrepro.results.paper_claims import claims
-from vggrepro.results.scores import Scores
+from vggrepro.report.documents import Document, document_of
+from vggrepro.results.scores import over_seeds
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import processes
 from vggrepro.system.devices import Machine
+from vggrepro.system.jobs import SideBySide
 from vggrepro.training.chain import Link, Request, plan_chain, train_chain
-
-
-def needed_views(multicrop: bool = False) -> dict[paper.Run, dict[str, list[int]]]:
-    """Q by method of each run, so that every table row and claim has its posteriors.
-
-    With `multicrop`, every run is also seen by crops, at its own Q set.
-    """
-    runs = paper.all_runs()
-    views = [view for table in (3, 4, 5, 6) for row in paper.rows(table) for view in row.views]
-    views += [view for claim in claims() for pair in claim.pairs for view in (*pair.first.views, *pair.second.views)]
-    if multicrop:
-        views += [View(run, q, "multicrop") for run in runs for q in run.scale.test_scales]
-    result: dict[paper.Run, dict[str, list[int]]] = {run: {} for run in runs}
-    for view in dict.fromkeys(views):
-        result[view.run].setdefault(view.method, []).append(view.q)
-    return result
 
 
 def plan_all(request: Request) -> list[Link]:
@@ -55,33 +40,59 @@ def reproduce(
     tables_folder: Path,
     machine: Machine,
     overrides: dict[str, Any],
-    seed: int,
+    seeds: Sequence[int],
     multicrop: bool = False,
+    side_by_side: int = 1,
 ) -> Document | None:
     """Does what is not yet done for the tables and claims, and writes `<tables_folder>/<data set>/`.
+
+    Every net is trained with each of `seeds` (`seeded`); the demo's images are of the first.
+    With `side_by_side` above 1, so many runs are trained and evaluated at the same time, each in a process of its own.
 
     Returns:
         The report; None in processes that are not the first.
 
     Raises:
-        InputError: as the stages do; a preset that is not the data set's.
+        InputError: as the stages do; a preset that is not the data set's; a failed job.
+        Stopped: a signal asked to stop; progress is saved.
     """
-    dataset = _dataset(source, preset, data, machine.workers, seed)
-    request = Request(recipe.load(dataset.preset, overrides), dataset, runs, machine, seed)
-    plan_all(request)  # refuses before any work
-    views = needed_views(multicrop)
+    dataset = _dataset(source, preset, data, machine.workers, seeds[0])
+    used = recipe.load(dataset.preset, overrides)
+    requests = [Request(used, dataset, folder, machine, seed) for folder, seed in seeded(runs, seeds).items()]
+    for request in requests:
+        plan_all(request)  # refuses before any work
+    if side_by_side > 1:
+        _all_jobs(side_by_side, runs, machine, multicrop)
+    for request in requests:
+        _train_and_evaluate(request, multicrop)
+    if processes.rank():
+        return None
+    made = document_of(over_seeds(runs, dataset))
+    made.write(tables_folder / dataset.name)
+    return made
+
+
+def seeded(runs: Path, seeds: Sequence[int]) -> dict[Path, int]:
+    """The folder of each seed's runs: of the first `runs` itself, of another `runs/seedN` (`folder.seed_folders`)."""
+    return {runs if place == 0 else runs / f"seed{seed}": seed for place, seed in enumerate(seeds)}
+
+
+def _train_and_evaluate(request: Request, multicrop: bool) -> None:
+    """All runs of one seed."""
+    views = plan.needed_views(multicrop)
     for run in views:  # also the finished ones: they must be of this configuration
         train_chain(run, request, quiet=True)
     for run, by_method in views.items():
-        qs = {tuple(sorted(qs)) for qs in by_method.values()}
-        for q in sorted(qs):
-            methods = tuple(method for method, wanted in by_method.items() if tuple(sorted(wanted)) == q)
-            evaluate(RunFolder(runs / run.name), dataset, Protocol(methods, q), machine)
-    if processes.rank():
-        return None
-    made = gather(Scores(runs, dataset))
-    made.write(tables_folder / dataset.name)
-    return made
+        for methods, q in plan.evaluations(by_method):
+            evaluate(RunFolder(request.runs / run.name), request.dataset, Protocol(methods, q), request.machine)
+
+
+def _all_jobs(count: int, runs: Path, machine: Machine, multicrop: bool) -> None:
+    """Trains and evaluates all runs, `count` at a time, by the commands that do it one by one."""
+    jobs = plan.jobs(multicrop, "--workers", str(-(-machine.workers // count)))
+    places = plan.places(count, machine.device.type)
+    describe = partial(plan.describe, runs=runs)
+    SideBySide(plan.unfinished(jobs, runs), places, runs / "logs", describe).run()
 
 
 def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vggrepro.data import images
 from vggrepro.data.images import BadImage, ordered
@@ -93,6 +95,80 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
         assert (pixels == pixels[..., :1]).all()
 
 
+def sixteen_bit_png(colours: np.ndarray) -> bytes:
+    """A PNG of 16-bit colours (H, W, 3), which Pillow reads and does not write."""
+    height, width = colours.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+RAMP = np.linspace(0, 1, 40 * 60).reshape(40, 60)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "said"),
+    [
+        (
+            RAMP.astype(np.float32),
+            "TIFF",
+            "TIFF F with values from 0 to 1 and the file does not say which one is white",
+        ),
+        ((2 * RAMP - 1).astype(np.float32), "TIFF", "TIFF F with values from -1 to 1 "),
+        ((65535 * RAMP).astype(np.float32), "TIFF", "TIFF F with values from 0 to 65535 "),
+        ((255 * RAMP).astype(np.int32), "TIFF", "TIFF I with values from 0 to 255 "),
+        ((255 * RAMP).astype(np.uint16), "TIFF", "TIFF I;16 with values from 0 to 255 of 16 bits up to 65535"),
+        ((255 * RAMP).astype(np.uint16), "PNG", "PNG I;16 with values from 0 to 255 of 16 bits"),
+        ((4095 * RAMP).astype(np.uint16), "PNG", "PNG I;16 with values from 0 to 4095 of 16 bits"),
+    ],
+)
+def test_values_on_another_scale_than_the_containers_are_refused(values: np.ndarray, kind: str, said: str) -> None:
+    with pytest.raises(BadImage) as error:
+        images.bring(file(Image.fromarray(values), kind))
+    assert str(error.value).startswith(said)
+    assert str(error.value).endswith("; scale them to 0 to 255 and save it with 8 bits a channel")
+
+
+def test_sixteen_bits_that_use_their_range_are_taken() -> None:
+    for kind in ("PNG", "TIFF"):
+        brought = images.bring(file(Image.fromarray((65535 * RAMP).astype(np.uint16)), kind))
+        np.testing.assert_allclose(np.asarray(brought.image)[..., 0], 255 * RAMP, atol=1)
+    colours = smooth().astype(np.uint16) * 257
+    np.testing.assert_array_equal(np.asarray(images.bring(sixteen_bit_png(colours)).image), smooth())
+    with pytest.raises(BadImage, match=r"PNG RGB with values from 0 to 255 of 16 bits"):
+        images.bring(sixteen_bit_png(smooth().astype(np.uint16)))
+    twelve = b"P5 60 40 4095\n" + (4095 * RAMP).astype(">u2").tobytes()  # says itself what white is
+    np.testing.assert_allclose(np.asarray(images.bring(twelve).image)[..., 0], 255 * RAMP, atol=1)
+
+
+def test_a_tiff_of_colours_in_floats_is_named() -> None:
+    entries = [(256, 4, 4), (257, 4, 4), (258, 3, 32), (259, 3, 1), (262, 3, 2), (273, 4, 8), (277, 3, 3), (339, 3, 3)]
+    ifd = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in entries)
+    data = b"II*\0" + struct.pack("<I", 8 + 192) + bytes(192) + ifd + bytes(4)
+    with pytest.raises(BadImage, match="a TIFF of pixels that Pillow does not read, such as colours in floats"):
+        images.bring(data)
+
+
+def test_a_pointer_of_git_lfs_is_named() -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    with pytest.raises(BadImage, match="a pointer of Git LFS; fetch the file itself with 'git lfs pull'"):
+        images.bring(pointer)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_upright_as_its_exif_says(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("PNG", "JPEG"):
+        data = file(Image.fromarray(smooth()), kind, exif=exif.tobytes())
+        brought = images.bring(data)
+        assert (brought.orientation, brought.image.size) == (orientation, (60, 40))
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(np.asarray(brought.upright()), np.asarray(expected))
+
+
 def test_the_content_tells_the_format_not_a_name() -> None:
     # n02105855_2933.JPEG of ILSVRC-2012 is a PNG; nothing here sees the name
     np.testing.assert_array_equal(decode(memoryview(file(Image.fromarray(smooth()), "PNG"))), smooth())
@@ -129,8 +205,8 @@ def test_bad_images_say_why(data: bytes, message: str) -> None:
 def test_format_and_colour_mode_are_the_files_own() -> None:
     image = Image.fromarray(smooth())
     for mode, form in [("RGB", "JPEG"), ("CMYK", "JPEG"), ("L", "JPEG"), ("RGBA", "PNG"), ("P", "GIF")]:
-        decoded, kind = images.decode_kind(memoryview(file(image.convert(mode), form)))
-        assert (decoded.mode, kind) == ("RGB", f"{form} {mode}")
+        brought = images.bring(memoryview(file(image.convert(mode), form)))
+        assert (brought.image.mode, brought.kind, brought.orientation) == ("RGB", f"{form} {mode}", 1)
 
 
 def test_formats_that_run_other_programs_are_no_images() -> None:

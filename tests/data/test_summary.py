@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vggrepro.data import summary
-from vggrepro.data.dataset import Dataset
+from vggrepro.data.dataset import Dataset, Split
 from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
@@ -38,7 +38,7 @@ def test_notes_name_formats_and_what_was_left_out(photos: Path, tmp_path: Path) 
     assert "images: the original files' bytes" in lines
     assert "train formats: 1 JPEG L, 29 JPEG RGB, 1 PNG RGB" in lines
     assert "val formats: 1 JPEG CMYK, 16 JPEG RGB" in lines
-    assert lines[-2:] == ["left out as unreadable: 1", f"  {own}/val/bee/0.jpg (not an image)"]
+    assert lines[-2:] == ["left out 1 unreadable", f"  {own}/val/bee/0.jpg (not an image)"]
     small = prepare(FolderSource(photos), tmp_path / "small", "coarse", store_side=73, workers=0)
     line = "training images: of shorter side 73 at most, larger ones as copies (JPEG quality 95, colour 4:2:0)"
     assert line in summary.notes(small)
@@ -113,3 +113,20 @@ def test_a_sheet_of_validation_images_alone(photos: Path, tmp_path: Path) -> Non
         own = pixels[top + row * side : top + row * side + summary.THUMBNAIL]
         shown = [own[:, caption + n * side : caption + n * side + summary.THUMBNAIL].std() > 5 for n in range(9)]
         assert shown == [True] * 3 + [False] * 6  # three images a class
+
+
+def test_images_that_exif_wants_turned_are_counted_and_stay_as_stored(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(photos, tmp_path / "photos"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in (own / "train" / "ant" / "0.jpg", own / "train" / "bee" / "0.jpg", own / "val" / "bee" / "0.jpg"):
+        Image.open(path).save(path, exif=exif.tobytes())
+    made = prepare(FolderSource(own), tmp_path / "data", "demo", workers=0)
+    line = "EXIF asks to turn 2 of train, 1 of val: they stay as stored, as in the paper's tools"
+    assert f"prepare: {line}\n" in capsys.readouterr().err
+    assert line in summary.notes(made)
+    stored = Image.open(own / "train" / "ant" / "0.jpg")
+    assert Split(made, "train").image(0).size == stored.size
+    assert not any("EXIF" in text for text in summary.notes(prepare(FolderSource(photos), tmp_path / "plain", "demo")))

@@ -25,7 +25,7 @@ from vggrepro.data.dataset import Dataset, load
 from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import FolderSource
 from vggrepro.doctor import diagnose, machine, sanity
-from vggrepro.doctor.finding import BROKEN, OK, WARNING, Finding, guarded, table
+from vggrepro.doctor.diagnosis import BROKEN, OK, WARNING, Diagnosis, guarded, table
 from vggrepro.nets import weights
 from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture
@@ -33,12 +33,12 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import read_json, write_json
 
 
-def only(found: Finding | list[Finding]) -> Finding:
-    return found if isinstance(found, Finding) else found[0]
+def only(found: Diagnosis | list[Diagnosis]) -> Diagnosis:
+    return found if isinstance(found, Diagnosis) else found[0]
 
 
-def of(findings: list[Finding], check: str) -> Finding:
-    return next(finding for finding in findings if finding.check == check)
+def of(diagnoses: list[Diagnosis], check: str) -> Diagnosis:
+    return next(diagnosis for diagnosis in diagnoses if diagnosis.check == check)
 
 
 # The command
@@ -70,12 +70,12 @@ def test_a_broken_run_ends_with_2(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_the_table_has_columns() -> None:
-    findings = [Finding(OK, "a", "fine"), Finding(WARNING, "longer", "odd", "do this")]
-    assert table(findings) == "ok       a       fine\nwarning  longer  odd\n" + " " * 17 + "→ do this"
+    diagnoses = [Diagnosis(OK, "a", "fine"), Diagnosis(WARNING, "longer", "odd", "do this")]
+    assert table(diagnoses) == "ok       a       fine\nwarning  longer  odd\n" + " " * 17 + "→ do this"
 
 
 def test_a_check_that_fails_is_a_finding() -> None:
-    def check() -> Finding:
+    def check() -> Diagnosis:
         raise RuntimeError("operator torchvision::nms does not exist\nmore")
 
     (found,) = guarded("x", check)
@@ -114,7 +114,7 @@ def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     found = machine.packages()
     assert (found.state, found.result) == (BROKEN, "pandas 2.1.4 is older than 2.2, scipy is missing")
     versions |= {"pandas": "3.0", "scipy": "1.11.0"}
-    assert machine.packages() == Finding(OK, "packages", "torch 2.15.0+cu128, pandas 3.0, scipy 1.11.0")
+    assert machine.packages() == Diagnosis(OK, "packages", "torch 2.15.0+cu128, pandas 3.0, scipy 1.11.0")
     found = machine.extras()
     assert found.result == "onnx: lacks onnx; keras: there"
     assert found.advice == "pip install 'vggrepro[onnx]', if you want them"
@@ -157,7 +157,7 @@ def test_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12, 2 * 10**9))
     found = machine.disk(tmp_path, tmp_path)
     assert found == [
-        Finding(WARNING, f"disk of {tmp_path}", "2.0 GB free", "training a net of the paper's width takes up to 5 GB")
+        Diagnosis(WARNING, f"disk of {tmp_path}", "2.0 GB free", "training a net of the paper's width takes up to 5 GB")
     ]
     monkeypatch.setattr(machine, "MEMORY_GB", 10**6)
     assert machine.memory().state == WARNING
@@ -166,7 +166,7 @@ def test_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_idle_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert machine.threads() == Finding(
+    assert machine.threads() == Diagnosis(
         WARNING,
         "threads",
         "torch computes with 1 of 8 cores",
@@ -180,7 +180,7 @@ def test_idle_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_data_set_is_a_warning_a_damaged_one_is_broken(dataset: Dataset, tmp_path: Path) -> None:
     assert only(diagnose.data_set(tmp_path / "none")).state == WARNING
     next(dataset.folder.glob("train-*.arrow")).unlink()
-    assert of(diagnose.data_set(dataset.folder), "shards") == Finding(
+    assert of(diagnose.data_set(dataset.folder), "shards") == Diagnosis(
         BROKEN, "shards", "train-00000.arrow is missing", "prepare the data set again"
     )
     (dataset.folder / "dataset.json").write_text("{")
@@ -234,7 +234,7 @@ def test_the_first_validation_images(dataset: Dataset, monkeypatch: pytest.Monke
     assert (found.state, "ILSVRC2012_val_00000004 has class index 489, not 809" in found.result) == (BROKEN, True)
     Few.labels = np.array([65, 970, 230, 809])
     expected = "sorted by wnid; the first 4 validation images have the known classes"
-    assert diagnose.class_order(load(dataset.folder)) == Finding(OK, "class order", expected)
+    assert diagnose.class_order(load(dataset.folder)) == Diagnosis(OK, "class order", expected)
 
 
 # Runs
@@ -251,15 +251,15 @@ def test_runs_of_every_state(dataset: Dataset, tmp_path: Path) -> None:
     tensors["conv1_1.bias"][0] = torch.nan
     weights.save(nan.weights_path, tensors, state)
     (random_run(runs / "D-256", net="D").config_path).write_text(json.dumps({"net": "D"}))
-    findings = diagnose.all_runs(dataset.folder, runs, (), 60)
-    assert [(f.state, f.check) for f in findings] == [
+    diagnoses = diagnose.all_runs(dataset.folder, runs, (), 60)
+    assert [(f.state, f.check) for f in diagnoses] == [
         (OK, "A-256"),
         (OK, "B-256"),
         (BROKEN, "C-256"),
         (BROKEN, "D-256"),
     ]
-    assert findings[1].result == "not finished"
-    assert findings[2].result == "conv1_1.bias holds values that are no finite numbers"
+    assert diagnoses[1].result == "not finished"
+    assert diagnoses[2].result == "conv1_1.bias holds values that are no finite numbers"
     late = diagnose.all_runs(dataset.folder, runs, (), -1)
     assert [f.result for f in late] == ["not looked at, for time: A-256, B-256, C-256, D-256"]
     named = diagnose.all_runs(dataset.folder, runs, ["A-256"], -1)
@@ -307,10 +307,10 @@ def test_an_imported_net_on_a_handful_of_images(tmp_path: Path) -> None:
     dataset = coloured(tmp_path)
     run = colour_net(tmp_path)
     found = sanity.look(run, Trained.load(run), dataset)
-    assert found == Finding(OK, "A-256", "32 of 32 images right (chance: 16)")
+    assert found == Diagnosis(OK, "A-256", "32 of 32 images right (chance: 16)")
     run = colour_net(tmp_path, bgr=True)
-    findings = diagnose.all_runs(dataset.folder, tmp_path / "runs", (), 60)
-    assert [(f.state, f.result) for f in findings][1] == (
+    diagnoses = diagnose.all_runs(dataset.folder, tmp_path / "runs", (), 60)
+    assert [(f.state, f.result) for f in diagnoses][1] == (
         WARNING,
         "0 of 32 images right (chance: 16), but 32 with red and blue swapped",
     )
@@ -336,7 +336,7 @@ def test_what_is_concluded_from_posteriors() -> None:
     right, wrong, even = sharp(labels, classes), sharp(guesses, classes), np.full((16, classes), 1 / classes)
     half = np.where(np.arange(16)[:, None] < 8, right, wrong)
     judged = lambda *four, ids=(): sanity.judge("D", np.stack(four), labels, ids)  # noqa: E731
-    assert judged(right, half, half, half) == Finding(OK, "D", "16 of 16 images right (chance: 0.016)")
+    assert judged(right, half, half, half) == Diagnosis(OK, "D", "16 of 16 images right (chance: 0.016)")
     assert judged(half, wrong, right, wrong).result == "8 of 16 images right (chance: 0.016), but 16 without the mean"
     assert judged(half, wrong, half, right).result.endswith(", but 16 with the data set's mean")
     assert judged(wrong, wrong, wrong, wrong).result == "0 of 16 images right (chance: 0.016): no better than guessing"

@@ -52,18 +52,14 @@ def test_decoding_counts_once_for_all_methods_and_q(
     assert frame.time.tolist() == ["3 min 00 s"] * 4 + ["1 min 00 s", "13 min 00 s"]
 
 
-def test_what_is_done_costs_nothing(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_done_costs_nothing(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dryrun, "_measured", lambda *_: 0.1)
     monkeypatch.setattr(dryrun, "_decoded", lambda *_: 0.3)
     run = random_run(tmp_path / "runs" / "A-256")
     evaluate(run, dataset, Protocol(qs=(224,)), CPU)
     frame = dryrun.forecast([run], dataset, Protocol(qs=(224, 256)), CPU)
     assert frame.Q.tolist() == ["256", "256", ""]
-    frame = dryrun.forecast([run], dataset, Protocol(qs=(224,)), CPU)
-    assert frame.time.tolist() == ["0 s"]
-    assert "A-256: dense is up to date" in capfd.readouterr().err
+    assert dryrun.forecast([run], dataset, Protocol(qs=(224,)), CPU).empty
 
 
 def test_of_several_processes_the_first_alone_measures_and_prints(

@@ -167,3 +167,16 @@ def test_files_that_are_no_images(run: RunFolder, tmp_path: Path) -> None:
     for name, message in (("text.jpg", "is no readable image"), ("none.jpg", "cannot be read"), ("runs", "cannot be")):
         with pytest.raises(InputError, match=f"{name} {message}"):
             stage.predict(run, [tmp_path / name], Protocol(), CPU)
+
+
+def test_a_photograph_is_turned_as_its_exif_says_and_one_without_scale_is_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = images(1)[0]
+    Image.fromarray(pixels).save(tmp_path / "side.png", exif=exif.tobytes())
+    np.testing.assert_array_equal(np.asarray(stage.read(tmp_path / "side.png")), np.rot90(pixels, -1))
+    Image.fromarray((pixels[..., 0] / 255).astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(
+        InputError, match=r"float.tif is no readable image \(TIFF F with values from 0.*scale them to 0"
+    ):
+        stage.read(tmp_path / "float.tif")

@@ -58,10 +58,13 @@ def interpreted(prototxt: str, blobs: dict[str, list[torch.Tensor]], x: torch.Te
     return values["prob"]
 
 
-@pytest.mark.parametrize(("net", "crop"), [*((net, 64) for net in paper.NETS), ("C", 56), ("A-LRN", 80)])
-def test_caffes_net_gives_our_posteriors(tmp_path: Path, net: str, crop: int) -> None:
+SIZES = [("C", 56, 32), ("A-LRN", 80, 32), ("D", 112, 16), ("A-LRN", 56, 8), ("B", 60, 8)]
+
+
+@pytest.mark.parametrize(("net", "crop", "stride"), [*((net, 64, 32) for net in paper.NETS), *SIZES])
+def test_caffes_net_gives_our_posteriors(tmp_path: Path, net: str, crop: int, stride: int) -> None:
     """The weights as protobuf's package reads them, in the net of the prototxt, on BGR."""
-    run = small(tmp_path, net, crop, input_scale=0.5 if net == "A-LRN" else 0.0172)
+    run = small(tmp_path, net, crop, stride, input_scale=0.5 if net == "A-LRN" else 0.0172)
     model, prototxt, _ = exporting.export(run, "caffe")
     message = PACKED["NetParameter"].FromString(model.read_bytes())  # type: ignore[attr-defined]
     assert len(UnknownFieldSet(message)) == 0

@@ -147,6 +147,20 @@ def test_what_torchvision_and_timm_cannot_hold(tmp_path: Path, net: str, changes
     assert not (run.path / "export").exists()
 
 
+@pytest.mark.parametrize(("stride", "poolings"), [(16, 4), (8, 3)])
+@pytest.mark.parametrize("to", ["torchvision", "timm"])
+def test_an_exact_reduction_is_refused(tmp_path: Path, stride: int, poolings: int, to: str) -> None:
+    """Its tensors have the shapes of the whole net, but torchvision's and timm's nets would pool too often."""
+    trained = Trained.load(small(tmp_path, crop=7 * stride, stride=stride))
+    wide = replace(trained, config=replace(trained.config, width=1.0))
+    with pytest.raises(InputError) as caught:
+        exporting.require_peer(wide, to)
+    assert str(caught.value) == (
+        f"A-256 cannot be written for {to}: its nets have five poolings, A-256 has {poolings}; --to onnx, caffe and "
+        "safetensors hold every net"
+    )
+
+
 def test_a_crop_that_torchvision_cannot_hold(tmp_path: Path) -> None:
     trained = Trained.load(small(tmp_path))
     wide = replace(trained, config=replace(trained.config, width=1.0, crop=56))

@@ -18,8 +18,9 @@ from PIL import Image
 from vggrepro.data import synsets
 from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
+from vggrepro.exchange import importing
 from vggrepro.exchange.formats import format_of, published
-from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.formats.base import WeightsFile
 from vggrepro.exchange.formats.published import Published
 from vggrepro.exchange.importing import import_weights
 from vggrepro.nets import weights
@@ -155,6 +156,69 @@ def test_nothing_is_overwritten_unasked(vggrepro: Call, model: Path, tmp_path: P
     assert (trained / "checkpoint.safetensors").read_bytes() == b"precious"
 
 
+def test_replacing_keeps_the_former_run_until_the_new_one_is_finished(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, other = tmp_path / "runs", caffemodel(tmp_path / "other.caffemodel", seed=1)
+    run = import_weights("D", model, runs, "mine")
+    was = {path.name: path.read_bytes() for path in (run.config_path, run.weights_path)}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # at the worst moment: the old weights are gone, the new ones not there
+        patch.setattr(importing, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_weights("D", other, runs, "mine", replace=True)
+    assert not run.finished
+    assert {path.name: path.read_bytes() for path in run.former_path.iterdir()} == was
+    import_weights("D", other, runs, "mine", replace=True)
+    assert run.finished
+    assert run.config().origin == "trained elsewhere: the Caffe model other.caffemodel"
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "lock", "weights.safetensors"]
+
+
+def test_a_folder_of_released_files(vggrepro: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is known by its hash, one by its name alone; another copy and other files are named."""
+    folder = tmp_path / "released"
+    folder.mkdir()
+    by_hash = caffemodel(folder / "renamed.caffemodel")
+    caffemodel(folder / "VGG_ILSVRC_19_layers.caffemodel", "E")
+    caffemodel(folder / "vgg16_weights_tf_dim_ordering_tf_kernels.h5")
+    (folder / "VGG_ILSVRC_19_layers_deploy.prototxt").write_text('name: "E"')
+    caffemodel(folder / "mine.caffemodel", seed=3)
+    ours = Published("D", "trained elsewhere: the authors' D", md5=hashlib.md5(by_hash.read_bytes()).hexdigest())
+    monkeypatch.setattr(published, "FILES", (ours, *published.FILES))
+    code, out, err = vggrepro("import", "released")
+    assert (code, out) == (0, "runs/E-caffe\nruns/D-256-512\n")
+    assert err.splitlines()[-2:] == [
+        "left out, known neither by name nor by hash: VGG_ILSVRC_19_layers_deploy.prototxt, mine.caffemodel; give a "
+        "net and one file: vggrepro import NET FILE",
+        "left out, as the net was there already: vgg16_weights_tf_dim_ordering_tf_kernels.h5 (D); give one alone "
+        "with --as",
+    ]
+    assert vggrepro("import", "released")[:2] == (0, "runs/E-caffe\nruns/D-256-512\n")  # again: nothing new
+    for path in folder.glob("*_*"):
+        path.unlink()
+    by_hash.unlink()
+    code, out, err = vggrepro("import", "released")
+    assert (code, out) == (2, "")
+    assert err == (
+        "vggrepro: released: no released file of weights is known by its name or hash (there: mine.caffemodel); give a "
+        "net and one file: vggrepro import NET FILE\n"
+    )
+    code, _, err = vggrepro("import", "D")
+    assert (code, err) == (
+        2,
+        "vggrepro: D is no folder; give a net and a file of weights, or a folder of the authors' files\n",
+    )
+    code, _, err = vggrepro("import", "released", "--scale", "256")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "vggrepro: --as, --scale and --input are for one file of weights; leave them out for a folder",
+    )
+
+
 def test_a_failure_leaves_the_folder_as_it_was(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = tmp_path / "runs"
     import_weights("D", model, runs, "mine")
@@ -183,7 +247,7 @@ SLIPS = {
         "is a web page, not weights; open the address in a browser and download the file itself"
     ),
     b"version https://git-lfs.github.com/spec/v1\n": (
-        "is a pointer of Git LFS, not weights; fetch the file with 'git lfs pull'"
+        "is a pointer of Git LFS; fetch the file itself with 'git lfs pull'"
     ),
     b'name: "VGG_ILSVRC_16_layers"\ninput: "data"\n': (
         "is a prototxt, the net without its weights; give the .caffemodel"
@@ -210,7 +274,7 @@ def test_files_that_are_no_weights_are_named(tmp_path: Path, content: bytes) -> 
 def test_places_that_are_no_files(tmp_path: Path) -> None:
     for path, message in (
         (tmp_path, "is a folder; give a file of weights"),
-        (tmp_path / "x", "does not exist; give a file of weights, or timm:NAME"),
+        (tmp_path / "x", "does not exist; give a file of weights, timm:NAME or torchvision:NAME"),
         ("https://host/x.pth", "is an address; download the file and give its path"),
     ):
         with pytest.raises(InputError) as error:
@@ -221,23 +285,23 @@ def test_places_that_are_no_files(tmp_path: Path) -> None:
 def test_contents_and_not_names_tell_the_format(model: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "weights.h5"
     wrong.write_bytes(model.read_bytes())
-    assert format_of(Source(wrong)) == "caffe"
+    assert format_of(WeightsFile(wrong)) == "caffe"
     wrong.write_bytes(b"\x08\x07\x12\x02xy\x3a\x02\x08\x01")  # ir_version 7, producer_name, graph
-    assert format_of(Source(wrong)) == "onnx"
+    assert format_of(WeightsFile(wrong)) == "onnx"
     wrong.write_bytes(b"MATLAB 5.0 MAT-file".ljust(126) + b"IM")
-    assert format_of(Source(wrong)) == "matconvnet"
+    assert format_of(WeightsFile(wrong)) == "matconvnet"
     wrong.write_bytes(bytes(512) + b"\x89HDF\r\n\x1a\n")
     wrong.write_bytes(b"x" + bytes(511) + b"\x89HDF\r\n\x1a\n")
-    assert format_of(Source(wrong)) == "keras"
+    assert format_of(WeightsFile(wrong)) == "hdf5"
     wrong.write_bytes((2).to_bytes(8, "little") + b"{}")
-    assert format_of(Source(wrong)) == "safetensors"
+    assert format_of(WeightsFile(wrong)) == "safetensors"
     with zipfile.ZipFile(wrong, "w") as archive:
         archive.writestr("vgg16/data.pkl", b"")
-    assert format_of(Source(wrong)) == "torch_file"
+    assert format_of(WeightsFile(wrong)) == "torch_file"
     with zipfile.ZipFile(wrong, "w") as archive:
         archive.writestr("cat.jpg", b"")
     with pytest.raises(InputError, match="is a zip file without weights; unpack it"):
-        format_of(Source(wrong))
+        format_of(WeightsFile(wrong))
 
 
 def test_the_whole_way_to_the_tables(vggrepro: Call, dataset: Dataset, known: Path) -> None:

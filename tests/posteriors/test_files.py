@@ -16,7 +16,7 @@ from planted import ORIGIN, write_posteriors
 from vggrepro.errors import InputError
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import protocol
-from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.files import Rows
 from vggrepro.posteriors.ranks import Score, ranks, score_of
 
 
@@ -94,7 +94,7 @@ def test_rows_that_are_no_distribution_are_named(tmp_path: Path, row: list[float
 def test_a_bad_row_far_down_has_its_number_in_the_file(tmp_path: Path) -> None:
     values = np.full((5000, 2), 0.5, dtype=np.float32)
     values[4321] = 0.1
-    batch = Batch([str(i) for i in range(5000)], np.zeros(5000, dtype=np.int32), values)
+    batch = Rows([str(i) for i in range(5000)], np.zeros(5000, dtype=np.int32), values)
     posterior_files.write(tmp_path / "p", [batch], 2, ORIGIN)
     with pytest.raises(InputError, match="row 4321 is no distribution"):
         list(posterior_files.read(tmp_path / "p"))

@@ -18,7 +18,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means
-from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.files import Rows
 from vggrepro.posteriors.ranks import Score
 from vggrepro.results.scores import Scores, split_images
 
@@ -31,8 +31,7 @@ def random_files(folder: Path, files: int, images: int, classes: int, seed: int 
     paths = [folder / f"run{number % 2}" / f"{number}.parquet" for number in range(files)]
     for path, values in zip(paths, rows, strict=True):
         batches = [
-            Batch(keys[i : i + 7], labels_of(images, classes)[i : i + 7], values[i : i + 7])
-            for i in range(0, images, 7)
+            Rows(keys[i : i + 7], labels_of(images, classes)[i : i + 7], values[i : i + 7]) for i in range(0, images, 7)
         ]
         posterior_files.write(path, batches, classes, ORIGIN)
     return paths, rows
@@ -165,7 +164,7 @@ def test_a_bad_row_spoils_its_own_groups_only(tmp_path: Path, monkeypatch: pytes
     paths, rows = random_files(tmp_path, 3, 30, 6)
     values = rows[1].copy()
     values[20] = [2, 0, 0, 0, 0, 0]
-    batch = Batch([f"image {i}" for i in range(30)], labels_of(30, 6), values)
+    batch = Rows([f"image {i}" for i in range(30)], labels_of(30, 6), values)
     posterior_files.write(paths[1], [batch], 6, ORIGIN)
     found = means.rank([[paths[0]], paths, paths[:2], [paths[0], paths[2]], [paths[1]]])
     assert {path: str(error) for path, error in found.bad.items()} == {
@@ -221,8 +220,8 @@ def test_the_data_sets_images_decide(dataset: Dataset, tmp_path: Path) -> None:
     keys, labels = images.keys.to_pylist(), images.labels
     right = np.eye(6, dtype=np.float32)[labels]
     paths = [tmp_path / name for name in ("a", "b")]
-    posterior_files.write(paths[0], [Batch(keys, (labels + 1) % 6, right)], 6, ORIGIN)  # all labels are off
-    posterior_files.write(paths[1], [Batch(keys[::-1], labels[::-1], right[::-1])], 6, ORIGIN)
+    posterior_files.write(paths[0], [Rows(keys, (labels + 1) % 6, right)], 6, ORIGIN)  # all labels are off
+    posterior_files.write(paths[1], [Rows(keys[::-1], labels[::-1], right[::-1])], 6, ORIGIN)
     scores = Scores(tmp_path, dataset)
     scores.rank_groups([paths[:1], paths[1:]])
     assert scores.ranks(paths[1:]).tolist() == [0] * 18

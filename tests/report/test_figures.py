@@ -220,6 +220,7 @@ def test_training_has_loss_above_errors_and_lines_at_drops(top5: float) -> None:
     between = pd.DataFrame({"epoch": [0.5, 1.5], "loss": [2.5, 1.2]})
     above, below = figures.training(epochs.assign(top5_error=top5), between, "D").axes
     assert [list(line.get_ydata()) for line in above.get_lines()] == [[2.5, 1.2], [2.0, 1.0], [0, 1]]
+    assert list(above.get_lines()[1].get_xdata()) == [0.5, 1.5]  # the mean of an epoch at its middle
     assert list(above.get_lines()[-1].get_xdata()) == [1.0, 1.0]
     assert [text.get_text() for text in above.texts] == ["0.01"]
     labels = [text.get_text() for text in below.get_legend().get_texts()]

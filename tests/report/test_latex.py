@@ -98,7 +98,7 @@ def test_the_document_compiles(tmp_path: Path) -> None:
     scores = Scores(tmp_path / "runs", data)
     with invocation(Invocation([("--runs", "a_b c")])):
         made = tables.tables_of(scores)
-    text = latex.latex(made, data, beyond.extras(scores), standalone=True)
+    text = latex.latex(made, data, beyond.beyond_tables(scores), standalone=True)
     (tmp_path / "report.tex").write_text(text, encoding="utf-8")
     words = [engine, "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace")

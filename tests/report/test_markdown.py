@@ -15,7 +15,7 @@ from planted import RIGHT, WRONG, dataset_of, make_run, multi_scale, plant
 
 from vggrepro import paper
 from vggrepro.data.dataset import Dataset
-from vggrepro.paper import S256, Run
+from vggrepro.paper import S256, Geometry, Run
 from vggrepro.report import csv, documents, layout, markdown
 from vggrepro.report.header import header_of
 from vggrepro.results import tables
@@ -41,7 +41,9 @@ def table_of(ours: list[float], crop: int = 64, width: float = 0.125) -> Table:
     frame["note"] = ["a" if math.isnan(value) else "" for value in ours]
     notes = ("Not run: `vggrepro train A --scale 256`.",) if any(map(math.isnan, ours)) else ()
     measures = ("top1_val_error", "top5_val_error")
-    return Table(3, "One test scale.", frame, ("net", "S", "Q"), measures, notes, ("All alike.",), crop, width, 32)
+    return Table(
+        3, "One test scale.", frame, ("net", "S", "Q"), measures, notes, ("All alike.",), Geometry(crop, width)
+    )
 
 
 def grid_of(table: Table) -> pd.DataFrame:
@@ -151,7 +153,7 @@ def test_unused_files_are_said_on_stderr(tmp_path: Path, capsys: pytest.CaptureF
     make_run(tmp_path, Run("B", S256))
     plant(tmp_path, Run("B", S256), 224, RIGHT)
     stale = plant(tmp_path, Run("B", S256), 256, RIGHT, weights="old")
-    documents.gather(Scores(tmp_path, dataset_of()))
+    documents.document_of(Scores(tmp_path, dataset_of()))
     assert capsys.readouterr().err == (f"note: not used: {stale}; the notes under the tables say why\n")
 
 
@@ -178,7 +180,7 @@ def test_write_puts_the_extras_beside_the_tables(tmp_path: Path) -> None:
     make_run(tmp_path, Run("B", S256))
     for q, rows in ((224, RIGHT), (256, WRONG)):
         plant(tmp_path, Run("B", S256), q, rows)
-    made = documents.gather(Scores(tmp_path, dataset_of()))
+    made = documents.document_of(Scores(tmp_path, dataset_of()))
     paths = made.write(tmp_path / "tables")
     assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md", "ranks.parquet"]
     assert paths[-2].read_text(encoding="utf-8") == made.markdown()
@@ -196,7 +198,7 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
     for q, rows in ((224, RIGHT), (256, WRONG), (288, WRONG)):
         plant(tmp_path, Run("B", S256), q, rows)
     folder = tmp_path / "tables"
-    documents.gather(Scores(tmp_path, dataset_of())).write(folder)
+    documents.document_of(Scores(tmp_path, dataset_of())).write(folder)
     ranks = pd.read_parquet(folder / "ranks.parquet")
     assert ranks["image"].is_unique
     errors = (ranks.drop(columns=["image", "label"]) >= 1).mean() * 100
@@ -209,7 +211,7 @@ def test_the_ranks_written_give_every_error_again(tmp_path: Path) -> None:
 
     for path in tmp_path.glob("*/posteriors/*.parquet"):
         path.unlink()
-    documents.gather(Scores(tmp_path, dataset_of())).write(folder)
+    documents.document_of(Scores(tmp_path, dataset_of())).write(folder)
     assert not (folder / "ranks.parquet").exists()
 
 
@@ -230,15 +232,14 @@ def test_a_document_in_miniature(tmp_path: Path) -> None:
         path.unlink()
     plant(tmp_path, Run("E", paper.JITTER), 256, RIGHT, weights="old")
     data = dataclasses.replace(dataset_of(), subset="2 of 10 shards.")
-    made = documents.gather(Scores(tmp_path, data), [5])
-    text = markdown.markdown(made.tables, data, made.extras, "## 1. A claim: holds\n\nSo it does.\n")
+    made = documents.document_of(Scores(tmp_path, data), [5])
+    text = markdown.markdown(made.tables, data, made.beyond_tables, "## 1. A claim: holds\n\nSo it does.\n")
     golden = Path(__file__).with_name("report_golden.md").read_text(encoding="utf-8")
     assert text.replace(str(tmp_path), "RUNS") == golden
 
 
 def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vggrepro.posteriors import files as posterior_files
-    from vggrepro.posteriors import means
 
     multi_scale(tmp_path)
     read: list[Path] = []
@@ -248,8 +249,8 @@ def test_the_whole_document_reads_each_file_once(tmp_path: Path, monkeypatch: py
         read.append(path)
         return values(path, *arguments)
 
-    monkeypatch.setattr(means.posteriors, "values", counting)
-    made = documents.gather(Scores(tmp_path, dataset_of()))
+    monkeypatch.setattr(posterior_files, "values", counting)
+    made = documents.document_of(Scores(tmp_path, dataset_of()))
     assert len(read) == len(set(read)) == 12
     assert [table.number for table in made.tables] == list(range(1, 8))
     text = made.markdown()
@@ -263,7 +264,7 @@ def vggrepro(vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(folder)
     rng = np.random.default_rng(0)
     from vggrepro.data.dataset import Split
-    from vggrepro.posteriors.files import Batch, read_origin, write
+    from vggrepro.posteriors.files import Rows, read_origin, write
     from vggrepro.posteriors.protocol import file_path
 
     split = Split(dataset, "val")
@@ -272,7 +273,7 @@ def vggrepro(vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) 
             make_run(Path(runs), Run(net, S256), dataset={"fingerprint": dataset.fingerprint})
             for q in S256.test_scales:
                 path = plant(Path(runs), Run(net, S256), q, RIGHT, fingerprint=dataset.fingerprint)
-                batch = Batch(split.keys(0, len(split)), split.labels, rng.dirichlet(np.ones(6), len(split)))
+                batch = Rows(split.keys(0, len(split)), split.labels, rng.dirichlet(np.ones(6), len(split)))
                 origin = read_origin(path)
                 write(file_path(path.parent.parent, "val", "dense", q), [batch], 6, origin)
 

@@ -14,15 +14,15 @@ from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.posteriors.protocol import Method
 from vggrepro.report import markdown
 from vggrepro.results import beyond
-from vggrepro.results.beyond import Extra
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.scores import Scores
 
 B, SHALLOW, D = Run("B", S256), Run("B-5x5", S256), Run("D", JITTER)
 HALF = [RIGHT[0], RIGHT[1], *[[0.1, 0.3, 0.2, 0.2, 0.1, 0.1]] * 2]  # images 2 and 3 wrong; 3 after five classes
 
 
-def made(runs: Path) -> dict[str, Extra]:
-    return {extra.name: extra for extra in beyond.extras(Scores(runs, dataset_of()))}
+def made(runs: Path) -> dict[str, BeyondTable]:
+    return {extra.name: extra for extra in beyond.beyond_tables(Scores(runs, dataset_of()))}
 
 
 def test_without_posteriors_there_is_nothing(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_stale_files_are_named_and_left_out(tmp_path: Path) -> None:
     curve = made(tmp_path)["curve"]
     assert curve.frame["Q"].tolist() == [224, 256]
     assert curve.notes == (f"Not used: {path} (other weights).",)
-    assert f"- Not used: {path} (other weights)." in markdown.extra_markdown(curve).splitlines()
+    assert f"- Not used: {path} (other weights)." in markdown.beyond_markdown(curve).splitlines()
 
 
 def test_runs_stand_in_the_papers_order(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_runs_stand_in_the_papers_order(tmp_path: Path) -> None:
         plant(tmp_path, Run("E", S256), 256, RIGHT)
         (tmp_path / "E-256").rename(tmp_path / name)
     (tmp_path / "B-256" / "config.json").unlink()  # as of posteriors of another tool
-    assert list(beyond.stock(Scores(tmp_path, dataset_of()))) == runs
+    assert list(beyond.available(Scores(tmp_path, dataset_of()))) == runs
 
 
 def test_other_crops_stand_beside_the_papers_protocols(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_few_classes_have_no_top_5(tmp_path: Path) -> None:
         make_run(tmp_path, run)
         for q in (224, 256):
             plant(tmp_path, run, q, [[1, 0, 0]] * 3)
-    found = {extra.name: extra for extra in beyond.extras(Scores(tmp_path, dataset_of(classes=3, images=3)))}
+    found = {extra.name: extra for extra in beyond.beyond_tables(Scores(tmp_path, dataset_of(classes=3, images=3)))}
     assert found["curve"].frame["top5_val_error"].isna().all()
     assert not any("top-5" in column.heading for column in found["shallow"].columns)
 

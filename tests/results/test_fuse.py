@@ -36,6 +36,21 @@ def test_fuse_runs_by_hand(tmp_path: Path) -> None:
     assert frame["top5_error"].tolist() == [25.0, 0.0, 0.0]
 
 
+def test_differences_are_counted_on_the_same_images(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, Run("A", S256)), make_run(tmp_path, Run("B", S256))
+    for q in S256.test_scales:
+        plant(tmp_path, Run("A", S256), q, WRONG)
+        plant(tmp_path, Run("B", S256), q, [[0, 0, 0, 0, 1, 0], *RIGHT[1:]])
+    frame = fuse.rank_runs([a, b], ["dense"]).differences()
+    assert frame["first"].tolist() == ["A-256"] * 4 + ["B-256"] * 2
+    assert frame["second"].tolist() == ["B-256"] * 2 + ["A-256 + B-256"] * 4
+    top1 = frame.iloc[0]  # A errs on images 0, 2, 3, B on image 0: two images alone, none the other way
+    assert (top1["difference"], top1["only_first"], top1["only_second"]) == (50.0, 2, 0)
+    assert top1["p"] == pytest.approx(2 * 0.5**2)
+    assert top1["low"] < 50 < top1["high"]
+    assert (frame.iloc[4]["difference"], frame.iloc[4]["p"]) == (0.0, 1.0)
+
+
 def test_fuse_runs_by_both_methods(tmp_path: Path) -> None:
     multi_scale(tmp_path)
     frame = fuse.fuse_runs([RunFolder(tmp_path / "D-256-512")], ["dense", "multicrop"])

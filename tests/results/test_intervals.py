@@ -9,10 +9,15 @@ import pytest
 from scipy import optimize, stats
 
 from vggrepro.results import intervals
-from vggrepro.results.intervals import compare, detectable, holm, mcnemar, power, score_test, tango, wilson
+from vggrepro.results.intervals import compare, detectable, holm, mcnemar, power, score, tango, wilson
 
 # images wrong in the first alone, in the second alone, all images
 TABLES = [(7, 1, 21), (16, 8, 86), (0, 1, 44), (0, 0, 30), (5, 0, 12), (12, 2, 50), (40, 20, 160), (3, 3, 9)]
+
+
+def score_test(only_a: int, only_b: int, images: int, difference: float) -> float:
+    """Two-sided p that the true difference is `difference` points."""
+    return float(2 * stats.norm.sf(abs(score(only_a, only_b, images, difference / 100))))
 
 
 def test_wilson_by_published_numbers() -> None:

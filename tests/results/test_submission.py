@@ -18,7 +18,7 @@ from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import evaluate
-from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.files import Rows
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.results import submission
 
@@ -26,8 +26,8 @@ IDS = (31, 7, 500, 12, 1000, 2, 90)
 POSTERIORS = np.array([[0.1, 0.3, 0.05, 0.2, 0.15, 0.05, 0.15], [0, 0, 0, 0, 0, 0, 1.0]])
 
 
-def batches(keys: list[str]) -> list[Batch]:
-    return [Batch([key], np.array([-1]), row[None]) for key, row in zip(keys, POSTERIORS, strict=True)]
+def batches(keys: list[str]) -> list[Rows]:
+    return [Rows([key], np.array([-1]), row[None]) for key, row in zip(keys, POSTERIORS, strict=True)]
 
 
 def test_lines_by_hand() -> None:

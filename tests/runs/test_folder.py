@@ -16,6 +16,7 @@ from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.runs import folder as run_folders
 from vggrepro.runs import status as run_status
 from vggrepro.runs.folder import RunFolder
+from vggrepro.runs.metrics import Epoch, Steps, parsed
 from vggrepro.system.files import lock, read_json
 
 
@@ -99,16 +100,16 @@ def test_a_config_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
 
 def test_metrics_leave_out_a_line_that_is_being_written(tmp_path: Path) -> None:
     run = started(tmp_path)
-    assert [line["epoch"] for line in run.metrics()] == [1, 2]
-    assert [line.get("step") for line in run.all_metrics()] == [5, None, 15, None]
+    assert [epoch.epoch for epoch in run.epochs()] == [1, 2]
+    assert [getattr(line, "step", None) for line in run.metrics()] == [5, None, 15, None]
     whole = run.metrics_path.read_text()
     run.metrics_path.write_text(whole[:-5])
-    assert [line["epoch"] for line in run.metrics()] == [1]
+    assert [epoch.epoch for epoch in run.epochs()] == [1]
     run.metrics_path.write_text(whole.replace('"loss"', "loss", 1))
     with pytest.raises(InputError, match=r"metrics.jsonl: damaged \(.*\); restore it, or remove its bad lines"):
         run.metrics()
     run.metrics_path.unlink()
-    assert run.all_metrics() == []
+    assert run.metrics() == []
 
 
 def test_the_state_of_a_run_by_its_files(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_the_table_lists_all_runs_of_the_paper_and_others(tmp_path: Path) -> Non
     run = started(tmp_path, epoch=1.5, epochs=74, seconds_left=3725.0)
     run.checkpoint_path.touch()
     make_run(tmp_path, Run("A", S256), name="mine")
-    frame = run_status.status_table(tmp_path).set_index("run")
+    frame = run_status.status_table(run_status.statuses(tmp_path)).set_index("run")
     assert len(frame) == 14 + 1
     assert frame.index[-1] == "mine"
     row = frame.loc["A-256"]
@@ -180,3 +181,21 @@ def test_removing_progress_leaves_the_results(tmp_path: Path) -> None:
     run.remove_progress()
     run.remove_progress()  # what is gone is no error
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "metrics.jsonl", "weights.safetensors"]
+
+
+def test_lines_of_metrics_by_their_kind() -> None:
+    epoch = parsed('{"epoch": 2, "loss": 1.5, "top1_error": 40.0, "later": true}')
+    assert isinstance(epoch, Epoch)
+    assert (epoch.epoch, epoch.loss, epoch.top1_error, epoch.top5_error) == (2, 1.5, 40.0, None)
+    steps = parsed('{"epoch": 2, "step": 7, "gradient_norm": 3.0}')
+    assert isinstance(steps, Steps)
+    assert (steps.epoch, steps.step, steps.gradient_norm) == (2, 7, 3.0)
+    for wrong, words in (("[]", "a line is no JSON object"), ('{"loss": "1"}', "loss is no number")):
+        with pytest.raises(ValueError, match=words):
+            parsed(wrong)
+
+
+def test_a_damaged_progress_file_is_named(tmp_path: Path) -> None:
+    run = started(tmp_path, epoch="half")
+    with pytest.raises(InputError, match=r"progress.json: damaged \(epoch is no number\); remove it"):
+        run.progress()

@@ -93,6 +93,12 @@ def test_a_lack_of_memory_is_known_from_other_errors() -> None:
     assert devices.is_out_of_memory(caught.value)
     assert devices.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert devices.is_out_of_memory(MemoryError())
+    for words in (
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    ):
+        assert devices.is_out_of_memory(RuntimeError(words))
     assert not devices.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 

@@ -198,7 +198,7 @@ def test_retrain_starts_anew(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("A", S256), replace(request(dataset, tmp_path, dropout=0.25), retrain=True))
     after = RunFolder(tmp_path / "A-256")
     assert after.weights_hash() != before
-    assert len(after.metrics()) == 1
+    assert len(after.epochs()) == 1
     assert after.config().recipe.values["dropout"] == 0.25
 
 

@@ -30,6 +30,10 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "describe", lambda device: "a machine")
 
 
+def told(links: list[Link], asked: Request, given: dict[str, object]) -> str:
+    return "\n\n".join(map(str, rehearse(links, asked, given)))
+
+
 def files(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
@@ -46,7 +50,7 @@ recipe of preset paper (reasons and sources: docs/recipe.md)
 
 def test_the_recipe_says_where_each_value_comes_from() -> None:
     given = {"lrn": "caffe", "drop_by": [0.5]}
-    lines = "\n".join(dryrun._recipe_lines(recipe.load("paper", given), given)) + "\n"
+    lines = f"{dryrun._recipe(recipe.load('paper', given), given)}\n"
     assert [line.split() for line in lines.splitlines()[:6]] == [line.split() for line in RECIPE.splitlines()]
     assert "  drop_by          [0.5]       option  preset: []\n" in lines
     assert "  momentum_form    caffe       preset  open: rate inside the momentum, as in" in lines
@@ -79,7 +83,7 @@ cost, at most (a plateau may end a run earlier)
 @pytest.mark.usefixtures("half_a_second")
 def test_a_chain_that_is_all_to_train(dataset: Dataset, tmp_path: Path) -> None:
     asked = request(dataset, tmp_path / "runs")
-    text = rehearse(plan_chain(Run("D", JITTER), asked), asked, {})
+    text = told(plan_chain(Run("D", JITTER), asked), asked, {})
     assert text[text.index("chain\n") :] + "\n" == PLAN
     assert not (tmp_path / "runs").exists()
 
@@ -91,7 +95,7 @@ def test_states_of_runs_while_others_write(dataset: Dataset, tmp_path: Path, mon
     epochs = Training._epoch
 
     def second_breaks(self: Training, rate: float) -> None:
-        if self.progress.history:
+        if self.state.history:
             raise RuntimeError("power cut")
         epochs(self, rate)
 
@@ -100,7 +104,7 @@ def test_states_of_runs_while_others_write(dataset: Dataset, tmp_path: Path, mon
         train_chain(Run("B", S256), asked)
     before = files(tmp_path)
     with lock(tmp_path / "B-384", "vggrepro train B-384"):
-        text = rehearse(plan_chain(Run("B", S384), asked), asked, {})
+        text = told(plan_chain(Run("B", S384), asked), asked, {})
     rows = [line.split("  ") for line in text[text.index("chain\n") :].splitlines()[1:4]]
     assert [[cell.strip() for cell in row if cell.strip()][:2] for row in rows[:2]] == [
         ["A-256", "done, 1 epoch"],
@@ -118,14 +122,14 @@ def test_states_of_runs_while_others_write(dataset: Dataset, tmp_path: Path, mon
 def test_fc_only_and_finished_chains(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request(dataset, tmp_path)
     links = plan_chain(Run("A", JITTER, fc_only=True), asked)
-    text = rehearse(links, asked, {})
+    text = told(links, asked, {})
     assert "  A-256-512-fc  to train  from A-384: all layers; only the FC layers are trained\n" in text
     monkeypatch.setattr(Training, "run", lambda self: None)
     train_chain(Run("A", S256), asked)
-    text = rehearse(plan_chain(Run("A", S256), asked), asked, {})
+    text = told(plan_chain(Run("A", S256), asked), asked, {})
     assert text.endswith("chain\n  A-256  done, 0 epochs  from random weights (he)")
     again = replace(asked, retrain=True)
-    assert "\n  total " in rehearse(plan_chain(Run("A", S256), again), again, {})
+    assert "\n  total " in told(plan_chain(Run("A", S256), again), again, {})
 
 
 @pytest.mark.usefixtures("half_a_second")
@@ -134,7 +138,7 @@ def test_everything_that_reproduce_trains(dataset: Dataset, tmp_path: Path) -> N
     links = plan_all(asked)
     assert [link.run.name for link in links][:3] == ["A-256", "A-LRN-256", "B-5x5-256"]
     assert len(links) == 14
-    text = rehearse(links, asked, {})
+    text = told(links, asked, {})
     assert sum(line.startswith("  D-256-512-fc ") for line in text.splitlines()) == 2  # in the chain and the cost
 
 

@@ -6,8 +6,8 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,22 +16,23 @@ from vggrepro import recipe
 from vggrepro.errors import InputError
 from vggrepro.paper import Run, Scale
 from vggrepro.runs.folder import RunFolder
+from vggrepro.runs.metrics import Epoch
 from vggrepro.training.loader import Batch
-from vggrepro.training.monitor import Curves, Level, Monitor, Progress, Readings
+from vggrepro.training.monitor import Curves, Level, Monitor, Readings, State
 
 A_256 = Run("A", Scale(256, 256))
 RECIPE = recipe.load("demo", {"batch": 2, "epochs": 3})
-ERRORS: dict[str, float | None] = {"top1_error": 50.0, "top5_error": 25.0}
+ERRORS = (50.0, 25.0)  # top-1, top-5
 
 
 def monitor(folder: Path, steps: int = 4, run: Run = A_256) -> Monitor:
     """A monitor of `run`: 3 epochs of `steps` steps, batch 2, 8 classes, first rate 0.01; its curves are open."""
     made = Monitor(run, RECIPE, 0.01, 3, steps, 8, Curves(RunFolder(folder)))
-    made.open(Progress())
+    made.open(State())
     return made
 
 
-def feed(to: Monitor, progress: Progress, losses: list[float], norm: float = 1.0) -> None:
+def feed(to: Monitor, progress: State, losses: list[float], norm: float = 1.0) -> None:
     """The steps of an epoch from `progress` on, with these losses an image."""
     with to.epoch(progress, 0.01):
         for loss in losses:
@@ -46,27 +47,27 @@ def lines(to: Monitor) -> list[dict[str, float]]:
 
 def test_an_epoch_leaves_about_ten_lines_and_its_record(tmp_path: Path) -> None:
     to = monitor(tmp_path, steps=20)
-    feed(to, Progress(), [float(step) for step in range(1, 21)])
-    record = to.end_epoch(ERRORS)
+    feed(to, State(), [float(step) for step in range(1, 21)])
+    record = to.end_epoch(*ERRORS)
     *between, last = lines(to)
     assert [line["step"] for line in between] == list(range(2, 21, 2))
     assert [line["loss"] for line in between] == [1.5 + 2 * pair for pair in range(10)]
-    assert last == record
-    assert (record["epoch"], record["learning_rate"], record["loss"]) == (1, 0.01, 10.5)
-    assert (record["top1_error"], record["top5_error"]) == (50.0, 25.0)
-    assert record["images_per_second"] > 0
+    assert last == asdict(record)
+    assert (record.epoch, record.learning_rate, record.loss) == (1, 0.01, 10.5)
+    assert (record.top1_error, record.top5_error) == (50.0, 25.0)
+    assert record.images_per_second > 0
     progress = json.loads(to.curves.folder.progress_path.read_text())
     assert (progress["epoch"], progress["epochs"], progress["learning_rate"]) == (1.0, 3, 0.01)
 
 
 def test_a_resumed_epoch_adds_to_what_its_checkpoint_holds(tmp_path: Path) -> None:
     whole, cut = monitor(tmp_path / "whole", steps=20), monitor(tmp_path / "cut", steps=20)
-    feed(whole, Progress(), [3.0] * 9 + [1.0] * 11)
-    progress = Progress()
+    feed(whole, State(), [3.0] * 9 + [1.0] * 11)
+    progress = State()
     feed(cut, progress, [3.0] * 9)
     feed(cut, progress, [1.0] * 11)
     for to in (whole, cut):
-        assert to.end_epoch(ERRORS)["loss"] == pytest.approx(1.9)
+        assert to.end_epoch(*ERRORS).loss == pytest.approx(1.9)
     losses = [[line["loss"] for line in lines(to)] for to in (whole, cut)]
     assert losses[0] == losses[1]
     assert losses[0][4] == 2.0  # steps 9 and 10, on both sides of the cut
@@ -78,7 +79,7 @@ def test_waiting_for_data_is_counted(tmp_path: Path) -> None:
             time.sleep(0.05)
             yield Batch(*[torch.zeros(0)] * 5)
 
-    to, progress = monitor(tmp_path), Progress()
+    to, progress = monitor(tmp_path), State()
     with to.epoch(progress, 0.01):
         for _ in to.timed(slow()):
             time.sleep(0.1)
@@ -90,8 +91,8 @@ def test_a_jump_is_reported_once_an_epoch_with_the_command_to_try(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     to = monitor(tmp_path, steps=14, run=Run("D", Scale(384, 384)))
-    for history in ([], [{"epoch": 1, **ERRORS}]):
-        feed(to, Progress(history=history), [2.0] * 12 + [20.0, 20.0])
+    for history in (list[Epoch](), [Epoch(1, 0.01, 2.0, *ERRORS)]):
+        feed(to, State(history=history), [2.0] * 12 + [20.0, 20.0])
     first, second = [line for line in capsys.readouterr().err.splitlines() if "jumped" in line]
     assert first == (
         "warning: D-384, epoch 1, step 13: the loss jumped to 20, 10 times its usual level. If it does not come down "
@@ -106,10 +107,10 @@ def test_a_loss_of_log_k_after_two_epochs_is_chance(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], loss: float, warned: bool
 ) -> None:
     to = monitor(tmp_path)
-    history: list[dict[str, Any]] = []
+    history: list[Epoch] = []
     for epoch in (1, 2, 3):
-        feed(to, Progress(history=[*history]), [loss] * 4)
-        history.append(to.end_epoch(ERRORS))
+        feed(to, State(history=[*history]), [loss] * 4)
+        history.append(to.end_epoch(*ERRORS))
         to.say_epoch(history[-1])
         talk = capsys.readouterr().err
         assert f"A-256 epoch {epoch}/3: rate 0.01, loss {loss:.3f}, " in talk
@@ -124,17 +125,17 @@ def test_values_that_are_not_finite_end_a_training(tmp_path: Path, loss: float, 
         match=f"^A-256: the {what} is no longer finite in epoch 1; the checkpoint before it is kept. Try a lower rate: "
         "vggrepro train A --scale 256 --retrain --set learning_rate=0.0033$",
     ):
-        feed(monitor(tmp_path), Progress(), [loss], norm)
+        feed(monitor(tmp_path), State(), [loss], norm)
 
 
 def test_curves_drop_what_a_resumed_run_does_again(tmp_path: Path) -> None:
     to = monitor(tmp_path)
-    feed(to, Progress(), [2.0] * 4)
-    record = to.end_epoch(ERRORS)
-    feed(to, Progress(history=[record]), [2.0] * 3)
+    feed(to, State(), [2.0] * 4)
+    record = to.end_epoch(*ERRORS)
+    feed(to, State(history=[record]), [2.0] * 3)
     with open(to.curves.folder.metrics_path, "a") as file:
         file.write('{"epoch": 2, "st')  # an interrupted write
-    to.open(Progress(step=1, history=[record]))
+    to.open(State(step=1, history=[record]))
     assert [line.get("step", "epoch") for line in lines(to)] == [1, 2, 3, 4, "epoch", 5]
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Run, Scale
 from vggrepro.runs import status as run_status
 from vggrepro.runs.folder import RunFolder
+from vggrepro.runs.metrics import Steps
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import read_json
 from vggrepro.training import augment
@@ -72,7 +73,7 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> N
     images = [batch for epoch in (0, 1) for batch in training.loader.batches(epoch)]
     for step, batch in zip(range(4), images, strict=False):
         epoch, within = divmod(step, 3)  # of 30 images
-        training.progress.step = within
+        training.state.step = within
         training.step(set_rates[step], epoch, batch)
         loss = torch.zeros(())
         for row in range(8):
@@ -135,7 +136,7 @@ def test_seed_matters(dataset: Dataset, tmp_path: Path) -> None:
 def curve(run: RunFolder) -> list[dict[str, object]]:
     """metrics.jsonl without what depends on the clock."""
     times = ("images_per_second", "data_wait", "seconds")
-    return [{name: value for name, value in line.items() if name not in times} for line in run.all_metrics()]
+    return [{name: value for name, value in asdict(line).items() if name not in times} for line in run.metrics()]
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_stops_and_resumes_at_any_step(dataset: Dataset, tmp_path: Path, request
     run = until_finished(dataset, tmp_path / "cut", replace(CPU, checkpoint_seconds=0.0), **CUT)
     assert len(calls) >= 21 + 6  # 21 steps and six power cuts
     assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
-    assert [line["epoch"] for line in run.metrics()] == [1, 2, 3]
+    assert [epoch.epoch for epoch in run.epochs()] == [1, 2, 3]
     assert curve(run) == curve(whole)
 
 
@@ -229,10 +230,10 @@ def test_two_processes_are_the_same_run(dataset: Dataset, tmp_path: Path) -> Non
     assert talk.count("finished") == 1  # only the first process talks
     one, two = (RunFolder(tmp_path / name / "A-256-512") for name in ("one", "two"))
     assert 0 < distance(tensors(one), tensors(two)) < 1e-5
-    assert [set(line) for line in one.all_metrics()] == [set(line) for line in two.all_metrics()]
-    for line, other in zip(one.all_metrics(), two.all_metrics(), strict=True):
-        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
-        assert line.get("gradient_norm", 0) == pytest.approx(other.get("gradient_norm", 0), rel=1e-4)
+    for line, other in zip(one.metrics(), two.metrics(), strict=True):
+        assert type(line) is type(other)
+        assert line.loss == pytest.approx(other.loss, rel=1e-5)
+        assert getattr(line, "gradient_norm", 0) == pytest.approx(getattr(other, "gradient_norm", 0), rel=1e-4)
 
 
 def wait_for(process: subprocess.Popen[str], words: str) -> None:
@@ -354,7 +355,7 @@ def test_metrics_say_what_happened(dataset: Dataset, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     epochs = [line for line in lines if "step" not in line]
     assert [line["epoch"] for line in epochs] == [1, 2]
-    assert run.metrics() == epochs
+    assert [asdict(epoch) for epoch in run.epochs()] == epochs
     for line in epochs:
         assert 0 <= line["top5_error"] <= line["top1_error"] <= 100
         assert line["images_per_second"] > 0
@@ -380,11 +381,11 @@ def test_tensorboard_has_the_same_curves_without_doubles(
     request.getfixturevalue("power_cuts")
     run = until_finished(dataset, tmp_path, replace(CPU, checkpoint_seconds=0.0, tensorboard=True), **CUT)
     events = accumulator.EventAccumulator(str(run.tensorboard_path), purge_orphaned_data=True).Reload()
-    for kind, lines in (("epoch", run.metrics()), ("step", [line for line in run.all_metrics() if "step" in line])):
+    for kind, lines in (("epoch", run.epochs()), ("step", [line for line in run.metrics() if isinstance(line, Steps)])):
         for name in ("loss", "learning_rate", "images_per_second"):
             points = events.Scalars(f"{kind}/{name}")
-            assert [point.step for point in points] == [line.get("step", 7 * line["epoch"]) for line in lines]
-            assert [point.value for point in points] == pytest.approx([line[name] for line in lines], rel=1e-5)
+            assert [point.step for point in points] == [getattr(line, "step", 7 * line.epoch) for line in lines]
+            assert [point.value for point in points] == pytest.approx([getattr(line, name) for line in lines], rel=1e-5)
 
 
 def test_tensorboard_that_is_missing_is_said(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,8 +401,13 @@ def test_status_shows_the_last_checkpoint(dataset: Dataset, tmp_path: Path, requ
     run = RunFolder(tmp_path / "A-256")
     an_hour_ago = time.time() - 3600
     os.utime(run.checkpoint_path, (an_hour_ago, an_hour_ago))
-    row = run_status.status_table(tmp_path).set_index("run").loc["A-256"]
+    row = run_status.status_table(run_status.statuses(tmp_path)).set_index("run").loc["A-256"]
     assert row["state"] == "interrupted"
     assert row["last_checkpoint"] == "1 h 00 min ago"
     run.checkpoint_path.unlink()  # the previous one is left
-    assert run_status.status_table(tmp_path).set_index("run").loc["A-256", "last_checkpoint"].endswith(" s ago")
+    assert (
+        run_status.status_table(run_status.statuses(tmp_path))
+        .set_index("run")
+        .loc["A-256", "last_checkpoint"]
+        .endswith(" s ago")
+    )

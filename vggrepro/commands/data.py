@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vggrepro.commands.exits import print_table
-from vggrepro.commands.options import DEFAULT_DATA, WORKERS, Data, Seed, Workers
+from vggrepro.commands.options import DEFAULT_DATA, WORKERS, AsJson, Data, Seed, TableFormat, Workers, complete_preset
 
 
 def prepare(
@@ -18,7 +17,10 @@ def prepare(
     ] = None,
     data: Data = DEFAULT_DATA,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="paper, quarter or demo: crop, width and recipe.")
+        str | None,
+        typer.Option(
+            "--preset", autocompletion=complete_preset, help="paper, quarter or demo: crop, width and recipe."
+        ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out and list them.")] = False,
     no_top5: Annotated[bool, typer.Option("--no-top5", help="Accept 5 or fewer classes: no top-5 errors.")] = False,
@@ -71,6 +73,7 @@ def dataset(
     verify: Annotated[bool, typer.Option("--verify", help="Compare every shard with its checksum.")] = False,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a PNG of sample images here.")] = None,
     workers: Workers = WORKERS,
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Show what a prepared data set holds.
 
@@ -78,10 +81,23 @@ def dataset(
     """
     from vggrepro.data import summary
     from vggrepro.data.dataset import load
+    from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
 
     opened = load(data)
+    if format_ is TableFormat.json:
+        about: dict[str, object] = {
+            "folder": str(opened.folder),
+            "name": opened.name,
+            "preset": opened.preset,
+            "classes": opened.classes,
+        }
+        about |= {"fingerprint": opened.fingerprint, "images": opened.counts, "subset": opened.subset or None}
+        return print(json_text(about))
     print("\n".join(summary.notes(opened)))
-    print_table(summary.splits_table(opened))
+    terminal.print_table(summary.splits_table(opened))
+    if terminal.wanted():
+        print("a class: images of a class; ranges are least–median–greatest; sides in pixels")
     if sheet is not None:
         summary.sheet(opened, sheet)
         print(f"samples: {sheet}")

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.exits import print_table
 from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
+    AsJson,
     CeilPool,
     Center,
     Data,
@@ -24,9 +24,11 @@ from vggrepro.commands.options import (
     Runs,
     SplitName,
     SplitOption,
+    TableFormat,
     Tencrop,
     TestScales,
     Workers,
+    complete_run,
     machine_of,
     methods_of,
     runs_of,
@@ -35,7 +37,10 @@ from vggrepro.errors import InputError
 
 
 def evaluate(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: every finished run."),
+    ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
     center: Center = False,
@@ -52,6 +57,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = WORKERS,
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Compute the posteriors of runs, print errors.
 
@@ -61,6 +67,7 @@ def evaluate(
     import pandas as pd
 
     from vggrepro.data.dataset import load
+    from vggrepro.report import terminal
 
     dataset, chosen = load(data), runs_of(runs, names)
     for run in chosen:  # all of them before the first is computed
@@ -77,17 +84,21 @@ def evaluate(
         if processes.rank() == 0:
             from vggrepro.evaluation.dryrun import forecast
 
-            print_table(forecast(chosen, dataset, protocol, machine))
+            table = forecast(chosen, dataset, protocol, machine)
+            if table.empty and format_ is TableFormat.table:
+                print("nothing to compute: all that was asked for is up to date")
+            else:
+                terminal.print_table(table, format_)
         return
     processes.join_processes(machine.device)
     results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
     if processes.rank() == 0 and len(results):
-        print_table(results)
+        terminal.print_table(results, format_)
 
 
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    name: Annotated[str, typer.Option("--run", help="A finished run.")],
+    name: Annotated[str, typer.Option("--run", autocompletion=complete_run, help="A finished run.")],
     dense: Dense = False,
     multicrop: Multicrop = False,
     center: Center = False,
@@ -98,6 +109,7 @@ def predict(
     runs: Runs = DEFAULT_RUNS,
     device: Device = "auto",
     precision: Precision = "auto",
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Classify image files with a run.
 
@@ -105,6 +117,7 @@ def predict(
     """
     from vggrepro.evaluation import predict as stage
     from vggrepro.posteriors.protocol import Protocol, parse_qs
+    from vggrepro.report import terminal
     from vggrepro.runs.folder import folder
 
     run = folder(runs, name)
@@ -116,6 +129,6 @@ def predict(
     table = stage.predict(run, files, protocol, machine)
     if heatmap is not None:
         stage.heatmap(run, files[0], table["class"].iloc[0], protocol, machine, heatmap)
-    print_table(table)
-    if heatmap is not None:
+    terminal.print_table(table, format_)
+    if heatmap is not None and format_ is TableFormat.table:
         print(f"heatmap: {heatmap}")

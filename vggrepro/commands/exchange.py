@@ -9,8 +9,18 @@ from typing import Annotated
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.options import DEFAULT_DATA, DEFAULT_RUNS, Data, Runs
-from vggrepro.doctor.finding import BROKEN, table
+from vggrepro.commands.options import (
+    DEFAULT_DATA,
+    DEFAULT_RUNS,
+    AsJson,
+    Data,
+    Runs,
+    TableFormat,
+    complete_net,
+    complete_run,
+)
+from vggrepro.doctor.diagnosis import BROKEN, table
+from vggrepro.errors import InputError
 from vggrepro.system.progress import say
 
 
@@ -31,15 +41,29 @@ class Resample(StrEnum):
     bicubic = "bicubic"
 
 
+class Input(StrEnum):
+    """What a state dict's input is."""
+
+    caffe = "caffe"
+    torchvision = "torchvision"
+
+
 def import_(
-    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
-    weights: Annotated[
+    net: Annotated[
         str,
         typer.Argument(
-            help="A .caffemodel, MatConvNet's .mat, Keras's .h5 or .keras, a state dict of torchvision or timm, ONNX, "
-            "safetensors; or timm:NAME."
+            autocompletion=complete_net,
+            help=f"Net of Table 1: {', '.join(paper.NETS)}. Or a folder of released files, alone.",
         ),
     ],
+    weights: Annotated[
+        str | None,
+        typer.Argument(
+            help="A .caffemodel, MatConvNet's .mat, Keras's .h5 or .keras, a state dict of torchvision or timm, ONNX, "
+            "safetensors; or timm:NAME, torchvision:NAME.",
+            show_default=False,
+        ),
+    ] = None,
     as_: Annotated[
         str | None, typer.Option("--as", help="Name of the run (default: the paper's for published files).")
     ] = None,
@@ -49,6 +73,13 @@ def import_(
     resample: Annotated[
         Resample | None, typer.Option("--resample", help="How evaluate rescales images for it (default: bilinear).")
     ] = None,
+    input_: Annotated[
+        Input | None,
+        typer.Option(
+            "--input",
+            help="A state dict's input: caffe (BGR 0-255 minus the mean) or torchvision (RGB 0-1, normalised).",
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a run of that name.")] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
@@ -56,16 +87,19 @@ def import_(
 
     evaluate, fuse, report and predict then treat it like any other; tables mark it.
     """
-    from vggrepro.exchange.importing import import_weights
+    from vggrepro.exchange.importing import import_folder, import_weights
 
-    folder = import_weights(
-        net, weights, runs, as_, scale, resample=resample.value if resample else None, replace=replace
-    )
-    print(folder.path)
+    if weights is None:
+        if as_ or scale or input_:
+            raise InputError("--as, --scale and --input are for one file of weights; leave them out for a folder")
+        for folder in import_folder(Path(net), runs, resample=resample, replace=replace):
+            print(folder.path)
+        return
+    print(import_weights(net, weights, runs, as_, scale, resample=resample, input_=input_, replace=replace).path)
 
 
 def export(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")],
+    name: Annotated[str, typer.Argument(metavar="RUN", autocompletion=complete_run, help="A finished run.")],
     to: Annotated[To, typer.Option("--to", help="torchvision and timm hold A, B, D and E; the others every net.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write, for timm a folder (default: in runs/RUN/export).")
@@ -89,7 +123,10 @@ def export(
 
 
 def archive(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: all finished runs.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: all finished runs."),
+    ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the parts.")] = Path("archive"),
     size: Annotated[str, typer.Option("--size", help="Largest size of a part, such as 16MB or 2GB.")] = "1GB",
     force: Annotated[bool, typer.Option("--force", help="Replace an archive that is there.")] = False,
@@ -114,18 +151,21 @@ def archive(
 
 def doctor(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: all runs, for some seconds.")
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: all runs, for some seconds."),
     ] = None,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Check the installation, this machine, the data set and the runs.
 
     Exit code 2 if something is broken.
     """
     from vggrepro.doctor import diagnose as stage
+    from vggrepro.report.records import json_text
 
     findings = stage.diagnose(data, runs, names or ())
-    print(table(findings))
+    print(json_text(findings) if format_ is TableFormat.json else table(findings))
     if any(finding.state == BROKEN for finding in findings):
         raise typer.Exit(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import signal
 import sys
@@ -99,10 +98,3 @@ def _leave(message: str, code: int = 2) -> NoReturn:
     line = " ".join(part.strip() for part in message.splitlines())  # blanks within a path stay
     print(f"vggrepro: {line}", file=sys.stderr)
     sys.exit(code)
-
-
-def print_table(frame: Any) -> None:
-    """A small table on stdout, readable and easy to cut."""
-    frame = frame.map(lambda value: math.nan if value is None else value)
-    rates = {"learning_rate": "{:g}".format} if "learning_rate" in frame else None
-    print(frame.to_string(index=False, na_rep="–", float_format="{:.2f}".format, formatters=rates))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.system import advice
 
@@ -19,6 +20,36 @@ if TYPE_CHECKING:
     from vggrepro.recipe import Recipe
     from vggrepro.runs.folder import RunFolder
     from vggrepro.system.devices import Machine
+
+STAGES = {  # the commands in the order of the pipeline, and an example of each
+    "Everything at once": {"reproduce": "vggrepro reproduce --preset demo"},
+    "1. Images": {
+        "prepare": "vggrepro prepare ~/photos --to data/photos",
+        "dataset": "vggrepro dataset --data data/photos --sheet sheet.png",
+    },
+    "2. Nets": {
+        "train": "vggrepro train D --scale 256:512",
+        "finetune-scale": "vggrepro finetune-scale D --scale 384",
+        "import": "vggrepro import D VGG_ILSVRC_16_layers.caffemodel",
+        "status": "vggrepro status",
+    },
+    "3. Errors": {
+        "evaluate": "vggrepro evaluate D-256-512 --dense --multicrop",
+        "predict": "vggrepro predict cat.jpg --run D-256-512",
+    },
+    "4. Tables and claims": {
+        "fuse": "vggrepro fuse D-256-512 E-256-512 --dense --multicrop",
+        "claims": "vggrepro claims --format csv > claims.csv",
+        "report": "vggrepro report --format html > report.html",
+        "features": "vggrepro features D-256-512 --data 101_ObjectCategories",
+        "transfer": "vggrepro transfer D-256-512 --data 101_ObjectCategories",
+    },
+    "More": {
+        "export": "vggrepro export D-256-512 --to onnx",
+        "archive": "vggrepro archive --to archive --size 2GB",
+        "doctor": "vggrepro doctor",
+    },
+}
 
 DEFAULT_DATA, DEFAULT_RUNS = Path("data"), Path("runs")
 
@@ -44,6 +75,13 @@ class Decode(StrEnum):
     region = "region"
 
 
+class Plan(StrEnum):
+    """For which scheduler reproduce writes its plan."""
+
+    make = "make"
+    slurm = "slurm"
+
+
 class Format(StrEnum):
     """How report writes the tables."""
 
@@ -58,14 +96,55 @@ class ClaimsFormat(StrEnum):
 
     md = "md"
     csv = "csv"
+    json = "json"
+
+
+class TableFormat(StrEnum):
+    """How a command prints its table."""
+
+    table = "table"
+    json = "json"
+
+
+# Shell completion: what may stand for a word that is being typed.
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names of the runs in the folder of --runs."""
+    from vggrepro.runs.folder import existing
+
+    runs = Path(ctx.params.get("runs") or DEFAULT_RUNS)
+    return [run.name for run in existing(runs) if run.name.startswith(incomplete)]
+
+
+def complete_net(incomplete: str) -> list[str]:
+    """The nets of Table 1."""
+    return [net for net in paper.NETS if net.startswith(incomplete.upper())]
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """The presets."""
+    from vggrepro.recipe import presets
+
+    return [name for name in presets() if name.startswith(incomplete)]
 
 
 Data = Annotated[Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Data set folder that prepare wrote.")]
+RunsOfSeeds = Annotated[
+    Path,
+    typer.Option(
+        "--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs; of several seeds: commas, or seed1, seed2 in it."
+    ),
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="Train and test every net with each: 0,1,2.")]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if faster.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
+AsJson = Annotated[
+    TableFormat, typer.Option("--format", help="A table for people, or JSON for programs (docs/json.md).")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of every random choice.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a value of the recipe; repeatable.")
@@ -103,6 +182,15 @@ Search = Annotated[
 WORKERS = min(8, os.cpu_count() or 2)
 
 
+class Program(TyperGroup):
+    """The program: `--help` shows the commands by the stages of the pipeline, their summaries uncut."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for heading, names in STAGES.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
+
+
 class Command(TyperCommand):
     """A command of the program, whose options are repeated by every command that it prints (`advice`)."""
 
@@ -110,7 +198,7 @@ class Command(TyperCommand):
         commands = ctx.parent.command.commands if ctx.parent else {}
         known = {name: frozenset(p.opts[0] for p in each.params) for name, each in commands.items()}
         given = [words for each in self.params for words in _given(each, ctx)]
-        with advice.invocation(advice.Invocation(given, known, ctx.params.get("runs"))):
+        with advice.invocation(advice.Invocation(given, known, _first(ctx.params.get("runs")))):
             return super().invoke(ctx)
 
 
@@ -119,11 +207,32 @@ def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
     name, value = parameter.opts[0], ctx.params.get(parameter.name)
     if name not in advice.REPEATED or value is None or value == parameter.get_default(ctx):
         return
+    if name == "--runs":
+        value = _first(value)
     for each in value if isinstance(value, list) else [value]:
         yield (name,) if each is True else (name, str(each.value if isinstance(each, StrEnum) else each))
 
 
+def _first(runs: Path | None) -> Path | None:
+    """The first of several folders of runs (`seed_folders`): commands that train and evaluate take one."""
+    return runs if runs is None or runs.is_dir() else Path(str(runs).partition(",")[0])
+
+
 # What they stand for
+
+
+def seeds_of(text: str | None, seed: int) -> tuple[int, ...]:
+    """The seeds of --seeds, or that of --seed alone.
+
+    Raises:
+        InputError: not whole numbers from 0, or one twice.
+    """
+    words = [str(seed)] if text is None else text.split(",")
+    if not all(word.strip().isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
+        raise InputError(f"--seeds {text}: give different whole numbers with commas between them, as in 0,1,2")
+    if text is not None and seed:
+        raise InputError("--seed and --seeds: give one of them")
+    return tuple(map(int, words))
 
 
 def recipe_values(
@@ -203,8 +312,8 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
 
 def require_runs(runs: Path) -> None:
     """Refuses a folder without runs, which is most likely a slip."""
-    from vggrepro.runs.folder import existing
+    from vggrepro.runs.folder import existing, seed_folders
 
-    if not existing(runs):
+    if not existing(seed_folders(runs)[0]):
         command = advice.command("train", "A")
         raise InputError(f"no run in {runs}; give --runs the folder of your runs, or train one: '{command}'")

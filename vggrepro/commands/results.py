@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggrepro.commands.exits import print_table
 from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
+    AsJson,
     ClaimsFormat,
     Data,
     Dense,
     Format,
     Multicrop,
-    Runs,
+    RunsOfSeeds,
     Search,
     SplitName,
     SplitOption,
+    TableFormat,
     TablesFolder,
+    complete_run,
     methods_of,
     require_runs,
     runs_of,
@@ -29,10 +31,14 @@ from vggrepro.errors import InputError
 
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
+    from vggrepro.report.documents import Document
+    from vggrepro.results.fuse import Ranked
 
 
 def fuse(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: Tables 3-7.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: Tables 3-7.")
+    ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
     split: SplitOption = SplitName.val,
@@ -41,25 +47,29 @@ def fuse(
     ] = None,
     search: Search = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
+    format_: AsJson = TableFormat.table,
 ) -> None:
     """Average posteriors, write Tables 3-7.
 
-    With runs: prints the error of each and of their averaged posteriors; with --submission, writes the five best
-    devkit ids of each image. Without runs: writes every row of Tables 3-7 to tables/<data set>/, beside them the
-    claims, the error against Q and what else the posteriors give; with --search, also the best nets to fuse.
+    With runs: prints the error of each and of their averaged posteriors, and how each two differ on the same images;
+    with --submission, writes the five best devkit ids of each image. Without runs: writes every row of Tables 3-7 to
+    tables/<data set>/, beside them the claims, the error against Q and what else the posteriors give; with --search,
+    also the best nets to fuse.
     """
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
-    from vggrepro.results.fuse import fuse_runs
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.fuse import rank_runs
+    from vggrepro.results.scores import over_seeds
     from vggrepro.system.progress import say
 
     if not names and submission is None and split is not SplitName.val:
         raise InputError("--split: only with runs; the tables are of the validation images")
     if search and (names or submission is not None or split is not SplitName.val):
         raise InputError("--search takes all runs by their validation posteriors; give it without runs or --split")
+    if format_ is TableFormat.json and (not names or submission is not None):
+        raise InputError("--format json: only with runs and without --submission; the tables are CSV files")
     dataset = load(data)
     require_runs(runs)
     methods = methods_of(dense=dense, multicrop=multicrop)
@@ -72,38 +82,75 @@ def fuse(
         print(f"{submission}: {count:,} images")
         return
     if names:
-        print_table(fuse_runs(runs_of(runs, names), methods, split.value, dataset))
-        return
+        return _print_fused(rank_runs(runs_of(runs, names), methods, split.value, dataset), format_)
     if (dense or multicrop) and not search:
         say("note: without runs, fuse writes all tables; --dense and --multicrop choose what runs or --search fuse by")
-    scores = Scores(runs, dataset)
-    made = documents.gather(scores, methods=methods if search else ())
+    scores = over_seeds(runs, dataset)
+    made = documents.document_of(scores, methods=methods if search else ())
     for path in made.write(tables / dataset.name):
         print(path)
 
 
+def _print_fused(ranked: Ranked, format_: TableFormat) -> None:
+    """The errors of runs and of their fusion; of two or more also the differences, image by image."""
+    from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
+    from vggrepro.system.progress import say
+
+    if format_ is TableFormat.json:
+        return print(json_text({"errors": ranked.errors(), "differences": ranked.differences()}))
+    terminal.print_table(ranked.errors())
+    if len(ranked.names) > 1:
+        print()
+        terminal.print_table(ranked.differences().assign(p=lambda frame: frame["p"].map("{:.3g}".format)))
+        say(
+            "difference: first - second in points, low and high its 95 % interval (Tango); p: McNemar's exact test on "
+            "the same images, uncorrected; only: images that the one alone gets wrong"
+        )
+
+
 def claims(
-    format_: Annotated[ClaimsFormat, typer.Option("--format", help="Markdown or CSV.")] = ClaimsFormat.md,
+    format_: Annotated[
+        ClaimsFormat | None, typer.Option("--format", help="md, csv or json (default: drawn on a terminal, else md).")
+    ] = None,
+    power: Annotated[
+        bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
+    ] = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
-    """Test the paper's twelve claims on the posteriors."""
+    """Test the paper's twelve claims on the posteriors.
+
+    With --power: the chance that each claim is found to hold if the true differences are the paper's, by the number of
+    validation images.
+    """
     from vggrepro.data.dataset import load
-    from vggrepro.report.findings import document
-    from vggrepro.results.claims import csv_text, evaluate_claims
-    from vggrepro.results.scores import Scores
+    from vggrepro.report import terminal
+    from vggrepro.report.findings import document, power_csv, power_document
+    from vggrepro.report.records import json_text
+    from vggrepro.results.claims import csv_text, evaluate_claims, frame
+    from vggrepro.results.scores import over_seeds
 
     dataset = load(data)
+    if power:
+        text = power_csv if format_ is ClaimsFormat.csv else power_document
+        print(text(over_seeds(runs, dataset)), end="")
+        return
     require_runs(runs)
-    scores = Scores(runs, dataset)
+    scores = over_seeds(runs, dataset)
     findings = evaluate_claims(scores)
-    print(document(findings, scores) if format_ is ClaimsFormat.md else csv_text(findings), end="")
+    if format_ is None and terminal.wanted():
+        return terminal.show(terminal.claims_report(findings))
+    if format_ is ClaimsFormat.json:
+        return print(json_text(frame(findings)))
+    print(csv_text(findings) if format_ is ClaimsFormat.csv else document(findings, scores), end="")
 
 
 def report(
     format_: Annotated[
-        Format, typer.Option("--format", help="Markdown, one HTML page, LaTeX (booktabs) or CSV.")
-    ] = Format.md,
+        Format | None,
+        typer.Option("--format", help="md, html (one page), latex (booktabs) or csv (default: drawn on a terminal)."),
+    ] = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With --format latex: a document that compiles, not tables to include.")
     ] = False,
@@ -118,19 +165,36 @@ def report(
         Path | None, typer.Option("--figures", help="Also write every figure of the HTML page here, as PNG and SVG.")
     ] = None,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Print Tables 1-7 beside the paper's numbers, the paper's claims, and more.
 
     More is: error against Q, the 5x5 net, other papers' crops, as far as they were evaluated.
     """
+    from vggrepro.report import terminal
+    from vggrepro.runs.status import statuses
+
+    drawn = format_ is None and against is None and terminal.wanted()
+    format_ = format_ or Format.md
     _check_report(format_, standalone=standalone, search=search, against=against, against_data=against_data)
     if figures is not None:
         _write_figures(data, runs, figures)
     if against is not None and format_ is not Format.html:
         print(_beside(data, runs, against, against_data or data, format_), end="")
         return
+    if drawn:
+        require_runs(runs)
+        return terminal.show(terminal.report(_document(data, runs, search=search), statuses(runs)))
     print(report_text(data, runs, format_, standalone=standalone, search=search, against=against), end="")
+
+
+def _document(data: Path, runs: Path, *, search: bool) -> Document:
+    """What the runs give on the data set; with `search` also which nets to fuse."""
+    from vggrepro.data.dataset import load
+    from vggrepro.report import documents
+    from vggrepro.results.scores import over_seeds
+
+    return documents.document_of(over_seeds(runs, load(data)), methods=("dense",) if search else ())
 
 
 def _write_figures(data: Path, runs: Path, folder: Path) -> None:
@@ -172,7 +236,6 @@ def report_text(
 ) -> str:
     """The report as `report` prints it."""
     from vggrepro.data.dataset import load
-    from vggrepro.results.scores import Scores
 
     dataset: Dataset = load(data)
     require_runs(runs)
@@ -182,13 +245,15 @@ def report_text(
         if against is not None:
             _require_runs_on(against, dataset)
         return page(runs, dataset, against)
-    from vggrepro.report import csv, documents
-    from vggrepro.results.tables import tables_of
-
-    scores = Scores(runs, dataset)
     if format_ is Format.csv:
-        return csv.csv_text(tables_of(scores))
-    made = documents.gather(scores, methods=("dense",) if search else ())
+        from vggrepro.report import csv
+        from vggrepro.results.scores import over_seeds
+        from vggrepro.results.tables import tables_of
+        from vggrepro.results.transfer_tables import transfer_tables
+
+        scores = over_seeds(runs, dataset)
+        return csv.csv_text([*tables_of(scores), *transfer_tables(scores)])
+    made = _document(data, runs, search=search)
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 
 

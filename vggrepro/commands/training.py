@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggrepro import paper
-from vggrepro.commands.exits import print_table, stop_exit
+from vggrepro.commands.exits import stop_exit
 from vggrepro.commands.options import (
     DEFAULT_DATA,
     DEFAULT_RUNS,
     WORKERS,
+    AsJson,
     CheckpointMinutes,
     Compile,
     Data,
@@ -24,18 +25,25 @@ from vggrepro.commands.options import (
     Init,
     Layers,
     MicroBatch,
+    Plan,
     Precision,
     Retrain,
     Runs,
     Seed,
+    Seeds,
     Set,
+    TableFormat,
     TablesFolder,
     TensorBoard,
     Width,
     Workers,
+    complete_net,
+    complete_preset,
+    complete_run,
     machine_of,
     recipe_values,
     resolve,
+    seeds_of,
 )
 from vggrepro.errors import InputError
 from vggrepro.paper import Run, Scale
@@ -49,7 +57,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
     scale: Annotated[str, typer.Option("--scale", help="Training scale S (256, 384) or MIN:MAX (256:512).")] = "256",
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
@@ -83,9 +91,11 @@ def train(
 
 
 def finetune_scale(
-    net: Annotated[str, typer.Argument(help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
+    net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
     scale: Annotated[str, typer.Option("--scale", help="New training scale S or MIN:MAX.")],
-    from_: Annotated[str | None, typer.Option("--from", help="Run to continue (default: the paper's).")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", autocompletion=complete_run, help="Run to continue (default: the paper's).")
+    ] = None,
     layers: Annotated[Layers, typer.Option("--layers", help="Train all layers or the FC layers only.")] = Layers.all,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
@@ -127,7 +137,12 @@ def finetune_scale(
 
 def reproduce(
     preset: Annotated[
-        str | None, typer.Option("--preset", help="demo, quarter or paper (default: the data set's; demo if none).")
+        str | None,
+        typer.Option(
+            "--preset",
+            autocompletion=complete_preset,
+            help="demo, quarter or paper (default: the data set's; demo if none).",
+        ),
     ] = None,
     source: Annotated[
         str | None, typer.Option("--source", help="What to prepare if --data is not there (default: demo).")
@@ -151,37 +166,78 @@ def reproduce(
         bool, typer.Option("--multicrop", help="Multi-crop for every net, not only where a table needs it.")
     ] = False,
     dry_run: DryRun = False,
+    jobs: Annotated[
+        str, typer.Option("--jobs", help="Runs at a time, each with one thread or GPU; auto: as many as there are.")
+    ] = "1",
+    plan: Annotated[
+        Plan | None, typer.Option("--plan", help="Print a Makefile, or a script of sbatch arrays, instead of running.")
+    ] = None,
     seed: Seed = 0,
+    seeds: Seeds = None,
 ) -> None:
     """Run the whole pipeline, print tables and claims.
 
-    Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped.
+    Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped. With --seeds, the
+    runs of the first seed lie in --runs, those of another seed N in its subfolder seedN.
     """
-    from vggrepro.reproduce import plan_all
+    from vggrepro.plan import side_by_side
+    from vggrepro.reproduce import plan_all, seeded
     from vggrepro.reproduce import reproduce as run_all
     from vggrepro.system import processes
 
     machine = machine_of(device, precision, workers, micro_batch, checkpoint_minutes, tensorboard, compile_, fast)
     values = recipe_values(set_, epochs, width, decode)
+    chosen = seeds_of(seeds, seed)
+    if chosen[1:] and (plan or jobs != "1"):
+        raise InputError(
+            "--seeds: without --jobs and --plan; for these give each seed N a call with --seed N --runs RUNS/seedN"
+        )
     if dry_run:
         dataset, recipe = resolve(data, values)
-        request = _request(recipe, dataset, runs, machine, seed)
-        return _rehearse(plan_all(request), request, values)
+        for folder, each in seeded(runs, chosen).items():
+            request = _request(recipe, dataset, folder, machine, each)
+            _rehearse(plan_all(request), request, values)
+        return
+    if plan:
+        return _print_plan(plan, data, values, multicrop)
+    count = side_by_side(jobs, device, machine.device.type)
     processes.join_processes(machine.device)
     with stop_exit():
-        made = run_all(source, preset, data, runs, tables, machine, values, seed, multicrop)
-    if made is not None:
-        print(made.markdown(), end="")
+        made = run_all(source, preset, data, runs, tables, machine, values, chosen, multicrop, count)
+    if made is None:
+        return
+    from vggrepro.report import terminal
+    from vggrepro.runs.status import statuses
+
+    if terminal.wanted():
+        report, claims = advice.command("report"), advice.command("claims")
+        return terminal.show(terminal.finished(made, statuses(runs), tables / made.dataset.name, report, claims))
+    print(made.markdown(), end="")
 
 
-def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS) -> None:
+def _print_plan(plan: Plan, data: Path, values: dict[str, Any], multicrop: bool) -> None:
+    from vggrepro.plan import jobs, makefile, sbatch_script
+
+    resolve(data, values)  # refuses before anything is submitted
+    last = advice.command("reproduce", *(["--multicrop"] if multicrop else []))
+    print((makefile if plan is Plan.make else sbatch_script)(jobs(multicrop), last), end="")
+
+
+def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson = TableFormat.table) -> None:
     """Show how far each run is."""
-    from vggrepro.runs.status import status_table
+    from vggrepro.report import terminal
+    from vggrepro.report.records import json_text
+    from vggrepro.runs.status import status_table, statuses
     from vggrepro.system.progress import say
 
     if not runs.is_dir():
         say(f"no folder {runs} yet")
-    print_table(status_table(runs))
+    rows = statuses(runs)
+    if format_ is TableFormat.json:
+        return print(json_text(rows))
+    if terminal.wanted():
+        return terminal.show(terminal.status(rows))
+    terminal.print_table(status_table(rows))
 
 
 def _request(
@@ -205,6 +261,10 @@ def _train(target: Run, request: Request, start: str | None, rehearsed: dict[str
 
 
 def _rehearse(links: list[Link], request: Request, values: dict[str, Any]) -> None:
+    from vggrepro.report import terminal
     from vggrepro.training.dryrun import rehearse
 
-    print(rehearse(links, request, values))
+    parts = rehearse(links, request, values)
+    if terminal.wanted():
+        return terminal.show(terminal.plan((part.title, part.heads, part.rows, part.remarks) for part in parts))
+    print("\n\n".join(map(str, parts)))

@@ -103,6 +103,19 @@ def load(folder: Path) -> Dataset:
         raise InputError(f"{path}: lacks or garbles {error}; prepare the data set again") from None
 
 
+def left_out(about: dict[str, Any]) -> str:
+    """What `dataset.json` says that was left out of the source, and why, in one line."""
+    reasons = {"unreadable": len(about.get("bad", []))} | about.get("left_out", {})
+    parts = [f"{count:,} {why}" for why, count in reasons.items() if count]
+    return f"left out {', '.join(parts)}" if parts else "left out nothing"
+
+
+def turned(about: dict[str, Any]) -> str:
+    """How many images `dataset.json` says that EXIF wants turned, and what is done; "" if it says of none."""
+    counts = [f"{count:,} of {split}" for split, count in about.get("turned", {}).items() if count]
+    return f"EXIF asks to turn {', '.join(counts)}: they stay as stored, as in the paper's tools" if counts else ""
+
+
 def _three(values: Any) -> tuple[float, ...]:
     """Three numbers, for R, G, B."""
     red, green, blue = (float(value) for value in values)

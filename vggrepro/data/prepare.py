@@ -1,7 +1,7 @@
 """The prepare stage: a source of images becomes a dataset folder, in one pass with flat memory.
 
 Each shard covers a fixed stretch of the source, is renamed into place when complete, and leaves its sums in
-`prepare.json`; a killed preparation goes on with the first missing shard and ends in the same files.
+`prepare.json`; an interrupted preparation continues with the first missing shard and ends in the same files.
 """
 
 from __future__ import annotations
@@ -22,8 +22,18 @@ import pyarrow as pa
 from PIL import Image
 
 from vggrepro import recipe
-from vggrepro.data.dataset import DATASET_JSON, DATASET_VERSION, SCHEMA, Dataset, Split, load, read_shard
-from vggrepro.data.images import BadImage, decode_kind, ordered
+from vggrepro.data.dataset import (
+    DATASET_JSON,
+    DATASET_VERSION,
+    SCHEMA,
+    Dataset,
+    Split,
+    left_out,
+    load,
+    read_shard,
+    turned,
+)
+from vggrepro.data.images import TURNS, BadImage, bring, ordered
 from vggrepro.data.rescaling import rescale
 from vggrepro.data.sources import Example, Source
 from vggrepro.errors import InputError
@@ -32,7 +42,7 @@ from vggrepro.system.files import Hashed, atomic, lock, read_json, write_json
 from vggrepro.system.progress import Track, say
 
 STATE_JSON = "prepare.json"
-SHARD_EXAMPLES = 2000  # of the source in a shard: a kill costs at most that much work
+SHARD_EXAMPLES = 2000  # of the source in a shard: an interruption loses at most that much work
 BATCH_ROWS = 250  # at most, held at once; fewer of large images
 BATCH_BYTES = 64 << 20
 STORED = {"quality": 95, "subsampling": "4:2:0"}  # JPEG, of the smaller copies that --store-side keeps
@@ -49,6 +59,7 @@ class Measured:
     moment: np.ndarray | None = None  # (3, 3) float64, mean of outer products
     sha256: str = ""  # of the bytes to be stored
     kind: str = ""  # format and colour mode, such as "JPEG RGB"
+    turned: bool = False  # its EXIF asks for a turn, which is not made
     bad: str = ""
 
 
@@ -153,8 +164,7 @@ def _already(folder: Path, plan: dict[str, Any]) -> Dataset | None:
     values = read_json(folder / DATASET_JSON)
     was = values.get("plan", {}) | {"preset": dataset.preset}
     if was == plan:
-        if values.get("bad"):
-            say(f"prepare: {len(values['bad'])} unreadable images were left out (listed in {folder / DATASET_JSON})")
+        _account(values, folder)
         return dataset
     differs = _differences(was, plan)
     why = "its files have changed since" if differs == "contents" else f"differs in {differs}"
@@ -222,18 +232,20 @@ def _measure(example: Example, labels: range, store_side: int) -> Measured:
         InputError: a label that is none of `labels`.
     """
     try:
-        decoded, kind = decode_kind(example.data)
+        brought = bring(example.data)
     except BadImage as error:
         return Measured(example, bad=str(error))
     if example.label not in labels:
         raise InputError(
             f"prepare: {example.place}: label {example.label} is outside the {labels.stop} classes; mend or remove it"
         )
+    decoded = brought.image
     mean, moment = colour_moments(np.asarray(decoded))
     if 0 < store_side < min(decoded.size):
         decoded = Image.fromarray(rescale(decoded, store_side))
         example = replace(example, data=_jpeg(decoded))
-    return Measured(example, *decoded.size, mean, moment, hashlib.sha256(example.data).hexdigest(), kind)
+    digest = hashlib.sha256(example.data).hexdigest()
+    return Measured(example, *decoded.size, mean, moment, digest, brought.kind, brought.orientation in TURNS)
 
 
 def colour_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -260,7 +272,7 @@ def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track
     mean, moment = np.zeros(3), np.zeros((3, 3))
     bad: list[str] = []
     kinds: Counter[str] = Counter()
-    rows = seen = size = 0
+    rows = seen = size = turns = 0
     batch: list[Measured] = []
     with atomic(path) as temporary, Hashed(temporary) as file, pa.ipc.new_file(file, SCHEMA) as writer:
         for item in examples:
@@ -277,6 +289,7 @@ def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track
             assert item.mean is not None and item.moment is not None
             rows, mean, moment = rows + 1, mean + item.mean, moment + item.moment
             kinds[item.kind] += 1
+            turns += item.turned
             digest.update(json.dumps([item.example.key, item.example.label, item.sha256]).encode())
             batch.append(item)
             size += len(item.example.data)
@@ -290,6 +303,7 @@ def _write_shard(path: Path, examples: Iterator[Measured], skip_bad: bool, track
         "rows": rows,
         "bad": bad,
         "kinds": dict(sorted(kinds.items())),
+        "turned": turns,
         "digest": digest.hexdigest(),
         "sha256": file.hexdigest(),
         "mean": mean.tolist(),
@@ -327,8 +341,11 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
     values, vectors = principal_axes(moment - np.outer(mean, mean))
     content = json.dumps([list(source.classes), [record["digest"] for record in shards.values()]])
     kinds: dict[str, Counter[str]] = {split: Counter() for split in splits}
+    turns: Counter[str] = Counter()
     for name, record in shards.items():
-        kinds[name.split("-")[0]].update(record["kinds"])
+        split = name.split("-")[0]
+        kinds[split].update(record["kinds"])
+        turns[split] += record.get("turned", 0)  # absent in a preparation that an older version began
     about: dict[str, Any] = {
         "name": source.name,
         "version": DATASET_VERSION,
@@ -346,20 +363,28 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
         "store_side": state["plan"].get("store_side", 0),
         "stored_as": STORED if state["plan"].get("store_side") else "original files",
         "kinds": {split: dict(sorted(found.items())) for split, found in kinds.items()},
+        "turned": dict(turns),
         "bad": bad,
+        "left_out": source.left_out(),
         "shards": {name: {"rows": record["rows"], "sha256": record["sha256"]} for name, record in shards.items()},
         "plan": state["plan"],
     }
     write_json(folder / DATASET_JSON, about)
     (folder / STATE_JSON).unlink()
-    if bad:
-        images = f"{len(bad)} unreadable image{'s' if len(bad) != 1 else ''}"
-        say(f"prepare: left out {images} (listed in {folder / DATASET_JSON}):")
-        for line in bad[:10]:
-            say(f"  {line}")
     dataset = load(folder)
     _advise(dataset)
+    _account(about, folder)
     return dataset
+
+
+def _account(about: dict[str, Any], folder: Path) -> None:
+    """Says which images EXIF wants turned, names some unreadable ones, and ends with all that was left out."""
+    if text := turned(about):
+        say(f"prepare: {text}")
+    bad = about.get("bad", [])
+    for line in bad[:10]:
+        say(f"  {line}")
+    say(f"prepare: {left_out(about)}" + (f" (listed in {folder / DATASET_JSON})" if bad else ""))
 
 
 def _advise(dataset: Dataset) -> None:

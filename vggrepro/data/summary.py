@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from vggrepro.data.dataset import DATASET_JSON, Dataset, Split
+from vggrepro.data.dataset import DATASET_JSON, Dataset, Split, left_out, turned
 from vggrepro.data.images import ordered
 from vggrepro.data.rescaling import centre_window, cut
 from vggrepro.errors import InputError
@@ -71,7 +71,7 @@ def notes(dataset: Dataset) -> list[str]:
     if dataset.name == "imagenet" and not dataset.subset:
         lines += [line for split, found in kinds.items() if (line := _against_official(split, found))]
     bad: list[str] = about.get("bad", [])
-    lines.append(f"left out as unreadable: {len(bad)}")
+    lines += filter(None, [turned(about), left_out(about)])
     lines += [f"  {line}" for line in bad]
     return lines
 

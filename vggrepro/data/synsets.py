@@ -61,7 +61,7 @@ def val_number(name: str) -> int | None:
 
 
 def subset(train: int | None, val: int) -> str:
-    """What so many images are of ILSVRC-2012, empty for all of them; `train` None: only val was asked for."""
+    """Describes a subset of ILSVRC-2012 by its numbers of images; empty for the full set. `train` None: val only."""
     if train is None:
         return "" if val == VAL_IMAGES else f"{val:,} of {VAL_IMAGES:,} validation images"
     if (train, val) == (TRAIN_IMAGES, VAL_IMAGES):

@@ -1,7 +1,7 @@
 """The doctor: what may keep this machine, data set or run from working, found in seconds.
 
 Each check stands alone: one that fails says so in its row, and the others go on. Nothing heavy is imported before its
-check, so that a broken torch or torchvision is a finding and no traceback.
+check, so that a broken torch or torchvision is a diagnosis and no traceback.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggrepro.doctor import machine
-from vggrepro.doctor.finding import BROKEN, OK, WARNING, Finding, guarded
+from vggrepro.doctor.diagnosis import BROKEN, OK, WARNING, Diagnosis, guarded
 from vggrepro.errors import InputError
 from vggrepro.system.advice import command
 from vggrepro.system.files import locked_by, read_json
@@ -25,7 +25,7 @@ SECONDS = 8.0  # for the weights of runs; what does not fit is named
 DECODED = 8  # images of each split
 
 
-def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> list[Finding]:
+def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float = SECONDS) -> list[Diagnosis]:
     """All checks in order.
 
     Args:
@@ -34,7 +34,7 @@ def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float =
         names: runs to check, however long it takes; none: all of them, as far as `seconds` allow.
         seconds: time for the weights of runs.
     """
-    checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
+    checks: list[tuple[str, Callable[[], Diagnosis | list[Diagnosis]]]] = [
         ("python", machine.python),
         ("packages", machine.packages),
         ("extras", machine.extras),
@@ -48,10 +48,10 @@ def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float =
         ("data set", lambda: data_set(data)),
         ("runs", lambda: all_runs(data, runs, names, seconds)),
     ]
-    findings: list[Finding] = []
+    diagnoses: list[Diagnosis] = []
     for name, check in checks:
-        findings += guarded(name, check)
-    return findings
+        diagnoses += guarded(name, check)
+    return diagnoses
 
 
 # The installation
@@ -63,7 +63,7 @@ def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float =
 # The data set
 
 
-def data_set(data: Path) -> list[Finding]:
+def data_set(data: Path) -> list[Diagnosis]:
     """The data set opens, its images decode, its classes are in the usual order."""
     from vggrepro.data import dataset as stage
 
@@ -71,20 +71,20 @@ def data_set(data: Path) -> list[Finding]:
         try:
             stage.load(data)
         except InputError as error:
-            return [Finding(WARNING, "data set", str(error))]
+            return [Diagnosis(WARNING, "data set", str(error))]
     dataset = stage.load(data)
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items() if count)
     result = f"{dataset.name}: {counts}; {len(dataset.classes):,} classes, preset {dataset.preset}"
-    about = Finding(OK, "data set", f"{result}; fingerprint {dataset.fingerprint[:16]}")
-    findings = [
+    about = Diagnosis(OK, "data set", f"{result}; fingerprint {dataset.fingerprint[:16]}")
+    diagnoses = [
         about,
         *guarded("shards", lambda: shards(dataset)),
         *guarded("class order", lambda: class_order(dataset)),
     ]
-    return findings
+    return diagnoses
 
 
-def shards(dataset: Dataset) -> Finding:
+def shards(dataset: Dataset) -> Diagnosis:
     """Every shard is there and opens; some images of each split decode. Checksums: `vggrepro dataset --verify`."""
     from vggrepro.data.dataset import DATASET_JSON, Split
 
@@ -92,7 +92,7 @@ def shards(dataset: Dataset) -> Finding:
     missing = [name for name in recorded if not (dataset.folder / name).is_file()]
     if missing:
         lost = f"{missing[0]} is missing" + (f", {len(missing) - 1} more" if len(missing) > 1 else "")
-        return Finding(BROKEN, "shards", lost, "prepare the data set again")
+        return Diagnosis(BROKEN, "shards", lost, "prepare the data set again")
     decoded = 0
     for name, count in dataset.counts.items():
         if count:
@@ -100,12 +100,12 @@ def shards(dataset: Dataset) -> Finding:
             for place in range(DECODED):
                 split.image(place * (len(split) - 1) // (DECODED - 1))
                 decoded += 1
-    return Finding(
+    return Diagnosis(
         OK, "shards", f"{len(recorded)} open, {decoded} images decode", "checksums: vggrepro dataset --verify"
     )
 
 
-def class_order(dataset: Dataset) -> Finding:
+def class_order(dataset: Dataset) -> Diagnosis:
     """Released nets take ImageNet's classes sorted by wnid; the first validation images tell."""
     from vggrepro.data import synsets
     from vggrepro.data.dataset import Split
@@ -113,9 +113,9 @@ def class_order(dataset: Dataset) -> Finding:
     classes = dataset.classes
     if not all(synsets.WNID.fullmatch(name) for name in classes):
         sorted_ = "sorted" if list(classes) == sorted(classes) else "in an order of their own"
-        return Finding(OK, "class order", f"names, {sorted_} (no wnids)")
+        return Diagnosis(OK, "class order", f"names, {sorted_} (no wnids)")
     if list(classes) != sorted(classes):
-        return Finding(
+        return Diagnosis(
             WARNING, "class order", "the wnids are not sorted: imported nets name wrong classes", "prepare it again"
         )
     result = "sorted by wnid"
@@ -131,43 +131,43 @@ def class_order(dataset: Dataset) -> Finding:
         synsets.check_first_images(found, str(dataset.folder))
         if found:
             result += f"; the first {len(found)} validation images have the known classes"
-    return Finding(OK, "class order", result)
+    return Diagnosis(OK, "class order", result)
 
 
 # Runs
 
 
-def all_runs(data: Path, runs: Path, names: Sequence[str], seconds: float) -> list[Finding]:
-    """Each run's findings, until the time is spent."""
+def all_runs(data: Path, runs: Path, names: Sequence[str], seconds: float) -> list[Diagnosis]:
+    """Each run's diagnoses, until the time is spent."""
     from vggrepro.data import dataset as stage
     from vggrepro.runs.folder import existing, folder
 
     chosen = [folder(runs, name) for name in names] or existing(runs)
     if not chosen:
-        return [Finding(OK, "runs", f"none in {runs}", f"{command('train', 'A')}, or vggrepro import")]
+        return [Diagnosis(OK, "runs", f"none in {runs}", f"{command('train', 'A')}, or vggrepro import")]
     try:
         dataset = stage.load(data)
     except InputError:
         dataset = None
-    end, findings, skipped = time.monotonic() + seconds, [], []
+    end, diagnoses, skipped = time.monotonic() + seconds, [], []
     for run in chosen:
         if not names and time.monotonic() > end:
             skipped.append(run.name)
             continue
-        findings += guarded(run.name, lambda run=run: one_run(run, dataset))  # type: ignore[misc]
+        diagnoses += guarded(run.name, lambda run=run: one_run(run, dataset))  # type: ignore[misc]
     if skipped:
         again = command("doctor", *skipped[:3])
-        findings.append(Finding(OK, "further runs", f"not looked at, for time: {', '.join(skipped)}", again))
-    return findings
+        diagnoses.append(Diagnosis(OK, "further runs", f"not looked at, for time: {', '.join(skipped)}", again))
+    return diagnoses
 
 
-def one_run(run: RunFolder, dataset: Dataset | None) -> list[Finding]:
+def one_run(run: RunFolder, dataset: Dataset | None) -> list[Diagnosis]:
     """Its config, its weights: hash, names, shapes, finite values; of imported weights, a handful of images."""
     config = run.config()
     if not run.finished:
         holder = locked_by(run.path)
         text = f"in work: {holder}" if holder else "not finished"
-        return [Finding(OK, run.name, text, "" if holder else f"{command('status')} says how to resume it")]
+        return [Diagnosis(OK, run.name, text, "" if holder else f"{command('status')} says how to resume it")]
     from vggrepro.doctor import sanity
     from vggrepro.nets.trained import Trained
 
@@ -175,11 +175,11 @@ def one_run(run: RunFolder, dataset: Dataset | None) -> list[Finding]:
     bad = [name for name, tensor in trained.tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         return [
-            Finding(BROKEN, run.name, f"{bad[0]} holds values that are no finite numbers", "train or import it again")
+            Diagnosis(BROKEN, run.name, f"{bad[0]} holds values that are no finite numbers", "train or import it again")
         ]
     origin = f"; {config.origin}" if config.origin else ""
     count = sum(tensor.numel() for tensor in trained.tensors.values())
-    findings = [Finding(OK, run.name, f"finished, {count:,} weights, all finite{origin}")]
+    diagnoses = [Diagnosis(OK, run.name, f"finished, {count:,} weights, all finite{origin}")]
     if config.imported and dataset is not None:
-        findings += guarded(run.name, lambda: sanity.look(run, trained, dataset))
-    return findings
+        diagnoses += guarded(run.name, lambda: sanity.look(run, trained, dataset))
+    return diagnoses

@@ -1,6 +1,6 @@
 """The doctor's checks of the installation and the machine.
 
-Nothing heavy is imported before its check, so that a broken torch or torchvision is a finding and no traceback.
+Nothing heavy is imported before its check, so that a broken torch or torchvision is a diagnosis and no traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from vggrepro.doctor.finding import BROKEN, OK, WARNING, Finding
+from vggrepro.doctor.diagnosis import BROKEN, OK, WARNING, Diagnosis
 
 PYTHON = (3, 11)
 PACKAGE = "vggrepro"
@@ -23,15 +23,15 @@ CHECKOUT = Path(__file__).parents[2]
 MEMORY_GB, DISK_GB = 4, 5  # D at width 1: 0.6 GB of weights; while training 1.1 GB a checkpoint, two of them
 
 
-def python() -> Finding:
+def python() -> Diagnosis:
     """The interpreter is new enough."""
     found = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
     if sys.version_info < PYTHON:
-        return Finding(BROKEN, "python", found, f"install Python {'.'.join(map(str, PYTHON))} or newer")
-    return Finding(OK, "python", found)
+        return Diagnosis(BROKEN, "python", found, f"install Python {'.'.join(map(str, PYTHON))} or newer")
+    return Diagnosis(OK, "python", found)
 
 
-def packages() -> Finding:
+def packages() -> Diagnosis:
     """vggrepro's dependencies by their metadata: nothing is imported."""
     found, bad = [], []
     for name, least, extra in requirements():
@@ -45,11 +45,11 @@ def packages() -> Finding:
         else:
             found.append(f"{name} {version}")
     if bad:
-        return Finding(BROKEN, "packages", ", ".join(bad), f"pip install --upgrade {PACKAGE}")
-    return Finding(OK, "packages", ", ".join(found))
+        return Diagnosis(BROKEN, "packages", ", ".join(bad), f"pip install --upgrade {PACKAGE}")
+    return Diagnosis(OK, "packages", ", ".join(found))
 
 
-def extras() -> Finding:
+def extras() -> Diagnosis:
     """Which optional dependencies are whole, by the names of vggrepro's extras."""
     missing: dict[str, list[str]] = {}
     for name, _, extra in requirements():
@@ -60,7 +60,7 @@ def extras() -> Finding:
     parts = [f"{extra}: {'lacks ' + ', '.join(names) if names else 'there'}" for extra, names in missing.items()]
     lacking = [extra for extra, names in missing.items() if names]
     advice = f"pip install '{PACKAGE}[{','.join(lacking)}]', if you want them" if lacking else ""
-    return Finding(OK, "extras", "; ".join(parts) or "none", advice)
+    return Diagnosis(OK, "extras", "; ".join(parts) or "none", advice)
 
 
 def requirements() -> Iterator[tuple[str, str, str]]:
@@ -100,18 +100,20 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def torch_() -> Finding:
+def torch_() -> Diagnosis:
     """torch imports and multiplies."""
     import torch
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
     total = float((torch.ones(8, 8) @ torch.ones(8, 8)).sum())
     if total != 512:
-        return Finding(BROKEN, "torch", f"{torch.__version__}: 8 x 8 ones give {total:g}, not 512", "install it again")
-    return Finding(OK, "torch", f"{torch.__version__}, built for {build}")
+        return Diagnosis(
+            BROKEN, "torch", f"{torch.__version__}: 8 x 8 ones give {total:g}, not 512", "install it again"
+        )
+    return Diagnosis(OK, "torch", f"{torch.__version__}, built for {build}")
 
 
-def torchvision_() -> Finding:
+def torchvision_() -> Diagnosis:
     """torchvision is compiled for one version of torch; with another its operators are missing."""
     version, here = installed("torchvision"), installed("torch")
     pins = [re.match(r"torch\s*==\s*([\w.+]+)", line) for line in importlib.metadata.requires("torchvision") or ()]
@@ -122,14 +124,14 @@ def torchvision_() -> Finding:
         from torchvision.transforms import functional  # noqa: F401
     except Exception as error:
         line = str(error).splitlines()[0]
-        return Finding(BROKEN, "torchvision", f"{version} does not fit torch {here} ({line})", advice)
+        return Diagnosis(BROKEN, "torchvision", f"{version} does not fit torch {here} ({line})", advice)
     result = f"{torchvision.__version__}, made for torch {wanted or here}"
     if wanted and here and numbers(wanted) != numbers(here):
-        return Finding(WARNING, "torchvision", f"{result}, but torch {here} is installed", advice)
-    return Finding(OK, "torchvision", result)
+        return Diagnosis(WARNING, "torchvision", f"{result}, but torch {here} is installed", advice)
+    return Diagnosis(OK, "torchvision", result)
 
 
-def device() -> Finding:
+def device() -> Diagnosis:
     """What `--device auto` takes."""
     import torch
 
@@ -138,31 +140,31 @@ def device() -> Finding:
         for number in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(number)
             found.append(f"{card.name}, {card.total_memory / 2**30:.0f} GB")
-        return Finding(OK, "device", "; ".join(found))
+        return Diagnosis(OK, "device", "; ".join(found))
     if shutil.which("nvidia-smi"):
         why = "its driver is too old or torch is the CPU build"
-        return Finding(
+        return Diagnosis(
             WARNING, "device", "torch does not see the NVIDIA GPU", f"{why}; compare nvidia-smi with torch's"
         )
     backend = getattr(torch.backends, "mps", None)
     if backend is not None and backend.is_available():
-        return Finding(OK, "device", "Apple GPU: --device mps")
-    return Finding(
+        return Diagnosis(OK, "device", "Apple GPU: --device mps")
+    return Diagnosis(
         OK, "device", f"CPU alone ({platform.machine()})", "enough for the demo; the paper's nets need a GPU"
     )
 
 
-def precision() -> Finding:
+def precision() -> Diagnosis:
     """What `--precision auto` takes."""
     from vggrepro.system import devices
 
     chosen = devices.device("auto")
     kind = devices.precision("auto", chosen)
     why = "bf16 is native" if kind == "bf16" else "bf16 is not native"
-    return Finding(OK, "precision", f"--precision auto is {kind} on {chosen} ({why})")
+    return Diagnosis(OK, "precision", f"--precision auto is {kind} on {chosen} ({why})")
 
 
-def threads() -> Finding:
+def threads() -> Diagnosis:
     """How many of the cores torch uses."""
     import torch
 
@@ -170,11 +172,11 @@ def threads() -> Finding:
     count = torch.get_num_threads()
     result = f"torch computes with {count} of {cores} cores"
     if count == 1 and cores > 1:
-        return Finding(WARNING, "threads", result, "unset OMP_NUM_THREADS, unless other work needs the cores")
-    return Finding(OK, "threads", result)
+        return Diagnosis(WARNING, "threads", result, "unset OMP_NUM_THREADS, unless other work needs the cores")
+    return Diagnosis(OK, "threads", result)
 
 
-def memory() -> Finding:
+def memory() -> Diagnosis:
     """Main memory, against what a net of the paper's width takes."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     info = Path("/proc/meminfo")
@@ -182,23 +184,23 @@ def memory() -> Finding:
     free = int(match[1]) / 2**20 if match else total  # Linux alone says what is free
     result = f"{free:.1f} of {total:.1f} GB free" if match else f"{total:.1f} GB"
     if free < MEMORY_GB:
-        return Finding(
+        return Diagnosis(
             WARNING, "memory", result, f"nets of the paper's width want {MEMORY_GB} GB: smaller --micro-batch"
         )
-    return Finding(OK, "memory", result)
+    return Diagnosis(OK, "memory", result)
 
 
-def disk(data: Path, runs: Path) -> list[Finding]:
+def disk(data: Path, runs: Path) -> list[Diagnosis]:
     """Room where the data set and the runs are, or will be."""
     return [_disk(f"disk of {place}", place) for place in dict.fromkeys((data, runs))]
 
 
-def _disk(name: str, place: Path) -> Finding:
+def _disk(name: str, place: Path) -> Diagnosis:
     there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free / 1e9
     if not there.is_dir() or not os.access(there, os.W_OK):
-        return Finding(WARNING, name, f"{there} cannot be written", "give another folder, or change its permissions")
+        return Diagnosis(WARNING, name, f"{there} cannot be written", "give another folder, or change its permissions")
     if free < DISK_GB:
         advice = f"training a net of the paper's width takes up to {DISK_GB} GB"
-        return Finding(WARNING, name, f"{free:.1f} GB free", advice)
-    return Finding(OK, name, f"{free:,.1f} GB free")
+        return Diagnosis(WARNING, name, f"{free:.1f} GB free", advice)
+    return Diagnosis(OK, name, f"{free:,.1f} GB free")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vggrepro.data import rescaling
 from vggrepro.data.dataset import Split
-from vggrepro.doctor.finding import OK, WARNING, Finding
+from vggrepro.doctor.diagnosis import OK, WARNING, Diagnosis
 from vggrepro.evaluation import views
 from vggrepro.nets.vgg import to_input
 from vggrepro.system import devices
@@ -39,13 +39,13 @@ SLIPS = {
 }
 
 
-def look(run: RunFolder, trained: Trained, dataset: Dataset) -> Finding:
+def look(run: RunFolder, trained: Trained, dataset: Dataset) -> Diagnosis:
     """What the net does with central crops of some validation images at Q = S, also with its input wrong on purpose."""
     config = trained.config
     if config.classes != len(dataset.classes) or config.class_names not in (None, dataset.classes):
-        return Finding(OK, run.name, f"not tried on images: its classes are not those of {dataset.folder}")
+        return Diagnosis(OK, run.name, f"not tried on images: its classes are not those of {dataset.folder}")
     if not dataset.counts.get("val"):
-        return Finding(OK, run.name, "not tried on images: no validation images")
+        return Diagnosis(OK, run.name, "not tried on images: no validation images")
     split = Split(dataset, "val")
     labelled = np.flatnonzero(split.labels >= 0)
     chosen = labelled[np.linspace(0, len(labelled) - 1, min(IMAGES, len(labelled))).round().astype(int)]
@@ -81,8 +81,8 @@ def _posteriors(model: torch.nn.Module, x: Tensor) -> Tensor:
     return model(x).float().softmax(1)
 
 
-def judge(name: str, posteriors: np.ndarray, labels: np.ndarray, devkit_ids: tuple[int, ...] = ()) -> Finding:
-    """The finding: (slips, n, K) posteriors in the order of `SLIPS`, (n,) labels."""
+def judge(name: str, posteriors: np.ndarray, labels: np.ndarray, devkit_ids: tuple[int, ...] = ()) -> Diagnosis:
+    """The diagnosis: (slips, n, K) posteriors in the order of `SLIPS`, (n,) labels."""
     plain = posteriors[0]
     images, classes = plain.shape
     best = plain.argmax(1)
@@ -91,20 +91,25 @@ def judge(name: str, posteriors: np.ndarray, labels: np.ndarray, devkit_ids: tup
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.where(plain > 0, plain * np.log(plain), 0).sum(1).mean() / math.log(classes)
     if entropy > UNIFORM:
-        return Finding(WARNING, name, f"{result}; nearly the same posterior for all classes", "compare mean and scale")
+        return Diagnosis(
+            WARNING,
+            name,
+            f"{result}; nearly the same posterior for all classes",
+            "compare mean and scale, or import it with --input caffe",
+        )
     for (slip, advice), other in list(zip(SLIPS.items(), posteriors, strict=True))[1:]:
         gained = int((other.argmax(1) == labels).sum())
         if gained > right + 1 and better(other, plain, labels):
-            return Finding(WARNING, name, f"{result}, but {gained} {slip}", advice)
+            return Diagnosis(WARNING, name, f"{result}, but {gained} {slip}", advice)
     if devkit_ids:
         moved = int((best == np.array(devkit_ids)[labels] - 1).sum())
         if moved >= 3 and moved > 2 * right:
-            return Finding(
+            return Diagnosis(
                 WARNING, name, f"{result}, but {moved} if its classes are in the devkit's order", "reorder its fc8"
             )
     if at_least(right, images, 1 / classes) > CHANCE:
-        return Finding(WARNING, name, f"{result}: no better than guessing", "compare class order, mean and colours")
-    return Finding(OK, name, result)
+        return Diagnosis(WARNING, name, f"{result}: no better than guessing", "compare class order, mean and colours")
+    return Diagnosis(OK, name, result)
 
 
 def better(other: np.ndarray, plain: np.ndarray, labels: np.ndarray) -> bool:

@@ -26,7 +26,7 @@ SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
 
 
 def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
-    """A row a run, method and Q that is not yet done, one for decoding, and a total.
+    """A row a run, method and Q that is not yet done, one for decoding, and a total; nothing if all is done.
 
     Columns: run, method, Q, passes (forward passes an image: distinct crops times flips), GFLOP (an image), images/s
     and GFLOP/s (measured here on the split's own images), time (of one process for the whole split). An image is
@@ -38,7 +38,10 @@ def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, ma
     todo = {run: missing_files(run, protocol, wanted_files(run, dataset, protocol, machine)) for run in runs}
     split = Split(dataset, protocol.split)
     sample = _sample(split)
-    rows, total = [], 0.0
+    rows: list[dict[str, object]] = []
+    if not any(todo.values()):
+        return pd.DataFrame(rows)
+    total = 0.0
     for run, keys in todo.items():
         if not keys:
             say(f"{run.name}: {', '.join(protocol.methods)} is up to date")

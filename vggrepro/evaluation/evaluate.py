@@ -1,7 +1,7 @@
 """The evaluate stage: posteriors of a run's net over a split, dense or multi-crop, at each Q (Sect. 3.2).
 
 An image is decoded once for all its Q, methods and flips. Posteriors are written in parts of so many images, which are
-merged at the end: a kill costs at most the part in work.
+merged at the end: an interruption loses at most the current part.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from vggrepro import __version__
 from vggrepro.data.dataset import Dataset, Split
 from vggrepro.data.images import ordered
 from vggrepro.data.rescaling import rescale
+from vggrepro.data.transfer_sets.base import Pictures
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluator import Batcher, Evaluator
 from vggrepro.nets import cost
@@ -30,7 +31,7 @@ from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture, Scale, real_pixels
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means
-from vggrepro.posteriors.files import Batch, Origin
+from vggrepro.posteriors.files import Origin, Rows
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder
@@ -40,8 +41,8 @@ from vggrepro.system.devices import Machine
 from vggrepro.system.files import lock
 from vggrepro.system.progress import Track, say
 
-# A kill costs at most so many images' work. On a CPU a part of a full-size net takes minutes; on a GPU, where larger
-# parts make fuller forward passes, seconds.
+# An interruption loses the work of at most so many images. A part of a full-size net takes minutes on a CPU; on a GPU,
+# where larger parts make fuller forward passes, it takes seconds.
 PART_IMAGES = {"cpu": (64, 256), "cuda": (1024, 1024)}
 PART_MACS = 10**12  # of a crop's forward pass each, between the two
 AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of rescaled images that wait for the net
@@ -66,7 +67,7 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
         else:
             say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
         if processes.rank() == 0:
-            _remove_parts([protocol.path(run.path, *key) for key in wanted])
+            remove_parts([protocol.path(run.path, *key) for key in wanted])
         processes.barrier()
     if missing and processes.rank() == 0 and protocol.split == "val":
         _warn_of_devkit_order(run, dataset, protocol.path(run.path, *next(iter(wanted))))
@@ -188,7 +189,7 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
 
 
 def part_images(net: Architecture, device: torch.device) -> int:
-    """Images of a part, by the net's cost; the same images share forward passes however often it is killed."""
+    """Images of a part, by the net's cost; the same images share forward passes however often it is interrupted."""
     fewest, most = PART_IMAGES.get(device.type, PART_IMAGES["cpu"])
     return max(fewest, min(most, PART_MACS // cost.crop_macs(net)))
 
@@ -201,7 +202,7 @@ def _compute(
     evaluator = Evaluator(trained, machine)
     size = part_images(trained.config.architecture, machine.device)
     bounds = [(start, min(start + size, len(split))) for start in range(0, len(split), size)]
-    folders = {key: _parts_folder(protocol.path(run.path, *key)) for key in tasks}
+    folders = {key: parts_folder(protocol.path(run.path, *key)) for key in tasks}
     todo = {
         number: [key for key in tasks if not _part_done(folders[key], start, tasks[key], stop - start)]
         for number, (start, stop) in enumerate(bounds)
@@ -220,17 +221,20 @@ def _compute(
                     batcher.add(scales[q])
                 track.advance(len(keys))
             for key, batcher in batchers.items():
-                part = Batch(split.keys(start, stop), split.labels[start:stop], batcher.finish())
-                posterior_files.write(_part_path(folders[key], start), [part], evaluator.classes, tasks[key])
+                part = Rows(split.keys(start, stop), split.labels[start:stop], batcher.finish())
+                posterior_files.write(part_path(folders[key], start), [part], evaluator.classes, tasks[key])
     processes.barrier()
     if processes.rank() == 0:
         for key, origin in tasks.items():
-            paths = [_part_path(folders[key], start) for start, _ in bounds]
+            paths = [part_path(folders[key], start) for start, _ in bounds]
             posterior_files.write(protocol.path(run.path, *key), _chained(paths, size), evaluator.classes, origin)
 
 
 def rescaled(
-    split: Split, parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]], evaluator: Evaluator, machine: Machine
+    split: Split | Pictures,
+    parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]],
+    evaluator: Evaluator,
+    machine: Machine,
 ) -> Iterator[dict[int, np.ndarray]]:
     """Each image of the parts at its Q, decoded once, in threads that run ahead of the net by about `AHEAD_BYTES`.
 
@@ -250,27 +254,27 @@ def rescaled(
     return ordered(load, tasks, machine.workers, max(machine.workers, int(ahead)))
 
 
-def _parts_folder(path: Path) -> Path:
+def parts_folder(path: Path) -> Path:
     """Where the parts of a posterior file are kept until they are merged."""
     return path.parent / "parts" / path.stem
 
 
-def _remove_parts(paths: list[Path]) -> None:
-    """Removes the parts of finished files, also those that a kill after merging left."""
+def remove_parts(paths: list[Path]) -> None:
+    """Removes the parts of finished files, also those that an interruption after merging left."""
     for path in paths:
-        shutil.rmtree(_parts_folder(path), ignore_errors=True)
+        shutil.rmtree(parts_folder(path), ignore_errors=True)
         with suppress(OSError):  # not there, or the parts of other files are in it
-            _parts_folder(path).parent.rmdir()
+            parts_folder(path).parent.rmdir()
 
 
-def _part_path(folder: Path, start: int) -> Path:
+def part_path(folder: Path, start: int) -> Path:
     """A part by its first image: another device's parts have other sizes, and must not pass for these."""
     return folder / f"from-{start:08}.parquet"
 
 
 def _part_done(folder: Path, start: int, origin: Origin, images: int) -> bool:
     """Whether a part of exactly this origin and size was written before; other parts are overwritten."""
-    path = _part_path(folder, start)
+    path = part_path(folder, start)
     if not path.is_file():
         return False
     try:
@@ -282,7 +286,7 @@ def _part_done(folder: Path, start: int, origin: Origin, images: int) -> bool:
     return dataclasses.replace(was, commit="", version="") == dataclasses.replace(origin, commit="", version="")
 
 
-def _chained(paths: list[Path], rows: int) -> Iterator[Batch]:
+def _chained(paths: list[Path], rows: int) -> Iterator[Rows]:
     for path in paths:
         yield from posterior_files.read(path, rows)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vggrepro.data import rescaling, synsets
-from vggrepro.data.images import BadImage, decode, ordered
+from vggrepro.data.images import BadImage, bring, ordered
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluator import Evaluator
 from vggrepro.nets.trained import Trained
@@ -30,13 +30,13 @@ LONGEST_FIGURE = 28.0  # inches of a heat map; matplotlib draws 2^16 pixels at m
 
 
 def read(path: Path) -> Image.Image:
-    """An image file as RGB.
+    """An image file as RGB, turned as its EXIF says: people take photographs on their side and see them upright.
 
     Raises:
-        InputError: no such file, or no image.
+        InputError: no such file, no image, or one whose scale is not known.
     """
     try:
-        return decode(path.read_bytes())
+        return bring(path.read_bytes()).upright()
     except OSError as error:
         raise _unreadable(path, error) from None
     except BadImage as error:

@@ -116,7 +116,7 @@ def _training(run: RunFolder, config: RunConfig) -> dict[str, str]:
 
 def _history(run: RunFolder, config: RunConfig) -> tuple[str, str]:
     """What the run started from, back to random weights, and the epochs of each, as far as those runs are there."""
-    starts, epochs = list[str](), [str(len(run.metrics()))]
+    starts, epochs = list[str](), [str(len(run.epochs()))]
     while name := config.start.run:
         before = _before(run.path.absolute().parent / name, config.start.weights)
         if before is None:
@@ -143,7 +143,7 @@ def _before(path: Path, weights: str | None) -> tuple[RunConfig, int] | None:
     """Config and epochs of the run that had these weights; None if it is gone, damaged or was trained again."""
     parent = RunFolder(path)
     try:
-        config, count = parent.config(), len(parent.metrics())
+        config, count = parent.config(), len(parent.epochs())
     except InputError:
         return None
     return (config, count) if parent.finished and parent.weights_hash() == weights else None

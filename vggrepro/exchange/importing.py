@@ -11,7 +11,8 @@ from vggrepro import __version__, paper
 from vggrepro.data import synsets
 from vggrepro.errors import InputError
 from vggrepro.exchange import formats
-from vggrepro.exchange.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign
+from vggrepro.exchange.formats import published
+from vggrepro.exchange.formats.base import NOT_THE_PAPERS, WNID_ORDER, Foreign, WeightsFile
 from vggrepro.nets import weights
 from vggrepro.paper import Run, Scale
 from vggrepro.runs.config import Imported, RunConfig, UsedRecipe
@@ -22,6 +23,7 @@ from vggrepro.system.files import atomic, lock, write_json
 from vggrepro.system.progress import say
 
 UNKNOWN_SCALE = "256"  # stands for S where nobody knows it: evaluate takes its Q from it
+ALONE = "give a net and one file: vggrepro import NET FILE"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -33,6 +35,7 @@ def import_weights(
     scale: str | None = None,
     *,
     resample: str | None = None,
+    input_: str | None = None,
     replace: bool = False,
 ) -> RunFolder:
     """Reads weights of any known format and writes them as a finished run.
@@ -41,12 +44,13 @@ def import_weights(
 
     Args:
         net: of Table 1.
-        origin: a file, or `timm:NAME`.
+        origin: a file, `timm:NAME` or `torchvision:NAME`.
         runs: the folder of run folders.
         name: of the run; None: the paper's for `scale` or a published file's, else net and format.
         scale: the training scale S; None: that of the name or the published file.
         resample: with which evaluate rescales images for it, bilinear or bicubic; None: the file's, else bilinear.
-        replace: a run of that name may be there, and goes.
+        input_: what a state dict's input is, where it does not say so: "caffe" or "torchvision".
+        replace: a run of that name may be there; it stays in `former/` until the new one is finished, and goes.
 
     Raises:
         InputError: unreadable or unfitting weights, a name that contradicts net or scale, or a run that is there.
@@ -56,7 +60,7 @@ def import_weights(
     early = name or (run.name if run else None)
     if early:  # before half a gigabyte is read
         _refuse_other(RunFolder(runs / early), None, replace)
-    foreign = formats.read(origin, net)
+    foreign = formats.read(origin, net, input_)
     if run is None and foreign.scale:
         run = Run(net, Scale.parse(foreign.scale))
     folder = RunFolder(runs / (name or (run.name if run else f"{net}-{foreign.format.lower()}")))
@@ -69,13 +73,42 @@ def import_weights(
             return folder
         with atomic(folder.weights_path) as temporary:
             weights.write(temporary, foreign.tensors, {"run": folder.name})
+            if folder.finished:
+                folder.keep_former()
             # From here on, an interruption leaves an unfinished run, never the old weights with the new config.
             folder.weights_path.unlink(missing_ok=True)
             folder.metrics_path.unlink(missing_ok=True)
             folder.remove_progress()
             write_json(folder.config_path, config.as_json())
+        folder.remove_former()
     say(f"{folder.name}: {foreign.origin}; next: {advice.command('evaluate', folder.name)}")
     return folder
+
+
+def import_folder(folder: Path, runs: Path, *, resample: str | None = None, replace: bool = False) -> list[RunFolder]:
+    """Imports each released file of a folder, known by its name or hash; says which files it leaves out.
+
+    Raises:
+        InputError: no such folder, none is known, or one cannot be imported.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give a net and a file of weights, or a folder of the authors' files")
+    chosen, others, again = dict[tuple[str, str | None], Path](), list[str](), list[str]()
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        known = published.recognise(WeightsFile(path))
+        if known is None:
+            others.append(path.name)
+        elif chosen.setdefault((known.net, known.scale), path) != path:
+            again.append(f"{path.name} ({known.net})")
+    if not chosen:
+        held = ", ".join(others[:3]) + (", …" if len(others) > 3 else "") or "nothing"
+        raise InputError(f"{folder}: no released file of weights is known by its name or hash (there: {held}); {ALONE}")
+    result = [import_weights(net, path, runs, resample=resample, replace=replace) for (net, _), path in chosen.items()]
+    if others:
+        say(f"left out, known neither by name nor by hash: {', '.join(others)}; {ALONE}")
+    if again:
+        say(f"left out, as the net was there already: {', '.join(again)}; give one alone with --as")
+    return result
 
 
 def _asked(net: str, name: str | None, scale: str | None) -> Run | None:

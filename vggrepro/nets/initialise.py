@@ -21,7 +21,7 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
     """Fills all layers with random weights and zero biases, each layer keyed by (seed, its name).
 
     `random` is N(0, std²), the paper's (Sect. 3.1, with Caffe's reading of its "10^-2 variance"); `glorot`
-    (Glorot & Bengio 2010, the footnote of Sect. 3.1) has variance 2/(in+out); `he` (He et al. 2015) 2/in; `delta` has
+    (Glorot & Bengio 2010, Sect. 3.1) has variance 2/(in+out); `he` (He et al. 2015) 2/in; `delta` has
     random orthogonal matrices at the kernels' centres (Xiao et al. 2018) and no filter with a mean (`_centred`).
     `fc8` multiplies the last layer's weights.
     """

@@ -86,7 +86,8 @@ class Trained:
         }
 
     def model(self) -> VGG:
-        """Our net with these weights, for inference."""
+        """Our net with these weights, in eval mode; in train mode it has the run's dropout (imported: the paper's)."""
         model = VGG.of(self.config.architecture, self.config.recipe.lrn)
         weights.into(model, self.tensors, self.run)
+        model.dropout = float(self.config.recipe.values.get("dropout", paper.DROPOUT))
         return model.eval()

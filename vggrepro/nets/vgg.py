@@ -27,6 +27,9 @@ class VGG(nn.Module):
         stride: pixels between two positions of the score map; 32 is the paper, 16 and 8 leave out the first one or two
             poolings (`paper.poolings`).
         lrn: A-LRN's normalisation, a name of `paper.LRN_DEFINITIONS`.
+
+    `dropout` is the rate after fc6 and fc7 in train mode. It is 0 at first, as the trainer gives its own masks; a
+    loaded net has that of its run.
     """
 
     fc6: nn.Linear
@@ -43,6 +46,7 @@ class VGG(nn.Module):
         stride: int = paper.STRIDE,
     ) -> None:
         super().__init__()
+        self.dropout = 0.0
         paper.check_geometry(crop, stride)
         self.architecture = Architecture(net, classes, crop, width, stride)
         if lrn not in paper.LRN_DEFINITIONS:
@@ -91,15 +95,16 @@ class VGG(nn.Module):
     def forward(self, images: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Class scores of crops: (N, 3, crop, crop) -> (N, K).
 
-        `masks`, from `dropout_masks`, multiply the rectified fc6 and fc7 in training; None is inference.
+        `masks`, from `dropout_masks`, multiply the rectified fc6 and fc7. Without them `dropout` applies in train
+        mode.
         """
         x = self.features(images).flatten(1)
-        x = F.relu(self.fc6(x), inplace=masks is None)
-        if masks is not None:
-            x = x * masks[0]
-        x = F.relu(self.fc7(x), inplace=masks is None)
-        if masks is not None:
-            x = x * masks[1]
+        for place, layer in enumerate((self.fc6, self.fc7)):
+            x = F.relu(layer(x), inplace=masks is None)
+            if masks is not None:
+                x = x * masks[place]
+            elif self.training and self.dropout:
+                x = F.dropout(x, self.dropout)
         return self._scores(x)
 
     def _scores(self, x: Tensor) -> Tensor:
@@ -120,8 +125,16 @@ class VGG(nn.Module):
         Raises:
             InputError: the image is too small to leave a map for fc6.
         """
+        return self._scores(self.dense_features(images, ceil_pool))
+
+    def dense_features(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
+        """Rectified fc7 averaged over all positions, the features of Appendix B: (N, 3, H, W) -> (N, FC).
+
+        Raises:
+            InputError: the image is too small to leave a map for fc6.
+        """
         hidden, _ = self._hidden(images, ceil_pool)
-        return self._scores(hidden.mean(1))
+        return hidden.mean(1)
 
     def score_map(self, images: Tensor) -> Tensor:
         """The class scores at each position of the FC layers, whose mean is `dense_scores`.

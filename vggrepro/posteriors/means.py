@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from vggrepro.errors import InputError
 from vggrepro.posteriors import files as posterior_files
-from vggrepro.posteriors.files import Batch, Images
+from vggrepro.posteriors.files import Images, Rows
 from vggrepro.posteriors.ranks import Score, ranks, score_of
 from vggrepro.system.progress import Track
 
@@ -113,7 +113,7 @@ def raise_first(bad: Mapping[Path, InputError], paths: Iterable[Path]) -> None:
             raise bad[path]
 
 
-def average(paths: Iterable[Path], images: Images | None = None) -> Iterator[Batch]:
+def average(paths: Iterable[Path], images: Images | None = None) -> Iterator[Rows]:
     """Streams the mean posterior of the files with equal weights, float64, in the order of `images`.
 
     Raises:
@@ -121,10 +121,10 @@ def average(paths: Iterable[Path], images: Images | None = None) -> Iterator[Bat
     """
     group = frozenset(paths)
     for batch in sums([group], images):
-        yield Batch(batch.keys, batch.labels, np.divide(batch.posteriors[0], len(group), dtype=np.float64))
+        yield Rows(batch.keys, batch.labels, np.divide(batch.posteriors[0], len(group), dtype=np.float64))
 
 
-def sums(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Iterator[Batch]:
+def sums(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Iterator[Rows]:
     """Streams the sums of several groups of files, (groups, n, K) float64, every file read once.
 
     Raises:
@@ -144,7 +144,7 @@ def sums(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Iter
             totals = {group: total.copy() for group, total in adder.totals(plans, values)}
             result = np.stack([totals[group] for group in wanted]).astype(np.float64, copy=False)
             stop = start + result.shape[1]
-            yield Batch(found.images.keys[start:stop].to_pylist(), found.images.labels[start:stop], result)
+            yield Rows(found.images.keys[start:stop].to_pylist(), found.images.labels[start:stop], result)
 
 
 def _plan(group: Group) -> Plan:

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from vggrepro.data.dataset import Dataset
 from vggrepro.report import csv, findings, markdown
 from vggrepro.report.latex import latex
-from vggrepro.results import beyond, claims, comparison, ensembles, paper_claims
-from vggrepro.results.beyond import Extra
+from vggrepro.results import beyond, claims, comparison, ensembles, paper_claims, seeds
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, tables_of, views_of
+from vggrepro.results.transfer_tables import transfer_tables
 from vggrepro.system.files import atomic, write_text
 from vggrepro.system.progress import say
 
@@ -28,14 +29,14 @@ class Document:
     dataset: Dataset
     tables: Sequence[Table]
     findings: Sequence[claims.Finding]
-    extras: Sequence[Extra]
+    beyond_tables: Sequence[BeyondTable]
     evidence: pa.Table | None  # `Scores.evidence`
 
     def markdown(self) -> str:
-        return markdown.markdown(self.tables, self.dataset, self.extras, findings.claims_markdown(self.findings))
+        return markdown.markdown(self.tables, self.dataset, self.beyond_tables, findings.claims_markdown(self.findings))
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes `table3.csv` … `table7.csv`, a CSV for each extra, `claims.csv`, `tables.md` and `ranks.parquet`.
+        """Writes CSVs of Tables 3-7, of each table beyond the paper and of the claims; `tables.md` and `ranks.parquet`.
 
         Returns:
             their paths.
@@ -43,7 +44,7 @@ class Document:
         Raises:
             InputError: the folder is that of the paper's own numbers.
         """
-        paths = csv.write([table for table in self.tables if table.measured], folder, self.extras)
+        paths = csv.write([table for table in self.tables if table.measured], folder, self.beyond_tables)
         for name, text in (("claims.csv", claims.csv_text(self.findings)), ("tables.md", self.markdown())):
             write_text(folder / name, text)
             paths.append(folder / name)
@@ -56,23 +57,29 @@ class Document:
         return [*paths, ranks]
 
     def latex(self, standalone: bool = False) -> str:
-        """Tables and extras, without the claims."""
-        return latex(self.tables, self.dataset, self.extras, standalone)
+        """The paper's tables and those beyond it, without the claims."""
+        return latex(self.tables, self.dataset, self.beyond_tables, standalone)
 
 
-def gather(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: Sequence[str] = ()) -> Document:
+def _tables(scores: Scores, numbers: Sequence[int]) -> list[Table]:
+    return [*tables_of(scores, numbers), *transfer_tables(scores)]
+
+
+def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: Sequence[str] = ()) -> Document:
     """Reads what the posteriors of `scores` give: Tables `numbers`, claims, and the results beyond the paper.
 
-    With `methods` it also finds out which nets to fuse by them, which reads files again (`subsets.search`).
+    With `methods` it also finds out which nets to fuse by them, which reads files again (`ensembles.search`).
 
     Raises:
         InputError: no images or no labels to score; fewer than two runs to search in.
     """
     rows = [views for number in numbers for views in views_of(number)]
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
-    scores.rank_rows([*rows, *(side.views for side in sides), *beyond.rows(beyond.stock(scores))])
-    more = beyond.extras(scores) + (ensembles.search(scores, methods) if methods else [])
-    made = Document(scores.dataset, tables_of(scores, numbers), claims.evaluate_claims(scores), more, scores.evidence())
+    scores.rank_rows([*rows, *(side.views for side in sides), *beyond.rows(beyond.available(scores))])
+    over = seeds.over_seeds(scores)
+    more = [*([over] if over else []), *beyond.beyond_tables(scores)]
+    more += ensembles.search(scores, methods) if methods else []
+    made = Document(scores.dataset, _tables(scores, numbers), claims.evaluate_claims(scores), more, scores.evidence())
     if refused := scores.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
         say(f"note: not used: {refused[0].path}{more_files}; the notes under the tables say why")
@@ -91,14 +98,14 @@ def beside(ours: Scores, theirs: Scores) -> str:
         f"Ours: {_described(ours)}. Theirs: {_described(theirs)}. Both on {kind}.",
         "Errors in per cent; Δ = ours - theirs in points, [low; high] its interval; **bold** the best of a column.",
     ]
-    parts = ["\n".join(lines), *(markdown.extra_markdown(table, level=2) for table in tables)]
+    parts = ["\n".join(lines), *(markdown.beyond_markdown(table, level=2) for table in tables)]
     if not tables:
         parts.append("Neither has the posteriors of any row: `vggrepro report` names the commands.")
     return "\n\n".join(parts) + "\n"
 
 
 def beside_csv(ours: Scores, theirs: Scores) -> str:
-    """Two reproductions as one CSV: `table`, then the columns of `against.side_by_side`."""
+    """Two reproductions as one CSV: `table`, then the columns of `comparison.side_by_side`."""
     tables = comparison.side_by_side(ours, theirs)
     frames = [table.frame.assign(table=int(table.name.removeprefix("table"))) for table in tables]
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["table"])
@@ -106,7 +113,7 @@ def beside_csv(ours: Scores, theirs: Scores) -> str:
 
 
 def _described(scores: Scores) -> str:
-    crop, width, stride = scores.geometry()
+    crop, width, stride = scores.geometry
     data = scores.dataset
     nets = f"crop {crop}, stride {stride}, width {width:g}"
     return f"{scores.runs} on {data.name} (fingerprint {data.fingerprint[:12]}), {nets}"

@@ -363,7 +363,8 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
     if len(between):
         above.plot(between["epoch"], between["loss"], color=shade, alpha=0.45, linewidth=0.9)
     dots = "o" if len(epochs) <= 25 else ""
-    above.plot(epochs["epoch"], epochs["loss"], marker=dots, markersize=3, color=shade)
+    # An epoch's mean loss stands at its middle; its errors were measured at its end.
+    above.plot(epochs["epoch"] - 0.5, epochs["loss"], marker=dots, markersize=3, color=shade)
     below.plot(epochs["epoch"], epochs["top1_error"], marker=dots, markersize=3, color=shade, label="top-1")
     if epochs["top5_error"].notna().any():
         line = {"color": shade, "linestyle": "--", "label": "top-5"}

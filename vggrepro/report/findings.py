@@ -10,13 +10,14 @@ import pandas as pd
 from vggrepro.posteriors.protocol import SPLIT
 from vggrepro.report import markdown
 from vggrepro.report.header import header_of
-from vggrepro.results.claims import Finding, growth, printed
+from vggrepro.results import power
+from vggrepro.results.claims import SO_FAR, Finding, comparisons, growth, printed
 from vggrepro.results.columns import DASH, number, p_text, span
 from vggrepro.results.intervals import ALPHA, Comparison, detectable
-from vggrepro.results.paper_claims import Kind, margins
+from vggrepro.results.paper_claims import MARGINS, Kind
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import table2
-from vggrepro.results.verdicts import NOT_RUN, Outcome, Tested
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED, Outcome, Tested
 
 
 def document(findings: Sequence[Finding], scores: Scores) -> str:
@@ -40,41 +41,87 @@ def _setting(scores: Scores) -> str:
 def claims_markdown(findings: Sequence[Finding]) -> str:
     """A table of the claims, how to read it and how much the images can show, then the comparisons of each claim."""
     summary = markdown.pipes(pd.DataFrame([_summary(finding) for finding in findings]), left=("claim", "by", "verdict"))
-    parts = [summary, preface(findings)]
+    parts = [counts(findings), summary, preface(findings)]
     parts += [_details(finding) for finding in findings]
     told: dict[str, list[int]] = {}
     for finding in findings:
         for text in finding.conditions:
             told.setdefault(text, []).append(finding.claim.number)
     if told:
-        lines = [f"- {text} (Claims {', '.join(map(str, numbers))}.)" for text, numbers in told.items()]
+        lines = [
+            f"- {text} (Claim{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}.)"
+            for text, numbers in told.items()
+        ]
         parts += ["## How the runs differ from the paper's", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 
+def power_document(scores: Scores) -> str:
+    """`power.table` as Markdown, for this data set's number of validation images, 10,000 and the paper's 50,000."""
+    made = _power(scores)
+    cells = made.astype({"claim": str, "comparisons": str})
+    sizes = [str(name) for name in made][4:]
+    cells = cells.assign(**{name: [f"{chance:.0f}" for chance in made[name]] for name in sizes})
+    grid = markdown.pipes(
+        cells.rename(columns={name: f"{int(name):,} images" for name in sizes}), left=("sentence", "shares")
+    )
+    text = (
+        "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
+        "are the paper's. It also depends on how many images one side alone gets wrong: of runs that are here their "
+        'own share ("runs"), otherwise an assumed one ("table"). From simulated pages; uncertain by up to 7 points.'
+    )
+    return "\n\n".join(["# How likely each claim is shown", text, grid]) + "\n"
+
+
+def power_csv(scores: Scores) -> str:
+    """`power.table` as CSV."""
+    return str(_power(scores).to_csv(index=False, lineterminator="\n"))
+
+
+def _power(scores: Scores) -> pd.DataFrame:
+    sizes = sorted({scores.dataset.counts[SPLIT], 10_000, 50_000})
+    return power.table(sizes, comparisons(scores))
+
+
+def counts(findings: Sequence[Finding]) -> str:
+    """`Of 11 claims tested on images: 2 hold, 1 contradicted, 8 not decided; 1 holds by arithmetic.`"""
+    on_images = [finding for finding in findings if finding.claim.pairs]
+    words = [finding.word for finding in on_images]
+    seeds = min((finding.seeds for finding in on_images if finding.seeds), default=0)
+    trained = {0: "", 1: ", one seed"}.get(seeds, f", {seeds} seeds or more")
+    order = (HOLDS, SO_FAR, CONTRADICTED, LARGER, UNDECIDED, NOT_RUN)
+    told = [counted(words.count(word), word) for word in order if word in words]
+    tested = len(words) - words.count(NOT_RUN)
+    by_arithmetic = [finding.standing for finding in findings if not finding.claim.pairs]
+    rest = [f"{counted(by_arithmetic.count(word), word)} by arithmetic" for word in dict.fromkeys(by_arithmetic)]
+    plural = "" if tested == 1 else "s"
+    return f"Of {tested} claim{plural} tested on images{trained}: {', '.join(told)}; {', '.join(rest)}."
+
+
 def preface(findings: Sequence[Finding]) -> str:
     """What the columns mean, and the smallest difference that this number of images can show with 80 % power."""
-    bounds = margins()
-    made = {(o.pair, test.measure): test for f in findings for o in f.outcomes for test in o.tests}
+    made = [test for f in findings for o in f.outcomes for test in o.tests]
+    tested = sum(finding.deciding is not None for finding in findings)
     lines = [
         "A claim holds if all its comparisons do, and is contradicted if one is significantly the other way; shown "
-        "first is the comparison that decides. A test is one comparison by one measure, top-1 or top-5. Differences "
-        "are first − second in points, negative where the first errs less, with 95 % intervals (Tango). p is of the "
-        "exact McNemar test on the same images (where nets are to err alike, of a margin of "
-        f"{bounds['top-1']} points top-1, {bounds['top-5']} top-5), after Holm's correction over "
-        f"the {len(made)} tests that ran. The tests take the nets as they were trained, once each: a net trained again "
-        "with another seed may differ by more."
+        "first is the comparison that decides. Differences are first − second in points, negative where the first errs "
+        "less, with 95 % intervals (Tango). Tests are McNemar's exact one on the same images or, where nets are to err "
+        f"alike or slightly less, Tango's of a margin of {100 * MARGINS['top-1']:.1f} % of the top-1 error, "
+        f"{100 * MARGINS['top-5']:.0f} % of the top-5 error. p (Holm) is a comparison's by both measures, corrected "
+        f"within its claim and over the claims tested, {tested} here, so that at most one page in twenty has a false "
+        "verdict. With one seed the tests take the nets as they were trained, once each: a net trained again with "
+        "another seed may differ by more. With several seeds p and intervals are Student's t over seeds and images."
     ]
     if made:
-        lines.append(_sensitivity(list(made.values())))
+        lines.append(_sensitivity(made, tested))
     return "\n\n".join(lines)
 
 
-def _sensitivity(tests: Sequence[Tested]) -> str:
+def _sensitivity(tests: Sequence[Tested], claims: int) -> str:
     images = tests[0].comparison.images
     shares = sorted(test.comparison.discordant for test in tests if test.measure == "top-1")
     share = shares[len(shares) // 2]
-    alone, strictest = detectable(images, share), detectable(images, share, ALPHA / len(tests))
+    alone, strictest = detectable(images, share), detectable(images, share, ALPHA / (2 * claims))
 
     def words(points: float) -> str:
         return "none, however large," if math.isnan(points) else f"{points:.{1 if points >= 1 else 2}f} points"
@@ -82,7 +129,7 @@ def _sensitivity(tests: Sequence[Tested]) -> str:
     return (
         f"{images:,} images. In the median comparison {share:.1f} % of them are wrong (top-1) in one of the two alone; "
         f"there the smallest difference found with 80 % power is {words(alone)} by a test alone, {words(strictest)} at "
-        "the correction's strictest step."
+        "the correction's strictest step for a claim of one comparison."
     )
 
 
@@ -111,7 +158,7 @@ def _summary(finding: Finding) -> dict[str, str]:
     if outcome and test:
         gap = number(printed(outcome.pair, test.measure)["difference_paper"], "+")
         result |= {"by": f"{outcome.pair.label}, {test.measure}", "paper": gap, "ours": _difference(test.comparison)}
-        result |= {"p (Holm)": p_text(test.holm)}
+        result |= {"p (Holm)": p_text(outcome.p)}
     elif finding.parameters:
         ours, theirs = growth(finding)
         result |= {"by": "E against A, million parameters", "paper": f"{theirs:+.0f}", "ours": f"{ours:+.1f}"}
@@ -150,10 +197,10 @@ def _detail_lines(outcome: Outcome, any_ran: bool) -> list[dict[str, str]]:
             made = test.comparison
             line |= {"ours": f"{number(made.a)} / {number(made.b)}", "Δ ours": _difference(made)}
             line |= {"alone wrong": f"{made.only_a:,} / {made.only_b:,}", "p": p_text(test.p)}
-            line |= {"p (Holm)": p_text(test.holm)}
+            line |= {"p (Holm)": p_text(outcome.p)}
         elif any_ran:
             line |= dict.fromkeys(("ours", "Δ ours", "alone wrong", "p", "p (Holm)"), DASH)
-        lines.append({**line, "verdict": test.verdict if test else NOT_RUN})
+        lines.append({**line, "verdict": outcome.standing})
     return lines
 
 

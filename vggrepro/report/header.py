@@ -94,7 +94,7 @@ def _less_data(dataset: Dataset) -> list[str]:
 def _less_net(tables: Sequence[Table]) -> list[str]:
     """Crops and widths that differ from the paper's."""
     result = []
-    for crop, width, stride in dict.fromkeys((table.crop, table.width, table.stride) for table in tables):
+    for crop, width, stride in dict.fromkeys(table.geometry for table in tables):
         if crop != paper.CROP:
             pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
             if stride != paper.STRIDE:

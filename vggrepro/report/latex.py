@@ -16,7 +16,7 @@ from vggrepro.results.tables import Table, letter
 
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
-    from vggrepro.results.beyond import Extra
+    from vggrepro.results.beyond import BeyondTable
 
 PACKAGES = ("booktabs", "array", "graphicx")
 PREAMBLE = r"""\documentclass[a4paper]{article}
@@ -39,11 +39,13 @@ ESCAPES = str.maketrans({
 WIDE = dict.fromkeys(("combined ConvNet models", "runs"), r">{\raggedright\arraybackslash}p{6.5cm}")
 
 
-def latex(tables: Sequence[Table], dataset: Dataset, extras: Sequence[Extra] = (), standalone: bool = False) -> str:
+def latex(
+    tables: Sequence[Table], dataset: Dataset, beyond_tables: Sequence[BeyondTable] = (), standalone: bool = False
+) -> str:
     """The tables as LaTeX floats; `standalone` makes a document that compiles."""
     parts = [_head(header_of(tables, dataset), standalone)]
     parts += [_float(table) for table in tables]
-    parts += [_float_of_extra(extra) for extra in extras]
+    parts += [_float_of_beyond(table) for table in beyond_tables]
     return "\n\n".join([*parts, r"\end{document}"] if standalone else parts) + "\n"
 
 
@@ -82,9 +84,9 @@ def _float(table: Table) -> str:
     return _framed(f"VGG, Table {table.number}. {table.caption}", f"vgg{table.number}", grid, notes)
 
 
-def _float_of_extra(extra: Extra) -> str:
-    notes = [prose(note) for note in extra.notes]
-    return _framed(f"{extra.title}. {extra.caption}", extra.name, tabular(extra.columns, extra.groups), notes)
+def _float_of_beyond(table: BeyondTable) -> str:
+    notes = [prose(note) for note in table.notes]
+    return _framed(f"{table.title}. {table.caption}", table.name, tabular(table.columns, table.groups), notes)
 
 
 def _framed(caption: str, name: str, grid: list[str], notes: Sequence[str]) -> str:

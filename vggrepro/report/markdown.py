@@ -15,17 +15,19 @@ from vggrepro.results.tables import Table, letter
 
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
-    from vggrepro.results.beyond import Extra
+    from vggrepro.results.beyond import BeyondTable
 
 
-def markdown(tables: Sequence[Table], dataset: Dataset, extras: Sequence[Extra] = (), claims: str = "") -> str:
+def markdown(
+    tables: Sequence[Table], dataset: Dataset, beyond_tables: Sequence[BeyondTable] = (), claims: str = ""
+) -> str:
     """Header, tables, results beyond the paper, claims.
 
     `claims` is a section's Markdown; its headings are put one level lower.
     """
     parts = [header_markdown(header_of(tables, dataset)), *(table_markdown(table) for table in tables)]
-    if extras:
-        parts += ["## Beyond the paper", *(extra_markdown(extra) for extra in extras)]
+    if beyond_tables:
+        parts += ["## Beyond the paper", *(beyond_markdown(table) for table in beyond_tables)]
     if claims:
         parts += ["## The paper's claims", re.sub("^#", "##", claims.strip(), flags=re.MULTILINE)]
     return "\n\n".join(parts) + "\n"
@@ -39,9 +41,9 @@ def header_markdown(header: Header) -> str:
     return "\n\n".join(parts)
 
 
-def extra_markdown(extra: Extra, level: int = 3) -> str:
+def beyond_markdown(table: BeyondTable, level: int = 3) -> str:
     """One result beyond the paper: heading, caption, grid and notes."""
-    return _section(f"{'#' * level} {extra.title}", extra.caption, extra.columns, extra.notes)
+    return _section(f"{'#' * level} {table.title}", table.caption, table.columns, table.notes)
 
 
 def table_markdown(table: Table) -> str:

@@ -1,7 +1,7 @@
 """Results beyond the paper's tables: error against Q, other papers' crops, the 5 × 5 net of Sect. 4.1.
 
 A result is there if its posteriors are. A file that a table would refuse is named and not used here either.
-`subsets` chooses nets to fuse; it is a module of its own because it reads the files again.
+`ensembles` chooses nets to fuse; it is a module of its own because it reads the files again.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from vggrepro.results.tables import errors_of, setting
 NAMES = CURVE, CROPS, SHALLOW = "curve", "crops", "shallow"
 SHALLOW_PAPER = 7.0  # Sect. 4.1: the top-1 error of the 5 x 5 net minus B's, in points, on a centre crop
 
-Stock = dict[Run, dict[str, tuple[int, ...]]]
+Available = dict[Run, dict[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
+class BeyondTable:
     """A result beyond the paper.
 
     `name` is that of its CSV file, `frame` has the raw numbers (per cent), `columns` what a page shows of them, and
@@ -68,12 +68,12 @@ class Entry:
     views: tuple[View, ...]
 
 
-def stock(scores: Scores) -> Stock:
+def available(scores: Scores) -> Available:
     """The Q of which each run has posteriors, for each method, by the names of folders and files.
 
     Runs are in the paper's order. Folders that are not named like the paper's runs (`D-256-512`) are left out.
     """
-    result: Stock = {}
+    result: Available = {}
     for folder in scores.runs.glob("*/posteriors"):
         run = Run.parse(folder.parent.name)
         by_method: dict[str, list[int]] = {}
@@ -90,20 +90,20 @@ def _place(run: Run) -> tuple[int, int, int, bool]:
     return list(paper.NETS).index(run.net), run.scale.high, run.scale.low, run.fc_only
 
 
-def rows(at_hand: Stock) -> list[tuple[View, ...]]:
-    """The posteriors that each line of `extras` averages."""
+def rows(at_hand: Available) -> list[tuple[View, ...]]:
+    """The posteriors that each line of `beyond_tables` averages."""
     return [entry.views for entries in (curve_rows, crops_rows, shallow_rows) for entry in entries(at_hand)]
 
 
-def extras(scores: Scores) -> list[Extra]:
+def beyond_tables(scores: Scores) -> list[BeyondTable]:
     """All results beyond the paper that the posteriors allow, each file read once."""
-    at_hand = stock(scores)
+    at_hand = available(scores)
     scores.rank_rows(rows(at_hand))
     made = (curve(scores, at_hand), crops(scores, at_hand), shallow(scores, at_hand))
     return [extra for extra in made if extra is not None]
 
 
-def curve_rows(at_hand: Stock) -> list[Entry]:
+def curve_rows(at_hand: Available) -> list[Entry]:
     """A line for each run, method and Q."""
     return [
         Entry({"run": run.name, "net": run.net, "S": run.scale.label, "method": LABELS[method], "Q": q},
@@ -114,7 +114,7 @@ def curve_rows(at_hand: Stock) -> list[Entry]:
     ]  # fmt: skip
 
 
-def crops_rows(at_hand: Stock) -> list[Entry]:
+def crops_rows(at_hand: Available) -> list[Entry]:
     """For each run that has other papers' crops: these, then dense and multi-crop evaluation at the paper's Q."""
     result = []
     for run, methods in at_hand.items():
@@ -140,7 +140,7 @@ def crops_rows(at_hand: Stock) -> list[Entry]:
     return result
 
 
-def shallow_rows(at_hand: Stock) -> list[Entry]:
+def shallow_rows(at_hand: Available) -> list[Entry]:
     """B and the shallow net of 5 × 5 filters in turn, for each method and Q that both have (Sect. 4.1)."""
     pair = Run("B", S256), Run("B-5x5", S256)
     if not all(run in at_hand for run in pair):
@@ -172,7 +172,7 @@ def score(scores: Scores, entries: Iterable[Entry]) -> tuple[pd.DataFrame, tuple
     return pd.DataFrame.from_records(records), tuple(not_used(asked))
 
 
-def curve(scores: Scores, at_hand: Stock) -> Extra | None:
+def curve(scores: Scores, at_hand: Available) -> BeyondTable | None:
     """Error against Q of each run: `run`, `net`, `S`, `method`, `Q`, `images`, errors.
 
     A page shows the top-1 error, with a column for each Q.
@@ -193,7 +193,7 @@ def curve(scores: Scores, at_hand: Stock) -> Extra | None:
     caption = f"Top-1 error of each run at each single Q; the best Q of a line is bold. {setting(scores)}"
     net = dict(zip(frame["run"], frame["net"], strict=True))
     groups = tuple(net[run] for run in labels["run"])
-    return Extra(CURVE, "Error against the test scale Q", caption, frame, tuple(columns), groups, notes)
+    return BeyondTable(CURVE, "Error against the test scale Q", caption, frame, tuple(columns), groups, notes)
 
 
 def _best_of_line(cells: list[str]) -> list[bool]:
@@ -202,7 +202,7 @@ def _best_of_line(cells: list[str]) -> list[bool]:
     return [False] * len(cells) if alike else smallest(cells)
 
 
-def crops(scores: Scores, at_hand: Stock) -> Extra | None:
+def crops(scores: Scores, at_hand: Available) -> BeyondTable | None:
     """Other papers' crops beside dense and multi-crop: `run`, `protocol`, `seen`, `Q`, `images`, errors."""
     frame, notes = score(scores, crops_rows(at_hand))
     if frame.empty:
@@ -212,10 +212,12 @@ def crops(scores: Scores, at_hand: Stock) -> Extra | None:
         "The central crop, Krizhevsky et al.'s 10 crops and Szegedy et al.'s 144 beside the paper's protocols; what "
         f"is seen of an image counts mirrored views and all Q. {setting(scores)}"
     )
-    return Extra(CROPS, "Crops against dense evaluation", caption, frame, tuple(columns), tuple(frame["run"]), notes)
+    return BeyondTable(
+        CROPS, "Crops against dense evaluation", caption, frame, tuple(columns), tuple(frame["run"]), notes
+    )
 
 
-def shallow(scores: Scores, at_hand: Stock) -> Extra | None:
+def shallow(scores: Scores, at_hand: Available) -> BeyondTable | None:
     """Sect. 4.1's ablation: B and B with its pairs of 3 × 3 layers made single 5 × 5 layers, on the same images.
 
     Columns: `method`, `Q`, `images`; of each measure `X`: `X_B`, `X_B5x5`, `X_difference` (the shallow net's minus
@@ -249,7 +251,7 @@ def shallow(scores: Scores, at_hand: Stock) -> Extra | None:
         f"net's error minus B's, with its paired 95 % interval. {setting(scores)}"
     )
     columns = [*labels_of(frame, ("method", "Q")), *_difference_columns(frame)]
-    return Extra(SHALLOW, "Small filters", caption, frame, tuple(columns), tuple(frame["method"]), notes)
+    return BeyondTable(SHALLOW, "Small filters", caption, frame, tuple(columns), tuple(frame["method"]), notes)
 
 
 def _difference_columns(frame: pd.DataFrame) -> list[Column]:

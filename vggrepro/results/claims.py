@@ -1,8 +1,8 @@
 """Tests the paper's claims on the posteriors: each comparison on the same images (docs/claims.md says how).
 
 The verdict of a comparison comes from exact McNemar tests of its top-1 and top-5 errors, or from score tests where the
-claim allows a margin. All p-values are corrected together by Holm's method. The verdict of a claim comes from the
-verdicts of its comparisons. `findings` puts them into words.
+claim has a margin. `verdicts` combines and corrects them; a claim's verdict comes from those of its comparisons.
+`report/findings.py` puts them into words.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ import pandas as pd
 from vggrepro import paper
 from vggrepro.results.conditions import conditions
 from vggrepro.results.gaps import not_run, not_used
+from vggrepro.results.intervals import Comparison
 from vggrepro.results.paper_claims import Claim, Pair, Side, claims
-from vggrepro.results.scores import File, Scores
+from vggrepro.results.scores import Scores
 from vggrepro.results.verdicts import (
     CONTRADICTED,
     HOLDS,
+    LARGER,
     MEASURES,
     NOT_RUN,
     UNDECIDED,
     Outcome,
     Tested,
-    assess,
+    compared,
     decide_claim,
-    decide_pair,
-    strength,
+    judge,
+    worded,
 )
 
 if TYPE_CHECKING:
     import numpy as np
 
 SO_FAR = "holds so far"  # "not decided", but only because some comparisons were not run: all others hold
-LARGEST = 144.0  # million weights of the "more shallow net"; the paper's nets have no more (Sect. 2.3)
+LARGEST = 144.0  # million weights of the "more shallow net"; the paper's nets have no more (Sect. 2.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +59,29 @@ class Finding:
     parameters: dict[str, tuple[float, float, float]] = dataclasses.field(default_factory=dict)
 
     @property
-    def standing(self) -> str:
-        """The verdict in words: `SO_FAR` in place of "not decided" where it says more."""
+    def word(self) -> str:
+        """The verdict, but `SO_FAR` in place of "not decided" where it says more."""
         so_far = {outcome.verdict for outcome in self.outcomes} == {HOLDS, NOT_RUN}
         return SO_FAR if so_far and self.verdict == UNDECIDED else self.verdict
+
+    @property
+    def seeds(self) -> int:
+        """The seeds that each comparison has at least; 0 if none was run."""
+        return min((outcome.seeds for outcome in self.outcomes if outcome.tests), default=0)
+
+    @property
+    def standing(self) -> str:
+        """`word`, with "one seed" beside it where the nets were trained once."""
+        return worded(self.word, self.seeds)
 
     @property
     def deciding(self) -> Outcome | None:
         """The comparison that the verdict rests on: the clearest one against the claim, otherwise the least clear."""
         run = [outcome for outcome in self.outcomes if outcome.tests]
-        wanted = [outcome for outcome in run if outcome.verdict == self.verdict] or run
-        ordered = sorted(wanted, key=lambda outcome: strength(outcome.deciding))
-        return (ordered[0] if self.verdict == CONTRADICTED else ordered[-1]) if ordered else None
+        against = [outcome for outcome in run if outcome.verdict == self.verdict in (CONTRADICTED, LARGER)]
+        if against:
+            return min(against, key=lambda outcome: (outcome.p_against, min(test.p_against for test in outcome.tests)))
+        return max(run, key=lambda outcome: (outcome.p_for, min(test.p_for for test in outcome.tests)), default=None)
 
 
 def evaluate_claims(scores: Scores) -> list[Finding]:
@@ -77,50 +90,66 @@ def evaluate_claims(scores: Scores) -> list[Finding]:
     Raises:
         InputError: files of different images.
     """
+    judged = judge(claims(), comparisons(scores))
+    return [_finding(claim, outcomes, scores) for claim, outcomes in zip(claims(), judged, strict=True)]
+
+
+def comparisons(scores: Scores) -> dict[Pair, dict[str, Comparison]]:
+    """Every comparison of the claims whose posteriors are there, by every measure.
+
+    Raises:
+        InputError: files of different images.
+    """
     pairs = [pair for claim in claims() for pair in claim.pairs]
     sides = list(dict.fromkeys(side.views for pair in pairs for side in (pair.first, pair.second)))
     scores.rank_rows(sides)
-    ranks: dict[tuple[paper.View, ...], np.ndarray] = {}
+    ranks = [_ranks(seed, sides) for seed in (scores, *scores.seeds)]
+    measures = [name for name, best in MEASURES.items() if len(scores.dataset.classes) > best]
+    return compared(pairs, ranks, measures)
+
+
+def _ranks(scores: Scores, sides: Sequence[tuple[paper.View, ...]]) -> dict[tuple[paper.View, ...], np.ndarray]:
+    """The ranks of the sides whose files are all there."""
+    result = {}
     for views in sides:
         files = [scores.file(view) for view in views]
         if all(file.present and not file.refused for file in files):
-            ranks[views] = scores.ranks(file.path for file in files)
-    measures = [name for name, best in MEASURES.items() if len(scores.dataset.classes) > best]
-    tests = assess(dict.fromkeys(pairs), ranks, measures)
-    return [_finding(claim, tests, scores) for claim in claims()]
+            result[views] = scores.ranks(file.path for file in files)
+    return result
 
 
-def _finding(claim: Claim, tests: dict[Pair, tuple[Tested, ...]], scores: Scores) -> Finding:
+def _finding(claim: Claim, outcomes: tuple[Outcome, ...], scores: Scores) -> Finding:
     if not claim.pairs:
         return _parameters(claim, scores)
-    outcomes = []
-    for pair in claim.pairs:
-        made = tests.get(pair, ())
-        outcomes.append(Outcome(pair, made, decide_pair(pair.kind, [test.verdict for test in made])))
     views = dict.fromkeys(view for pair in claim.pairs for side in (pair.first, pair.second) for view in side.views)
     used = dict.fromkeys(
         view for made in outcomes if made.tests for side in (made.pair.first, made.pair.second) for view in side.views
     )
     return Finding(
         claim,
-        tuple(outcomes),
+        outcomes,
         decide_claim([outcome.verdict for outcome in outcomes]),
-        tuple([claim.remark] * bool(claim.remark) + _gaps(scores, [scores.file(view) for view in views])),
+        tuple([claim.remark] * bool(claim.remark) + _gaps(scores, tuple(views))),
         tuple(conditions(scores, [scores.file(view) for view in used])),
     )
 
 
-def _gaps(scores: Scores, files: Sequence[File]) -> list[str]:
-    """What a claim lacks, and the commands that make it."""
+def _gaps(scores: Scores, views: Sequence[paper.View]) -> list[str]:
+    """What a claim lacks, and the commands that make it; of other seeds, how many files."""
+    files = [scores.file(view) for view in views]
     result = list(not_used(files, scores.commands))
     if missing := [file.view for file in files if not file.present]:
         result.append(not_run(missing, scores.commands))
+    for seed in scores.seeds:
+        lacks = sum(not file.present or bool(file.refused) for file in map(seed.file, views))
+        if lacks:
+            result.append(f"{seed.runs} lacks {lacks} of this claim's {len(views)} posterior files.")
     return result
 
 
 def _parameters(claim: Claim, scores: Scores) -> Finding:
     """Claim 12: for each net of Table 2 the millions of parameters, counted at full size, as printed, and here."""
-    crop, width, _ = scores.geometry()
+    crop, width, _ = scores.geometry
     counts = {
         line["net"]: (
             paper.Architecture(line["net"]).parameters / 1e6,
@@ -145,22 +174,25 @@ def frame(findings: Sequence[Finding]) -> pd.DataFrame:
 
     Columns: `claim`, `sentence`, `section`, `claim_verdict`, `first`, `second` (names of the sides), `expected` (of the
     first), `measure` (top-1, top-5, in %; parameters in millions), `first_ours`, `second_ours`, `difference` (first -
-    second), `low`, `high` (its 95 % interval), `first_paper`, `second_paper`, `difference_paper`, `images`,
-    `only_first`, `only_second` (images wrong in that one alone), `margin`, `p`, `p_holm`, `verdict`, `notes`.
+    second), `low`, `high` (its 95 % interval), `first_paper`, `second_paper`, `difference_paper`, `images`, `seeds`,
+    `only_first`, `only_second` (images wrong in that one alone, summed over seeds), `margin` (points), `p` (of the
+    measure), `p_holm` and `verdict` (of the comparison, both measures together), `counted` ("images" or "arithmetic"),
+    `notes`.
     """
     records: list[dict[str, Any]] = []
     for finding in findings:
         claim = finding.claim
         head = {"claim": claim.number, "sentence": claim.sentence, "section": claim.section}
         head["claim_verdict"] = finding.verdict
+        counted = {"counted": "images" if claim.pairs else "arithmetic"}
         notes = {"notes": " ".join([*finding.notes, *finding.conditions])}
         for outcome in finding.outcomes:
             pair = outcome.pair
             names = {"first": pair.first.label, "second": pair.second.label, "expected": pair.kind.value}
             tests = {test.measure: test for test in outcome.tests}
             for measure in tests or MEASURES:
-                values = _ours(tests[measure]) if tests else {"verdict": NOT_RUN}
-                records.append(head | names | {"measure": measure} | printed(pair, measure) | values | notes)
+                values = _ours(tests[measure], outcome) if tests else {"verdict": NOT_RUN}
+                records.append(head | names | {"measure": measure} | printed(pair, measure) | values | counted | notes)
         for net, (full, published, _) in finding.parameters.items():
             first_full, first_published, _ = finding.parameters["A"]
             if net != "A":
@@ -173,12 +205,14 @@ def frame(findings: Sequence[Finding]) -> pd.DataFrame:
                 }
                 ours = {"first_ours": full, "second_ours": first_full, "difference": full - first_full}
                 theirs = _paper_values(published, first_published, None)
-                records.append(head | names | ours | theirs | notes)
+                records.append(head | names | ours | theirs | counted | notes)
     columns = ["claim", "sentence", "section", "claim_verdict", "first", "second", "expected", "measure"]
     columns += ["first_ours", "second_ours", "difference", "low", "high"]
-    columns += ["first_paper", "second_paper", "difference_paper", "images", "only_first", "only_second"]
-    made = pd.DataFrame.from_records(records, columns=[*columns, "margin", "p", "p_holm", "verdict", "notes"])
-    return made.astype(dict.fromkeys(("images", "only_first", "only_second"), "Int64"))
+    columns += ["first_paper", "second_paper", "difference_paper", "images", "seeds", "only_first", "only_second"]
+    made = pd.DataFrame.from_records(
+        records, columns=[*columns, "margin", "p", "p_holm", "verdict", "counted", "notes"]
+    )
+    return made.astype(dict.fromkeys(("images", "seeds", "only_first", "only_second"), "Int64"))
 
 
 def csv_text(findings: Sequence[Finding]) -> str:
@@ -186,12 +220,12 @@ def csv_text(findings: Sequence[Finding]) -> str:
     return str(frame(findings).to_csv(index=False, lineterminator="\n"))
 
 
-def _ours(test: Tested) -> dict[str, Any]:
+def _ours(test: Tested, outcome: Outcome) -> dict[str, Any]:
     made = test.comparison
     values: dict[str, Any] = {"first_ours": made.a, "second_ours": made.b, "difference": made.difference}
-    values |= {"low": made.low, "high": made.high, "images": made.images}
+    values |= {"low": made.low, "high": made.high, "images": made.images, "seeds": made.seeds}
     values |= {"only_first": made.only_a, "only_second": made.only_b, "margin": test.margin}
-    return values | {"p": test.p, "p_holm": test.holm, "verdict": test.verdict}
+    return values | {"p": test.p, "p_holm": outcome.p, "verdict": outcome.verdict}
 
 
 def printed(pair: Pair, measure: str) -> dict[str, float]:

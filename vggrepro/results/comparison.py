@@ -15,7 +15,7 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.results import intervals
-from vggrepro.results.beyond import Extra
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.columns import (
     ERRORS,
     LABELS,
@@ -37,7 +37,7 @@ from vggrepro.results.scores import File, Scores
 from vggrepro.results.tables import CAPTIONS, setting, views_of
 
 
-def side_by_side(ours: Scores, theirs: Scores, numbers: Sequence[int] = range(3, 8)) -> list[Extra]:
+def side_by_side(ours: Scores, theirs: Scores, numbers: Sequence[int] = range(3, 8)) -> list[BeyondTable]:
     """Tables `numbers` of both, named "table3" and so on, without the rows that neither has.
 
     Columns: the table's labels; of each error `X`: `X_ours`, `X_theirs`, `X_difference` (ours - theirs, points),
@@ -66,7 +66,7 @@ def newcombe(wrong_a: int, images_a: int, wrong_b: int, images_b: int) -> Interv
     return Interval(a - b - math.hypot(a - of_a.low, of_b.high - b), a - b + math.hypot(of_a.high - a, b - of_b.low))
 
 
-def _table(number: int, ours: Scores, theirs: Scores) -> Extra | None:
+def _table(number: int, ours: Scores, theirs: Scores) -> BeyondTable | None:
     records: list[dict[str, Any]] = []
     asked: list[File] = []
     for line, views in zip(paper.published(number), views_of(number), strict=True):
@@ -87,7 +87,7 @@ def _table(number: int, ours: Scores, theirs: Scores) -> Extra | None:
     names = [name for name in frame if name in LABELS]
     labels = frame[names].apply(lambda column: [label(str(column.name), text) for text in column])
     columns = [*labels_of(labels, names), *_columns(frame)]
-    return Extra(f"table{number}", f"Table {number}", _caption(number, ours, theirs), frame, tuple(columns),
+    return BeyondTable(f"table{number}", f"Table {number}", _caption(number, ours, theirs), frame, tuple(columns),
                  tuple(groups_of(frame)), tuple(not_used(asked)))  # fmt: skip
 
 

@@ -40,8 +40,8 @@ def _run_conditions(scores: Scores, run: Run) -> list[str]:
         why = "its config.json is damaged" if facts.damaged else "it has no config.json"
         return [*result, f"How {run.name} was trained is not known: {why}."]
     config = facts.config
-    crop, width, stride = scores.geometry()
-    if (config.crop, config.width, config.stride) != (crop, width, stride):
+    if config.geometry != scores.geometry:
+        crop, width, stride = scores.geometry
         own = f"Crop {config.crop}, width {config.width:g}, stride {config.stride}"
         result.append(f"{own} (most runs: {crop}, {width:g}, {stride}).")
     if config.origin:

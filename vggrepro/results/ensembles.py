@@ -26,7 +26,7 @@ from vggrepro.posteriors import means, protocol
 from vggrepro.posteriors.files import Images
 from vggrepro.posteriors.protocol import SPLIT
 from vggrepro.results import intervals
-from vggrepro.results.beyond import Extra, stock
+from vggrepro.results.beyond import BeyondTable, available
 from vggrepro.results.columns import (
     ERRORS,
     MEASURES,
@@ -153,7 +153,7 @@ def count_wrong(sums: np.ndarray, labels: np.ndarray, held_out: np.ndarray, memb
     return result
 
 
-def search(scores: Scores, methods: Sequence[str] = ("dense",)) -> list[Extra]:
+def search(scores: Scores, methods: Sequence[str] = ("dense",)) -> list[BeyondTable]:
     """Which of the runs with complete posteriors to fuse: "fusion", the chosen subsets, and "pairs", every two nets.
 
     Columns: `choice` (in "fusion"), `nets`, `runs`; `choosing_images` and `choosing_<error>`, of the half that chose;
@@ -197,7 +197,9 @@ def search(scores: Scores, methods: Sequence[str] = ("dense",)) -> list[Extra]:
 
 def complete(scores: Scores, methods: Sequence[str]) -> tuple[dict[Run, list[Path]], tuple[str, ...]]:
     """The files of each run that has every method at every test scale of its S, and notes on the other runs."""
-    views = {run: [View(run, q, method) for method in methods for q in run.scale.test_scales] for run in stock(scores)}
+    views = {
+        run: [View(run, q, method) for method in methods for q in run.scale.test_scales] for run in available(scores)
+    }
     scores.rank_rows(views.values())
     result, asked, lacking = {}, list[File](), []
     for run, wanted in views.items():
@@ -245,7 +247,7 @@ def _fusion(
     counter: ErrorCounter,
     about: str,
     notes: tuple[str, ...],
-) -> Extra:
+) -> BeyondTable:
     records = [{"choice": choice, **counter.record(subset, names)} for choice, subset in lines.items()]
     shown = pd.DataFrame.from_records(records)
     steps = [{"choice": f"greedy, {len(subset)} nets", **counter.record(subset, names)} for subset in path]
@@ -264,10 +266,10 @@ def _fusion(
         for half in ("choosing", "all")
     )
     columns = (*labels_of(labels, ("choice", "runs")), chosen, *measures_of(shown), everywhere)
-    return Extra(FUSION, "Which nets to fuse", caption, frame, columns, ("",) * len(shown), notes)
+    return BeyondTable(FUSION, "Which nets to fuse", caption, frame, columns, ("",) * len(shown), notes)
 
 
-def _pairs(names: Sequence[str], counter: ErrorCounter, about: str) -> Extra:
+def _pairs(names: Sequence[str], counter: ErrorCounter, about: str) -> BeyondTable:
     """Every two nets; a page shows them as a triangle with the single nets on its diagonal."""
     places = range(len(names))
     records = [counter.record(subset, names) for size in (1, 2) for subset in combinations(places, size)]
@@ -288,4 +290,4 @@ def _pairs(names: Sequence[str], counter: ErrorCounter, about: str) -> Extra:
         top = f"{MEASURES[TOP1].heading} with"
         columns.append(column_of(Kind.NUMBER, top, names[column], names[column], errors, cells, best))
     caption = f"Top-1 error of every two nets fused, on all images; on the diagonal each alone. {about}"
-    return Extra(PAIRS, "Pairs of nets", caption, frame, tuple(columns), ("",) * len(names))
+    return BeyondTable(PAIRS, "Pairs of nets", caption, frame, tuple(columns), ("",) * len(names))

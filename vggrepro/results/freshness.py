@@ -41,7 +41,7 @@ def facts_of(folder: RunFolder) -> Facts:
     config, epochs, damaged = None, None, ""
     try:
         config = folder.config() if folder.config_path.is_file() else None
-        epochs = len(folder.metrics())
+        epochs = len(folder.epochs())
     except InputError as error:
         damaged = str(error)
     return Facts(folder, config, epochs, weights, damaged)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vggrepro.data.dataset import Dataset
@@ -14,10 +17,47 @@ from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means, protocol
 from vggrepro.posteriors.files import shape_of
 from vggrepro.posteriors.protocol import SPLIT
-from vggrepro.posteriors.ranks import Score
+from vggrepro.posteriors.ranks import Score, score_of
+from vggrepro.results import intervals
+from vggrepro.results.columns import ERRORS, MEASURES
 from vggrepro.results.freshness import files_of
 from vggrepro.results.scores import split_images
 from vggrepro.runs.folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Runs and, of two or more, their fusion: names, Q, and (images,) ranks of the true classes, 0 is best."""
+
+    names: list[str]
+    scales: list[tuple[int, ...]]
+    ranks: list[np.ndarray]
+    classes: int
+    methods: Sequence[str]
+
+    def errors(self) -> pd.DataFrame:
+        """A row a run and a last one of the fusion; columns as `fuse_runs` says."""
+        scored = [score_of(ranks, self.classes) for ranks in self.ranks]
+        rows = zip(self.names, self.scales, scored, strict=True)
+        return pd.DataFrame([_record(*row, self.methods) for row in rows])
+
+    def differences(self) -> pd.DataFrame:
+        """Each two of them on the same images, by each measure.
+
+        Returns:
+            columns `first`, `second`, `measure`, `difference` (first - second, points), `low`, `high` (its 95 %
+            interval, Tango's), `p` (McNemar's exact one, uncorrected), `only_first`, `only_second` (images wrong in
+            that one alone).
+        """
+        records = []
+        for (first, a), (second, b) in combinations(zip(self.names, self.ranks, strict=True), 2):
+            for name, least in ERRORS.items():
+                if self.classes > least:
+                    made = intervals.compare(a >= least, b >= least)
+                    record: dict[str, Any] = {"first": first, "second": second, "measure": MEASURES[name].short}
+                    record |= {"difference": made.difference, "low": made.low, "high": made.high, "p": made.p}
+                    records.append(record | {"only_first": made.only_a, "only_second": made.only_b})
+        return pd.DataFrame(records)
 
 
 def fuse_runs(
@@ -25,12 +65,23 @@ def fuse_runs(
 ) -> pd.DataFrame:
     """Errors of each run's averaged posteriors and of the average of all (Sect. 4.4).
 
-    A run's files are those of its `Scale.test_scales` by each of `methods`; every file has equal weight and is read
-    once. They must hold the images of `dataset`.
-
     Returns:
         columns `run`, `method`, `Q`, `images`, `top1_error`, `top5_error` (per cent, NaN if K <= 5); a row a
         run and, for two or more, a last row whose `run` is "A + B + …".
+
+    Raises:
+        InputError: as `rank_runs`.
+    """
+    return rank_runs(folders, methods, split, dataset).errors()
+
+
+def rank_runs(
+    folders: Sequence[RunFolder], methods: Sequence[str], split: str = SPLIT, dataset: Dataset | None = None
+) -> Ranked:
+    """Ranks of the true classes by each run's averaged posteriors and by the average of all (Sect. 4.4).
+
+    A run's files are those of its `Scale.test_scales` by each of `methods`; every file has equal weight and is read
+    once. They must hold the images of `dataset`.
 
     Raises:
         InputError: no run, a missing, stale or damaged file, files of different data.
@@ -49,8 +100,11 @@ def fuse_runs(
         names.append(" + ".join(names))
         scales.append(tuple(sorted({q for qs in scales for q in qs})))
     images = split_images(dataset, split) if dataset else None
-    scores = means.scores(groups, images)
-    return pd.DataFrame([_record(*row, methods) for row in zip(names, scales, scores, strict=True)])
+    found = means.rank(groups, images)
+    means.raise_first(found.bad, everything)
+    assert found.images is not None
+    ranks = [found.ranks[frozenset(group)] for group in groups]
+    return Ranked(names, scales, ranks, found.images.classes, methods)
 
 
 def _test_scales(folder: RunFolder) -> tuple[int, ...]:

@@ -1,18 +1,20 @@
 """Intervals and tests for errors counted on the same images. Pure functions: counts in, per cent and p out.
 
 Two classifiers seen on the same images differ only where exactly one of them errs (the discordant images).
-Counts are images, errors and differences are per cent of all images, p-values are two-sided. The tests speak of
-the images as a sample; the nets are taken as they are (Sect. 4 reports one net a row, too).
+Counts are images, errors and differences are per cent of all images, p-values are two-sided. With one seed the
+tests speak of the images as a sample and take the nets as they are (Sect. 4 reports one net a row, too); with several
+(`over_seeds`) also of the seeds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 LEVEL, ALPHA = 0.95, 0.05  # of intervals, of tests
 
@@ -31,6 +33,9 @@ class Comparison:
 
     `a`, `b` are errors in per cent; `difference` = a - b in points, its 95 % interval from `low` to `high`;
     `only_a` images are wrong in a alone, `only_b` in b alone; `p` is McNemar's exact test of no difference.
+
+    With several `seeds` errors are means over them, images are counted once for each, and `error` is the standard error
+    of the difference (points) over seeds and images, with `freedom` degrees of freedom (`over_seeds`).
     """
 
     images: int
@@ -42,11 +47,31 @@ class Comparison:
     only_a: int
     only_b: int
     p: float
+    seeds: int = 1
+    error: float = 0.0
+    freedom: float = math.inf
 
     @property
     def discordant(self) -> float:
         """Images that exactly one of the two gets wrong, in per cent."""
-        return 100 * (self.only_a + self.only_b) / self.images
+        return 100 * (self.only_a + self.only_b) / (self.images * self.seeds)
+
+    def below(self, difference: float) -> float:
+        """One-sided p that the true difference a - b is less than `difference` points: small if it is shown to be.
+
+        At 0 it is the exact binomial test of the discordant images (McNemar's), elsewhere Tango's score test; with
+        several seeds Student's t.
+        """
+        if self.seeds > 1:
+            return _student(self.difference - difference, self.error, self.freedom)
+        if difference == 0:
+            return float(special.bdtr(self.only_a, self.only_a + self.only_b, 0.5))
+        return float(special.ndtr(score(self.only_a, self.only_b, self.images, difference / 100)))
+
+    def above(self, difference: float) -> float:
+        """`below`, that the true difference is more than `difference` points."""
+        swapped = dataclasses.replace(self, difference=-self.difference, only_a=self.only_b, only_b=self.only_a)
+        return swapped.below(-difference)
 
 
 def wilson(wrong: int, images: int, level: float = LEVEL) -> Interval:
@@ -89,6 +114,63 @@ def compare(wrong_a: np.ndarray, wrong_b: np.ndarray) -> Comparison:
     )
 
 
+def _student(difference: float, error: float, freedom: float) -> float:
+    if error == 0:
+        return 0.5 + 0.5 * float(np.sign(difference))
+    return float(special.stdtr(freedom, difference / error))
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """Two classifiers on the same images, each trained with several seeds: what `over_seeds` needs of them.
+
+    `singles`: the comparison of each seed; `of_images`: the variance over images of the per-image difference in points,
+    averaged over the seeds.
+    """
+
+    singles: tuple[Comparison, ...]
+    of_images: float
+
+    @property
+    def of_seeds(self) -> float:
+        """The variance of the difference between seeds, squared points."""
+        return float(np.var([one.difference for one in self.singles], ddof=1))
+
+
+def seeds_of(wrong_a: Sequence[np.ndarray], wrong_b: Sequence[np.ndarray]) -> Seeds:
+    """As `compare`, a pair of arrays for each seed.
+
+    Raises:
+        ValueError: no images, or different numbers of them.
+    """
+    singles = tuple(compare(a, b) for a, b in zip(wrong_a, wrong_b, strict=True))
+    gaps = np.mean([a.astype(float) - b for a, b in zip(wrong_a, wrong_b, strict=True)], axis=0)
+    return Seeds(singles, 1e4 * float(np.var(gaps, ddof=1)) if len(gaps) > 1 else 0.0)
+
+
+def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
+    """The comparison over seeds and images: would other seeds and other images show the same?
+
+    The variance of the mean difference is that of the images plus that of the seeds, both over their numbers; what a
+    seed does to an image counts in both, which errs on the safe side. Degrees of freedom: Satterthwaite's.
+
+    Args:
+        made: two seeds or more.
+        spread: the variance of a difference between seeds in squared points, pooled over comparisons of one kind.
+        freedom: its degrees of freedom.
+    """
+    count, images = len(made.singles), made.singles[0].images
+    by_seed, by_image = spread / count, made.of_images / images
+    error = math.sqrt(by_seed + by_image)
+    parts = by_seed**2 / freedom + by_image**2 / max(1, images - 1)
+    degrees = (by_seed + by_image) ** 2 / parts if parts else math.inf
+    a, b = (float(np.mean([getattr(one, side) for one in made.singles])) for side in "ab")
+    half = error * float(stats.t.ppf(0.5 + LEVEL / 2, degrees))
+    only_a, only_b = (sum(getattr(one, side) for one in made.singles) for side in ("only_a", "only_b"))
+    p = 2 * _student(-abs(a - b), error, degrees)
+    return Comparison(images, a, b, a - b, a - b - half, a - b + half, only_a, only_b, p, count, error, degrees)
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """McNemar's exact test, two-sided: under equal errors, a discordant image is wrong in either with chance 1/2."""
     return min(1.0, 2 * float(stats.binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
@@ -97,8 +179,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def tango(only_a: int, only_b: int, images: int, level: float = LEVEL) -> Interval:
     """Tango's score interval of the paired difference, in points (Tango 1998, Statistics in Medicine 17:891).
 
-    All differences that `score_test` does not reject; at 0 that test is McNemar's without correction. Always within
-    -100 and 100, of positive width also without discordant images.
+    All differences whose `score` is no more than 1.96 from 0; at 0 that test is McNemar's without correction. Always
+    within -100 and 100, of positive width also without discordant images.
 
     Raises:
         ValueError: no images, or more discordant ones than there are.
@@ -108,15 +190,6 @@ def tango(only_a: int, only_b: int, images: int, level: float = LEVEL) -> Interv
     low = _lower_limit(only_a, only_b, images, z)
     high = -_lower_limit(only_b, only_a, images, z)
     return Interval(100 * low, 100 * high)
-
-
-def score_test(only_a: int, only_b: int, images: int, difference: float) -> float:
-    """Two-sided p of Tango's test that the true difference a - b is `difference` points.
-
-    It is below 0.05 where `tango`'s 95 % interval does not hold `difference`.
-    """
-    _check_count(only_a + only_b, images)
-    return float(2 * stats.norm.sf(abs(_score(only_a, only_b, images, difference / 100))))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -166,7 +239,7 @@ def _check_count(part: int, images: int) -> None:
         raise ValueError(f"{part} of {images} images")
 
 
-def _score(only_a: int, only_b: int, images: int, difference: float) -> float:
+def score(only_a: int, only_b: int, images: int, difference: float) -> float:
     """Tango's statistic: the standardised distance of the observed difference from `difference` (both shares)."""
     # Under p_a - p_b = difference, the likelihood is largest at the larger root p_b of a x^2 + b x + c.
     a = 2 * images
@@ -180,8 +253,8 @@ def _score(only_a: int, only_b: int, images: int, difference: float) -> float:
 
 
 def _lower_limit(only_a: int, only_b: int, images: int, z: float) -> float:
-    """The difference below the observed one at which `_score` is z."""
+    """The difference below the observed one at which `score` is z."""
     observed, least = (only_a - only_b) / images, -1 + 1e-12
-    if observed <= least or _score(only_a, only_b, images, least) <= z:
+    if observed <= least or score(only_a, only_b, images, least) <= z:
         return -1.0
-    return float(optimize.brentq(lambda d: _score(only_a, only_b, images, d) - z, least, observed - 1e-15, xtol=1e-12))
+    return float(optimize.brentq(lambda d: score(only_a, only_b, images, d) - z, least, observed - 1e-15, xtol=1e-12))

@@ -18,7 +18,7 @@ import pyarrow as pa
 from vggrepro import paper, recipe
 from vggrepro.data.dataset import DATASET_JSON, Dataset, Split, load
 from vggrepro.errors import InputError
-from vggrepro.paper import Architecture, Run, View
+from vggrepro.paper import Architecture, Geometry, Run, View
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors import means, protocol
 from vggrepro.posteriors.files import Images, Origin, shape_of
@@ -26,7 +26,7 @@ from vggrepro.posteriors.protocol import SPLIT
 from vggrepro.posteriors.ranks import Score, score_of
 from vggrepro.results import freshness
 from vggrepro.results.freshness import Facts
-from vggrepro.runs.folder import RunFolder, existing
+from vggrepro.runs.folder import RunFolder, existing, seed_folders
 from vggrepro.system import advice
 
 
@@ -47,16 +47,17 @@ class Scores:
     Args:
         runs: the folder of run folders.
         dataset: the data set whose `val` split is scored.
+        seeds: the same runs trained with other seeds, which claims and `seeds.csv` count in.
     """
 
-    def __init__(self, runs: Path, dataset: Dataset) -> None:
-        self.runs, self.dataset = runs, dataset
+    def __init__(self, runs: Path, dataset: Dataset, seeds: Sequence[Scores] = ()) -> None:
+        self.runs, self.dataset, self.seeds = runs, dataset, seeds
         self._facts: dict[Run, Facts] = {}
         self._files: dict[View, File] = {}
         self._ranks: dict[frozenset[Path], np.ndarray] = {}
         self._bad: dict[Path, InputError] = {}
         self._images: Images | None = None
-        self._geometry: tuple[int, float, int] | None = None
+        self._geometry: Geometry | None = None
 
     def finished(self, run: Run) -> bool:
         return RunFolder(self.runs / run.name).trained
@@ -90,9 +91,13 @@ class Scores:
         return [file for view in self._files if (file := self.file(view)).refused]
 
     def rank_rows(self, rows: Iterable[Sequence[View]]) -> None:
-        """`rank_groups` for those rows whose files are all there and not refused."""
+        """`rank_groups` for those rows whose files are all there and not refused, of each seed."""
+        rows = list(rows)
         files = [[self.file(view) for view in views] for views in rows if views]
         self.rank_groups([file.path for file in row] for row in files if all(f.present and not f.refused for f in row))
+        for seed in self.seeds:
+            seed._images = seed._images or self._images  # one order for all
+            seed.rank_rows(rows)
 
     def rank_groups(self, groups: Iterable[Sequence[Path]]) -> None:
         """Reads every file of the groups once and ranks the true classes under each group's mean posterior.
@@ -120,7 +125,7 @@ class Scores:
         if self._images is None:
             self._images = split_images(self.dataset, SPLIT)
         for path in sorted(paths):
-            with suppress(InputError):  # named as a bad file by `fusion.rank`
+            with suppress(InputError):  # named as a bad file by `means.rank`
                 if self._images is None and not shape_of(path).foreign:
                     self._images = posterior_files.images_of(path)
         return self._images
@@ -146,13 +151,16 @@ class Scores:
         Returns:
             `image` (key), `label`, and a column for each row of a table and side of a claim, named by its posterior
             files, as in `D-256-512/val-dense-q256 + D-256-512/val-dense-q384`: the rank of the image's true class
-            under their mean, 0 is best. None before anything was scored.
+            under their mean, 0 is best. The names of other seeds begin with their
+            folder's, `seed1: `. None before anything was scored.
         """
         if self._images is None or not self._ranks:
             return None
         names = {
-            " + ".join(sorted(f"{path.parent.parent.name}/{path.stem}" for path in group)): ranks
-            for group, ranks in self._ranks.items()
+            ("" if scores is self else f"{scores.runs.name}: ")
+            + " + ".join(sorted(f"{path.parent.parent.name}/{path.stem}" for path in group)): ranks
+            for scores in (self, *self.seeds)
+            for group, ranks in scores._ranks.items()
         }
         columns = {"image": self._images.keys, "label": self._images.labels}
         return pa.table(columns | {name: names[name] for name in sorted(names)})
@@ -168,25 +176,38 @@ class Scores:
 
     def architecture(self, net: str) -> Architecture:
         """A net as most runs here have it, for this data set's classes."""
-        crop, width, stride = self.geometry()
-        return Architecture(net, len(self.dataset.classes), crop, width, stride)
+        return Architecture(net, len(self.dataset.classes), *self.geometry)
 
-    def geometry(self) -> tuple[int, float, int]:
-        """(crop, width, stride) of most runs on this data set; of its preset if there are none."""
+    @property
+    def geometry(self) -> Geometry:
+        """That of most runs on this data set; of its preset if there are none."""
         if self._geometry is None:
             facts = [self.facts(run) for run in paper.all_runs() if (self.runs / run.name).is_dir()]
             configs = [fact.config for fact in facts if fact.config]
             preset = recipe.load(self.dataset.preset)
             mine = self.dataset.fingerprint
             configs = [config for config in configs if config.dataset.fingerprint in (None, mine)]
-            shapes = [(config.crop, config.width, config.stride) for config in configs]
-            self._geometry = Counter(shapes or [(preset.crop, preset.width, preset.stride)]).most_common(1)[0][0]
+            sizes = [config.geometry for config in configs]
+            self._geometry = Counter(sizes or [Geometry(preset.crop, preset.width, preset.stride)]).most_common(1)[0][0]
         return self._geometry
 
 
 def _reason(path: Path, error: InputError) -> str:
     """What is wrong with a file, for a footnote that names it and says how to renew it."""
     return str(error).removeprefix(str(path)).lstrip(": ").removesuffix(f"; {posterior_files.RENEW}")
+
+
+def over_seeds(runs: Path, dataset: Dataset) -> Scores:
+    """The scores of `folder.seed_folders`: of the first one, with those of the others as its seeds.
+
+    Raises:
+        InputError: a folder without runs, or whose runs are all of another data set.
+    """
+    first, *others = seed_folders(runs)
+    for folder in others:
+        if name := foreign_data(folder, dataset):
+            raise InputError(f"{folder}: its runs are of {name}, those of {first} of {dataset.folder}; leave it out")
+    return Scores(first, dataset, [Scores(folder, dataset) for folder in others])
 
 
 def foreign_data(runs: Path, dataset: Dataset) -> str | None:

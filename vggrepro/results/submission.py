@@ -10,7 +10,7 @@ import numpy as np
 from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.paper import TOP_K
-from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.files import Rows
 from vggrepro.posteriors.means import average
 from vggrepro.results.freshness import files_of
 from vggrepro.results.scores import split_images
@@ -18,7 +18,7 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import write_text
 
 
-def lines(batches: Iterable[Batch], devkit_ids: Sequence[int]) -> list[str]:
+def lines(batches: Iterable[Rows], devkit_ids: Sequence[int]) -> list[str]:
     """`id id id id id` for each image in the order of its file name; equal posteriors in the order of classes.
 
     Args:
@@ -43,7 +43,7 @@ def submit(runs: Sequence[RunFolder], methods: Sequence[str], split: str, datase
     return write(path, average(files, split_images(dataset, split)), dataset)
 
 
-def write(path: Path, batches: Iterable[Batch], dataset: Dataset) -> int:
+def write(path: Path, batches: Iterable[Rows], dataset: Dataset) -> int:
     """Writes the submission file atomically; gives the number of images.
 
     Raises:

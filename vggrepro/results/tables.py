@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from vggrepro import paper
-from vggrepro.paper import TOP_K, View
+from vggrepro.paper import TOP_K, Geometry, View
 from vggrepro.posteriors.protocol import SPLIT
 from vggrepro.results import intervals
 from vggrepro.results.columns import ERRORS, NAN
@@ -64,7 +64,7 @@ class Table:
     """A reproduced table.
 
     `labels` and `measures` name columns of `frame` (a measure `X` has `X_paper` and `X_difference` beside
-    it); `notes[0]` is footnote "a"; `remarks` hold for all rows; `crop`, `width` and `stride` are those of most runs.
+    it); `notes[0]` is footnote "a"; `remarks` hold for all rows; `geometry` is that of most runs.
     `layers`: the cells are layers and a column is a net, as in Table 1. `sideways`: the paper prints the rows as
     columns, as in Table 2.
     """
@@ -76,11 +76,14 @@ class Table:
     measures: tuple[str, ...]
     notes: tuple[str, ...]
     remarks: tuple[str, ...]
-    crop: int
-    width: float
-    stride: int
+    geometry: Geometry
     layers: bool = False
     sideways: bool = False
+
+    @property
+    def precisions(self) -> bool:
+        """Whether the numbers are precisions and recalls of Appendix B, larger ones better, and not errors."""
+        return self.number > 10
 
     @property
     def measured(self) -> bool:
@@ -180,7 +183,7 @@ def _measured(table: int, scores: Scores) -> Table:
     if "top5_test_error" in measures:
         remarks += (TEST_REMARK,)
     caption = f"{CAPTIONS[table]} {setting(scores)}"
-    return Table(table, caption, frame, labels, measures, notes, remarks, *scores.geometry())
+    return Table(table, caption, frame, labels, measures, notes, remarks, scores.geometry)
 
 
 def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:
@@ -230,7 +233,7 @@ def _provenance(scores: Scores, files: Sequence[File]) -> dict[str, Any]:
 
 def setting(scores: Scores) -> str:
     """What the errors of a table were measured on: the caption's last sentence."""
-    crop, width, stride = scores.geometry()
+    crop, width, stride = scores.geometry
     count, classes = scores.dataset.counts[SPLIT], len(scores.dataset.classes)
     data = f"{count:,} validation images of {scores.dataset.name} ({classes:,} classes)"
     strides = f", stride {stride}" if stride != paper.STRIDE else ""
@@ -251,14 +254,14 @@ def table1(scores: Scores) -> Table:
         head = [f"{weighted} weight layers", f"input {paper.CROP} × {paper.CROP} RGB"]
         tail = [f"FC-{paper.FC_WIDTH}", f"FC-{paper.FC_WIDTH}", "FC-1000", "soft-max"]
         cells[net] = head + cells[net] + tail
-    crop, width, stride = scores.geometry()
+    crop, width, stride = scores.geometry
     classes = len(scores.dataset.classes)
     remarks: tuple[str, ...] = ()
     if (crop, width, classes) != (paper.CROP, 1.0, 1000):
         missing = 5 - sum(paper.poolings(stride))
         fewer = f", no max-pooling after the first {missing} blocks" if missing else ""
         remarks = (f"Here: input {crop} × {crop}{fewer}, all widths times {width:g}, last layer FC-{classes}.",)
-    return Table(1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, crop, width, stride, layers=True)
+    return Table(1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, scores.geometry, layers=True)
 
 
 def table2(scores: Scores) -> Table:
@@ -268,7 +271,7 @@ def table2(scores: Scores) -> Table:
     `_difference`; `parameters`, the same count exactly; `parameters_here`, with this data set's classes, crop
     and width.
     """
-    crop, width, stride = scores.geometry()
+    crop, width, _ = scores.geometry
     classes = len(scores.dataset.classes)
     records = []
     for line in paper.published(2):
@@ -283,7 +286,7 @@ def table2(scores: Scores) -> Table:
         remarks = (f"Here: our nets, with {classes} classes, crop {crop}, width {width:g}.",)
     frame = pd.DataFrame.from_records(records)
     measures = ("parameters_millions",)
-    return Table(2, CAPTIONS[2], frame, ("net",), measures, (), remarks, crop, width, stride, sideways=True)
+    return Table(2, CAPTIONS[2], frame, ("net",), measures, (), remarks, scores.geometry, sideways=True)
 
 
 def views_of(number: int) -> list[tuple[View, ...]]:

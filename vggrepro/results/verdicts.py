@@ -1,6 +1,7 @@
 """From errors on the same images to verdicts: tests of the paper's comparisons, and the rules that combine them.
 
-docs/claims.md gives the reasons. No files: ranks in, verdicts out.
+docs/claims.md gives the reasons. No files: ranks in, verdicts out. A p-value of one direction ("it is as claimed", "it
+is not") is twice the one-sided one, so that each direction has half of the 5 %.
 """
 
 from __future__ import annotations
@@ -13,103 +14,189 @@ import numpy as np
 
 from vggrepro.paper import View
 from vggrepro.results import columns
-from vggrepro.results.intervals import ALPHA, Comparison, compare, holm, score_test
-from vggrepro.results.paper_claims import Kind, Pair, margins
+from vggrepro.results.intervals import ALPHA, Comparison, Seeds, compare, holm, over_seeds, seeds_of
+from vggrepro.results.paper_claims import MARGINS, Claim, Kind, Pair
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "not decided", "not run"
+LARGER = "larger than the paper's"  # "errs slightly less": less, but by more than the margin
 # The measures that are tested; an image counts as wrong if its true class has this rank or a later one.
 MEASURES = {columns.MEASURES[name].short: rank for name, rank in columns.ERRORS.items()}
+BETTER = (Kind.LOWER, Kind.SLIGHTLY_LOWER)  # shown by top-1 or top-5; the other kinds by both
 
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """One comparison by one measure: p-value before (`p`) and after (`holm`) the correction, `margin` in points."""
+    """One comparison by one measure: `margin` in points, p-values of both directions, not yet corrected.
+
+    `too_low`: what speaks against the claim is that the first errs less by more than the margin.
+    """
 
     measure: str
     comparison: Comparison
     margin: float | None
-    p: float
-    holm: float
-    verdict: str
+    p_for: float
+    p_against: float
+    too_low: bool = False
+
+    @property
+    def p(self) -> float:
+        """The p-value of the direction in which the errors lie: for "errs less", McNemar's two-sided one."""
+        return min(self.p_for, self.p_against)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A comparison, its tests (none if it was not run) and its verdict."""
+    """A comparison, its tests (none if it was not run), its verdict, and p-values after all corrections."""
 
     pair: Pair
     tests: tuple[Tested, ...]
     verdict: str
+    p_for: float = math.nan
+    p_against: float = math.nan
+
+    @property
+    def seeds(self) -> int:
+        """The seeds compared; 0 if it was not run."""
+        return min((test.comparison.seeds for test in self.tests), default=0)
+
+    @property
+    def standing(self) -> str:
+        """The verdict in words."""
+        return worded(self.verdict, self.seeds)
+
+    @property
+    def p(self) -> float:
+        """The corrected p-value that the verdict rests on."""
+        return self.p_against if self.verdict in (CONTRADICTED, LARGER) else self.p_for
 
     @property
     def deciding(self) -> Tested | None:
-        """The test that the verdict rests on: the clearest one, or the least clear one where all must agree."""
-        wanted = [test for test in self.tests if test.verdict == self.verdict] or list(self.tests)
-        strongest = self.pair.kind is Kind.LOWER or self.verdict == CONTRADICTED
-        ordered = sorted(wanted, key=strength)
-        return (ordered[0] if strongest else ordered[-1]) if ordered else None
+        """The test that the verdict rests on: the clearest one, or the least clear one where both must agree."""
+        if not self.tests:
+            return None
+        if self.verdict in (CONTRADICTED, LARGER):
+            return min(self.tests, key=lambda test: test.p_against)
+        choose = min if self.pair.kind in BETTER else max
+        return choose(self.tests, key=lambda test: test.p_for)
 
 
-def strength(test: Tested | None) -> tuple[float, float]:
-    """For sorting: the clearest test first."""
-    return (test.holm, test.p) if test else (math.inf, math.inf)
+def worded(verdict: str, seeds: int) -> str:
+    """A verdict with "one seed" beside it where it is about nets that were trained once."""
+    return f"{verdict}, one seed" if seeds == 1 and verdict not in (UNDECIDED, NOT_RUN) else verdict
 
 
-def assess(
-    pairs: Iterable[Pair], ranks: Mapping[tuple[View, ...], np.ndarray], measures: Sequence[str]
-) -> dict[Pair, tuple[Tested, ...]]:
-    """Tests every comparison whose ranks are given, by every measure, under one Holm correction.
+Comparisons = Mapping[Pair, Mapping[str, Comparison]]  # of each pair that was run, by measure
 
-    A comparison that occurs in several claims counts once.
+
+def compared(
+    pairs: Iterable[Pair], ranks: Sequence[Mapping[tuple[View, ...], np.ndarray]], measures: Sequence[str]
+) -> dict[Pair, dict[str, Comparison]]:
+    """Every comparison whose ranks are given, by every measure, over the seeds that have both sides.
+
+    `ranks`: those of each seed. The spread between seeds is pooled over the comparisons of one kind (`_kind`) that have
+    as many seeds: three seeds of one pair of nets say little about it.
     """
-    compared: dict[tuple[Pair, str], Comparison] = {}
-    for pair in pairs:
-        if pair.first.views in ranks and pair.second.views in ranks:
-            for measure in measures:
-                best = MEASURES[measure]
-                first, second = (ranks[side.views] >= best for side in (pair.first, pair.second))
-                compared[pair, measure] = compare(first, second)
-    margin = {key: None if key[0].kind is Kind.LOWER else margins()[key[1]] for key in compared}
-    ps = {key: p_value(key[0].kind, made, margin[key] or 0.0) for key, made in compared.items()}
-    adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
-    result: dict[Pair, tuple[Tested, ...]] = {}
-    for (pair, measure), made in compared.items():
-        key = (pair, measure)
-        word = decide(pair.kind, made.difference, margin[key] or 0.0, adjusted[key])
-        result[pair] = (*result.get(pair, ()), Tested(measure, made, margin[key], ps[key], adjusted[key], word))
+    result: dict[Pair, dict[str, Comparison]] = {}
+    several: dict[tuple[str, str, int], dict[Pair, Seeds]] = {}
+    for pair in dict.fromkeys(pairs):
+        there = [of for of in ranks if pair.first.views in of and pair.second.views in of]
+        for measure in measures if there else ():
+            first, second = (
+                [of[side.views] >= MEASURES[measure] for of in there] for side in (pair.first, pair.second)
+            )
+            result.setdefault(pair, {})
+            if len(there) == 1:
+                result[pair][measure] = compare(first[0], second[0])
+            else:
+                several.setdefault((_kind(pair), measure, len(there)), {})[pair] = seeds_of(first, second)
+    for (_, measure, seeds), of in several.items():
+        runs = {view.run for pair in of for side in (pair.first, pair.second) for view in side.views}
+        spread = float(np.mean([made.of_seeds for made in of.values()]))
+        freedom = (seeds - 1) * max(1, len(runs) // 2)  # so many pairs of nets share no net
+        for pair, made in of.items():
+            result[pair][measure] = over_seeds(made, spread, freedom)
     return result
 
 
-def p_value(kind: Kind, made: Comparison, margin: float) -> float:
-    """The p-value of no difference, or of a difference as large as the margin: of two margins, the larger p-value."""
+def _kind(pair: Pair) -> str:
+    """What the sides differ in: comparisons of one kind vary alike from seed to seed."""
+    first, second = ({view.run for view in side.views} for side in (pair.first, pair.second))
+    if len(first) > 1 or len(second) > 1:
+        return "ensembles"
+    return "tests of a net" if first == second else "nets"
+
+
+def judge(claims: Sequence[Claim], made: Comparisons) -> list[tuple[Outcome, ...]]:
+    """The outcomes of each claim, corrected within the claim and over the claims that were run, if only in part.
+
+    As claimed: all comparisons must hold, so the claim's p-value is the largest of theirs (an intersection-union test).
+    Not so: one comparison is enough, so Holm's correction is over the claim's comparisons. Both then get Holm's
+    correction over the claims.
+    """
+    tests = [{pair: tuple(_tested(pair, made[pair])) for pair in claim.pairs if pair in made} for claim in claims]
+    run = [of for of in tests if of]
+    for_ = [_within([_combined(pair.kind, [test.p_for for test in each]) for pair, each in of.items()]) for of in run]
+    against = [holm([_either([test.p_against for test in each]) for each in of.values()]) for of in run]
+    all_for, all_against = holm([max(ps) for ps in for_]), holm([min(ps) for ps in against])
+    outcomes: dict[Pair, Outcome] = {}
+    for place, of in enumerate(run):
+        clearest = against[place].index(min(against[place]))
+        for at, (pair, each) in enumerate(of.items()):
+            p_for = min(len(run) * for_[place][at], all_for[place])
+            p_against = all_against[place] if at == clearest else min(1.0, len(run) * against[place][at])
+            outcomes[pair] = Outcome(pair, each, _verdict(each, p_for, p_against), p_for, p_against)
+    return [tuple(outcomes.get(pair) or Outcome(pair, (), NOT_RUN) for pair in claim.pairs) for claim in claims]
+
+
+def _within(ps: Sequence[float]) -> list[float]:
+    """Corrected within a claim whose comparisons must all hold: all do if the largest p-value is small enough."""
+    return [min(p, max(ps)) for p in holm(ps)]
+
+
+def _either(ps: Sequence[float]) -> float:
+    """One measure is enough (Bonferroni)."""
+    return min(1.0, len(ps) * min(ps))
+
+
+def _combined(kind: Kind, ps: Sequence[float]) -> float:
+    return _either(ps) if kind in BETTER else max(ps)
+
+
+def _tested(pair: Pair, made: Mapping[str, Comparison]) -> Iterable[Tested]:
+    for measure, comparison in made.items():
+        margin = None if pair.kind is Kind.LOWER else MARGINS[measure] * comparison.b
+        yield Tested(measure, comparison, margin, *p_values(pair.kind, comparison, margin or 0.0))
+
+
+def p_values(kind: Kind, made: Comparison, margin: float) -> tuple[float, float, bool]:
+    """p-values that the difference is as claimed, and that it is not (at most 1); whether it is then too low.
+
+    `margin` in points.
+    """
+    below, above = made.below, made.above
     if kind is Kind.LOWER:
-        return made.p
-    bounds = (-margin,) if kind is Kind.NOT_LOWER else (-margin, margin)
-    return max(score_test(made.only_a, made.only_b, made.images, bound) for bound in bounds)
+        p_for, p_against, too_low = below(0.0), above(0.0), False
+    elif kind is Kind.NOT_LOWER:
+        p_for, p_against, too_low = above(-margin), below(-margin), False
+    elif kind is Kind.ALIKE:  # not alike on either side: twice the smaller
+        p_for, p_against, too_low = max(above(-margin), below(margin)), 2 * min(below(-margin), above(margin)), False
+    else:
+        p_for, p_against, too_low = below(0.0), 2 * min(below(-margin), above(0.0)), below(-margin) < above(0.0)
+    return min(1.0, 2 * p_for), min(1.0, 2 * p_against), too_low
 
 
-def decide(kind: Kind, difference: float, margin: float, p: float) -> str:
-    """The verdict of one test; `difference` = first - second in points, `p` after the correction."""
-    if p >= ALPHA:
-        return UNDECIDED
-    agrees = {Kind.LOWER: difference < 0, Kind.NOT_LOWER: difference > -margin, Kind.ALIKE: abs(difference) < margin}
-    return HOLDS if agrees[kind] else CONTRADICTED
-
-
-def decide_pair(kind: Kind, verdicts: Sequence[str]) -> str:
-    """A comparison's verdict from its tests: "errs less" needs one of the measures, "errs alike" needs both."""
-    if not verdicts:
-        return NOT_RUN
-    if CONTRADICTED in verdicts:
-        return CONTRADICTED
-    enough = any if kind is Kind.LOWER else all
-    return HOLDS if enough(verdict == HOLDS for verdict in verdicts) else UNDECIDED
+def _verdict(tests: Sequence[Tested], p_for: float, p_against: float) -> str:
+    """The verdict of a comparison by its corrected p-values."""
+    if p_against < ALPHA:
+        return LARGER if min(tests, key=lambda test: test.p_against).too_low else CONTRADICTED
+    return HOLDS if p_for < ALPHA else UNDECIDED
 
 
 def decide_claim(verdicts: Sequence[str]) -> str:
     """A claim's verdict from those of its comparisons: all must hold; one contradicted comparison contradicts it."""
-    if CONTRADICTED in verdicts:
-        return CONTRADICTED
+    for verdict in (CONTRADICTED, LARGER):
+        if verdict in verdicts:
+            return verdict
     for verdict in (HOLDS, NOT_RUN):
         if all(word == verdict for word in verdicts):
             return verdict

@@ -11,7 +11,7 @@ from typing import Any
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.paper import Architecture, Run, Scale
+from vggrepro.paper import Architecture, Geometry, Run, Scale
 from vggrepro.recipe import FORMER
 from vggrepro.system.files import read_json
 
@@ -137,6 +137,10 @@ class RunConfig:
     @property
     def architecture(self) -> Architecture:
         return Architecture(self.net, self.classes, self.crop, self.width, self.stride)
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.crop, self.width, self.stride)
 
     @property
     def run(self) -> Run:

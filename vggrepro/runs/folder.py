@@ -14,23 +14,19 @@ runs/<name>/config.json           every resolved value of the run
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.paper import Run
-from vggrepro.runs import config
+from vggrepro.runs import config, metrics
 from vggrepro.runs.config import RunConfig
+from vggrepro.runs.metrics import Epoch, Progress, Steps
 from vggrepro.system import advice
-from vggrepro.system.files import sha256
-
-if TYPE_CHECKING:
-    pass
+from vggrepro.system.files import read_json, sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +99,10 @@ class RunFolder:
         shutil.rmtree(self.former_path, ignore_errors=True)
         partial.rename(self.former_path)
 
+    def remove_former(self) -> None:
+        """Removes the former run, once the new one is finished."""
+        shutil.rmtree(self.former_path, ignore_errors=True)
+
     def remove_progress(self) -> None:
         """Removes what only an unfinished run needs."""
         for path in (self.previous_checkpoint_path, self.checkpoint_path, self.progress_path):
@@ -150,21 +150,38 @@ class RunFolder:
             raise InputError(f"{self.weights_hash_path}: holds no SHA-256; unpack the archive again")
         return match[0]
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """One record an epoch, oldest first; empty if none was finished."""
-        return [record for record in self.all_metrics() if "step" not in record]
+    def epochs(self) -> list[Epoch]:
+        """The finished epochs, oldest first; empty if there is none."""
+        return [line for line in self.metrics() if isinstance(line, Epoch)]
 
-    def all_metrics(self) -> list[dict[str, Any]]:
-        """`metrics` and the records in between: those have a `step`, counted from the run's start."""
+    def metrics(self) -> list[Epoch | Steps]:
+        """All lines of metrics.jsonl, oldest first.
+
+        Raises:
+            InputError: a line is damaged.
+        """
         if not self.metrics_path.is_file():
             return []
         lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
         if lines and not lines[-1].endswith("\n"):
             lines.pop()  # it is being written, or an interruption cut it short: it will be written again
         try:
-            return [json.loads(line) for line in lines]
+            return [metrics.parsed(line) for line in lines]
         except ValueError as error:
             raise InputError(f"{self.metrics_path}: damaged ({error}); restore it, or remove its bad lines") from None
+
+    def progress(self) -> Progress | None:
+        """progress.json, of an unfinished run; None if there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        if not self.progress_path.is_file():
+            return None
+        try:
+            return metrics.record(Progress, read_json(self.progress_path))
+        except ValueError as error:
+            raise InputError(f"{self.progress_path}: damaged ({error}); remove it") from None
 
 
 def folder(runs: Path, name: str) -> RunFolder:
@@ -187,6 +204,19 @@ def existing(runs: Path) -> list[RunFolder]:
     order: dict[Run | None, int] = {run: place for place, run in enumerate(paper.all_runs())}
     found = [RunFolder(path.parent) for path in runs.glob("*/config.json")]
     return sorted(found, key=lambda folder: (order.get(Run.parse(folder.name), len(order)), folder.name))
+
+
+def seed_folders(runs: Path) -> list[Path]:
+    """The folders of runs, one a seed, that `--runs` names: commas between folders, each with its `seed1`, `seed2` …
+
+    Raises:
+        InputError: one of several has no run.
+    """
+    named = [runs] if runs.is_dir() else [Path(part) for part in str(runs).split(",")]
+    found = list(dict.fromkeys(each for path in named for each in (path, *sorted(path.glob("seed[0-9]*")))))
+    if empty := [str(path) for path in found if found[1:] and not existing(path)]:
+        raise InputError(f"no run in {', '.join(empty)}; name folders of runs that are there, or train them")
+    return found
 
 
 def finished(runs: Path) -> list[RunFolder]:

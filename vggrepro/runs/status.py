@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING
 
 from vggrepro import paper
 from vggrepro.errors import InputError
+from vggrepro.paper import Run
 from vggrepro.runs.folder import RunFolder, existing
-from vggrepro.system.files import locked_by, read_json
+from vggrepro.system.files import locked_by
 from vggrepro.system.progress import duration
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FINISHED = "finished"
+MORE = ["epochs_done", "epochs", "starts_from"]  # of `Status`, which the plain table leaves out
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +39,50 @@ class Status:
     seconds_left: float | None
     checkpoint_age: float | None  # seconds since the last checkpoint of an unfinished run
     note: str
+    epochs_done: float | None = None
+    epochs: int | None = None  # at most
+    starts_from: str | None = None  # a run
 
 
 def status(run: RunFolder) -> Status:
     """How far a run is, from its files alone."""
     if not run.config_path.is_file():
-        return Status(run.name, "not started", "", None, None, None, None, None, None, "")
+        parent = known.parent if (known := Run.parse(run.name)) else None
+        start = parent.name if parent else None
+        return Status(run.name, "not started", "", None, None, None, None, None, None, "", starts_from=start)
     try:
         config = run.config()
     except InputError as error:
         return Status(run.name, "damaged", "", None, None, None, None, None, None, str(error))
-    progress = read_json(run.progress_path) if run.progress_path.is_file() else {}
-    metrics = run.metrics()
-    last = metrics[-1] if metrics else {}
+    epochs, progress = run.epochs(), run.progress()
+    last = epochs[-1] if epochs else None
+    now = progress or last
     imported = run.trained and config.imported is not None
     if run.trained:
-        state, note = "finished", "imported" if imported else ""
+        state, note = FINISHED, "imported" if imported else ""
         note += "" if run.finished else ", without weights" if note else "without weights"
     elif holder := locked_by(run.path):
         state, note = "training", holder
     else:
         state, note = "interrupted", "run the same train command to resume"
-    epoch = f"{progress.get('epoch', len(metrics)):g}/{progress.get('epochs', '?')}" if not run.trained else ""
-    epoch = epoch or ("" if imported else str(len(metrics)))
+    if not run.trained:
+        epoch = f"{progress.epoch:g}/{progress.epochs}" if progress else f"{len(epochs)}/?"
+    else:
+        epoch = "" if imported else str(len(epochs))
     return Status(
         run.name,
         state,
         epoch,
-        progress.get("learning_rate", last.get("learning_rate")),
-        last.get("top1_error"),
-        last.get("top5_error"),
-        progress.get("images_per_second", last.get("images_per_second")),
-        None if run.trained else progress.get("seconds_left"),
+        now.learning_rate if now else None,
+        last.top1_error if last else None,
+        last.top5_error if last else None,
+        now.images_per_second if now else None,
+        progress.seconds_left if progress and not run.trained else None,
         None if run.trained else _age(run),
         note,
+        None if imported else float(progress.epoch if progress and not run.trained else len(epochs)),
+        (progress.epochs if progress else config.epochs) or None,
+        config.start.run,
     )
 
 
@@ -78,13 +94,17 @@ def _age(run: RunFolder) -> float | None:
     return None
 
 
-def status_table(runs: Path) -> pd.DataFrame:
-    """All runs of the paper's chain and any other run there, a row each (columns as `Status`)."""
+def statuses(runs: Path) -> list[Status]:
+    """All runs of the paper's chain and any other run there."""
+    names = dict.fromkeys([run.name for run in paper.all_runs()] + [run.name for run in existing(runs)])
+    return [status(RunFolder(runs / name)) for name in names]
+
+
+def status_table(rows: Sequence[Status]) -> pd.DataFrame:
+    """The runs as a table for a pipe, a row each."""
     import pandas as pd  # here, as a second of every training's start
 
-    names = dict.fromkeys([run.name for run in paper.all_runs()] + [run.name for run in existing(runs)])
-    rows = [status(RunFolder(runs / name)) for name in names]
-    frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    frame = pd.DataFrame([dataclasses.asdict(row) for row in rows]).drop(columns=MORE)
     frame["seconds_left"] = frame["seconds_left"].map(lambda s: "" if pd.isna(s) else duration(s))
     frame["checkpoint_age"] = frame["checkpoint_age"].map(lambda s: "" if pd.isna(s) else f"{duration(s)} ago")
     names = {"seconds_left": "time_left", "images_per_second": "images/s", "checkpoint_age": "last_checkpoint"}

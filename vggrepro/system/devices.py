@@ -17,6 +17,8 @@ from torch import Tensor
 from vggrepro.errors import InputError
 from vggrepro.system.processes import local_rank
 
+# How a CPU, cuDNN, cuBLAS and the copying to a GPU say in plain errors that memory is short.
+NO_MEMORY = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 # On a CPU a step writes gigabytes of fresh memory, and first touching a 4 kB page costs more than filling it: torch
@@ -52,7 +54,7 @@ def device(text: str = "auto") -> torch.device:
         raise InputError(f"--device {text}: choose auto, cpu, cuda, cuda:1 or mps")
     try:
         chosen = torch.device(text)
-        torch.empty(0, device=chosen)
+        torch.zeros(1, device=chosen) + 1  # a card that this torch has no kernels for fails here, not at the first step
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {text}: not usable here ({reason}); try --device cpu") from None
@@ -158,4 +160,6 @@ def cpu_name() -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the error says that a tensor does not fit the memory; a CPU has no class of error of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in NO_MEMORY)

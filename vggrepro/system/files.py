@@ -17,12 +17,19 @@ from typing import Any
 
 from vggrepro.errors import InputError
 
+LFS_POINTER = "a pointer of Git LFS; fetch the file itself with 'git lfs pull'"
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    """Whether a file that begins so is what a clone without `git lfs pull` has in the place of a large file."""
+    return head.startswith(b"version https://git-lfs")
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`; renames it to `path` when the block ends without an error.
 
-    A kill leaves the old `path` or none, never half of it. Concurrent writers must hold a lock.
+    An interruption leaves the old `path` or none, never half of it. Concurrent writers must hold a lock.
 
     Raises:
         InputError: the folder cannot be made or takes no files, as those of /proc.

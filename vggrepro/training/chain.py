@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -127,7 +126,7 @@ def train_chain(target: Run, request: Request, start: str | None = None, *, quie
 
 def epochs_done(folder: RunFolder) -> int:
     """Epochs that a run has finished."""
-    return len(folder.metrics())
+    return len(folder.epochs())
 
 
 def _length(folder: RunFolder) -> str:
@@ -158,11 +157,11 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
 
 def _fit(training: Training, request: Request, config: RunConfig, folder: RunFolder, parent: RunFolder | None) -> None:
     """Trains from the checkpoint or the start, and leaves the finished weights."""
-    name, state = folder.name, training.progress
+    name, state = folder.name, training.state
     resumed = training.resume()
     processes.barrier()  # all processes have read the checkpoint before the first one replaces or removes it
     if resumed:
-        state = training.progress
+        state = training.state
         say(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")
     else:
         say(f"{name}: {_start_weights(training, config, parent, request)}")
@@ -170,14 +169,14 @@ def _fit(training: Training, request: Request, config: RunConfig, folder: RunFol
     try:
         training.run()
     except Stopped:
-        state = training.progress
+        state = training.state
         where = f"epoch {len(state.history) + 1}, step {state.step}"
         say(f"{name}: stopped and saved at {where}; run the same command to resume")
         raise
     if processes.rank() == 0:
         weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
         folder.remove_progress()
-        shutil.rmtree(folder.former_path, ignore_errors=True)
+        folder.remove_former()
     processes.barrier()
     say(f"{name}: finished, {training.summary()}; next: {advice.command('evaluate', name)}")
     if stop := training.stop.agreed(request.machine.device):  # it came during the last validation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,8 +28,22 @@ PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 CHECKPOINTS = 3  # at most on disk: the newest, the previous, and the one being written
 
 
-def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) -> str:
-    """What training `links` would do and cost, as text: recipe, chain, cost.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a rehearsal: a title, rows of cells under their headings (none if empty), and remarks."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: list[list[str]]
+    remarks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        table = [list(self.heads)] * bool(self.heads) + self.rows
+        return "\n".join([self.title, *_indented(table), *(f"  {remark}" for remark in self.remarks)])
+
+
+def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) -> list[Part]:
+    """What training `links` would do and cost: recipe, chain, cost.
 
     Measures a training step of each net to be trained, a few seconds each, on synthetic images. Takes no lock.
 
@@ -49,16 +64,14 @@ def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) 
         if kind not in seconds:
             say(f"measuring a training step of net {link.run.net} on synthetic images, a few seconds")
             seconds[kind] = step_seconds(link, request)
-    parts = [_recipe_lines(request.recipe, given), ["chain", *_indented(_chain_row(link) for link in links)]]
-    if todo:
-        parts.append(_cost_lines(todo, request, seconds))
-    return "\n\n".join("\n".join(lines) for lines in parts)
+    parts = [_recipe(request.recipe, given), Part("chain", (), [_chain_row(link) for link in links])]
+    return [*parts, _cost(todo, request, seconds)] if todo else parts
 
 
 # Recipe and chain: the same on every machine
 
 
-def _recipe_lines(chosen: recipe.Recipe, given: Mapping[str, Any]) -> list[str]:
+def _recipe(chosen: recipe.Recipe, given: Mapping[str, Any]) -> Part:
     preset = recipe.load(chosen.preset).as_dict()
     reasons = recipe.reasons(chosen.preset)
     rows = []
@@ -67,7 +80,7 @@ def _recipe_lines(chosen: recipe.Recipe, given: Mapping[str, Any]) -> list[str]:
             continue
         note = f"preset: {_word(preset[name])}" if name in given else reasons[name]
         rows.append([name, _word(value), "option" if name in given else "preset", note])
-    return [f"recipe of preset {chosen.preset} (reasons and sources: docs/recipe.md)", *_indented(rows)]
+    return Part(f"recipe of preset {chosen.preset} (reasons and sources: docs/recipe.md)", (), rows)
 
 
 def _word(value: Any) -> str:
@@ -99,12 +112,13 @@ def _chain_row(link: Link) -> list[str]:
 # Cost
 
 
-def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, bool], float]) -> list[str]:
+def _cost(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, bool], float]) -> Part:
     dataset, chosen = request.dataset, request.recipe
     trained = chosen.training_images(dataset.counts["train"])
     per_epoch = trained // chosen.batch * chosen.batch
     validated = dataset.counts["train"] - trained if chosen.held_out else dataset.counts["val"]
-    rows = [["run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time", "weights", "checkpoint"]]
+    heads = ("run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time", "weights", "checkpoint")
+    rows = []
     images_sum = flops_sum = weights_sum = checkpoint_most = 0
     seconds_sum = 0.0
     for link in links:
@@ -124,13 +138,12 @@ def _cost_lines(links: Sequence[Link], request: Request, seconds: Mapping[tuple[
     rows.append(["total", "", "", f"{images_sum:,}", "", si(flops_sum), duration(seconds_sum), si(weights_sum) + "B"])
     device = f"{devices.describe(request.machine.device)}, {request.machine.precision}"
     disk = si(weights_sum + CHECKPOINTS * checkpoint_most)
-    return [
-        "cost, at most (a plateau may end a run earlier)",
-        *_indented(rows),
-        "  FLOP: a multiply-add counts as two; a training step costs three forward passes.",
-        f"  Time: from measured steps on synthetic images ({device}), without decoding images.",
-        f"  Disk: all weights and {CHECKPOINTS} checkpoints at the same time, {disk}B.",
-    ]
+    remarks = (
+        "FLOP: a multiply-add counts as two; a training step costs three forward passes.",
+        f"Time: from measured steps on synthetic images ({device}), without decoding images.",
+        f"Disk: all weights and {CHECKPOINTS} checkpoints at the same time, {disk}B.",
+    )
+    return Part("cost, at most (a plateau may end a run earlier)", heads, rows, remarks)
 
 
 def si(value: float) -> str:

@@ -21,7 +21,7 @@ from vggrepro.errors import InputError
 from vggrepro.nets import keyed
 from vggrepro.paper import Scale, real_pixels
 from vggrepro.recipe import Recipe
-from vggrepro.system import processes
+from vggrepro.system import devices, processes
 from vggrepro.training import augment, region
 from vggrepro.training.resident import Resident, fits
 
@@ -143,8 +143,8 @@ class Loader:
         drawn = augment.draws(self.seed, epoch, images)
         crop, resample = self.recipe.crop, self.recipe.resample
         if self.resident:
-            place = torch.from_numpy(drawn.place).to(self.device, non_blocking=True)
-            crops = self.resident.crops(images.to(self.device), self.scale, crop, place, resample)
+            place = devices.upload(torch.from_numpy(drawn.place), self.device)
+            crops = self.resident.crops(devices.upload(images, self.device), self.scale, crop, place, resample)
         else:
             pixels = np.empty((len(images), crop, crop, 3), np.uint8)
             for row, (image, place) in enumerate(zip(images.tolist(), drawn.place, strict=True)):

@@ -7,8 +7,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from vggrepro.errors import InputError
 from vggrepro.paper import Run
 from vggrepro.recipe import Recipe
 from vggrepro.runs.folder import RunFolder
+from vggrepro.runs.metrics import Epoch, Progress, Steps, parsed, record
 from vggrepro.system import advice, processes
 from vggrepro.system.files import write_json, write_text
 from vggrepro.system.progress import Track, say
@@ -32,7 +33,7 @@ CHANCE_MARGIN = 0.01
 
 
 @dataclass(slots=True)
-class Progress:
+class State:
     """How far a training has come; saved in its checkpoint."""
 
     step: int = 0  # steps done in the current epoch, which `history` does not contain yet
@@ -42,7 +43,16 @@ class Progress:
     rate: float = 0.0  # learning rate of the last step
     seconds: float = 0.0  # spent on this epoch so far
     waited: float = 0.0  # of these, seconds in which training waited for data
-    history: list[dict[str, Any]] = field(default_factory=list)  # one record for each finished epoch
+    history: list[Epoch] = field(default_factory=list)  # the finished epochs
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> State:
+        """From a checkpoint's values.
+
+        Raises:
+            TypeError, ValueError: the values are none of a training's state.
+        """
+        return cls(**values | {"history": [record(Epoch, each) for each in values.get("history", [])]})
 
 
 class Readings:
@@ -117,28 +127,27 @@ class Curves:
         if tensorboard:
             _summary_writer()
 
-    def open(self, step: int, history: list[dict[str, Any]]) -> None:
+    def open(self, step: int, history: Sequence[Epoch]) -> None:
         """Continues after `step` steps of the run and the epochs of `history`; removes lines of later steps."""
-        if self.folder.metrics_path.is_file():
-            between = [line for line in _lines(self.folder) if line.get("step", step + 1) <= step]
-        else:
-            between = []
-        lines: list[dict[str, Any]] = []
-        for record in history:
-            lines += [line for line in between if line["epoch"] == record["epoch"]] + [record]
-        lines += [line for line in between if line["epoch"] == len(history) + 1]
-        write_text(self.folder.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
+        known = _lines(self.folder) if self.folder.metrics_path.is_file() else []
+        between = [line for line in known if isinstance(line, Steps) and line.step <= step]
+        lines: list[Epoch | Steps] = []
+        for epoch in history:
+            lines += [line for line in between if line.epoch == epoch.epoch] + [epoch]
+        lines += [line for line in between if line.epoch == len(history) + 1]
+        write_text(self.folder.metrics_path, "".join(json.dumps(asdict(line)) + "\n" for line in lines))
         if self.tensorboard:
             self._board = _summary_writer()(self.folder.tensorboard_path, purge_step=step + 1)
 
-    def write(self, step: int, record: dict[str, Any]) -> None:
-        """Adds the record of an epoch, or of some steps within one, at step `step` of the run."""
+    def write(self, step: int, line: Epoch | Steps) -> None:
+        """Adds a line at step `step` of the run."""
+        values = asdict(line)
         with open(self.folder.metrics_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(values) + "\n")
         if self._board is not None:
-            for name, value in record.items():
+            kind = "step" if isinstance(line, Steps) else "epoch"
+            for name, value in values.items():
                 if name not in ("epoch", "step") and value is not None:
-                    kind = "step" if "step" in record else "epoch"
                     self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def flush(self) -> None:
@@ -152,15 +161,11 @@ class Curves:
             self._board = None
 
 
-def _lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
+def _lines(folder: RunFolder) -> Iterator[Epoch | Steps]:
     """The complete lines of metrics.jsonl; skips lines cut off by an interruption or a full disk."""
     for text in folder.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("epoch"), int):
-            yield line
+        with suppress(ValueError):
+            yield parsed(text)
 
 
 def _summary_writer() -> Any:
@@ -212,29 +217,29 @@ class Monitor:
         self._loss_level = Level(LOSS_JUMP, floor=2 * self.chance)
         self._norm_level = Level(NORM_JUMP)
 
-    def open(self, progress: Progress) -> None:
-        """Opens the curves where `progress` stands."""
+    def open(self, state: State) -> None:
+        """Opens the curves where `state` stands."""
         if processes.rank() == 0:
-            self.curves.open(len(progress.history) * self.steps + progress.step, progress.history)
+            self.curves.open(len(state.history) * self.steps + state.step, state.history)
 
     # An epoch
 
     @contextmanager
-    def epoch(self, progress: Progress, rate: float) -> Iterator[None]:
+    def epoch(self, state: State, rate: float) -> Iterator[None]:
         """Shows the progress bar and counts the seconds of an epoch until the block ends.
 
         Args:
-            progress: where the epoch begins or continues; the monitor adds losses and seconds to it.
+            state: where the epoch begins or continues; the monitor adds losses and seconds to it.
             rate: the schedule's learning rate of this epoch.
         """
         began = time.monotonic()
-        self._progress, self._rate, self._number = progress, rate, len(progress.history) + 1
-        self._began = began - progress.seconds
+        self._state, self._rate, self._number = state, rate, len(state.history) + 1
+        self._began = began - state.seconds
         self._shown = began  # when progress.json was last written
-        self._last_line = progress.step, progress.seconds, progress.waited
+        self._last_line = state.step, state.seconds, state.waited
         self._warned = False  # of a jump in this epoch
-        self._text = f"epoch {self._number}/{self.epochs} {self.summary(progress.history)}"
-        done = (self._number - 1) * self.steps + progress.step
+        self._text = f"epoch {self._number}/{self.epochs} {self.summary(state.history)}"
+        done = (self._number - 1) * self.steps + state.step
         total, batch = self.epochs * self.steps, self.recipe.batch
         with Track(f"train {self.run.name}", total * batch, done=done * batch) as self._track:
             yield
@@ -243,13 +248,13 @@ class Monitor:
         """The same batches; counts the seconds that training waits for each."""
         asked = time.monotonic()
         for batch in batches:
-            self._progress.waited += time.monotonic() - asked
+            self._state.waited += time.monotonic() - asked
             yield batch
             asked = time.monotonic()
 
     def step_done(self) -> None:
         """Counts the seconds of a step and moves the bar."""
-        self._progress.seconds = time.monotonic() - self._began
+        self._state.seconds = time.monotonic() - self._began
         self._track.advance(self.recipe.batch, self._text)
 
     def add(self, step: int, rate: float, loss: float, norm: float) -> None:
@@ -264,79 +269,95 @@ class Monitor:
         Raises:
             InputError: loss or norm is not finite.
         """
-        progress = self._progress
+        state = self._state
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise self.diverged("the loss is" if not math.isfinite(loss) else "the gradient is", self._number)
-        progress.loss_sum += loss
-        progress.line_loss += loss
-        progress.line_norm = max(progress.line_norm, norm)
+        state.loss_sum += loss
+        state.line_loss += loss
+        state.line_norm = max(state.line_norm, norm)
         self._warn_of_jumps(step, loss / self.recipe.batch, norm)
         every = -(-self.steps // LINES)
         if step % every == 0:
             self._write_line(step, rate, every)
         if time.monotonic() - self._shown > PROGRESS_SECONDS:
             self._shown = time.monotonic()
-            loss = progress.loss_sum / (step * self.recipe.batch)
-            self._text = f"epoch {self._number}/{self.epochs} loss {loss:.3f} {self.summary(progress.history)}"
+            loss = state.loss_sum / (step * self.recipe.batch)
+            self._text = f"epoch {self._number}/{self.epochs} loss {loss:.3f} {self.summary(state.history)}"
             self.write_progress()
 
     def _write_line(self, step: int, rate: float, every: int) -> None:
         """Writes a line of metrics about the last `every` steps; speeds leave out steps before a resumption."""
-        progress, batch = self._progress, self.recipe.batch
+        state, batch = self._state, self.recipe.batch
         first, seconds, waited = self._last_line
-        taken = max(progress.seconds - seconds, 1e-9)
-        done = (self._number - 1) * self.steps + step
-        record = {"epoch": self._number, "step": done, "learning_rate": rate}
-        record |= {"loss": progress.line_loss / (every * batch), "gradient_norm": progress.line_norm}
-        record |= {"images_per_second": round((step - first) * batch / taken, 1)}
-        record |= {"data_wait": round((progress.waited - waited) / taken, 4)}
+        taken = max(state.seconds - seconds, 1e-9)
+        line = Steps(
+            epoch=self._number,
+            step=(self._number - 1) * self.steps + step,
+            learning_rate=rate,
+            loss=state.line_loss / (every * batch),
+            gradient_norm=state.line_norm,
+            images_per_second=round((step - first) * batch / taken, 1),
+            data_wait=round((state.waited - waited) / taken, 4),
+        )
         if processes.rank() == 0:
-            self.curves.write(done, record)
-        progress.line_loss = progress.line_norm = 0.0
-        self._last_line = step, progress.seconds, progress.waited
+            self.curves.write(line.step, line)
+        state.line_loss = state.line_norm = 0.0
+        self._last_line = step, state.seconds, state.waited
 
     def write_progress(self, speed: float | None = None) -> None:
         """Writes progress.json; `speed` is in images/s, that of the progress bar by default."""
         if processes.rank():
             return
         speed = self._track.rate if speed is None else speed
-        epoch = self._number - 1 + self._progress.step / self.steps
-        record: dict[str, Any] = {"epoch": round(epoch, 2), "epochs": self.epochs, "learning_rate": self._rate}
-        record |= {"images_per_second": round(speed, 1), "seconds_left": self._track.seconds_left}
-        write_json(self.curves.folder.progress_path, record | {"time": round(time.time())})
+        progress = Progress(
+            epoch=round(self._number - 1 + self._state.step / self.steps, 2),
+            epochs=self.epochs,
+            learning_rate=self._rate,
+            images_per_second=round(speed, 1),
+            seconds_left=self._track.seconds_left,
+            time=round(time.time()),
+        )
+        write_json(self.curves.folder.progress_path, asdict(progress))
 
-    def end_epoch(self, errors: dict[str, float | None]) -> dict[str, Any]:
-        """Writes and returns the finished epoch's record; `errors` are those of its validation, in %."""
-        progress, images = self._progress, self.steps * self.recipe.batch
-        seconds = max(progress.seconds, 1e-9)
-        record = {"epoch": self._number, "learning_rate": self._rate, "loss": progress.loss_sum / images, **errors}
-        record |= {"images_per_second": round(images / seconds, 1), "data_wait": round(progress.waited / seconds, 4)}
-        record |= {"seconds": round(seconds, 3)}
+    def end_epoch(self, top1_error: float, top5_error: float | None) -> Epoch:
+        """Writes and returns the finished epoch; the errors (%) are those of its validation."""
+        state, images = self._state, self.steps * self.recipe.batch
+        seconds = max(state.seconds, 1e-9)
+        epoch = Epoch(
+            epoch=self._number,
+            learning_rate=self._rate,
+            loss=state.loss_sum / images,
+            top1_error=top1_error,
+            top5_error=top5_error,
+            images_per_second=round(images / seconds, 1),
+            data_wait=round(state.waited / seconds, 4),
+            seconds=round(seconds, 3),
+        )
         if processes.rank() == 0:
-            self.curves.write(self._number * self.steps, record)
+            self.curves.write(self._number * self.steps, epoch)
         self.write_progress(images / seconds)
-        return record
+        return epoch
 
     # Messages
 
-    def say_epoch(self, record: dict[str, Any]) -> None:
+    def say_epoch(self, epoch: Epoch) -> None:
         """Prints a line about a finished epoch, and a warning if the net has learnt nothing yet."""
         say(
-            f"{self.run.name} epoch {record['epoch']}/{self.epochs}: rate {record['learning_rate']:.2g}, "
-            f"loss {record['loss']:.3f}, {self.summary([record])}, {record['images_per_second']:,.0f} images/s, "
-            f"waiting for data {100 * record['data_wait']:.0f} %"
+            f"{self.run.name} epoch {epoch.epoch}/{self.epochs}: rate {epoch.learning_rate:.2g}, "
+            f"loss {epoch.loss:.3f}, {self.summary([epoch])}, {epoch.images_per_second:,.0f} images/s, "
+            f"waiting for data {100 * epoch.data_wait:.0f} %"
         )
-        if record["epoch"] == CHANCE_EPOCHS and record["loss"] > self.chance - CHANCE_MARGIN:
-            self._warn_at_chance(record["loss"])
+        if epoch.epoch == CHANCE_EPOCHS and epoch.loss > self.chance - CHANCE_MARGIN:
+            self._warn_at_chance(epoch.loss)
 
-    def summary(self, history: Sequence[dict[str, Any]]) -> str:
+    def summary(self, history: Sequence[Epoch]) -> str:
         """The validation errors of the last epoch in words; empty before the first."""
         if not history:
             return ""
         last = history[-1]
-        top5 = "" if last["top5_error"] is None else f" top-5 {last['top5_error']:.1f}"
+        top5 = "" if last.top5_error is None else f" top-5 {last.top5_error:.1f}"
         kind = "held-out" if self.recipe.held_out else "validation"
-        return f"{kind} error top-1 {last['top1_error']:.1f}{top5} %"
+        return f"{kind} error top-1 {last.top1_error:.1f}{top5} %"
 
     def diverged(self, what: str, epoch: int) -> InputError:
         """The error to raise when `what` ("the loss is") not finite; nothing is saved after it."""

@@ -26,9 +26,10 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices, processes
 from vggrepro.system.devices import Machine
 from vggrepro.system.interrupt import Stopped, StopRequest
+from vggrepro.system.threads import Follower
 from vggrepro.training.checkpoint import Checkpoints
 from vggrepro.training.loader import Batch, Loader
-from vggrepro.training.monitor import Curves, Monitor, Progress, Readings
+from vggrepro.training.monitor import Curves, Monitor, Readings, State
 from vggrepro.training.step import Loss, pieces
 
 
@@ -73,8 +74,9 @@ class Training:
         self.optimiser = self._optimiser()
         devices.repeatable(machine)
         self.loss = Loss(self.model, self.recipe, self.mean, machine.precision, compiled=machine.compile)
+        self.threads = Follower(machine.device.type == "cpu")
         self.gradient_sum = processes.GradientSum(self._trained())
-        self.progress = Progress()
+        self.state = State()
         self.checkpoints = Checkpoints(folder)
         self.readings = Readings(machine.device)
         self.monitor = Monitor(
@@ -126,7 +128,7 @@ class Training:
             InputError: the weights are no longer finite; raised in every process.
         """
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
-            raise self.monitor.diverged("the weights are", len(self.progress.history) + 1)
+            raise self.monitor.diverged("the weights are", len(self.state.history) + 1)
         self._saved = time.monotonic()
         if processes.rank():
             return
@@ -137,7 +139,7 @@ class Training:
             buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum/{name}"] = buffer
-        self.checkpoints.save(tensors, asdict(self.progress))
+        self.checkpoints.save(tensors, asdict(self.state))
 
     def resume(self) -> bool:
         """Loads the run's checkpoint; False if there is none.
@@ -148,7 +150,7 @@ class Training:
         contents = self.checkpoints.load()
         if contents is None:
             return False
-        tensors, state = contents
+        tensors, values = contents
         path = self.folder.checkpoint_path
         own = {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")}
         weights.into(self.model, own, str(path))
@@ -157,8 +159,8 @@ class Training:
                 kept = torch.empty_like(parameter).copy_(buffer)  # in the parameter's memory format and device
                 self.optimiser.state[parameter]["momentum_buffer"] = kept
         try:
-            self.progress = Progress(**state)
-        except TypeError:
+            self.state = State.of(values)
+        except (TypeError, ValueError):
             raise InputError(f"{path}: not a training checkpoint; remove it to start this run again") from None
         return True
 
@@ -171,7 +173,7 @@ class Training:
             Stopped: a signal asked to stop; the checkpoint is saved.
             InputError: the loss, the gradient or the weights are no longer finite.
         """
-        self.monitor.open(self.progress)
+        self.monitor.open(self.state)
         try:
             with self.stop:
                 rate, finished = self._schedule()
@@ -187,40 +189,40 @@ class Training:
 
         Sect. 3.1: the rate is divided by 10 when the validation accuracy stops improving, three times in all.
         """
-        errors = [record["top1_error"] for record in self.progress.history]
+        errors = [each.top1_error for each in self.state.history]
         return self.recipe.rate_after(errors, self.plan.learning_rate, self.plan.epochs)
 
     def _epoch(self, rate: float) -> None:
-        """One epoch of Sect. 3.1 at the schedule's learning rate, from step `progress.step` on."""
-        progress, epoch = self.progress, len(self.progress.history)
-        with self.monitor.epoch(progress, rate):
+        """One epoch of Sect. 3.1 at the schedule's learning rate, from step `state.step` on."""
+        state, epoch = self.state, len(self.state.history)
+        with self.monitor.epoch(state, rate):
             # Crops: each image is rescaled to S, cropped at random, mirrored at random and shifted in colour.
-            for batch in self.monitor.timed(self.loader.batches(epoch, progress.step)):
+            for batch in self.monitor.timed(self.loader.batches(epoch, state.step)):
                 # Loss, gradient, update. Its figures are read a few steps later: the host never waits for a GPU.
                 figures = self.step(rate, epoch, batch)
-                progress.step += 1
-                self.readings.put(progress.step, progress.rate, figures)
+                state.step += 1
+                self.readings.put(state.step, state.rate, figures)
                 self.monitor.step_done()
-                self._read(everything=progress.step == self.steps)
+                self._read(everything=state.step == self.steps)
 
                 # Checkpoint within an epoch, at the same step in every process.
-                if 0 < self._save_at <= progress.step:
+                if 0 < self._save_at <= state.step:
                     self._save_as_agreed()
 
         # Validation: its error decides when the rate drops.
-        record = self.monitor.end_epoch(self._validate())
-        self.progress = Progress(rate=progress.rate, history=[*progress.history, record])
+        done = self.monitor.end_epoch(*self._validate())
+        self.state = State(rate=state.rate, history=[*state.history, done])
 
         # Checkpoint of the finished epoch.
         self.save()
-        self.monitor.say_epoch(record)
+        self.monitor.say_epoch(done)
 
     def step(self, rate: float, epoch: int, batch: Batch) -> Tensor:
         """One update of the weights by a global batch.
 
         Args:
             rate: the schedule's learning rate.
-            epoch: from 0; with `progress.step` it gives the place in the warm-up.
+            epoch: from 0; with `state.step` it gives the place in the warm-up.
             batch: this process's share of the batch.
 
         Returns:
@@ -228,9 +230,10 @@ class Training:
             the number of processes that were asked to stop, and 1 if a checkpoint is due.
         """
         device, recipe = self.machine.device, self.recipe
+        self.threads.follow()
 
         # Learning rate: the schedule's, after a warm-up (none in the paper).
-        self._set_rate(rate, epoch * self.steps + self.progress.step)
+        self._set_rate(rate, epoch * self.steps + self.state.step)
 
         # Loss and gradient: mean cross-entropy over the batch (256 images), one micro-batch after another.
         self.optimiser.zero_grad()
@@ -265,17 +268,17 @@ class Training:
         (Sect. 3.3), keeps it inside: v = mu v + rate g, w -= v. There, past gradients keep the rate of their own step.
         Multiplying torch's buffer by old rate / new rate gives the same weights.
         """
-        recipe, progress = self.recipe, self.progress
+        recipe, state = self.recipe, self.state
         if done < recipe.warmup_steps:
             rate *= (done + 1) / recipe.warmup_steps
-        if recipe.momentum and recipe.momentum_form == "caffe" and progress.rate not in (0.0, rate):
+        if recipe.momentum and recipe.momentum_form == "caffe" and state.rate not in (0.0, rate):
             buffers = [kept["momentum_buffer"] for kept in self.optimiser.state.values()]
-            torch._foreach_mul_(buffers, progress.rate / rate)
+            torch._foreach_mul_(buffers, state.rate / rate)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["rate"]
-        progress.rate = rate
+        state.rate = rate
 
-    def _validate(self) -> dict[str, float | None]:
+    def _validate(self) -> tuple[float, float | None]:
         """Top-1 and top-5 error (%) on centre crops at Q = S, or at the middle of a range S.
 
         The images are the validation set's, or those held out; top-5 is None for five classes or fewer.
@@ -291,11 +294,11 @@ class Training:
                 wrong += torch.tensor([(rank >= 1).sum(), (rank >= TOP_K).sum()], device=machine.device)
         processes.sum_over_processes([wrong])
         top1, top5 = (100 * images / count for images in wrong.tolist())
-        return {"top1_error": top1, "top5_error": top5 if self.classes > TOP_K else None}
+        return top1, top5 if self.classes > TOP_K else None
 
     def summary(self) -> str:
         """The validation errors of the last epoch in words; empty before the first."""
-        return self.monitor.summary(self.progress.history)
+        return self.monitor.summary(self.state.history)
 
     # When to save and to stop: processes agree on the step by numbers that travel with the gradients.
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
 from conftest import CLASSES
 from examples import alone, everything, message
 
+from vggrepro.data.dataset import left_out
+from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import FolderSource, open_source
 from vggrepro.errors import InputError
+from vggrepro.system.files import read_json
 
 
 def test_class_folders_in_order(photos: Path) -> None:
@@ -62,9 +66,7 @@ def test_other_names_of_the_validation_folder(photos: Path, tmp_path: Path, name
     assert everything(source, "val") == everything(open_source(str(photos)), "val")
 
 
-def test_only_image_files_count_whatever_their_case_and_depth(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_image_files_count_whatever_their_case_and_depth(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "p")
     ant = tmp_path / "p" / "train" / "ant"
     (ant / "notes.txt").write_text("not an image")
@@ -74,9 +76,14 @@ def test_only_image_files_count_whatever_their_case_and_depth(
     (ant / "images").mkdir()
     (ant / "0.jpg").rename(ant / "images" / "X.JPEG")
     (tmp_path / "p" / "train" / "labels.csv").write_text("beside the classes")
-    keys = [key for key, _, label in everything(open_source(str(tmp_path / "p")), "train") if label == 0]
+    source = open_source(str(tmp_path / "p"))
+    keys = [key for key, _, label in everything(source, "train") if label == 0]
     assert keys == ["ant/1.jpg", "ant/2.jpg", "ant/3.jpg", "ant/4.jpg", "ant/images/X.JPEG"]
-    assert capsys.readouterr().err == ("prepare: left out 2 files that are no images by their suffix: 1 .db, 1 .txt\n")
+    assert source.left_out() == {
+        "hidden or a system's own": 3,
+        "no images by their suffix (1 .txt)": 1,
+        "in train/ itself, without a class": 1,
+    }
 
 
 def test_a_test_folder_with_classes_or_without(photos: Path, tmp_path: Path) -> None:
@@ -156,5 +163,84 @@ def test_a_file_that_cannot_be_read_is_named(photos: Path, tmp_path: Path) -> No
     link.symlink_to(tmp_path / "gone.jpg")
     assert f"{link} cannot be read (No such file or directory); mend or remove it" in message(folder)
     link.unlink()
-    link.mkdir()
+    link.symlink_to(tmp_path)
     assert f"{link} cannot be read (Is a directory)" in message(folder)
+
+
+def test_linked_folders_are_followed_and_each_is_read_once(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    ant, store = folder / "train" / "ant", tmp_path / "store"
+    shutil.copytree(photos / "train" / "bee", store / "more" / "deep")
+    (ant / "again").symlink_to(store / "more")
+    (ant / "more").symlink_to(store / "more")  # the same folder: counts once
+    (store / "more" / "round").symlink_to(store)  # leads back above it
+    (ant / "self").symlink_to(ant)
+    (ant / "up").symlink_to(folder / "train")  # holds the class itself: another class's images are not ant's
+    keys = [key for key, _, label in everything(open_source(str(folder)), "train") if label == 0]
+    assert keys == [f"ant/{n}.jpg" for n in range(5)] + [f"ant/again/deep/{n}.jpg" for n in range(5)]
+
+
+def test_a_class_of_a_link_alone_and_a_linked_class(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    (folder / "train" / "ant").rename(tmp_path / "ants")
+    (folder / "train" / "ant").mkdir()
+    (folder / "train" / "ant" / "more").symlink_to(tmp_path / "ants")
+    (folder / "train" / "bee").rename(tmp_path / "bees")
+    (folder / "train" / "bee").symlink_to(tmp_path / "bees")
+    source, plain = open_source(str(folder)), open_source(str(photos))
+    assert [key for key, _, label in everything(source, "train") if label == 0] == [
+        f"ant/more/{n}.jpg" for n in range(5)
+    ]
+    assert [e[1:] for e in everything(source, "train")] == [e[1:] for e in everything(plain, "train")]
+
+
+def test_class_names_are_compared_in_one_unicode_form(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    composed = "caf\u00e9"
+    decomposed = unicodedata.normalize("NFD", composed)
+    (folder / "train" / "ant").rename(folder / "train" / composed)
+    (folder / "val" / "ant").rename(folder / "val" / decomposed)
+    source = open_source(str(folder))
+    assert source.classes == ("bee", composed, *CLASSES[2:])
+    label = source.classes.index(composed)
+    for split, images in (("train", 5), ("val", 3)):
+        keys = [key for key, _, found in everything(source, split) if found == label]
+        assert keys == [f"{composed}/{n}.jpg" for n in range(images)]
+    shutil.copytree(folder / "val" / decomposed, folder / "val" / composed)
+    assert f"{folder / 'val'} has two folders '{composed}' that differ in their Unicode form only" in message(folder)
+
+
+def test_folders_of_a_system_are_no_classes_and_windows_writes_capitals(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    shutil.copytree(photos / "train", folder / "Train")
+    shutil.copytree(photos / "val", folder / "VAL")
+    for place in (folder, folder / "Train", folder / "Train" / "bee"):
+        (place / "@eaDir" / "0.jpg").mkdir(parents=True)
+        (place / "@eaDir" / "0.jpg" / "SYNOPHOTO_THUMB.jpg").write_bytes(b"thumbnail")
+        (place / "__MACOSX").mkdir()
+        (place / ".DS_Store").write_bytes(b"macOS")
+        (place / "Thumbs.db").write_bytes(b"Windows")
+    source = open_source(str(folder))
+    assert source.classes == CLASSES
+    assert everything(source, "train") == everything(open_source(str(photos)), "train")
+    assert source.left_out() == {"hidden or a system's own": 12}
+
+
+def test_prepare_ends_with_what_it_left_out(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "p"))
+    prepare(FolderSource(folder), tmp_path / "all", "demo", workers=0)
+    assert capsys.readouterr().err.splitlines()[-1] == "prepare: left out nothing"
+    (folder / "train" / "ant" / "notes.txt").write_text("no image")
+    (folder / "train" / "ant" / ".hidden.jpg").write_bytes(b"x")
+    (folder / "train" / "ant" / "9.jpg").write_bytes(b"no image")
+    shutil.copy(photos / "val" / "ant" / "0.jpg", folder / "val" / "stray.jpg")
+    (folder / "noisy.csv").write_text("beside")
+    (folder / "extra").mkdir()
+    for _ in range(2):  # the second time, nothing is done, and the same is said
+        prepare(FolderSource(folder), tmp_path / "data", "demo", skip_bad=True, workers=0)
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            "prepare: left out 1 unreadable, 1 hidden or a system's own, 1 no images by their suffix (1 .txt), "
+            "1 in val/ itself, without a class, 2 beside the splits (extra, noisy.csv) "
+            f"(listed in {tmp_path / 'data' / 'dataset.json'})"
+        )
+    assert "1 in val/ itself" in left_out(read_json(tmp_path / "data" / "dataset.json"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +344,39 @@ def test_parquet_files_that_are_wrong(tmp_path: Path) -> None:
     at = folder("k", good)
     pq.write_table(pa.table({"image": ["a.jpg"], "label": [0]}), at / "train.parquet")
     assert "no column 'image' of struct{bytes, path}" in message(at)
+
+
+def test_paths_in_place_of_images_are_refused_with_the_line_that_embeds_them(tmp_path: Path) -> None:
+    folder = tmp_path / "it's here"
+    for split in ("train", "validation"):
+        rows = some_rows(6, f"images/{split}")
+        for image, _ in rows:
+            (folder / image["path"]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / image["path"]).write_bytes(image["bytes"])
+        paths = [({"bytes": None, "path": image["path"]}, label) for image, label in rows]
+        write_parquet(folder / f"{split}-00000-of-00001.parquet", paths, list(CLASSES))
+    for split in ("train", "validation"):
+        text = message(folder)
+        assert f"{split}-00000-of-00001.parquet: its images are paths (images/{split}0.jpg), not bytes" in text
+        line = text.partition("embed them in each file: ")[2].replace("python", sys.executable, 1)
+        subprocess.run(line, shell=True, cwd=folder, check=True, env=os.environ)
+    source = open_source(str(folder))
+    assert source.classes == CLASSES
+    expected = [(image["path"], image["bytes"], label) for image, label in some_rows(6, "images/train")]
+    assert everything(source, "train") == expected
+
+
+def test_a_folder_of_the_hubs_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "apart" / "deep" / "hub" / "datasets--owner--some-photos"
+    for revision in ("1a2b", "3c4d"):
+        inner = folder / "snapshots" / revision / "data"
+        write_parquet(inner / "train-00000-of-00001.parquet", some_rows(12), list(CLASSES))
+        write_parquet(inner / "validation-00000-of-00001.parquet", some_rows(6), list(CLASSES))
+        (inner / "._train-00000-of-00001.parquet").write_bytes(b"macOS")
+    assert f"holds several revisions; give one of them: {folder}/snapshots/1a2b, " in message(folder)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("3c4d")
+    for place in (folder, folder / "snapshots" / "3c4d"):
+        source = open_source(str(place))
+        assert (source.name, source.count("train")) == ("some-photos", 12)
+    assert f"but {folder / 'snapshots' / '3c4d'} has: a folder of Hugging Face parquet" in message(folder.parent)

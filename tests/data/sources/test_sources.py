@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from examples import alone, message
+from ilsvrc_files import devkit_tar, put
 
 from vggrepro.data.sources import open_source
 
@@ -35,3 +37,20 @@ def test_the_demos_validation_images_alone() -> None:
     source = alone("demo")
     assert (source.count("val"), source.classes) == (560, open_source("demo").classes)
     assert next(source.examples("val", 559)) == next(open_source("demo").examples("val", 559))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00001.parquet", "train-0000.tar", "ILSVRC2012_img_val.tar"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(POINTER)
+    (tmp_path / name.replace("train", "validation")).write_bytes(POINTER)
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"" if "ILSVRC" not in name else devkit_tar())
+    assert message(tmp_path).endswith(f"{name} is a pointer of Git LFS; fetch the file itself with 'git lfs pull'")
+
+
+def test_a_devkit_that_is_a_pointer_of_git_lfs(tmp_path: Path) -> None:
+    put(tmp_path, "train.tar", "val.tar")
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(POINTER)
+    assert "devkit_t12.tar.gz is a pointer of Git LFS; fetch the file itself with 'git lfs pull'" in message(tmp_path)

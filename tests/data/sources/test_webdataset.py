@@ -332,3 +332,27 @@ def test_imagenets_validation_tars_are_known_by_the_first_images(tmp_path: Path)
     write(tmp_path / "imagenet1k-validation-00.tar", val({**truth, 1: 489}))
     with pytest.raises(InputError, match="val has no image of label 1 but some of 999"):
         WebDatasetSource(tmp_path, val_only=True)
+
+
+def test_a_samples_files_must_be_neighbours(tmp_path: Path) -> None:
+    parts = samples(12)
+    for apart in (parts[::2] + parts[1::2], parts[1::2] + parts[::2]):
+        write(tmp_path / "train-0.tar", apart)
+        write(tmp_path / "val-0.tar", samples(6))
+        text = message(tmp_path)
+        assert f"{tmp_path / 'train-0.tar'}: the files of sample 's000' lie apart" in text
+        assert "must be neighbours; sort them: " in text and "'tar --sort=name -cf NEW.tar -C FOLDER .'" in text
+    write(tmp_path / "train-0.tar", [(f"./{name}", data) for name, data in sorted(apart)])  # as tar does it
+    assert everything(WebDatasetSource(tmp_path), "train") == expected(parts)
+
+
+def test_files_of_no_sample_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.tar", [("._s000.jpg", b"macOS"), ("README", b"x"), *samples(12)])
+    write(tmp_path / "val-0.tar", samples(6))
+    write(tmp_path / "rest.tar", samples(6))
+    (tmp_path / "._val-0.tar").write_bytes(b"macOS")
+    assert WebDatasetSource(tmp_path).left_out() == {
+        "hidden or a system's own": 1,
+        "no images by their suffix (1 no suffix)": 1,
+        "tars of no split": 1,
+    }

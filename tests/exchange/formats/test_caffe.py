@@ -15,7 +15,7 @@ from peers import SMALL, caffe_forward, image, our_scores, random_weights, relat
 
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import caffe, read
-from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.formats.base import WeightsFile
 from vggrepro.exchange.formats.protobuf import MAX_FIELDS, WireError
 from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
@@ -52,6 +52,36 @@ def test_every_layout_is_read_bit_by_bit(small: dict[str, np.ndarray], tmp_path:
         expected = values[:, ::-1] if name == "conv1_1.weight" else values
         assert foreign.tensors[name].numpy().tobytes() == np.ascontiguousarray(expected).tobytes(), name
     assert any("their order" in note for note in foreign.notes) == (variant == "other names")
+
+
+def write_snapshot(path: Path, blobs: dict[str, np.ndarray]) -> Path:
+    """As Caffe's Net::ToHDF5 writes it: a group a layer, also of layers without blobs, a data set a blob."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, values in blobs.items():
+            layer, _, part = name.rpartition(".")
+            for root in ("data", "diff"):
+                file[f"{root}/{layer}/{int(part == 'bias')}"] = values
+        file.create_group("data/relu1_1")
+    return path
+
+
+@pytest.mark.parametrize("net", ["A", "D"])
+def test_a_snapshot_in_hdf5_is_read_bit_by_bit(tmp_path: Path, net: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    blobs = random_weights(net, 7, **SMALL, seed=4)
+    path = write_snapshot(tmp_path / "VGG_iter_370000.caffemodel.h5", blobs)
+    foreign = read(path, net)
+    assert (foreign.format, foreign.architecture) == ("Caffe", Architecture(net, 7, 64, 1 / 64))
+    assert (foreign.mean_rgb, foreign.input_scale) == ((123.68, 116.779, 103.939), 1.0)
+    for name, values in blobs.items():
+        expected = values[:, ::-1] if name == "conv1_1.weight" else values
+        assert foreign.tensors[name].numpy().tobytes() == np.ascontiguousarray(expected).tobytes(), name
+    with h5py.File(path, "r+") as file:
+        file.move("data/conv1_1", "data/first")  # groups have no order that could tell which layer it is
+    with pytest.raises(InputError, match=r"lacks conv1_1\.weight"):
+        read(path, net)
 
 
 def test_unknown_fields_of_every_wire_type_are_passed_over(model: Path, tmp_path: Path) -> None:
@@ -217,7 +247,7 @@ def attempt(path: Path, data: bytes) -> bool:
     """Whether these bytes are a whole D; anything but an InputError of one line is the test's failure."""
     path.write_bytes(data)
     try:
-        caffe.read(Source(path), "D")
+        caffe.read(WeightsFile(path), "D")
     except InputError as error:
         assert "\n" not in str(error)
         return False

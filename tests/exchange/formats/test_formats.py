@@ -16,6 +16,7 @@ import timm
 import torch
 import torchvision
 from nets import random_run
+from peers import SMALL, caffe_forward, image, random_weights, relative
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -34,6 +35,9 @@ from vggrepro.paper import Architecture
 from vggrepro.system.files import write_json
 
 GUESS = "the file does not say its preprocessing: RGB with mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225"
+
+
+OLD = {"classifier.0": "classifier.1", "classifier.3": "classifier.4"}  # torchvision's FC layers before 2017
 
 
 def drawn(net: str, width: float = 1.0, crop: int = 224, classes: int = 6) -> dict[str, Tensor]:
@@ -125,8 +129,25 @@ def test_scores_are_the_peers(large: tuple[Path, dict[str, Tensor]], peer: str) 
         lambda state: {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}},
         lambda state: {"model": {f"_orig_mod.{name}": value for name, value in state.items()}},
         lambda state: {"model": {"state_dict": state}},
+        lambda state: {"state_dict": {f"_orig_mod.module.module.{name}": value for name, value in state.items()}},
+        lambda state: {name.replace("features.", "features.module."): value for name, value in state.items()},
+        lambda state: {f"model.net.{name.replace('features.', 'features.module.')}": v for name, v in state.items()},
+        lambda state: {f"{'backbone.' * name.startswith('features')}{name}": value for name, value in state.items()},
+        lambda state: {f"learner.vgg16.{name}": value for name, value in state.items()},
+        lambda state: {OLD.get(name[:12], name[:12]) + name[12:]: value for name, value in state.items()},
     ],
-    ids=["plain", "DataParallel", "compiled", "nested"],
+    ids=[
+        "plain",
+        "DataParallel",
+        "compiled",
+        "nested",
+        "compiled twice parallel",
+        "features parallel",
+        "Lightning",
+        "a backbone",
+        "prefixes that nobody knows",
+        "torchvision before 2017",
+    ],
 )
 def test_every_way_of_saving(tmp_path: Path, small: dict[str, Tensor], wrap: Any, zipped: bool) -> None:
     torch.save(wrap(as_torchvision(small, "B")), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
@@ -137,10 +158,12 @@ def test_every_way_of_saving(tmp_path: Path, small: dict[str, Tensor], wrap: Any
             assert torch.equal(foreign.tensors[name], tensor), name
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
 @pytest.mark.parametrize("kind", [".pth", ".safetensors"])
-def test_timms_layout(tmp_path: Path, small: dict[str, Tensor], kind: str) -> None:
+def test_timms_layout(tmp_path: Path, small: dict[str, Tensor], kind: str, prefix: str) -> None:
     path = tmp_path / f"w{kind}"
-    (torch.save if kind == ".pth" else save_file)(as_timm(small, "B"), path)
+    state = {prefix + name: tensor for name, tensor in as_timm(small, "B").items()}
+    (torch.save if kind == ".pth" else save_file)(state, path)
     foreign = read(path, "B")
     assert foreign.format == "timm"
     assert all(torch.equal(foreign.tensors[n], tensor) for n, tensor in small.items() if n != "conv1_1.weight")
@@ -177,7 +200,7 @@ def test_published_files_are_known_by_their_hash(
     tmp_path: Path, small: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(as_torchvision(small, "B"), tmp_path / "w.pth")
-    digest = formats.Source(tmp_path / "w.pth").sha256
+    digest = formats.WeightsFile(tmp_path / "w.pth").sha256
     assert {file.sha256 for file in published.FILES} >= {"8a719046", "19584684", "397923af", "dcbb9e9d"}
     known = published.Published("B", "trained elsewhere: torchvision's vgg13", digest[:8], scale=None)
     monkeypatch.setattr(published, "FILES", (known,))
@@ -244,6 +267,35 @@ def test_parts_wrong_shapes_and_no_state_dict(tmp_path: Path, small: dict[str, T
     assert refused(path).startswith("FILE: holds no state dict (names and tensors)")
     torch.save(state | {"classifier.6.bias": torch.full((6,), torch.nan)}, path)
     assert refused(path) == "FILE: fc8.bias holds values that are no finite numbers; download the file again"
+
+
+def test_other_names_stand_beside_the_expected_ones(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({f"conv_{number}": tensor for number, tensor in enumerate(small.values())}, path)
+    assert refused(path) == (
+        "FILE: has conv_0, conv_1, conv_2, … where net B has features.0.weight, features.0.bias, features.2.weight, …; "
+        "give a file with torchvision's or timm's names, or rename them so"
+    )
+    state = as_torchvision(small, "B")
+    state["classifier.6.1.weight"] = state.pop("classifier.6.weight")
+    torch.save(state, path)
+    assert refused(path).startswith("FILE: has classifier.6.1.weight where net B has classifier.6.weight; give a file")
+    torch.save({f"{net}.{name}": value for net in ("model", "net") for name, value in state.items()}, path)
+    assert refused(path) == (
+        "FILE: has two tensors features.0.weight under different prefixes; save the state_dict() of one net and give "
+        "that"
+    )
+
+
+def test_features_without_their_classifier(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    """torchvision's IMAGENET1K_FEATURES has FC layers that are NaN."""
+    state = as_torchvision(small, "B")
+    nan = {name: torch.full_like(value, torch.nan) for name, value in state.items() if name.startswith("classifier")}
+    torch.save(state | nan, tmp_path / "w.pth")
+    assert refused(tmp_path / "w.pth") == (
+        "FILE: holds the features only: its FC layers are no numbers (NaN), as in torchvision's IMAGENET1K_FEATURES; "
+        "give a whole file of net B"
+    )
 
 
 @pytest.mark.parametrize(
@@ -425,4 +477,99 @@ def test_timm_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == (
         "timm:vgg16.tv_in1k: could not be downloaded (We couldn't connect); download its model.safetensors where there "
         "is a network and give that file"
+    )
+
+
+# What a state dict's input is, and torchvision by name
+
+
+def caffe_state(net: str = "B") -> tuple[dict[str, np.ndarray], dict[str, Tensor]]:
+    """Weights for Caffe's input, as Caffe and as torchvision of 2016 name them."""
+    blobs = random_weights(net, 6, **SMALL, seed=5)
+    state = as_torchvision({name: torch.from_numpy(values) for name, values in blobs.items()}, net)
+    return blobs, {OLD.get(name[:12], name[:12]) + name[12:]: value for name, value in state.items()}
+
+
+def test_the_authors_net_converted_for_pytorch(tmp_path: Path) -> None:
+    """With --input caffe it gives the scores of Caffe's own pass, from BGR 0-255 minus the mean."""
+    blobs, state = caffe_state()
+    torch.save(state, tmp_path / "vgg13.pth")
+    pixels = image(SMALL["crop"])
+    bgr = pixels[:, :, ::-1].transpose(2, 0, 1) - np.array([103.939, 116.779, 123.68])[:, None, None]
+    expected = caffe_forward("B", blobs, bgr)
+    foreign = read(tmp_path / "vgg13.pth", "B", "caffe")
+    assert relative(scores(foreign, pixels[None])[0].numpy(), expected) < 1e-5
+    assert (foreign.mean_rgb, foreign.input_scale, foreign.notes) == ((123.68, 116.779, 103.939), 1.0, ())
+    foreign = read(tmp_path / "vgg13.pth", "B", "torchvision")
+    assert relative(scores(foreign, pixels[None])[0].numpy(), expected) > 0.1
+    assert foreign.notes == ()
+
+
+def test_a_conversion_that_is_published_is_known_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(caffe_state()[1], tmp_path / "vgg13.pth")
+    assert {file.sha256 for file in published.FILES if file.caffe} == {"00b39a1b", "d01eb7cb"}
+    digest = formats.WeightsFile(tmp_path / "vgg13.pth").sha256
+    known = published.Published("B", "trained elsewhere: the authors' converted", digest[:8], caffe=True)
+    monkeypatch.setattr(published, "FILES", (known,))
+    foreign = read(tmp_path / "vgg13.pth", "B")
+    assert (foreign.known, foreign.scale, foreign.input_scale) == (True, "256:512", 1.0)
+    assert foreign.mean_rgb == (123.68, 116.779, 103.939)
+
+
+def test_the_authors_first_filter_warns(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    state, path = as_torchvision(small, "B"), tmp_path / "w.pth"
+    state["features.0.weight"][0, :, 0, 0] = torch.tensor([0.43, 0.54, 0.49])  # fine-tuned a little
+    torch.save(state, path)
+    assert read(path, "B").notes[1:] == (
+        "its first filter is that of the authors' net D, whose input is BGR 0-255 minus the mean: import it with "
+        "--input caffe",
+    )
+    assert read(path, "B", "caffe").notes == read(path, "B", "torchvision").notes == ()
+
+
+def test_input_is_for_state_dicts_that_do_not_say_it(tmp_path: Path) -> None:
+    def complaint(path: Path | str) -> str:
+        with pytest.raises(InputError) as caught:
+            read(path, "A", "caffe")
+        return str(caught.value).removeprefix(str(path))
+
+    run = random_run(tmp_path / "A-256")
+    for path in (exporting.export(run, "safetensors")[0], run.weights_path):
+        assert complaint(path) == ": says itself what its input is; leave out --input"
+    expected = ": --input is for state dicts of PyTorch, which this is not; leave it out"
+    assert complaint(exporting.export(run, "caffe")[0]) == expected
+    assert complaint("timm:vgg11.tv_in1k") == ": its input is known; leave out --input"
+
+
+def test_torchvision_by_name(tmp_path: Path, small: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the download: torchvision's own address, the place in torch's cache, what fails."""
+    asked = []
+
+    def download(url: str, path: str, hash_prefix: str, progress: bool) -> None:
+        asked.append((url.rpartition("/")[2], hash_prefix))
+        torch.save(as_torchvision(small, "B"), path)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):  # the second time it is there
+        assert torch.equal(read("torchvision:vgg13", "B").tensors["fc8.bias"], small["fc8.bias"])
+    assert asked == [("vgg13-19584684.pth", "19584684")]
+
+    def complaint(name: str, net: str) -> str:
+        with pytest.raises(InputError) as caught:
+            read(name, net)
+        return str(caught.value)
+
+    assert complaint("torchvision:vgg16", "E") == "torchvision:vgg16: holds net D, not E; import it as D"
+    assert complaint("torchvision:vgg16_bn", "D") == (
+        "torchvision:vgg16_bn: not one of torchvision's VGGs without batch normalisation: vgg11, vgg13, vgg16, vgg19"
+    )
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("no network\nat all")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fails)
+    assert complaint("torchvision:vgg16", "D") == (
+        "torchvision:vgg16: could not be downloaded (no network); download vgg16-397923af.pth where there is a network "
+        "and give that file"
     )

@@ -12,7 +12,7 @@ import pytest
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
 
 from vggrepro.errors import InputError
-from vggrepro.exchange.formats import keras, read
+from vggrepro.exchange.formats import hdf5_file, read
 from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
 
@@ -106,6 +106,34 @@ def test_every_layout_is_read_bit_by_bit(small: dict[str, np.ndarray], tmp_path:
     assert (by_order in foreign.notes) == (layout == "keras 3, unnamed")
 
 
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("convs", ["block1_conv1", "conv2d"])
+def test_a_net_in_a_sequential_is_read_from_h5(
+    small: dict[str, np.ndarray], tmp_path: Path, version: int, convs: str
+) -> None:
+    """`Sequential([VGG16(include_top=False), Flatten(), Dense, Dense, Dense])`, saved as .h5 by Keras 2 or 3."""
+    layers, path = kernels(small), tmp_path / "tuned.h5"
+    heads = dict(zip(("fc1", "fc2", "predictions"), ("dense", "dense_1", "dense_2"), strict=True))
+    with h5py.File(path, "w") as file:
+        root = file.create_group("model_weights")
+        root.attrs["layer_names"] = ["vgg16", "flatten", *heads.values()]
+        names: dict[str, list[str]] = {"vgg16": [], "flatten": []}
+        for number, (layer, parts) in enumerate(layers.items()):
+            own = heads.get(layer, layer if convs != "conv2d" else f"conv2d_{100 - number}")
+            group = root.require_group(heads.get(layer, "vgg16"))
+            for name, values in zip(("kernel", "bias"), parts, strict=True):
+                place = f"{own}/{name}:0" if version == 2 else f"sequential/{own}/{name}"
+                names.setdefault(group.name.rpartition("/")[2], []).append(place)
+                group[place] = values
+        for group, places in names.items():
+            root.require_group(group).attrs["weight_names"] = places
+    foreign = read(path, "D")
+    for name, values in small.items():
+        expected = np.ascontiguousarray(values[:, ::-1] if name == "conv1_1.weight" else values)
+        assert foreign.tensors[name].numpy().tobytes() == expected.tobytes(), name
+    assert "its layers have other names than Keras's VGG and were taken in their order" in foreign.notes
+
+
 @pytest.mark.parametrize("net", ["D", "E"])
 def test_scores_are_those_of_an_independent_pass(tmp_path: Path, net: str) -> None:
     """With Keras's own preprocessing: BGR minus 103.939, 116.779, 123.68."""
@@ -182,7 +210,7 @@ def test_a_zip_bomb_is_refused(small: dict[str, np.ndarray], tmp_path: Path, mon
     with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(10_000_000))
     assert place.stat().st_size < 20_000
-    monkeypatch.setattr(keras, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(hdf5_file, "MAX_BYTES", 1_000_000)
     with pytest.raises(InputError) as error:
         read(place, "D")
     assert str(error.value) == f"{place}: model.weights.h5 would have 10,000,000 bytes, more than any net of Table 1"

@@ -10,10 +10,10 @@ import pytest
 from peers import SMALL, caffe_forward, image, our_scores, random_weights, relative
 from scipy.io import savemat
 
-from vggrepro.data import synsets
+from vggrepro.data import mat5, synsets
 from vggrepro.errors import InputError
-from vggrepro.exchange.formats import mat5, matconvnet, read
-from vggrepro.exchange.formats.base import Source
+from vggrepro.exchange.formats import matconvnet, read
+from vggrepro.exchange.formats.base import WeightsFile
 from vggrepro.exchange.importing import import_weights
 from vggrepro.paper import Architecture
 
@@ -171,12 +171,11 @@ def test_a_bomb_is_refused_before_it_unpacks(
     path = tmp_path / "bomb.mat"
     savemat(path, {"layers": np.zeros(4_000_000)}, do_compression=True)  # 32 MB in 31 kB
     assert path.stat().st_size < 40_000
-    monkeypatch.setattr(mat5, "MAX_BYTES", 8_000_000)
+    monkeypatch.setattr(matconvnet, "MAX_BYTES", 8_000_000)
     with pytest.raises(InputError) as error:
         read(path, "D")
     assert str(error.value) == (
-        f"{path}: is a damaged or cut MATLAB file (it unpacks to more than 8,000,000 bytes, more than any net of "
-        "Table 1 has); download it again"
+        f"{path}: is a damaged or cut MATLAB file (it unpacks to more than 8,000,000 bytes); download it again"
     )
 
 
@@ -204,7 +203,7 @@ def test_damaged_structures_end_in_a_line(small: dict[str, np.ndarray], tmp_path
             changed[at] = rng.integers(256)
         place.write_bytes(changed)
         try:
-            matconvnet.read(Source(place), "D")
+            matconvnet.read(WeightsFile(place), "D")
         except InputError as error:
             assert "\n" not in str(error)
             refused += 1

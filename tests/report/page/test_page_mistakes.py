@@ -10,7 +10,7 @@ import pytest
 from pages import Reader
 
 from vggrepro.data.dataset import Dataset, Split
-from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.files import Rows
 from vggrepro.report.page.mistakes import Mistake, most_confident, pictures, whole_rows
 
 
@@ -18,11 +18,11 @@ def test_the_worst_mistakes_come_first() -> None:
     values = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.8, 0.2], [0.8, 0.2], [1.0, 0.0]])
     labels = np.array([0, 0, 1, 1, 1, -1], np.int32)  # the first is right, the last is unlabelled
     keys = list("abcdef")
-    whole = most_confident([Batch(keys, labels, values)], 3)
+    whole = most_confident([Rows(keys, labels, values)], 3)
     assert [(m.key, m.row, m.label, m.predicted, m.posterior, m.true_posterior) for m in whole] == [
         ("b", 1, 0, 1, 0.8, 0.2), ("d", 3, 1, 0, 0.8, 0.2), ("e", 4, 1, 0, 0.8, 0.2),
     ]  # fmt: skip
-    parts = [Batch(keys[i : i + 2], labels[i : i + 2], values[i : i + 2]) for i in (0, 2, 4)]
+    parts = [Rows(keys[i : i + 2], labels[i : i + 2], values[i : i + 2]) for i in (0, 2, 4)]
     assert most_confident(parts, 3) == whole
     assert len(most_confident(parts, 10)) == 4
     assert most_confident([], 3) == []
@@ -35,7 +35,7 @@ def test_mistakes_are_shown_with_their_images(page_text: str, page_data: Dataset
     assert all((image["src"] or "").startswith("data:image/jpeg;base64,") for image in images)
     split = Split(page_data, "val")
     values = np.eye(6)[(split.labels + 1) % 6]
-    found = most_confident([Batch(split.keys(0, 18), split.labels, values)], 2)
+    found = most_confident([Rows(split.keys(0, 18), split.labels, values)], 2)
     assert all(pictures(page_data, found))
     assert pictures(page_data, [dataclasses.replace(found[0], key="another")]) == [""]
     assert pictures(dataclasses.replace(page_data, folder=tmp_path), found) == ["", ""]
@@ -45,7 +45,7 @@ def test_damaged_images_cost_the_pictures_only(
     page_data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "val-00000.arrow").write_bytes(b"no shard")
-    mistakes = most_confident([Batch(["a"], np.array([0]), np.array([[0.0, 1.0]]))])
+    mistakes = most_confident([Rows(["a"], np.array([0]), np.array([[0.0, 1.0]]))])
     assert pictures(dataclasses.replace(page_data, folder=tmp_path), mistakes) == [""]
     assert "without images of mistakes" in capsys.readouterr().err
 

@@ -8,8 +8,12 @@ from pathlib import Path
 from vggrepro.data.sources.base import VAL_ONLY, Example, Source
 from vggrepro.data.sources.demo import DemoSource
 from vggrepro.data.sources.folders import FolderSource
+from vggrepro.data.sources.hub import repository, snapshot
 from vggrepro.data.sources.ilsvrc import IlsvrcSource
+from vggrepro.data.sources.listing import subfolders
+from vggrepro.data.sources.numbered import NumberedSource
 from vggrepro.data.sources.parquet import ParquetSource
+from vggrepro.data.sources.tiny_imagenet import TinyImageNetSource
 from vggrepro.data.sources.torchvision import NAMES, NamedSource, open_named
 from vggrepro.data.sources.webdataset import WebDatasetSource
 from vggrepro.errors import InputError
@@ -17,7 +21,14 @@ from vggrepro.errors import InputError
 __all__ = ["DemoSource", "Example", "FolderSource", "IlsvrcSource", "ParquetSource", "Source", "open_source"]
 
 MOST_BELOW = 50  # folders that are looked into for a layout
-LAYOUTS: tuple[type[Source], ...] = (IlsvrcSource, FolderSource, WebDatasetSource, ParquetSource)  # asked in this order
+LAYOUTS: tuple[type[Source], ...] = (  # asked in this order
+    IlsvrcSource,
+    TinyImageNetSource,
+    NumberedSource,
+    FolderSource,
+    WebDatasetSource,
+    ParquetSource,
+)
 
 
 def open_source(text: str, seed: int = 0, downloads: Path = Path("downloads"), *, val_only: bool = False) -> Source:
@@ -35,7 +46,7 @@ def open_source(text: str, seed: int = 0, downloads: Path = Path("downloads"), *
         return DemoSource(seed, val_only=val_only)
     if text in NAMES:
         return open_named(text, downloads.expanduser(), val_only=val_only)
-    folder = Path(text)
+    folder = snapshot(Path(text))
     if not folder.exists():
         if near := get_close_matches(text.lower(), NAMES, n=1, cutoff=0.75):
             raise InputError(f"prepare: '{text}' does not exist; did you mean {near[0]}?")
@@ -43,14 +54,16 @@ def open_source(text: str, seed: int = 0, downloads: Path = Path("downloads"), *
     if not folder.is_dir():
         raise InputError(f"prepare: '{text}' is a file; give the folder that holds it")
     if source := _recognised(folder, val_only):
-        return source(folder, val_only=val_only)  # type: ignore[call-arg]
+        opened = source(folder, val_only=val_only)  # type: ignore[call-arg]
+        opened.name = repository(opened.name, folder)
+        return opened
     if not val_only and _recognised(folder, val_only=True):
         raise InputError(
             f"prepare: '{text}' has a validation folder but no train/; put training images there, or {VAL_ONLY}"
         )
     above = [folder.resolve().parent, folder.resolve().parent.parent]
-    below = sorted(entry for entry in folder.iterdir() if entry.is_dir())[:MOST_BELOW]
-    for place in (*above, *below):
+    below = subfolders(folder)[:MOST_BELOW]
+    for place in map(snapshot, (*above, *below)):
         if near_source := _recognised(place, val_only):
             raise InputError(f"prepare: '{text}' has no known layout, but {place} has: {near_source.layout}; give that")
     raise InputError(f"prepare: '{text}' has no known layout; {_known()}")

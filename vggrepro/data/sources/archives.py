@@ -15,6 +15,7 @@ from typing import IO
 
 import numpy as np
 
+from vggrepro.data.sources.base import refuse_lfs_pointer
 from vggrepro.errors import InputError
 
 LONGEST_NAME = 4096  # characters; file systems allow no more, and one long name would widen the array of all
@@ -96,6 +97,7 @@ def _scan(file: IO[bytes] | _Window, path: Path, base: int, place: str) -> Membe
                     sizes.append(member.size)
         end = file.seek(0, os.SEEK_END)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # tarfile's, of garbled headers
+        refuse_lfs_pointer(path)
         file.seek(0)
         if file.read(2) == b"\x1f\x8b":
             raise InputError(f"prepare: {place}: is gzip-compressed; gunzip it") from None

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
+
+from vggrepro.errors import InputError
+from vggrepro.system.files import LFS_POINTER, is_lfs_pointer
 
 IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("validation", "valid", "val")
+# What file managers, archives and network disks put beside images, in lower case.
+SYSTEM_NAMES = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "desktop.ini", "lost+found", "thumbs.db"}
+SYSTEM_NAMES |= {"system volume information"}
 VAL_ONLY = "give --val-only, which is enough to evaluate nets trained elsewhere"  # where training images are missing
 
 
@@ -24,6 +31,23 @@ class Example:
     data: bytes
     label: int  # -1: not known (test images)
     place: str  # file, or file and row: for messages
+
+
+@dataclass
+class LeftOut:
+    """Counts what a source holds and does not give, by the reason."""
+
+    hidden: int = 0  # files and folders; also a system's own
+    suffixes: Counter[str] = field(default_factory=Counter)  # of files that are no images
+    others: Counter[str] = field(default_factory=Counter)  # by a reason in words
+
+    def reasons(self) -> dict[str, int]:
+        """How many for which reason, in words that follow a number."""
+        counts = {"hidden or a system's own": self.hidden}
+        if self.suffixes:
+            kinds = some([f"{count:,} {suffix}" for suffix, count in self.suffixes.most_common()])
+            counts[f"no images by their suffix ({kinds})"] = self.suffixes.total()
+        return {why: count for why, count in (counts | self.others).items() if count}
 
 
 class Source(ABC):
@@ -65,9 +89,29 @@ class Source(ABC):
     def examples(self, split: str, start: int) -> Iterator[Example]:
         """The split's examples from position `start` on, always in the same order."""
 
+    def left_out(self) -> dict[str, int]:
+        """How many files it holds and does not give, by the reason; complete when all splits were counted."""
+        return {}
+
     def checksums(self) -> list[tuple[Path, str]]:
         """The downloaded files whose MD5 sums are published, with these sums."""
         return []
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, as macOS's `._x.jpg`, or belongs to a system, as `@eaDir`."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """InputError if a file is but a pointer of Git LFS; called where it does not read as what its name says."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return
+    if is_lfs_pointer(head):
+        raise InputError(f"prepare: {path} is {LFS_POINTER}")
 
 
 def digest(files: Iterable[tuple[str, int]]) -> str:

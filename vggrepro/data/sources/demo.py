@@ -1,12 +1,10 @@
-"""The generated ``demo`` data set: drawn shapes on clutter, nothing to download.
+"""The generated data set `demo`: drawn shapes on a cluttered background, nothing to download.
 
-Each image shows one object of one of the :data:`CLASSES`, at a random size, place, slight
-rotation and colour, over a random background strewn with scraps.  Colours are drawn alike for
-every class, so telling classes apart needs shape and spatial context: two discs side by side
-against two stacked, a face the right way up against one upside down.  No class turns into
-another when mirrored left to right.
+Each image shows one object of one of the `CLASSES`, at a random size, place, small rotation and colour. The background
+has small random shapes. All classes have the same distribution of colours, so only shape and layout tell them apart:
+two discs side by side or stacked, a face upright or upside down. No class becomes another when it is mirrored.
 
-Every image is keyed by (seed, split, index), so any of them can be made alone and in any order.
+An image depends only on (seed, split, index), so each can be made alone and in any order.
 """
 
 import io
@@ -20,30 +18,18 @@ from PIL import Image, ImageDraw
 
 from vggrepro.data.sources.base import Example, Source, digest
 
-Points = NDArray[np.complex128]
-"""Vertices of a polygon as x + iy, y downwards; an object fills about the unit disc |z| <= 1."""
+Points = NDArray[np.complex128]  # vertices of a polygon as x + iy, y downwards; an object fills about |z| <= 1
+Part = tuple[Points, int]  # a polygon and its ink: 255 adds to the object's mask, 0 cuts out of it
 
-Part = tuple[Points, int]
-"""A polygon and its ink: 255 adds to the object's mask, 0 cuts out of it."""
-
-SHORT_SIDE = (73, 95)
-"""Least and greatest shorter side of an image, pixels."""
-MAX_ASPECT = 1.6
-"""Greatest ratio of the longer side to the shorter."""
-OBJECT_RADIUS = (0.15, 0.28)
-"""Least and greatest radius of the object, as a fraction of the shorter side."""
-SPREAD = 0.6
-"""How far the object strays from the middle, as a fraction of the room that there is."""
-MAX_TILT = math.radians(15)
-"""Greatest rotation of the object either way, radians."""
-SCRAPS = (4, 10)
-"""Least and greatest number of scraps of clutter in an image."""
-SCRAP_RADIUS = (0.04, 0.13)
-"""Least and greatest radius of a scrap, as a fraction of the shorter side."""
-MIN_CONTRAST = 80.0
-"""How much brighter than the background's mean the object is at least, in luma of 255."""
-NOISE = 6.0
-"""Standard deviation of the grey noise on each pixel, of 255."""
+SHORT_SIDE = (73, 95)  # smallest and largest shorter side of an image, pixels
+MAX_ASPECT = 1.6  # largest ratio of the longer side to the shorter
+OBJECT_RADIUS = (0.15, 0.28)  # smallest and largest radius of the object, as a fraction of the shorter side
+SPREAD = 0.6  # largest distance of the object from the middle, as a fraction of the free space
+MAX_TILT = math.radians(15)  # largest rotation of the object to either side, radians
+SCRAPS = (4, 10)  # smallest and largest number of small shapes in the background
+SCRAP_RADIUS = (0.04, 0.13)  # smallest and largest radius of such a shape, as a fraction of the shorter side
+MIN_CONTRAST = 80.0  # the object's luma (0-255) is at least this much above the background's mean
+NOISE = 6.0  # standard deviation of the grey noise on each pixel, of 255
 JPEG_QUALITY = 90
 _SUPERSAMPLING = 2
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -55,7 +41,7 @@ def _circle(x: float, y: float, radius: float) -> Points:
 
 
 def _regular(corners: int, inner: float = 1.0) -> Points:
-    """A regular polygon, first corner up; ``inner`` scales every second corner (a star)."""
+    """A regular polygon, first corner up; `inner` scales every second corner (a star)."""
     turn = -1j * np.exp(2j * np.pi * np.arange(corners) / corners)
     return np.asarray(turn * np.where(np.arange(corners) % 2, inner, 1.0))
 
@@ -69,7 +55,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 def _face(up: float) -> list[Part]:
-    """A head with two eyes and a mouth; ``up`` = 1 the right way up, -1 upside down."""
+    """A head with two eyes and a mouth; `up` = 1 the right way up, -1 upside down."""
     return [
         (_circle(0, 0, 1), 255),
         (_circle(-0.4, -0.35 * up, 0.21), 0),
@@ -103,8 +89,7 @@ _SHAPES: dict[str, list[Part]] = {
     "triangle": [(_regular(3), 255)],
 }
 
-CLASSES: tuple[str, ...] = tuple(sorted(_SHAPES))
-"""Names of the classes; a label is an index into it."""
+CLASSES: tuple[str, ...] = tuple(sorted(_SHAPES))  # a label is an index into it
 
 
 def _xy(points: Points) -> list[tuple[float, float]]:
@@ -112,14 +97,14 @@ def _xy(points: Points) -> list[tuple[float, float]]:
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """A smooth random blend of colours, ``size`` = (width, height) in pixels."""
+    """A smooth random blend of colours, `size` = (width, height) in pixels."""
     base = rng.uniform(10, 150, 3)
     grid = np.clip(base + rng.normal(0, 32, (3, 4, 3)), 0, 255).astype(np.uint8)
     return Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR)
 
 
 def _scatter(rng: np.random.Generator, image: Image.Image, short: float) -> None:
-    """Strew scraps (crooked polygons, ellipses, strokes) of random colours over ``image``."""
+    """Draws small shapes (irregular polygons, ellipses, strokes) in random colours on `image`."""
     pen = ImageDraw.Draw(image)
     for kind in rng.integers(0, 3, rng.integers(*SCRAPS, endpoint=True)):
         centre = complex(rng.uniform(0, image.width), rng.uniform(0, image.height))
@@ -139,7 +124,7 @@ def _scatter(rng: np.random.Generator, image: Image.Image, short: float) -> None
 
 
 def _object_colour(rng: np.random.Generator, background_luma: float) -> tuple[int, ...]:
-    """A random colour at least ``MIN_CONTRAST`` brighter than the background."""
+    """A random colour at least `MIN_CONTRAST` brighter than the background."""
     while True:
         colour = rng.integers(0, 256, 3)
         if float(colour @ _LUMA) - background_luma >= MIN_CONTRAST:
@@ -147,7 +132,7 @@ def _object_colour(rng: np.random.Generator, background_luma: float) -> tuple[in
 
 
 def _mask(rng: np.random.Generator, parts: list[Part], size: tuple[int, int], short: float) -> Image.Image:
-    """The object's mask: its parts at a random size, tilt and place, wholly inside ``size``."""
+    """The object's mask: its parts at a random size, tilt and place, wholly inside `size`."""
     radius = short * rng.uniform(*OBJECT_RADIUS)
     turn = radius * np.exp(1j * rng.uniform(-MAX_TILT, MAX_TILT))
     room = SPREAD * (np.array(size) / 2 - radius)
@@ -167,7 +152,7 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def draw(seed: int, split: str, index: int) -> tuple[Image.Image, int]:
-    """Image ``index`` of ``split`` (RGB) and its label; the same on every machine and call."""
+    """Image `index` of `split` (RGB) and its label; the same on every machine and call."""
     key = np.array([seed, crc32(split.encode()) << 32 | index], dtype=np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))
     label = index % len(CLASSES)
@@ -184,7 +169,7 @@ def draw(seed: int, split: str, index: int) -> tuple[Image.Image, int]:
 
 
 def example(seed: int, split: str, index: int) -> tuple[str, bytes, int]:
-    """Image ``index`` of ``split`` as (key, JPEG, label); the classes come in turn."""
+    """Image `index` of `split` as (key, JPEG, label); the classes come in turn."""
     image, label = draw(seed, split, index)
     jpeg = io.BytesIO()
     image.save(jpeg, "JPEG", quality=JPEG_QUALITY)

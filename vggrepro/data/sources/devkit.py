@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from vggrepro.data import synsets
+from vggrepro.data import mat5, synsets
+from vggrepro.data.sources.base import refuse_lfs_pointer
 from vggrepro.errors import InputError
 
 TAR = "ILSVRC2012_devkit_t12.tar.gz"
@@ -71,7 +72,8 @@ def _packed(path: Path) -> tuple[bytes, bytes]:
                     content = tar.extractfile(member)
                     assert content is not None  # a regular file
                     found[name] = content.read()
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        refuse_lfs_pointer(path)
         raise InputError(f"prepare: {path}: damaged devkit ({error}); download it again") from None
     if missing := [name for name in (META, TRUTH) if name not in found]:
         raise InputError(f"prepare: {path}: no {' and no '.join(missing)} in it; download the devkit again")
@@ -84,6 +86,7 @@ def _limited(path: Path) -> bytes:
             data = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise InputError(f"prepare: {path} cannot be read ({error.strerror}); unpack {TAR} again") from None
+    refuse_lfs_pointer(path)
     if len(data) > LARGEST_FILE:
         raise InputError(f"prepare: {path}: more than {LARGEST_FILE >> 20} MB; unpack {TAR} again")
     return data
@@ -108,19 +111,17 @@ def _parse(path: Path, meta: bytes, truth: bytes) -> Devkit:
 
 def _leaves(path: Path, meta: bytes) -> tuple[synsets.Synset, ...]:
     """The synsets without children, sorted by wnid; fields are told by their names, since their order has varied."""
-    from scipy.io import loadmat  # a third of a second that other sources need not wait
-
     try:
-        rows: Any = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])["synsets"])
+        rows = mat5.parse(memoryview(meta), LARGEST_FILE)["synsets"]
+        rows = [rows] if isinstance(rows, dict) else rows
         leaves = [
-            synsets.Synset(int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"]))
+            synsets.Synset(_number(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"]))
             for row in rows
-            if int(row["num_children"]) == 0
+            if _number(row["num_children"]) == 0
         ]
-    except MemoryError:
-        raise
-    except Exception as error:  # scipy's reader fails in every way on damaged files
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
+    except (mat5.MatError, KeyError, TypeError, ValueError, OverflowError) as error:
+        refuse_lfs_pointer(path)
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"prepare: {path}: {META} is unreadable ({what}); download the devkit again") from None
     leaves.sort(key=lambda synset: synset.wnid)
     if sorted(synset.id for synset in leaves) != list(range(1, CLASSES + 1)):
@@ -135,8 +136,14 @@ def _leaves(path: Path, meta: bytes) -> tuple[synsets.Synset, ...]:
     return tuple(leaves)
 
 
+def _number(value: Any) -> int:
+    """The number that a 1 × 1 matrix holds."""
+    return int(np.asarray(value).item())
+
+
 def _solution(path: Path, known: tuple[synsets.Synset, ...]) -> dict[int, int]:
     """Kaggle's `LOC_val_solution.csv`: an image's name, then its wnid and a box, for each object in it."""
+    refuse_lfs_pointer(path)
     index = {synset.wnid: label for label, synset in enumerate(known)}
     labels: dict[int, int] = {}
     try:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from vggrepro.data import synsets
-from vggrepro.data.sources.base import IMAGE_SUFFIXES, Example, Source, digest, some
-from vggrepro.data.sources.listing import Images, Part, image_files, split_folder
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, Example, LeftOut, Source, digest, is_hidden, some
+from vggrepro.data.sources.listing import Images, Part, image_files, is_image, split_folder, subfolders
 from vggrepro.errors import InputError
-from vggrepro.system.progress import say
 
 
 class FolderSource(Source):
     """`train/<class>/*` and `val/<class>/*` image files; classes are the folder names, sorted.
 
+    Names are taken in Unicode's composed form (NFC): macOS writes `é` as two characters, other systems as one.
     Images in `test/<class>/` are a test split, those in `test/` one without labels. `val_only` asks for no `train/`.
     """
 
+    lists: ClassVar[tuple[str, ...]] = ()  # files beside the splits that are read
     layout = "a folder with train/<class>/ and val/<class>/ image folders"
 
     @classmethod
@@ -32,10 +34,11 @@ class FolderSource(Source):
         self.val_only = val_only
         self.name = self.folder.name
         self.description = f"class folders {self.folder}"
-        names = self._class_names(self.required[0])
+        self._places = {split: self._folders(split) for split in self.required}
+        names = sorted(self._places[self.required[0]])
         if not names and not val_only:
             raise InputError(f"prepare: {folder}/train has no class folders; put images in train/<class>/")
-        if not (validation := self._class_names("val")):
+        if not (validation := sorted(self._places["val"])):
             raise InputError(
                 f"prepare: {folder} has no val/<class>/ folders; put images apart there: the paper's errors need a "
                 "validation set"
@@ -51,57 +54,84 @@ class FolderSource(Source):
         if any(words := synsets.words(names)):
             self.words = tuple(word or name for word, name in zip(words, names, strict=True))
 
-    def _class_names(self, split: str) -> list[str]:
-        folder = split_folder(self.folder, split)
-        return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".") if folder else []
+    def _folders(self, split: str) -> dict[str, Path]:
+        """The folder of each class in a split."""
+        result: dict[str, Path] = {}
+        for path in subfolders(root) if (root := split_folder(self.folder, split)) else []:
+            name = unicodedata.normalize("NFC", path.name)
+            if name in result:
+                raise InputError(
+                    f"prepare: {path.parent} has two folders '{name}' that differ in their Unicode form only (composed "
+                    "and decomposed letters); put their images into one"
+                )
+            result[name] = path
+        return result
 
     @cached_property
     def _images(self) -> dict[str, Images]:
-        skipped = Counter[str]()
-        result = {split: Images(self._labelled(split, self.classes, skipped)) for split in self.required}
+        result = {split: Images(self._labelled(self._places[split])) for split in self.required}
         if not self.val_only and (folder := split_folder(self.folder, "test")) is not None:
-            result["test"] = Images(self._test(folder, skipped))
-        for split in self.required:
-            root = split_folder(self.folder, split)
-            if root is not None and len(loose := image_files(root, deep=False)):
-                say(f"prepare: left out {len(loose):,} images that lie in {root} itself, without a class")
-        if skipped:
-            kinds = some([f"{count:,} {suffix}" for suffix, count in skipped.most_common()])
-            say(f"prepare: left out {skipped.total():,} files that are no images by their suffix: {kinds}")
+            result["test"] = Images(self._test(folder))
+        for split in result:
+            self._count_loose(split)
+        self._count_beside()
         return result
 
-    def _labelled(self, split: str, names: tuple[str, ...], skipped: Counter[str]) -> Iterator[Part]:
+    @cached_property
+    def _left(self) -> LeftOut:
+        return LeftOut()
+
+    def _count_loose(self, split: str) -> None:
+        """Counts the files beside the class folders of a split, unless these are the images of test."""
         root = split_folder(self.folder, split)
-        assert root is not None
-        for name in names:
-            files = image_files(root / name, skipped)
-            if not len(files) and split != "test":
+        if root is None or (split == "test" and not self._folders(split).keys() & set(self.classes)):
+            return
+        for path in root.iterdir():
+            if is_hidden(path.name):
+                self._left.hidden += 1
+            elif not path.is_dir():
+                self._left.others[f"in {root.name}/ itself, without a class"] += 1
+
+    def _count_beside(self) -> None:
+        """Counts what lies beside the splits and is not read."""
+        splits = [split_folder(self.folder, split) for split in ("train", "val", "test")]
+        beside = [path for path in self.folder.iterdir() if path not in splits and path.name not in self.lists]
+        self._left.hidden += sum(is_hidden(path.name) for path in beside)
+        if names := sorted(path.name for path in beside if not is_hidden(path.name)):
+            self._left.others[f"beside the splits ({some(names)})"] = len(names)
+
+    def _labelled(self, places: dict[str, Path], may_be_empty: bool = False) -> Iterator[Part]:
+        for name, place in sorted(places.items()):
+            files = image_files(place, self._left)
+            if not len(files) and not may_be_empty:
                 everywhere = " and ".join(self.required)
                 raise InputError(
-                    f"prepare: class folder {root / name} holds no image "
+                    f"prepare: class folder {place} holds no image "
                     f"({', '.join(sorted(IMAGE_SUFFIXES))}); fill it, or remove the class from {everywhere}"
                 )
             yield Part.of(files, self.classes.index(name), f"{name}/")
 
-    def _test(self, folder: Path, skipped: Counter[str]) -> Iterator[Part]:
-        found = self._class_names("test")
-        if not set(found) & set(self.classes):
-            yield Part.of(image_files(folder, skipped), -1)
+    def _test(self, folder: Path) -> Iterator[Part]:
+        places = self._folders("test")
+        if not places.keys() & set(self.classes):
+            yield Part.of(image_files(folder, self._left), -1)
             return
-        loose = image_files(folder, deep=False)
-        if len(loose) or not set(found) <= set(self.classes):
-            odd = sorted(set(found) - set(self.classes)) or [loose.path(0).name]
+        loose = sorted(path.name for path in folder.iterdir() if is_image(path.name) and not path.is_dir())
+        if odd := sorted(places.keys() - set(self.classes)) or loose[:1]:
             raise InputError(
                 f"prepare: {folder} holds class folders but also {some(odd)}; give all test images a class folder of "
                 "train, or none"
             )
-        yield from self._labelled("test", tuple(found), skipped)
+        yield from self._labelled(places, may_be_empty=True)
 
     def contents(self) -> str:
         return digest((f"{split}/{name}", n) for split, images in self._images.items() for name, n in images.digests())
 
     def count(self, split: str) -> int:
         return len(self._images.get(split, ()))
+
+    def left_out(self) -> dict[str, int]:
+        return self._left.reasons()
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
         return self._images[split].examples(start)

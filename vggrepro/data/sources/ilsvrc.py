@@ -15,8 +15,17 @@ import numpy as np
 from vggrepro.data import synsets
 from vggrepro.data.sources import devkit
 from vggrepro.data.sources.archives import Members, members, nested
-from vggrepro.data.sources.base import VAL_ONLY, Example, Source, digest
-from vggrepro.data.sources.listing import Files, Images, Part, image_files, image_members, is_image, split_folder
+from vggrepro.data.sources.base import VAL_ONLY, Example, LeftOut, Source, digest, is_hidden
+from vggrepro.data.sources.listing import (
+    Files,
+    Images,
+    Part,
+    image_files,
+    image_members,
+    is_image,
+    split_folder,
+    subfolders,
+)
 from vggrepro.errors import InputError
 from vggrepro.system.progress import Track
 
@@ -72,6 +81,7 @@ class IlsvrcSource(Source):
         self.classes = tuple(synset.wnid for synset in self.devkit.synsets)
         self.words = tuple(synset.words for synset in self.devkit.synsets)
         self.devkit_ids = tuple(synset.id for synset in self.devkit.synsets)
+        self._left = LeftOut()
         self._index = {wnid: label for label, wnid in enumerate(self.classes)}
         if len(self.devkit.truth) == synsets.VAL_IMAGES:
             synsets.check_first_images(self.devkit.truth, str(self.devkit.path))
@@ -94,7 +104,7 @@ class IlsvrcSource(Source):
             )
         parts: dict[str, Part] = {}
         with Track(f"index {place.name}", devkit.CLASSES, "classes") as track:
-            for name, images in _inner_tars(tar) if tar else _class_places(place):
+            for name, images in _inner_tars(tar, self._left) if tar else _class_places(place, self._left):
                 label = self._label(name, place)
                 if name in parts:
                     raise InputError(f"prepare: {place}: two tars of class {name}; download it again")
@@ -111,10 +121,12 @@ class IlsvrcSource(Source):
             raise InputError(
                 f"prepare: {self.data} has no {VAL_TAR} and no val/ folder; the paper's errors need a validation set"
             )
-        flat = image_members(members(tar)) if tar else image_files(place, deep=False)
+        flat = image_members(members(tar), self._left) if tar else image_files(place, self._left, deep=False)
         parts = [Part(flat, self._by_number(flat, place))] if len(flat) else []
-        folders = [] if tar else [path for path in sorted(place.iterdir()) if path.is_dir() and path.name[0] != "."]
-        parts += [Part.of(image_files(path), self._label(path.name, place), f"{path.name}/") for path in folders]
+        folders = [] if tar else subfolders(place)
+        parts += [
+            Part.of(image_files(path, self._left), self._label(path.name, place), f"{path.name}/") for path in folders
+        ]
         if not sum(map(len, parts)):
             raise InputError(f"prepare: {place} holds no validation image; put them there")
         return Images(self._checked(parts, len(flat), place), by_name=True)
@@ -167,13 +179,13 @@ class IlsvrcSource(Source):
         tars = sorted({path for folder in (self.folder, self.data) for path in folder.glob(TEST_TARS)})
         held: Files | Members
         if base := [path for path in tars if "patch" not in path.name]:
-            held = image_members(members(base[-1]))  # that of 2019, if both are there
+            held = image_members(members(base[-1]), self._left)  # that of 2019, if both are there
         elif root := split_folder(self.data, "test"):
-            held = image_files(root, deep=False)
+            held = image_files(root, self._left, deep=False)
         else:
             return Images(())
         parts: list[Files | Members] = [held]
-        for patch in (image_members(members(path)) for path in tars if "patch" in path.name):
+        for patch in (image_members(members(path), self._left) for path in tars if "patch" in path.name):
             parts = [images.select(~np.isin(images.names, patch.names)) for images in parts] + [patch]
         return Images((Part.of(images, -1) for images in parts), by_name=True)
 
@@ -192,6 +204,9 @@ class IlsvrcSource(Source):
 
     def count(self, split: str) -> int:
         return len(self._images.get(split, ()))
+
+    def left_out(self) -> dict[str, int]:
+        return self._left.reasons()
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
         return self._images[split].examples(start)
@@ -215,14 +230,17 @@ def _of_ilsvrc(path: Path) -> bool:
     return is_image(path.name) and synsets.val_number(path.name) is not None
 
 
-def _inner_tars(tar: Path) -> Iterator[tuple[str, Files | Members]]:
+def _inner_tars(tar: Path, left: LeftOut) -> Iterator[tuple[str, Files | Members]]:
     for name, held in nested(tar):
-        yield name.rpartition("/")[2].removesuffix(".tar"), image_members(held)
+        yield name.rpartition("/")[2].removesuffix(".tar"), image_members(held, left)
 
 
-def _class_places(root: Path) -> Iterator[tuple[str, Files | Members]]:
+def _class_places(root: Path, left: LeftOut) -> Iterator[tuple[str, Files | Members]]:
     """The classes in a train folder, some of them maybe in tars still."""
-    names = {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
+    names = {path.name for path in subfolders(root)}
     tars = {path.stem: path for path in root.glob("*.tar") if synsets.WNID.fullmatch(path.stem)}
     for name in sorted(names | tars.keys()):
-        yield name, image_members(members(tars[name])) if name in tars else image_files(root / name)
+        yield name, image_members(members(tars[name]), left) if name in tars else image_files(root / name, left)
+    loose = [path for path in root.iterdir() if path.name not in names and path.stem not in tars]
+    left.hidden += sum(is_hidden(path.name) for path in loose)
+    left.others[f"in {root.name}/ without a class"] += sum(not is_hidden(path.name) for path in loose)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from vggrepro.data.sources.archives import Members
-from vggrepro.data.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example, LeftOut, is_hidden
 from vggrepro.errors import InputError
 
 SIZES = 50_000  # file sizes that are looked up at most to tell a changed split: a minute on a slow network disk
@@ -24,14 +23,27 @@ _SPLIT_NAMES = {"train": TRAIN_NAMES, "val": VAL_NAMES, "test": ("test",)}
 
 
 def split_folder(folder: Path, split: str) -> Path | None:
-    """The folder of a split, by any of its names."""
-    return next((folder / name for name in _SPLIT_NAMES[split] if (folder / name).is_dir()), None)
+    """The folder of a split, by any of its names in any case: `Train/` is Windows's habit."""
+    names = _SPLIT_NAMES[split]
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name for entry in entries if entry.name.lower() in names), reverse=True)
+    ranked = sorted(found, key=lambda name: names.index(name.lower()))  # of one name, `train` before `Train`
+    return next((folder / name for name in ranked if (folder / name).is_dir()), None)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder by name, without hidden ones and a system's own."""
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.is_dir())
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a name ends as an image's."""
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has an image's suffix and is not hidden, as macOS's `._x.jpg` are."""
-    base = name.rpartition("/")[2]
-    return not base.startswith(".") and base[base.rfind(".") :].lower() in IMAGE_SUFFIXES
+    """Whether a file name, maybe after folders, has an image's suffix and is not hidden, as macOS's `._x.jpg` are."""
+    return not is_hidden(name.rpartition("/")[2]) and has_image_suffix(name.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,41 +88,85 @@ class Files:
         return Files(self.folder, self.names[rows])
 
 
-def image_files(folder: Path, skipped: Counter[str] | None = None, deep: bool = True) -> Files:
-    """The image files of a folder and, if `deep`, of those in it; others are counted in `skipped` by their suffix.
+def image_files(folder: Path, left: LeftOut, deep: bool = True) -> Files:
+    """The image files of a folder and, if `deep`, of those in it; others are counted in `left`.
+
+    Links to folders are followed, each folder once, so that no circle is without end.
 
     Raises:
         InputError: a folder cannot be read.
     """
     names: list[bytes] = []
-    others = Counter[str]() if skipped is None else skipped
-
-    def scan(place: Path, prefix: str) -> None:
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if is_image(entry.name):
-                    names.append(os.fsencode(prefix + entry.name))
-                elif entry.name.startswith("."):  # .DS_Store, ._x.jpg
-                    continue
-                elif not entry.is_dir():
-                    others[Path(entry.name).suffix or "no suffix"] += 1
-                elif deep and not entry.is_symlink():  # which may lead round in a circle
-                    scan(place / entry.name, f"{prefix}{entry.name}/")
-
     try:
-        scan(folder, "")
+        seen = {_identity(place) for place in (folder, *folder.resolve().parents)}  # a link to those is a circle
+        places = [(folder, "")]
+        while places:
+            links: list[tuple[Path, str]] = []
+            for place, prefix in places:
+                links += _scan(place, prefix, names, left, seen, deep)
+            places = [link for link in sorted(links) if _is_new(link[0], seen)]
     except OSError as error:
         raise _unreadable(Path(error.filename or folder), error) from None
     return Files(folder, np.array(sorted(names), dtype=np.bytes_))
 
 
-def image_members(held: Members) -> Members:
-    """The image members of a tar, sorted by name, without the folders in their names.
+def _scan(
+    place: Path, prefix: str, names: list[bytes], left: LeftOut, seen: set[tuple[int, int]], deep: bool
+) -> list[tuple[Path, str]]:
+    """Adds the image files of a folder and its folders to `names`; returns the links to folders, with their prefixes.
+
+    Links come after all that lies there itself, so that a file's name does not depend on the order of a listing.
+    """
+    folders: list[tuple[Path, str]] = []
+    links: list[tuple[Path, str]] = []
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if is_hidden(entry.name):
+                left.hidden += 1
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append((place / entry.name, f"{prefix}{entry.name}/"))
+            elif has_image_suffix(entry.name):  # a link of this name is not looked up: there may be a million
+                names.append(os.fsencode(prefix + entry.name))
+            elif entry.is_symlink() and entry.is_dir():
+                links.append((place / entry.name, f"{prefix}{entry.name}/"))
+            else:
+                left.suffixes[Path(entry.name).suffix or "no suffix"] += 1
+    if not deep:
+        return []
+    for inner, longer in folders:
+        if _is_new(inner, seen):
+            links += _scan(inner, longer, names, left, seen, deep)
+    return links
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells whether two paths lead to one folder."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder was not `seen`; it is now."""
+    known = len(seen)
+    seen.add(_identity(path))
+    return len(seen) > known
+
+
+def image_members(held: Members, left: LeftOut) -> Members:
+    """The image members of a tar, sorted by name, without the folders in their names; others are counted in `left`.
 
     Raises:
         InputError: a name comes twice.
     """
-    rows = [row for row in range(len(held)) if is_image(held.name(row))]
+    rows = []
+    for row in range(len(held)):
+        name = held.name(row).rpartition("/")[2]
+        if is_hidden(name):
+            left.hidden += 1
+        elif has_image_suffix(name):
+            rows.append(row)
+        else:
+            left.suffixes[Path(name).suffix or "no suffix"] += 1
     bases = np.array([bytes(held.names[row]).rpartition(b"/")[2] for row in rows], dtype=np.bytes_)
     found = held.select(np.array(rows, np.int64))
     images = Members(held.path, bases, found.offsets, found.sizes).select(np.argsort(bases, kind="stable"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,12 +17,32 @@ import pyarrow.parquet as pq
 from pandas.util import hash_array
 
 from vggrepro.data import synsets
-from vggrepro.data.sources.base import TRAIN_NAMES, VAL_NAMES, VAL_ONLY, Example, Source, digest, some
+from vggrepro.data.sources.base import (
+    TRAIN_NAMES,
+    VAL_NAMES,
+    VAL_ONLY,
+    Example,
+    Source,
+    digest,
+    is_hidden,
+    refuse_lfs_pointer,
+    some,
+)
+from vggrepro.data.sources.listing import subfolders
 from vggrepro.errors import InputError
 
 # `n01440764_10026.JPEG`; at the end: `n01440764_10026_n01440764.JPEG`, `ILSVRC2012_val_00000001_n01751748.JPEG`
 _WNID = r"(?:^|[/_])(?P<wnid>n[0-9]{8})(?:_[0-9]+)?\.[A-Za-z]+$"
 _VAL = r"(?:^|/)ILSVRC2012_val_[0-9]{8}(?:_(?P<wnid>n[0-9]{8}))?\.[A-Za-z]+$"
+
+
+# Puts the images that a file's paths name into the file; a line of shell.
+EMBED = (
+    'python -c "import sys, pyarrow as pa, pyarrow.parquet as pq; f = sys.argv[1]; t = pq.read_table(f); '
+    "n = t.schema.get_field_index('{image}'); "
+    "v = [dict(bytes=open(r['path'], 'rb').read(), path=r['path']) for r in t['{image}'].to_pylist()]; "
+    'c = t.schema.field(n); pq.write_table(t.set_column(n, c, pa.array(v, c.type)), f)" {path}'
+)
 
 
 class ParquetSource(Source):
@@ -72,10 +93,24 @@ class ParquetSource(Source):
                 )
         self._check_imagenet()
         self._check_classes()
+        for files in self.files.values():
+            self._check_bytes(files[0])
+
+    def _check_bytes(self, path: Path) -> None:
+        """Refuses paths in place of images, told by the first one."""
+        with _reading(path), pq.ParquetFile(path) as file:
+            first = next(file.iter_batches(1, columns=[self.image]), None)
+        image = first.column(0)[0].as_py() if first is not None and len(first) else None
+        if image and image["path"] and image["bytes"] is None:
+            raise InputError(
+                f"prepare: {path}: its images are paths ({image['path'][:60]}), not bytes; in the folder where these "
+                f"paths begin, embed them in each file: {EMBED.format(image=self.image, path=shlex.quote(str(path)))}"
+            )
 
     def _find_files(self) -> dict[str, list[Path]]:
         by_word: dict[str, list[Path]] = {}
-        for path in _parquet_files(self.folder):
+        paths = _parquet_files(self.folder)
+        for path in paths:
             word = path.name.removesuffix(".parquet").split("-")[0].split(".")[0].lower()
             if (parent := path.parent.name.lower()) in (*TRAIN_NAMES, *VAL_NAMES, "test"):
                 word = parent  # train/0000.parquet
@@ -94,7 +129,11 @@ class ParquetSource(Source):
                     f"prepare: {self.folder}: no {' or '.join(names)} parquet files among {some(sorted(by_word))}; "
                     f"names start with their split, such as train-00000-of-00001.parquet{without}"
                 )
+        self._unused = len(paths) - sum(map(len, splits.values()))
         return {split: files for split, files in splits.items() if files and not (self.val_only and split != "val")}
+
+    def left_out(self) -> dict[str, int]:
+        return {"parquet files of no split": self._unused} if self._unused and not self.val_only else {}
 
     def _columns(self, path: Path) -> tuple[str, str, list[str] | None]:
         """Names of the image and label columns, and the class names if the footer has them."""
@@ -286,9 +325,10 @@ class ParquetSource(Source):
 def _parquet_files(folder: Path) -> list[Path]:
     """Those of the Hub's layouts: in the folder, in `data/` or a configuration's folder, in a split's folder there."""
     inner = {"data", "default", "plain_text", *TRAIN_NAMES, *VAL_NAMES, "test"}
-    near = [entry for entry in folder.iterdir() if entry.name in inner and entry.is_dir()]
-    deep = [entry for parent in near for entry in parent.iterdir() if entry.name in inner and entry.is_dir()]
-    return sorted(path for place in (folder, *near, *deep) for path in place.glob("*.parquet"))
+    near = [entry for entry in subfolders(folder) if entry.name.lower() in inner]
+    deep = [entry for parent in near for entry in subfolders(parent) if entry.name.lower() in inner]
+    found = (path for place in (folder, *near, *deep) for path in place.glob("*.parquet"))
+    return sorted(path for path in found if not is_hidden(path.name))
 
 
 def _column(path: Path, name: str) -> pa.ChunkedArray:
@@ -306,6 +346,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, pa.ArrowMemoryError, UnicodeDecodeError, OSError) as error:
+        refuse_lfs_pointer(path)
         what = " ".join(str(error).split())
         raise InputError(f"prepare: {path}: damaged parquet file ({what}); download it again") from None
 

@@ -19,7 +19,18 @@ import numpy as np
 
 from vggrepro.data import synsets
 from vggrepro.data.sources.archives import Members, members
-from vggrepro.data.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, VAL_ONLY, Example, Source, digest, some
+from vggrepro.data.sources.base import (
+    IMAGE_SUFFIXES,
+    TRAIN_NAMES,
+    VAL_NAMES,
+    VAL_ONLY,
+    Example,
+    LeftOut,
+    Source,
+    digest,
+    is_hidden,
+    some,
+)
 from vggrepro.errors import InputError
 from vggrepro.system.progress import Track
 
@@ -65,12 +76,13 @@ class WebDatasetSource(Source):
         self.val_only = val_only
         self.name = self.folder.name
         self.description = f"WebDataset tars {self.folder}"
+        self._left = LeftOut()
         files = self._find_files()
         listed = self._listed_names()
         with Track(f"index {self.name}", sum(map(len, files.values())), "tars") as track:
             self.shards: dict[str, list[Shard]] = {split: [] for split in files}
             for split, path in ((split, path) for split, paths in files.items() for path in paths):
-                self.shards[split].append(_index(path, labelled=split != "test"))
+                self.shards[split].append(_index(path, self._left, labelled=split != "test"))
                 track.advance(1)
         if val_only and self._is_imagenets():
             listed = list(synsets.table()), [synset.words for synset in synsets.table().values()]
@@ -86,7 +98,9 @@ class WebDatasetSource(Source):
         splits: dict[str, list[Path]] = {split: [] for split in SPLITS}
         tars = _tars(self.folder)
         for path in tars:
-            if split := _split_of(path, self.folder):
+            if not (split := _split_of(path, self.folder)):
+                self._left.others["tars of no split"] += 1
+            else:
                 if path.name.endswith(COMPRESSED):
                     raise InputError(f"prepare: {path} is compressed, which leaves no random access; gunzip it first")
                 splits[split].append(path)
@@ -186,6 +200,9 @@ class WebDatasetSource(Source):
         paths = [shard.images.path for shards in self.shards.values() for shard in shards]
         return digest((str(path.relative_to(self.folder)), path.stat().st_size) for path in paths)
 
+    def left_out(self) -> dict[str, int]:
+        return self._left.reasons()
+
     def count(self, split: str) -> int:
         return sum(map(len, self.shards.get(split, ())))
 
@@ -206,7 +223,8 @@ class WebDatasetSource(Source):
 def _tars(folder: Path) -> list[Path]:
     """Tars in a folder and its folders; no deeper, where a million images may lie."""
     found = chain(folder.glob("*.t*"), folder.glob("*/*.t*"))
-    return sorted(path for path in found if path.name.endswith((".tar", *COMPRESSED)))
+    named = (path for path in found if path.name.endswith((".tar", *COMPRESSED)))
+    return sorted(path for path in named if not is_hidden(path.name) and not is_hidden(path.parent.name))
 
 
 def _split_of(path: Path, folder: Path) -> str:
@@ -217,21 +235,23 @@ def _split_of(path: Path, folder: Path) -> str:
     return next((split for word in words for split, names in SPLITS.items() if word.lower() in names), "")
 
 
-def _index(path: Path, labelled: bool) -> Shard:
-    """Where a tar's images are, and their labels, which `labelled` demands."""
+def _index(path: Path, left: LeftOut, labelled: bool) -> Shard:
+    """Where a tar's images are, and their labels, which `labelled` demands; `left` counts files of no sample."""
     held = members(path)
     rows: list[int] = []
     labels: list[int] = []
     with path.open("rb") as file:
-        for stem, parts in _samples(held):
+        for stem, parts in _samples(held, left):
             images = [row for part, row in parts.items() if f".{part}" in IMAGE_SUFFIXES]
             if len(images) != 1:
+                _check_together(held, stem, parts)
                 raise InputError(
                     f"prepare: {path}: sample {stem!r} has {len(images) or 'no'} images among its parts "
                     f"{some(sorted(parts))}; give it one (names are parted at their first dot)"
                 )
             label = _label(held, file, stem, parts)
             if label is None and labelled:
+                _check_together(held, stem, parts)
                 raise InputError(
                     f"prepare: {path}: sample {stem!r} has no label; add {stem}.cls with the class number, or "
                     f"{stem}.json with a 'label'"
@@ -245,13 +265,17 @@ def _index(path: Path, labelled: bool) -> Shard:
     return shard
 
 
-def _samples(held: Members) -> Iterator[tuple[str, dict[str, int]]]:
+def _samples(held: Members, left: LeftOut) -> Iterator[tuple[str, dict[str, int]]]:
     """Neighbours of one stem: the stem, and the row of each part, such as `jpg`, `cls`."""
     current, parts = "", dict[str, int]()
     for row in range(len(held)):
         name = held.name(row)
         match = _MEMBER.fullmatch(name)
-        if match is None or _META.fullmatch(name):
+        if is_hidden(name.rpartition("/")[2]) or _META.fullmatch(name):
+            left.hidden += 1
+            continue
+        if match is None:
+            left.suffixes["no suffix"] += 1
             continue
         stem, part = match["stem"], match["part"].lower()
         if stem != current:
@@ -263,6 +287,16 @@ def _samples(held: Members) -> Iterator[tuple[str, dict[str, int]]]:
         parts[part] = row
     if parts:
         yield current, parts
+
+
+def _check_together(held: Members, stem: str, parts: dict[str, int]) -> None:
+    """Refuses a sample without image or label that has others of its files elsewhere in the tar."""
+    if np.char.startswith(held.names, f"{stem}.".encode()).sum() > len(parts):
+        raise InputError(
+            f"prepare: {held.path}: the files of sample {stem!r} lie apart, but a sample's files must be neighbours; "
+            "sort them: unpack the tar into a folder of its own and pack it again with 'tar --sort=name -cf NEW.tar -C "
+            "FOLDER .'"
+        )
 
 
 def _twice(path: Path, name: str) -> InputError:

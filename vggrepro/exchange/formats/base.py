@@ -37,10 +37,11 @@ MAX_BYTES = 8 * MAX_PARAMETERS
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsFile:
     """A file of weights; its hashes are computed once, when asked for."""
 
     path: Path
+    input: str | None = None  # what the user says of a state dict's input, of `state_dict.INPUTS`
 
     @cached_property
     def size(self) -> int:
@@ -163,6 +164,11 @@ def check(architecture: Architecture, tensors: Mapping[str, Tensor], place: str)
             raise TypeError(f"{place}: {name} is {tensor.dtype}: a reader gives float32")
         # A sum needs no memory; it may overflow where all values are finite, so that it is not the last word.
         if not bool(tensor.sum().isfinite()) and not bool(tensor.isfinite().all()):
+            if name == "fc6.weight" and bool(tensor.isnan().all()):
+                raise InputError(
+                    f"{place}: holds the features only: its FC layers are no numbers (NaN), as in torchvision's "
+                    f"IMAGENET1K_FEATURES; give a whole file of net {net}"
+                )
             raise InputError(f"{place}: {name} holds values that are no finite numbers; download the file again")
 
 

@@ -9,7 +9,7 @@ import math
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from vggrepro.exchange.formats import published
 from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
     Foreign,
-    Source,
+    WeightsFile,
     bgr_to_rgb,
     check_lrn,
     check_shapes,
@@ -43,6 +43,9 @@ from vggrepro.exchange.formats.protobuf import (
     fields,
     varints,
 )
+
+if TYPE_CHECKING:
+    import h5py
 
 NET_V1, NET_LAYER = 2, 100  # NetParameter.layers, .layer
 V1_V0, V1_NAME, V1_TYPE, V1_BLOBS, V1_LRN = 1, 4, 5, 6, 18
@@ -87,17 +90,37 @@ class Blob:
         return result
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of a snapshot in HDF5, not read yet."""
+
+    data: h5py.Dataset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.data.shape)
+
+    def read(self) -> np.ndarray:
+        """The numbers, float32 (count,)."""
+        with np.errstate(over="ignore"):  # as above
+            return np.asarray(self.data[()], np.float32).reshape(-1)
+
+
 @dataclass(slots=True)
 class Layer:
     """A layer of the file."""
 
     name: str = ""
     type: str = ""
-    blobs: list[Blob] = field(default_factory=list)
+    blobs: list[Blob | Stored] = field(default_factory=list)
     lrn: dict[int, float] = field(default_factory=dict)  # LRNParameter: local_size, alpha, beta, norm_region, k
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """The weights of a caffemodel: BGR folded into conv1_1, input 0-255 minus the authors' mean.
 
     Raises:
@@ -112,6 +135,16 @@ def read(source: Source, net: str) -> Foreign:
         layers = parse(memoryview(mapped))
     except WireError as error:
         raise InputError(f"{place}: is a damaged or cut caffemodel ({error}); {_advice(source)}") from None
+    return foreign(layers, source, net)
+
+
+def foreign(layers: Sequence[Layer], source: WeightsFile, net: str) -> Foreign:
+    """The weights of a model's layers, of a caffemodel or a snapshot in HDF5.
+
+    Raises:
+        InputError: not `net`'s.
+    """
+    place = str(source.path)
     named, by_order = _named(layers, net, place)
     shapes = {name: _shape(name, blob, place) for name, blob in named.items()}
     architecture = geometry(net, shapes, place)
@@ -145,7 +178,7 @@ def read(source: Source, net: str) -> Foreign:
     )
 
 
-def _advice(source: Source) -> str:
+def _advice(source: WeightsFile) -> str:
     """What to do about a damaged file: it says its name at its beginning, if it is the authors'."""
     if source.path.with_name(source.path.name + ".json").is_file():
         return "copy it or export the run again"
@@ -157,7 +190,7 @@ def _advice(source: Source) -> str:
     return "copy or download it again"
 
 
-def top_fields(source: Source) -> set[tuple[int, int]]:
+def top_fields(source: WeightsFile) -> set[tuple[int, int]]:
     """(number, wire type) of a message's own fields as far as it is one, with that which a cut file ends in."""
     found: set[tuple[int, int]] = set()
     if source.size == 0:
@@ -273,7 +306,7 @@ def _dims(data: memoryview, budget: Budget) -> list[int]:
     return result
 
 
-def _named(layers: Sequence[Layer], net: str, place: str) -> tuple[dict[str, Blob], bool]:
+def _named(layers: Sequence[Layer], net: str, place: str) -> tuple[dict[str, Blob | Stored], bool]:
     """The blobs by our tensors' names, and whether layers were taken in their order as their names are others."""
     full = [layer for layer in layers if layer.blobs]
     if not full:
@@ -281,7 +314,7 @@ def _named(layers: Sequence[Layer], net: str, place: str) -> tuple[dict[str, Blo
     usual = {name.rpartition(".")[0] for other in paper.NETS for name in paper.Architecture(other, 1).shapes()}
     in_order = names_by_order(_kinds(full), net) if {layer.name for layer in full} - usual else None
     names = in_order or [layer.name for layer in full]
-    result: dict[str, Blob] = {}
+    result: dict[str, Blob | Stored] = {}
     for name, layer in zip(names, full, strict=True):
         if len(layer.blobs) > 2:
             raise InputError(f"{place}: {layer.name} has {len(layer.blobs)} blobs instead of weights and biases")
@@ -297,7 +330,7 @@ def _kinds(layers: Sequence[Layer]) -> str:
     return kinds[:-3] + kinds[-3:].replace("c", "f")
 
 
-def _shape(name: str, blob: Blob, place: str) -> tuple[int, ...]:
+def _shape(name: str, blob: Blob | Stored, place: str) -> tuple[int, ...]:
     """A blob's shape in our layout: biases (out,), FC weights (out, in), convolutions (out, in, k, k).
 
     Raises:

@@ -6,26 +6,21 @@ authors' Caffe models, so that their input is BGR, 0-255 minus the mean.
 
 from __future__ import annotations
 
-import io
 import math
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import published
 from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
-    MAX_BYTES,
     Foreign,
-    Source,
+    WeightsFile,
     bgr_to_rgb,
     check_shapes,
     geometry,
@@ -34,34 +29,29 @@ from vggrepro.exchange.formats.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import h5py
 
 BLOCK = re.compile(r"block(\d)_conv(\d)")
 FC = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
-MAX_OBJECTS = 20_000  # of one file
-WEIGHTS = "model.weights.h5"  # in a .keras file
+MAX_PARTS = 100  # of a list of names
 
 
-def read(source: Source, net: str) -> Foreign:
-    """The weights of an .h5 or .keras file: BGR folded into conv1_1, input 0-255 minus the authors' mean.
+def foreign(file: h5py.File, held: Mapping[str, h5py.Dataset], source: WeightsFile, net: str) -> Foreign:
+    """The weights of an open file, whose data sets are `held`: BGR folded into conv1_1, the authors' mean.
 
     Raises:
-        InputError: h5py is missing, a damaged file, another net, no FC layers, Theano's ordering, or too large.
+        InputError: another net, no FC layers, Theano's ordering, or too large.
     """
-    net, place = paper.check_net(net), str(source.path)
-    with _opened(source) as file:
-        layers = _layers(file, place)
-        named, by_order = _named(layers, net, place)
-        shapes = {name: _shape(name, data.shape, place) for name, data in named.items()}
-        architecture = geometry(net, shapes, place)
-        expected = architecture.shapes()
-        check_shapes(net, shapes, expected, place)
-        maps = shapes["fc6.weight"][1] // architecture.map_side**2
-        tensors = {
-            name: _tensor(named[name], shape, maps if name == "fc6.weight" else 0) for name, shape in expected.items()
-        }
+    place = str(source.path)
+    named, by_order = _named(_layers(file, held), net, place)
+    shapes = {name: _shape(name, data.shape, place) for name, data in named.items()}
+    architecture = geometry(net, shapes, place)
+    expected = architecture.shapes()
+    check_shapes(net, shapes, expected, place)
+    maps = shapes["fc6.weight"][1] // architecture.map_side**2
+    tensors = {
+        name: _tensor(named[name], shape, maps if name == "fc6.weight" else 0) for name, shape in expected.items()
+    }
     tensors["conv1_1.weight"] = bgr_to_rgb(tensors["conv1_1.weight"]).contiguous()
     known = published.find(source)
     notes = ["its layers have other names than Keras's VGG and were taken in their order"] if by_order else []
@@ -82,60 +72,41 @@ def read(source: Source, net: str) -> Foreign:
     )
 
 
-@contextmanager
-def _opened(source: Source) -> Iterator[h5py.File]:
-    """The HDF5 file, of a .keras file the one inside; h5py's errors in a line."""
-    try:
-        import h5py
-    except ImportError:
-        raise InputError(f"{source.path}: needs h5py; install it with: pip install 'vggrepro[keras]'") from None
-    place = str(source.path)
-    try:
-        if not zipfile.is_zipfile(source.path):
-            with h5py.File(source.path, "r") as file:
-                yield file
-            return
-        with zipfile.ZipFile(source.path) as archive:
-            size = archive.getinfo(WEIGHTS).file_size
-            if size > MAX_BYTES:
-                raise InputError(f"{place}: {WEIGHTS} would have {size:,} bytes, more than any net of Table 1")
-            with archive.open(WEIGHTS) as member:
-                data = io.BytesIO(member.read(size))
-        with h5py.File(data, "r") as file:
-            yield file
-    except InputError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]  # h5py raises all of these for damaged files
-        raise InputError(f"{place}: is a damaged or cut HDF5 file ({reason}); download it again") from None
-
-
-def _layers(file: h5py.File, place: str) -> dict[str, list[h5py.Dataset]]:
-    """The tensors of each layer, in the model's order; links to other files are not followed.
-
-    Raises:
-        InputError: too many objects, or numbers that lie in other files.
-    """
-    import h5py
-
-    found: dict[str, list[h5py.Dataset]] = {}
-    count = 0
-
-    def visit(path: str, item: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > MAX_OBJECTS:
-            raise InputError(f"{place}: holds more than {MAX_OBJECTS:,} objects; it is no net of Table 1")
-        if not isinstance(item, h5py.Dataset) or "optimizer" in path or not item.ndim:
-            return
-        if item.external or item.is_virtual:
-            raise InputError(f"{place}: {path} lies in another file; give a file that is whole")
-        found.setdefault(_layer_name(path, item), []).append(item)
-
-    file.visititems(visit)
+def _layers(file: h5py.File, tensors: Mapping[str, h5py.Dataset]) -> dict[str, list[h5py.Dataset]]:
+    """The tensors of each layer, in the model's order, as far as the file says it."""
     root = file.get("model_weights", file)
-    written = [_text(name) for name in root.attrs.get("layer_names", ())]
-    return dict(sorted(found.items(), key=lambda entry: _order(entry[0], written)))
+    written = _texts(root.attrs, "layer_names")
+    places: dict[str, tuple[Any, ...]] = {}
+    found: dict[str, list[h5py.Dataset]] = {}
+    for path, item in tensors.items():
+        if "optimizer" in path or not item.ndim:
+            continue
+        name = _layer_name(path, item)
+        found.setdefault(name, []).append(item)
+        places.setdefault(name, (*_written(path, root, written), *_order(name)))
+    return dict(sorted(found.items(), key=lambda entry: places[entry[0]]))
+
+
+def _written(path: str, root: h5py.Group, layers: Sequence[str]) -> tuple[int, int]:
+    """Where the file lists a tensor: its layer, which may be a whole net in a net, and the tensor in it."""
+    top, _, rest = path.removeprefix(f"{root.name}/".lstrip("/")).partition("/")
+    group = root.get(top)
+    if top not in layers or group is None:
+        return len(layers), 0
+    tensors = _texts(group.attrs, "weight_names")
+    return layers.index(top), tensors.index(rest) if rest in tensors else len(tensors)
+
+
+def _texts(attributes: Mapping[str, Any], name: str) -> list[str]:
+    """A list of names; a long one is in parts, `name0`, `name1`, as HDF5 limits its size."""
+    parts = [attributes[name]] if name in attributes else []
+    while (part := f"{name}{len(parts)}") in attributes and len(parts) < MAX_PARTS:
+        parts.append(attributes[part])
+    return [_text(value) for part in parts for value in np.ravel(part)]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _layer_name(path: str, item: h5py.Dataset) -> str:
@@ -151,17 +122,12 @@ def _layer_name(path: str, item: h5py.Dataset) -> str:
     return next(usual, printable(groups[-1] if groups else path))
 
 
-def _text(value: Any) -> str:
-    return printable(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
-
-
-def _order(name: str, written: Sequence[str]) -> tuple[int, bool, str, int]:
-    """As the file lists its layers; else convolutions before FC layers, each kind by its number."""
+def _order(name: str) -> tuple[bool, str, int]:
+    """Where the file lists no layers: convolutions before FC layers, each kind by its number."""
     kind, _, number = name.rpartition("_")
-    place = written.index(name) if name in written else len(written)
     if not number.isdecimal():
         kind, number = name, "0"
-    return place, kind.startswith(("dense", "fc", "pred")), kind, int(number[:9])
+    return kind.startswith(("dense", "fc", "pred")), kind, int(number[:9])
 
 
 def _named(layers: Mapping[str, Sequence[h5py.Dataset]], net: str, place: str) -> tuple[dict[str, h5py.Dataset], bool]:

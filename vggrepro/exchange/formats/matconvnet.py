@@ -13,14 +13,15 @@ import numpy as np
 import torch
 
 from vggrepro import paper
-from vggrepro.data import synsets
+from vggrepro.data import mat5, synsets
 from vggrepro.errors import InputError
-from vggrepro.exchange.formats import mat5, published
+from vggrepro.exchange.formats import published
 from vggrepro.exchange.formats.base import (
     CAFFE_MEAN_RGB,
+    MAX_BYTES,
     WNID_ORDER,
     Foreign,
-    Source,
+    WeightsFile,
     check_lrn,
     check_shapes,
     geometry,
@@ -30,7 +31,7 @@ from vggrepro.exchange.formats.base import (
 )
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """The weights of a .mat file; fc8's rows are sorted by wnid where the file names its classes so.
 
     Raises:
@@ -75,8 +76,8 @@ def read(source: Source, net: str) -> Foreign:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return mat5.load(path)
-    except mat5.Damaged as error:
+        return mat5.load(path, MAX_BYTES)
+    except mat5.MatError as error:
         raise InputError(f"{path}: is a damaged or cut MATLAB file ({error}); download it again") from None
 
 

@@ -17,7 +17,7 @@ import torch
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.exchange.formats.base import Foreign, Source, stated
+from vggrepro.exchange.formats.base import Foreign, WeightsFile, stated
 from vggrepro.exchange.formats.state_dict import Preprocessing, made
 from vggrepro.nets.vgg import to_input
 from vggrepro.system.files import atomic
@@ -177,7 +177,7 @@ def compare(path: Path, trained: Trained, dense: bool) -> float:
     return worst
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """A file that `write` made; other ONNX graphs have no names that say which layer a tensor is.
 
     Raises:

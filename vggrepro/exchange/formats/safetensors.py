@@ -11,13 +11,13 @@ from safetensors import SafetensorError, safe_open
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import timm, torch_file
-from vggrepro.exchange.formats.base import Foreign, Source, geometry, stated
-from vggrepro.exchange.formats.state_dict import Preprocessing, made
+from vggrepro.exchange.formats.base import Foreign, WeightsFile, geometry, stated
+from vggrepro.exchange.formats.state_dict import Preprocessing, asked, made
 from vggrepro.nets import weights
 from vggrepro.runs.folder import RunFolder
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """A safetensors file; what our exports say of themselves is in its metadata, of a run in config.json beside it.
 
     Raises:
@@ -42,7 +42,7 @@ def read(source: Source, net: str) -> Foreign:
         raise InputError(f"{path}: damaged ({error.reason}); copy or download it again") from None
     hashes = {"sha256": source.sha256}
     if mine:
-        return made(tensors, net, Preprocessing(exported=exported), "vggrepro", "", str(path), hashes)
+        return made(tensors, net, asked(Preprocessing(exported=exported), source), "vggrepro", "", str(path), hashes)
     if not exported and (found := timm.preprocessing(path)):
         return torch_file.by_names(tensors, source, net, Preprocessing(*found, said=True))
     return torch_file.by_names(tensors, source, net, Preprocessing(exported=exported))

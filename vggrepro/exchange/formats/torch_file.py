@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import base, timm, torchvision
-from vggrepro.exchange.formats.base import Foreign, Source
-from vggrepro.exchange.formats.state_dict import Preprocessing
+from vggrepro.exchange.formats.base import Foreign, WeightsFile
+from vggrepro.exchange.formats.state_dict import Preprocessing, asked, bare
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights in a checkpoint
 
 
-def read(source: Source, net: str) -> Foreign:
+def read(source: WeightsFile, net: str) -> Foreign:
     """A file that torch saved: torchvision's or timm's names, or ours.
 
     Raises:
@@ -28,14 +28,15 @@ def read(source: Source, net: str) -> Foreign:
     return by_names(_state(source), source, net, Preprocessing(exported=base.sidecar(source.path)))
 
 
-def by_names(state: Mapping[str, Tensor], source: Source, net: str, how: Preprocessing) -> Foreign:
-    """Weights whose names say whether they are timm's or torchvision's."""
+def by_names(state: Mapping[str, Tensor], source: WeightsFile, net: str, how: Preprocessing) -> Foreign:
+    """Weights whose names, without wrappers, say whether they are timm's or torchvision's."""
+    state, how = bare(state, str(source.path)), asked(how, source)
     if any(name.startswith("pre_logits.") for name in state):
         return timm.foreign(state, str(source.path), net, how, {"sha256": source.sha256})
     return torchvision.foreign(state, source, net, how)
 
 
-def _state(source: Source) -> dict[str, Tensor]:
+def _state(source: WeightsFile) -> dict[str, Tensor]:
     """The named tensors of a file that torch saved; no code in it is run."""
     path = source.path
     try:
@@ -49,17 +50,9 @@ def _state(source: Source) -> dict[str, Tensor]:
             f"{path}: holds more than weights: Python objects, which could run any code when loaded; save its "
             "state_dict() with torch.save, or as safetensors, and give that file"
         ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OSError,
-        MemoryError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except InputError:
+        raise
+    except Exception as error:  # torch's readers raise all kinds for damaged files, AssertionError and IndexError too
         raise InputError(f"{path}: is damaged or cut ({_line(error)}); download it again") from None
     for _ in range(2):
         if isinstance(loaded, dict):

@@ -13,9 +13,9 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.report import figures
 from vggrepro.report.page import provenance, sections
+from vggrepro.report.page.contents import Contents, contents_of
 from vggrepro.report.page.drawings import drawings
 from vggrepro.report.page.html import colour_variables, escape, paragraph
-from vggrepro.report.page.material import Material, gather
 from vggrepro.system.files import atomic, write_text
 
 ERRORS = (
@@ -48,40 +48,40 @@ def page(runs: Path, dataset: Dataset, against: Path | None = None) -> str:
     Raises:
         InputError: no images or no labels to score.
     """
-    material = gather(runs, dataset, other=against)
-    made = {name: body for name, body in _bodies(material, against).items() if body}
+    contents = contents_of(runs, dataset, other=against)
+    made = {name: body for name, body in _bodies(contents, against).items() if body}
     here = files(__package__)
     style = (here / "page.css").read_text(encoding="utf-8")
     style = style.replace("/*light*/", colour_variables(dark=False)).replace("/*dark*/", colour_variables(dark=True))
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(material.header.title),
+        title=escape(contents.header.title),
         style=style,
         script=(here / "page.js").read_text(encoding="utf-8"),
         navigation="".join(f'<a href="#{name}">{title}</a>' for name, title in made),
-        summary=sections.summary(material),
+        summary=sections.summary(contents),
         sections="\n".join(sections.section(*name, body) for name, body in made.items()),
     )
 
 
-def _bodies(material: Material, against: Path | None) -> dict[tuple[str, str], str]:
+def _bodies(contents: Contents, against: Path | None) -> dict[tuple[str, str], str]:
     """The id and the title of each section and its contents, which are empty if there is nothing to show."""
-    document = material.document
-    drawn = drawings(material)
+    document = contents.document
+    drawn = drawings(contents)
     grids = {
         name: sections.grid([one for one in drawn if one.section == name], kind)
         for name, kind in (("claims", ""), ("errors", ""), ("training", ""), ("filters", "small"))
     }
-    beside = sections.extras(material.beside, "against-")
+    beside = sections.beyond_tables(contents.beside, "against-")
     return {
         ("claims", "The paper's claims"): sections.claim_cards(document.findings, grids["claims"]),
-        ("tables", "Tables"): sections.tables(document.tables, material.header),
+        ("tables", "Tables"): sections.tables(document.tables, contents.header),
         ("against", "Two reproductions"): beside and paragraph(BESIDE.format(folder=against)) + beside,
         ("errors", "Errors"): grids["errors"] and paragraph(ERRORS) + grids["errors"],
-        ("beyond", "Beyond the paper"): sections.extras(document.extras),
+        ("beyond", "Beyond the paper"): sections.beyond_tables(document.beyond_tables),
         ("training", "Training"): grids["training"] and paragraph(TRAINING) + grids["training"],
         ("filters", "First layer"): grids["filters"] and paragraph(FILTERS) + grids["filters"],
-        ("mistakes", "Most confident mistakes"): sections.mistakes(material),
-        ("provenance", "Provenance"): provenance.provenance(material),
+        ("mistakes", "Most confident mistakes"): sections.mistakes(contents),
+        ("provenance", "Provenance"): provenance.provenance(contents),
     }
 
 
@@ -94,7 +94,7 @@ def write_figures(runs: Path, dataset: Dataset, folder: Path) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--figures {folder} is a file; give a folder")
     paths = []
-    for one in drawings(gather(runs, dataset, images=False)):
+    for one in drawings(contents_of(runs, dataset, images=False)):
         drawn = one.draw()
         paths += [folder / f"{one.name}.png", folder / f"{one.name}.svg"]
         with atomic(paths[-2]) as temporary:

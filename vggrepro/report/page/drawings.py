@@ -16,8 +16,8 @@ from scipy import stats
 
 from vggrepro import paper
 from vggrepro.report import figures
+from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.html import minus
-from vggrepro.report.page.material import Material, RunFacts
 from vggrepro.results import claims
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
@@ -37,13 +37,13 @@ class Drawing:
     draw: Callable[[], Figure]
 
 
-def drawings(material: Material) -> list[Drawing]:
+def drawings(contents: Contents) -> list[Drawing]:
     """Every figure that has a result of ours to show, in the page's order; names can be those of files and ids."""
     drawn = [
-        *forest(material.document.findings),
-        *errors(material),
-        *curves(material.runs),
-        *first_layers(material.runs),
+        *forest(contents.document.findings),
+        *errors(contents),
+        *curves(contents.runs),
+        *first_layers(contents.runs),
     ]
     result: dict[str, Drawing] = {}
     for one in drawn:
@@ -93,18 +93,21 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
 
 def _claimed(kind: Kind, margin: float) -> tuple[float, float]:
     """The differences, in points, that a claim allows."""
-    if kind is Kind.LOWER:
-        return -math.inf, 0.0
-    return -margin, math.inf if kind is Kind.NOT_LOWER else margin
+    return {
+        Kind.LOWER: (-math.inf, 0.0),
+        Kind.SLIGHTLY_LOWER: (-margin, 0.0),
+        Kind.ALIKE: (-margin, margin),
+        Kind.NOT_LOWER: (-margin, math.inf),
+    }[kind]
 
 
-def errors(material: Material) -> Iterator[Drawing]:
+def errors(contents: Contents) -> Iterator[Drawing]:
     """Our errors against the paper's, and errors by depth, S, Q and method."""
-    points = agreement_frame(material)
+    points = agreement_frame(contents)
     if len(points) > 1:
         yield Drawing("agreement", "errors", "Ours against the paper's", _rank_caption(points), _agreement_alt(points),
                       lambda: figures.agreement(points))  # fmt: skip
-    table3, bars = material.table(3).frame, methods_frame(material)
+    table3, bars = contents.table(3).frame, methods_frame(contents)
     for measure in _measured(table3):
         yield _depth(table3, measure)
     several = table3.groupby("net")[TOP1].transform("count") > 1  # nets that ran at two S or more
@@ -112,7 +115,7 @@ def errors(material: Material) -> Iterator[Drawing]:
         yield _training_scale(table3[several], measure)
     for measure in _measured(bars):
         yield _methods(bars, measure)
-    yield from _by_test_scale(material.by_test_scale)
+    yield from _by_test_scale(contents.by_test_scale)
 
 
 def _depth(frame: pd.DataFrame, measure: str) -> Drawing:
@@ -165,10 +168,10 @@ def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
 
 def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
     """Training curves: all runs in one figure, then a figure for each run."""
-    trained = [run for run in runs if run.epochs["loss"].notna().any()]
+    trained = [run for run in runs if run.curve["loss"].notna().any()]
     if len(trained) > 1:
-        frames = {run.name: run.epochs for run in trained}
-        ends = ", ".join(f"{run.name} {number(run.epochs['top1_error'].iloc[-1])} %" for run in trained)
+        frames = {run.name: run.curve for run in trained}
+        ends = ", ".join(f"{run.name} {number(run.curve['top1_error'].iloc[-1])} %" for run in trained)
         yield Drawing(
             "all-runs", "training", "All runs: error by epoch",
             "Top-1 error while training; the tables' protocols see more of each image.",
@@ -178,7 +181,7 @@ def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
     for run in trained:
         yield Drawing(
             f"training-{run.name}", "training", run.name, _training_caption(run), _training_alt(run),
-            lambda run=run: figures.training(run.epochs, run.between, run.net),  # type: ignore[misc]
+            lambda run=run: figures.training(run.curve, run.between, run.net),  # type: ignore[misc]
         )  # fmt: skip
 
 
@@ -195,14 +198,14 @@ def first_layers(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
                       lambda weights=weights: figures.filters(weights))  # type: ignore[misc]  # fmt: skip
 
 
-def agreement_frame(material: Material) -> pd.DataFrame:
+def agreement_frame(contents: Contents) -> pd.DataFrame:
     """A row for each filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors).
 
     The dense rows of Table 5 are also in Table 4 and count once.
     """
     parts = []
     for table in (3, 4, 5, 6):
-        frame = material.table(table).frame
+        frame = contents.table(table).frame
         part = frame.reindex(columns=["net", "S"])
         part = part.assign(ours=frame[TOP1], paper=frame[f"{TOP1}_paper"])
         part["views"] = pd.Series(views_of(table), index=part.index, dtype=object)
@@ -213,9 +216,9 @@ def agreement_frame(material: Material) -> pd.DataFrame:
     return whole.assign(net=whole["net"].fillna(""), S=whole["S"].fillna("").map(_scale_label))
 
 
-def methods_frame(material: Material) -> pd.DataFrame:
+def methods_frame(contents: Contents) -> pd.DataFrame:
     """Tables 5 and 6 (post-submission): columns nets, method and the measures; only nets with a number of ours."""
-    single, fused = material.table(5).frame, material.table(6).frame
+    single, fused = contents.table(5).frame, contents.table(6).frame
     fused = fused[fused["group"] == "post-submission"].assign(net="D + E")
     frame = pd.concat([single, fused], ignore_index=True).rename(columns={"net": "nets"})
     return frame[frame.groupby("nets")[TOP1].transform("count") > 0]
@@ -260,8 +263,8 @@ def _training_caption(run: RunFacts) -> str:
 
 
 def _training_alt(run: RunFacts) -> str:
-    first, last = run.epochs.iloc[0], run.epochs.iloc[-1]
+    first, last = run.curve.iloc[0], run.curve.iloc[-1]
     text = f"Training of {run.name}, {len(run.epochs)} epochs: loss from {first['loss']:.2f} to {last['loss']:.2f}, "
     text += f"{run.judges} top-1 error from {number(first['top1_error'])} to {number(last['top1_error'])} %"
-    fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in figures.drops(run.epochs)]
+    fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in figures.drops(run.curve)]
     return text + (f"; learning rate dropped {', '.join(fell)}." if fell else ".")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vggrepro.data.dataset import Dataset, Split
 from vggrepro.errors import InputError
-from vggrepro.posteriors.files import Batch
+from vggrepro.posteriors.files import Rows
 from vggrepro.posteriors.protocol import SPLIT
 from vggrepro.system.progress import say
 
@@ -33,7 +33,7 @@ class Mistake:
     true_posterior: float
 
 
-def most_confident(batches: Iterable[Batch], count: int = COUNT) -> list[Mistake]:
+def most_confident(batches: Iterable[Rows], count: int = COUNT) -> list[Mistake]:
     """The `count` most confident mistakes, the most confident first. Holds one batch at a time in memory.
 
     Mistakes of equal posteriors are in the data set's order.

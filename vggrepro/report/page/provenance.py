@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from vggrepro import __version__
+from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.html import Number, paragraph, plain_table
-from vggrepro.report.page.material import Material, RunFacts
 from vggrepro.results.columns import DASH
 from vggrepro.system.commit import commit
 from vggrepro.system.progress import duration
@@ -16,24 +17,24 @@ from vggrepro.system.progress import duration
 SHARED = ("seed", "precision", "device", "versions")  # stated once if they are the same in all runs
 
 
-def provenance(material: Material) -> str:
+def provenance(contents: Contents) -> str:
     """Data, runs, recipes, and the commits that evaluated."""
-    runs, data = material.runs, material.dataset
+    runs, data = contents.runs, contents.dataset
     here = f"vggrepro {__version__}" + (f", commit {commit()}" if commit() else "")
     parts = [
         f"Data: {data.name}, preset {data.preset}, fingerprint `{data.fingerprint[:12]}`. The paper's numbers: arXiv "
         f"1409.1556v6. This page: {here}.",
         f"The data set is a subset: {data.subset}" if data.subset else "",
     ]
-    commits = _evaluated_by(material)
+    commits = _evaluated_by(contents)
     if commits:
         parts.append(f"Posteriors were evaluated by commit{'s' * (len(commits) > 1)} {', '.join(commits)}.")
     text = "".join(paragraph(part) for part in parts)
     return text + _runs(runs) + _recipes(runs) if runs else text
 
 
-def _evaluated_by(material: Material) -> list[str]:
-    texts = [text for number in (3, 4, 5, 6) for text in material.table(number).frame["commit"].dropna()]
+def _evaluated_by(contents: Contents) -> list[str]:
+    texts = [text for number in (3, 4, 5, 6) for text in contents.table(number).frame["commit"].dropna()]
     return sorted({word for text in texts for word in str(text).split() if word != "?"})
 
 
@@ -53,14 +54,14 @@ def _runs(runs: Sequence[RunFacts]) -> str:
 
 def _row(run: RunFacts) -> dict[str, object]:
     config = run.config
-    speeds = sorted(record["images_per_second"] for record in run.records if "images_per_second" in record)
+    speeds = sorted(epoch.images_per_second for epoch in run.epochs if not math.isnan(epoch.images_per_second))
     speed = speeds[len(speeds) // 2] if speeds else None
     started = config.start.run or config.origin or "random weights"
     return {
         "run": run.name,
         "state": run.status.state,
         "epochs": run.status.epoch,
-        "time": Number(run.seconds, duration(run.seconds)) if run.records else "",
+        "time": Number(run.seconds, duration(run.seconds)) if run.epochs else "",
         "images/s": "" if speed is None else Number(speed, f"{speed:,.0f}"),
         "started from": started,
         "seed": "" if config.seed is None else str(config.seed),

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro import paper
 from vggrepro.data import synsets
 from vggrepro.data.dataset import Dataset
 from vggrepro.posteriors.protocol import LABELS
-from vggrepro.report import findings
+from vggrepro.report import findings, layout
 from vggrepro.report.header import Header
+from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.drawings import Drawing
 from vggrepro.report.page.html import (
     Number,
@@ -27,16 +27,20 @@ from vggrepro.report.page.html import (
     plain_table,
     prose,
 )
-from vggrepro.report.page.material import Material, RunFacts
 from vggrepro.results import claims
-from vggrepro.results.beyond import Extra
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, number, p_text, span
 from vggrepro.results.tables import Table, letter
-from vggrepro.results.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED, worded
 
-SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", UNDECIDED: "?", NOT_RUN: "–"}
-CLASSES = {HOLDS: "holds", CONTRADICTED: "contradicted", UNDECIDED: "open", NOT_RUN: "unrun"}
+CLASSES = {
+    HOLDS: "holds",
+    CONTRADICTED: "contradicted",
+    LARGER: "contradicted",
+    UNDECIDED: "open",
+    NOT_RUN: "unrun",
+}
 
 
 def section(name: str, title: str, body: str) -> str:
@@ -50,12 +54,12 @@ def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
     return f'<div class="grid {kind}">{"".join(cards)}</div>' if cards else ""
 
 
-def summary(material: Material) -> str:
+def summary(contents: Contents) -> str:
     """The data, how many runs there are and how many claims hold; the best numbers; in what this is a reduced one."""
-    header = material.header
-    name = escape(material.dataset.name)
-    lead = f"<b>{name}</b>: {header.size}. {_run_counts(material.runs)} {_claim_counts(material)}"
-    parts = [f'<p class="lead">{lead}</p>', _tiles(material)]
+    header = contents.header
+    name = escape(contents.dataset.name)
+    lead = f"<b>{name}</b>: {header.size}. {_run_counts(contents.runs)} {_claim_counts(contents)}"
+    parts = [f'<p class="lead">{lead}</p>', _tiles(contents)]
     if header.reductions:
         body = f"<p><b>A reduced reproduction.</b> {header.caution} What is reduced:</p>{bullets(header.reductions)}"
         parts.append(f'<aside class="note">{body}</aside>')
@@ -70,20 +74,15 @@ def _run_counts(runs: Sequence[RunFacts]) -> str:
     return f"{len(runs)} run{'s' * (len(runs) > 1)}: {counts}."
 
 
-def _claim_counts(material: Material) -> str:
-    words = [finding.standing for finding in material.document.findings]
-    others = (claims.SO_FAR, CONTRADICTED, UNDECIDED, NOT_RUN)
-    counts = [findings.counted(words.count(word), word) for word in others if word in words]
-    hold = words.count(HOLDS)
-    text = f"{hold} of the paper's {len(words)} claims {'holds' if hold == 1 else 'hold'}"
-    return f'<a href="#claims">{text}</a>{"".join(f", {count}" for count in counts)}.'
+def _claim_counts(contents: Contents) -> str:
+    return f'<a href="#claims">{findings.counts(contents.document.findings)}</a>'
 
 
-def _tiles(material: Material) -> str:
+def _tiles(contents: Contents) -> str:
     """Our best row of Tables 3-6, of one net and of several, beside the paper's number for the same row."""
     tiles = []
     for name, numbers in (("Best single net", (3, 4, 5)), ("Best fusion", (6,))):
-        rows = [(row, table) for table in map(material.table, numbers) for row in table.frame.to_dict("records")]
+        rows = [(row, table) for table in map(contents.table, numbers) for row in table.frame.to_dict("records")]
         rows = [pair for pair in rows if not math.isnan(pair[0][TOP1])]
         if not rows:
             continue
@@ -92,18 +91,10 @@ def _tiles(material: Material) -> str:
         lines = (
             f"<span>{name}, top-1 error</span><strong>{row[TOP1]:.1f}&nbsp;%</strong>",
             f"<span>{ends}, the paper's same row {number(row[f'{TOP1}_paper'])} %</span>",
-            f"<span>{escape(_row_name(row, table))}</span>",
+            f"<span>{escape(layout.row_name(row, table))}</span>",
         )
         tiles.append(f'<a class="tile" href="#table{table.number}">{"".join(lines)}</a>')
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
-
-
-def _row_name(row: dict[Any, Any], table: Table) -> str:
-    if "models" in row:
-        count = str(row["models"]).count("; ") + 1
-        return f"{count} nets, {row['method']} (Table 6)"
-    scale = row.get("S", paper.JITTER.label)
-    return f"{row['net']}, S = {scale}, {row.get('method', 'dense')} (Table {table.number})"
 
 
 def claim_cards(found: Sequence[Finding], forest: str) -> str:
@@ -123,7 +114,7 @@ def claim_cards(found: Sequence[Finding], forest: str) -> str:
 
 def _claim(finding: Finding, lines: pd.DataFrame, *, beside: bool) -> str:
     claim, word = finding.claim, finding.verdict
-    sign = f'<span aria-hidden="true">{SIGNS[word]}</span> {finding.standing}'
+    sign = f'<span aria-hidden="true">{layout.SIGNS[word]}</span> {finding.standing}'
     chip = f'<span class="verdict {CLASSES[word]}">{sign}</span>'
     heads = ("comparison", "measure", "ours", "Δ ours, 95 %", "the paper", "Δ paper", "p (Holm)", "verdict")
     rows = [_comparison(row) for row in lines.to_dict("records")]
@@ -158,7 +149,7 @@ def _decisive(finding: Finding) -> str:
     if outcome is None or test is None:
         return ""
     made, theirs = test.comparison, claims.printed(outcome.pair, test.measure)
-    p = p_text(test.holm)
+    p = p_text(outcome.p)
     equation = (f"p {p}" if p.startswith("<") else f"p = {p}").replace(" ", "\u00a0")  # on one line
     return minus(
         f"{outcome.pair.label}, {test.measure}: {number(made.difference, '+')} points "
@@ -184,7 +175,7 @@ def _comparison(row: dict[Any, Any]) -> list[object]:
         both[1],
         Number(row["difference_paper"], number(row["difference_paper"], "+")),
         Number(row["p_holm"], p_text(row["p_holm"])),
-        row["verdict"],
+        worded(row["verdict"], 0 if pd.isna(row["seeds"]) else int(row["seeds"])),
     ]
 
 
@@ -202,14 +193,14 @@ def tables(made: Sequence[Table], header: Header) -> str:
     return "\n".join(parts)
 
 
-def extras(made: Sequence[Extra], prefix: str = "") -> str:
+def beyond_tables(made: Sequence[BeyondTable], prefix: str = "") -> str:
     """Results beyond the paper as tables, or those of two reproductions, with a prefix to their names."""
     parts = []
-    for extra in made:
-        name = f"{prefix}{extra.name}"
-        grid_ = column_table(extra.columns, extra.groups, extra.title, name)
-        title = f"<h3>{escape(extra.title)}</h3>{paragraph(extra.caption)}"
-        parts.append(f'<article id="{name}">{title}{grid_}{bullets(extra.notes)}</article>')
+    for table in made:
+        name = f"{prefix}{table.name}"
+        grid_ = column_table(table.columns, table.groups, table.title, name)
+        title = f"<h3>{escape(table.title)}</h3>{paragraph(table.caption)}"
+        parts.append(f'<article id="{name}">{title}{grid_}{bullets(table.notes)}</article>')
     return "\n".join(parts)
 
 
@@ -219,18 +210,18 @@ def class_words(dataset: Dataset) -> list[str]:
     return [(word or name).split(",")[0] for word, name in zip(words, dataset.classes, strict=True)]
 
 
-def mistakes(material: Material) -> str:
+def mistakes(contents: Contents) -> str:
     """The most confident mistakes of one posterior file, with their images if the data set is there."""
-    view = material.mistakes_of
-    if not material.mistakes or view is None:
+    view = contents.mistakes_of
+    if not contents.mistakes or view is None:
         return ""
-    words = class_words(material.dataset)
+    words = class_words(contents.dataset)
     intro = (
         f"The wrong first classes with the largest posteriors: {view.run.name}, {LABELS[view.method]}, Q = {view.q}, "
         "which has the least top-1 error of a single run at a single Q. After each class stands its posterior."
     )
     cards = []
-    for mistake, picture in zip(material.mistakes, material.pictures, strict=True):
+    for mistake, picture in zip(contents.mistakes, contents.pictures, strict=True):
         true, first = (escape(words[label]) for label in (mistake.label, mistake.predicted))
         image = f'<img src="{picture}" alt="{true}, taken for {first}">'
         lines = (

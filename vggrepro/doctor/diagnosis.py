@@ -1,4 +1,4 @@
-"""What the doctor's checks give: findings, and their table."""
+"""What the doctor's checks give: diagnoses, and their table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OK, WARNING, BROKEN = "ok", "warning", "broken"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """A row: ok, warning or broken; what was looked at; what was found; what to do."""
 
     state: str
@@ -20,24 +20,24 @@ class Finding:
     advice: str = ""
 
 
-def guarded(name: str, check: Callable[[], Finding | list[Finding]]) -> list[Finding]:
-    """A check's findings; its failure is one of them."""
+def guarded(name: str, check: Callable[[], Diagnosis | list[Diagnosis]]) -> list[Diagnosis]:
+    """A check's diagnoses; its failure is one of them."""
     try:
         found = check()
     except InputError as error:
-        return [Finding(BROKEN, name, str(error))]
+        return [Diagnosis(BROKEN, name, str(error))]
     except Exception as error:  # whatever a broken installation or file throws
         line = (str(error).strip() or "no message").splitlines()[0]
-        return [Finding(BROKEN, name, f"the check failed: {type(error).__name__}: {line}", "see the result")]
+        return [Diagnosis(BROKEN, name, f"the check failed: {type(error).__name__}: {line}", "see the result")]
     return found if isinstance(found, list) else [found]
 
 
-def table(findings: Sequence[Finding]) -> str:
+def table(diagnoses: Sequence[Diagnosis]) -> str:
     """State, check and result in columns, the advice below."""
-    wide = max(len(finding.check) for finding in findings)
+    wide = max(len(diagnosis.check) for diagnosis in diagnoses)
     lines = []
-    for finding in findings:
-        lines.append(f"{finding.state:<{len(WARNING)}}  {finding.check:<{wide}}  {finding.result}")
-        if finding.advice:
-            lines.append(" " * (len(WARNING) + wide + 4) + f"→ {finding.advice}")
+    for diagnosis in diagnoses:
+        lines.append(f"{diagnosis.state:<{len(WARNING)}}  {diagnosis.check:<{wide}}  {diagnosis.result}")
+        if diagnosis.advice:
+            lines.append(" " * (len(WARNING) + wide + 4) + f"→ {diagnosis.advice}")
     return "\n".join(lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +19,13 @@ from vggrepro.report.documents import Document
 from vggrepro.report.header import Header, header_of
 from vggrepro.report.page.mistakes import Mistake, most_confident, pictures, whole_rows
 from vggrepro.results import beyond, comparison
-from vggrepro.results.beyond import Entry, Extra
+from vggrepro.results.beyond import BeyondTable, Entry
 from vggrepro.results.columns import TOP1
-from vggrepro.results.scores import Scores
+from vggrepro.results.scores import Scores, over_seeds
 from vggrepro.results.tables import Table
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder, existing
+from vggrepro.runs.metrics import Epoch, Steps
 from vggrepro.runs.status import Status, status
 from vggrepro.system.progress import say
 
@@ -40,8 +40,8 @@ class RunFacts:
     folder: RunFolder
     status: Status
     config: RunConfig
-    records: list[dict[str, Any]]
-    epochs: pd.DataFrame
+    epochs: Sequence[Epoch]
+    curve: pd.DataFrame
     between: pd.DataFrame
 
     @property
@@ -66,7 +66,7 @@ class RunFacts:
     @property
     def seconds(self) -> float:
         """Seconds spent in the finished epochs."""
-        return float(sum(record.get("seconds", 0.0) for record in self.records))
+        return sum(epoch.seconds for epoch in self.epochs)
 
     def filters(self) -> np.ndarray | None:
         """The first layer's weights, (channels, 3, k, k); None if there are none or, with a warning, none readable."""
@@ -81,7 +81,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class Contents:
     """Everything that the page shows. `mistakes` and their pictures are those of the view `mistakes_of`.
 
     `by_test_scale` has a row for each posterior file: run, net, S, method, Q, images and the measures of the tables.
@@ -94,7 +94,7 @@ class Material:
     mistakes_of: View | None
     mistakes: Sequence[Mistake]
     pictures: Sequence[str]
-    beside: Sequence[Extra]  # the tables of both reproductions side by side, if there is another one
+    beside: Sequence[BeyondTable]  # the tables of both reproductions side by side, if there is another one
 
     @property
     def dataset(self) -> Dataset:
@@ -108,22 +108,22 @@ class Material:
         return next(table for table in self.document.tables if table.number == number)
 
 
-def gather(runs: Path, dataset: Dataset, *, other: Path | None = None, images: bool = True) -> Material:
+def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, images: bool = True) -> Contents:
     """Reads everything. `other`: a second folder of runs; `images`: find the mistakes too, by a second look at a file.
 
     Raises:
         InputError: no images or no labels to score.
     """
-    scores = Scores(runs, dataset)
-    document = documents.gather(scores)
-    entries = beyond.curve_rows(beyond.stock(scores))
+    scores = over_seeds(runs, dataset)
+    document = documents.document_of(scores)
+    entries = beyond.curve_rows(beyond.available(scores))
     by_test_scale, _ = beyond.score(scores, entries)
     best = best_view(by_test_scale, entries)
     worst = most_confident(average([scores.file(best).path], scores.images)) if best and images else []
     mistakes = whole_rows(worst)
-    facts = [made for run in existing(runs) if (made := readable_facts(run)) is not None]
+    facts = [made for run in existing(scores.runs) if (made := readable_facts(run)) is not None]
     beside = comparison.side_by_side(scores, Scores(other, dataset)) if other else []
-    return Material(scores, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
+    return Contents(scores, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
 
 
 def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
@@ -145,16 +145,16 @@ def readable_facts(run: RunFolder) -> RunFacts | None:
 
 def run_facts(run: RunFolder) -> RunFacts:
     """A run's state, configuration and curves."""
-    config, records = run.config(), run.all_metrics()
-    epochs = [record for record in records if "step" not in record]
-    frame = pd.DataFrame.from_records(epochs).reindex(columns=list(CURVES)).astype(float)
-    return RunFacts(run, status(run), config, epochs, frame, _between(records, config))
+    config, lines = run.config(), run.metrics()
+    epochs = [line for line in lines if isinstance(line, Epoch)]
+    frame = pd.DataFrame(epochs, columns=list(CURVES), dtype=float)
+    between = _between([line for line in lines if isinstance(line, Steps)], config)
+    return RunFacts(run, status(run), config, epochs, frame, between)
 
 
-def _between(records: Sequence[dict[str, Any]], config: RunConfig) -> pd.DataFrame:
+def _between(lines: Sequence[Steps], config: RunConfig) -> pd.DataFrame:
     """Losses between the ends of epochs; steps are turned into epochs."""
     batch, images = config.recipe.batch, config.dataset.train_images
     if not batch or not images:
         return pd.DataFrame(columns=["epoch", "loss"])
-    lines = [(record["step"] * batch / images, record.get("loss")) for record in records if "step" in record]
-    return pd.DataFrame(lines, columns=["epoch", "loss"])
+    return pd.DataFrame([(line.step * batch / images, line.loss) for line in lines], columns=["epoch", "loss"])

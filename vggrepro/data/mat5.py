@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vggrepro.exchange.formats.base import CHUNK, MAX_BYTES
-
+CHUNK = 1 << 22  # bytes unpacked at a time
 HEADER = 128  # bytes before the first element
 MATRIX, COMPRESSED = 14, 15  # types of elements
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -26,7 +25,7 @@ MAX_DEPTH, MAX_DIMENSIONS, MAX_NAME = 16, 8, 64  # MATLAB's names have 63 charac
 MAX_ELEMENTS = 1_000_000  # of one file; each becomes objects many times its size
 
 
-class Damaged(ValueError):
+class MatError(ValueError):
     """No whole MATLAB 5 file; the message says how that shows."""
 
 
@@ -38,22 +37,26 @@ class Element:
     data: memoryview
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The variables of a file by name.
+def load(path: Path, most: int) -> dict[str, Any]:
+    """The variables of a file by name; `most` bytes of unpacked contents are taken."""
+    with open(path, "rb") as file:
+        return parse(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), most)
+
+
+def parse(data: memoryview, most: int) -> dict[str, Any]:
+    """The variables of a file's bytes by name.
 
     Numbers are arrays of MATLAB's shape, as stored; texts are str; cells are lists, column by column; a struct is
     a dict, an array of them a list of dicts. Sparse matrices, objects and functions are None.
 
     Raises:
-        Damaged: cut short, lengths that contradict each other, or more when unpacked than any net of Table 1 has.
+        MatError: cut short, lengths that contradict each other, or more than `most` bytes when unpacked.
     """
-    with open(path, "rb") as file:
-        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    reader = _Reader("big" if bytes(mapped[126:HEADER]) == b"MI" else "little")
+    reader = _Reader("big" if bytes(data[126:HEADER]) == b"MI" else "little", most)
     result: dict[str, Any] = {}
     at = HEADER
-    while at < len(mapped):
-        element, at = reader.element(mapped, at)
+    while at < len(data):
+        element, at = reader.element(data, at)
         if element.kind == COMPRESSED:
             element, _ = reader.element(reader.unpack(element.data), 0)
         if element.kind == MATRIX:
@@ -65,14 +68,14 @@ def load(path: Path) -> dict[str, Any]:
 class _Reader:
     """Reads elements of one byte order; keeps count of them and of what was unpacked."""
 
-    def __init__(self, order: str) -> None:
-        self.big = order == "big"
+    def __init__(self, order: str, most: int) -> None:
+        self.big, self.most = order == "big", most
         self.unpacked = self.elements = 0
 
     def _numbers(self, data: memoryview, kind: str) -> np.ndarray:
         size = int(kind[1])
         if len(data) % size:
-            raise Damaged(f"{len(data)} bytes of numbers of {size} bytes each")
+            raise MatError(f"{len(data)} bytes of numbers of {size} bytes each")
         return np.frombuffer(data, (">" if self.big else "<") + kind)
 
     def _words(self, data: memoryview) -> list[int]:
@@ -81,19 +84,19 @@ class _Reader:
     def element(self, data: memoryview, at: int) -> tuple[Element, int]:
         """The element at `at` and where the next one begins; those of up to 4 bytes have a short form."""
         if len(data) - at < 8:
-            raise Damaged("it is cut short")
+            raise MatError("it is cut short")
         self.elements += 1
         if self.elements > MAX_ELEMENTS:
-            raise Damaged(f"more than {MAX_ELEMENTS:,} elements")
+            raise MatError(f"more than {MAX_ELEMENTS:,} elements")
         first, size = self._words(data[at : at + 8])
         if first >> 16:
             kind, size = first & 0xFFFF, first >> 16
             if size > 4:
-                raise Damaged(f"a short element of {size} bytes")
+                raise MatError(f"a short element of {size} bytes")
             return Element(kind, data[at + 4 : at + 4 + size]), at + 8
         at += 8
         if size > len(data) - at:
-            raise Damaged(f"it is cut short: {size:,} bytes are announced where {len(data) - at:,} are left")
+            raise MatError(f"it is cut short: {size:,} bytes are announced where {len(data) - at:,} are left")
         padding = 0 if first == COMPRESSED else -size % 8
         return Element(first, data[at : at + size]), min(at + size + padding, len(data))
 
@@ -106,12 +109,12 @@ class _Reader:
                 while piece:
                     result += unpacker.decompress(piece, CHUNK)
                     piece = unpacker.unconsumed_tail
-                    if self.unpacked + len(result) > MAX_BYTES:
-                        raise Damaged(f"it unpacks to more than {MAX_BYTES:,} bytes, more than any net of Table 1 has")
+                    if self.unpacked + len(result) > self.most:
+                        raise MatError(f"it unpacks to more than {self.most:,} bytes")
         except zlib.error as error:
-            raise Damaged(str(error)) from None
+            raise MatError(str(error)) from None
         if not unpacker.eof:
-            raise Damaged("it is cut short")
+            raise MatError("it is cut short")
         self.unpacked += len(result)
         return memoryview(result)
 
@@ -120,14 +123,14 @@ class _Reader:
         if not data:
             return "", np.empty((0, 0))
         if depth > MAX_DEPTH:
-            raise Damaged(f"cells and structs nested more than {MAX_DEPTH} deep")
+            raise MatError(f"cells and structs nested more than {MAX_DEPTH} deep")
         flags, at = self.element(data, 0)
         dims, at = self.element(data, at)
         name, at = self.element(data, at)
         words = self._words(flags.data)
         shape = tuple(self._words(dims.data))
         if not words or not 2 <= len(shape) <= MAX_DIMENSIONS:
-            raise Damaged("a matrix without flags or dimensions")
+            raise MatError("a matrix without flags or dimensions")
         kind, count = words[0] & 0xFF, math.prod(shape)
         value: Any = None
         if kind in NUMERIC and not words[0] & COMPLEX:
@@ -142,10 +145,10 @@ class _Reader:
 
     def _array(self, element: Element, shape: tuple[int, ...], count: int) -> np.ndarray:
         if element.kind not in NUMBERS:
-            raise Damaged(f"numbers of type {element.kind}")
+            raise MatError(f"numbers of type {element.kind}")
         values = self._numbers(element.data, NUMBERS[element.kind])
         if len(values) != count:
-            raise Damaged(f"{len(values):,} numbers for a matrix of {' × '.join(map(str, shape))}")
+            raise MatError(f"{len(values):,} numbers for a matrix of {' × '.join(map(str, shape))}")
         return values.reshape(shape, order="F")
 
     def _text(self, element: Element) -> str:
@@ -157,12 +160,12 @@ class _Reader:
     def _values(self, data: memoryview, at: int, count: int, depth: int) -> tuple[list[Any], int]:
         """`count` matrices, and where they end."""
         if count > (len(data) - at) // 8:
-            raise Damaged(f"a cell or struct of {count:,} values in {len(data) - at:,} bytes")
+            raise MatError(f"a cell or struct of {count:,} values in {len(data) - at:,} bytes")
         values = []
         for _ in range(count):
             element, at = self.element(data, at)
             if element.kind != MATRIX:
-                raise Damaged(f"an element of type {element.kind} in a cell or struct")
+                raise MatError(f"an element of type {element.kind} in a cell or struct")
             values.append(self.matrix(element.data, depth + 1)[1])
         return values, at
 
@@ -171,7 +174,7 @@ class _Reader:
         names, at = self.element(data, at)
         (size,) = self._words(length.data) if len(length.data) == 4 else (0,)
         if not 0 < size <= MAX_NAME or len(names.data) % size:
-            raise Damaged("a struct without names of fields")
+            raise MatError("a struct without names of fields")
         fields = [
             bytes(names.data[start : start + size]).split(b"\0")[0].decode("latin-1")
             for start in range(0, len(names.data), size)

@@ -1,0 +1,138 @@
+"""What a terminal of 80 columns shows, and that a pipe gets the plain text."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Call
+from rich.console import Console, RenderableType
+from typer.testing import CliRunner
+
+from vggrepro.cli import app
+from vggrepro.data.dataset import Dataset
+from vggrepro.report import documents, terminal
+from vggrepro.results.scores import Scores
+from vggrepro.runs import status as run_status
+from vggrepro.training.dryrun import Part
+
+
+def drawn(parts: Iterable[RenderableType], width: int = 80) -> list[str]:
+    """The lines that a terminal of this width shows."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, record=True, highlight=False)
+    terminal.show(parts, console)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    return [line.rstrip() for line in lines]
+
+
+@pytest.fixture(scope="module")
+def made(page_runs: Path, page_data: Dataset) -> documents.Document:
+    return documents.document_of(Scores(page_runs, page_data))
+
+
+def test_the_summary_comes_first_and_a_claim_takes_a_line(made: documents.Document, page_runs: Path) -> None:
+    lines = drawn(terminal.report(made, run_status.statuses(page_runs)))
+    text = "\n".join(lines)
+    classes = len(made.dataset.classes)
+    assert f"Chance: {100 - 100 / classes:.1f} % with {classes} classes." in lines
+    best = min(
+        row.top1_val_error
+        for n in (2, 3, 4)
+        for row in made.tables[n].frame.dropna(subset="top1_val_error").itertuples()
+    )
+    assert f"Best single net: {best:.1f} % top-1 error" in text
+    assert any(line.startswith("12 Depth is cheap in parameters") and line.endswith("holds") for line in lines)
+    assert text.index("Chance") < text.index("by arithmetic") < text.index("Table 1") < text.index("Table 7")
+
+
+def test_a_reproduction_ends_with_the_summary_and_where_to_look(made: documents.Document, page_runs: Path) -> None:
+    ending = terminal.finished(
+        made, run_status.statuses(page_runs), Path("tables/x"), "vggrepro report", "vggrepro claims"
+    )
+    text = "\n".join(drawn(ending))
+    assert text.index("Chance") < text.index("Where to look next")
+    assert "Table 3" not in text.split("Where to look next")[1]
+    for command in ("vggrepro report --format html > report.html", "vggrepro claims", "tables/x"):
+        assert f"\n    {command}" in text
+
+
+def test_intervals_are_shown_where_they_fit(made: documents.Document, page_runs: Path) -> None:
+    rows = run_status.statuses(page_runs)
+    assert any("95 % intervals need a wider terminal" in line for line in drawn(terminal.report(made, rows)))
+    wide = drawn(terminal.report(made, rows), 140)
+    assert not any("need a wider terminal" in line for line in wide)
+    low = made.tables[2].frame["top1_val_error_low"].dropna().iloc[0]
+    assert any(f"[{low:.1f}; " in line for line in wide)
+
+
+def test_claims_show_each_comparison(made: documents.Document) -> None:
+    lines = drawn(terminal.claims_report(made.findings))
+    assert lines[0].endswith("by arithmetic.")
+    compared = next(line for line in lines if line.startswith(" B 256 / A 256") and "top-1" in line)
+    assert compared.split()[-1] in "✓✗?–"
+
+
+def test_runs_stand_under_what_they_start_from(page_runs: Path) -> None:
+    lines = drawn(terminal.status(run_status.statuses(page_runs)))
+    text = "\n".join(lines)
+    assert "\n A-256 " in text and "\n   D-256 " in text and "\n     D-384 " in text
+    assert "Table 3's is another number" in text
+
+
+def test_every_command_s_summary_is_whole_and_has_an_example() -> None:
+    shown = CliRunner().invoke(app, ["-h"]).output
+    assert "…" not in shown and "..." not in shown.split("Commands")[0].replace("[ARGS]...", "")
+    names = [command.name or "" for command in app.registered_commands]
+    for name in names:
+        assert f"\n  {name} " in shown
+        assert f"Example: vggrepro {name}" in CliRunner().invoke(app, [name, "-h"]).output
+    assert shown.index(" prepare ") < shown.index(" train ") < shown.index(" evaluate ") < shown.index(" report ")
+
+
+def test_a_plan_fits_80_columns() -> None:
+    long = "ours: 4,800 images make 300 batches of 16, and a larger batch learns too slowly in so few epochs"
+    part = Part("recipe", (), [["batch", "16", "preset", long]], ("a remark",))
+    lines = drawn(terminal.plan([(part.title, part.heads, part.rows, part.remarks)]))
+    assert " ".join(" ".join(lines).split()).count("preset") == 1
+
+
+def test_a_terminal_is_drawn_on_and_a_pipe_gets_markdown(
+    vggrepro: Call, page_runs: Path, page_data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--runs", str(page_runs), "--data", str(page_data.folder)]
+    piped = {name: vggrepro(name, *where)[1] for name in ("report", "claims")}
+    assert piped["report"].startswith("# VGG's tables") and piped["claims"].startswith("# The paper's claims")
+    monkeypatch.setattr(terminal, "wanted", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, text in piped.items():
+        assert vggrepro(name, *where, "--format", "md")[1] == text
+        assert "by arithmetic" in vggrepro(name, *where)[1]
+    assert "first" not in vggrepro("status", *where[:2])[1]
+    assert "least–median–greatest" in vggrepro("dataset", *where[2:])[1]
+
+
+def test_numbers_of_a_small_table_have_units() -> None:
+    frame = pd.DataFrame({"run": ["A-256"], "top1_error": [12.345], "top5_error": [float("nan")], "images": [1200]})
+    heads, _, row = drawn([terminal.frame_grid(frame)])[1:4]
+    assert re.split(" {2,}", heads.strip()) == ["run", "top-1 error, %", "top-5 error, %", "images"]
+    assert row.split() == ["A-256", "12.35", "–", "1,200"]
+
+
+def test_words_are_completed(page_runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(page_runs, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+
+    def completed(*words: str) -> list[str]:
+        line = " ".join(("vggrepro", *words))
+        environment = {"_VGGREPRO_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+        return CliRunner().invoke(app, [], env=environment, prog_name="vggrepro").output.split()
+
+    assert completed("train", "B") == ["B", "B-5x5"]
+    assert "D-256" in completed("evaluate", "D-")
+    assert completed("prepare", "--preset", "de") == ["demo"]

@@ -1,0 +1,86 @@
+"""Threads follow the processors that are free."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from vggrepro.system import threads
+from vggrepro.system.threads import Follower, Sample, free
+
+
+@pytest.mark.parametrize(
+    ("own", "all_", "most", "expected"),
+    [
+        (10, 10, 2, 2),  # alone with one thread: a second one
+        (20, 20, 2, 2),  # alone with two
+        (10, 20, 2, 1),  # one other process has the other processor
+        (13.3, 20, 2, 1),  # three threads, one of another process, share two processors
+        (6.7, 20, 2, 1),  # two other processes: at least one thread
+        (80, 300, 64, 42),
+        (10, 300, 2.0, 1),
+        (15, 15, 1.5, 2),  # limited to one and a half
+    ],
+)
+def test_others_processors_are_left_to_them(own: float, all_: float, most: float, expected: int) -> None:
+    assert free(Sample(100, 5, 50), Sample(110, 5 + own, 50 + all_), most) == expected
+
+
+def test_only_busy_time_of_allowed_processors_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 20 30 999 999 4 5 6 50 7\ncpu1 1 1 1 1 1 1 1 1 1 1\nintr 5\n")
+    monkeypatch.setattr(threads, "STAT", stat)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    sample = Sample.take()
+    assert sample is not None
+    assert sample.all == pytest.approx((100 + 20 + 30 + 4 + 5 + 6) / os.sysconf("SC_CLK_TCK"))
+    monkeypatch.setattr(threads, "STAT", tmp_path / "none")
+    assert Sample.take() is None
+
+
+@pytest.mark.parametrize(("text", "expected"), [("max 100000", 3), ("150000 100000", 1.5), ("junk", 3), (None, 3)])
+def test_a_limit_of_the_container_counts(
+    text: str | None, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text is not None:
+        (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr(threads, "GROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 2, 5})
+    assert threads.processors() == expected
+
+
+def test_a_run_adapts_while_it_goes_on_unless_the_number_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, used = torch.get_num_threads(), [0.0, 0.0]
+    monkeypatch.setattr(threads, "processors", lambda: 4.0)
+    monkeypatch.setattr(threads, "SECONDS", 0.0)
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(Sample, "take", lambda: Sample(next(clock), *used))
+    monkeypatch.setattr(threads.time, "monotonic", lambda: 1e9)
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        follower, still = Follower(True), Follower(False)
+        used[:] = 10, 30  # two other processes
+        follower.follow()
+        assert torch.get_num_threads() == 2
+        used[:] = 40, 60  # they have gone
+        still.follow()
+        assert torch.get_num_threads() == 2
+        follower.follow()
+        assert torch.get_num_threads() == 4
+        monkeypatch.setenv("OMP_NUM_THREADS", "4")
+        fixed = Follower(True)
+        used[:] = 0, 400
+        fixed.follow()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_waiting_threads_sleep_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("KMP_BLOCKTIME", "200")
+    threads.wait_asleep()
+    assert (os.environ.pop("OMP_WAIT_POLICY"), os.environ["KMP_BLOCKTIME"]) == ("PASSIVE", "200")

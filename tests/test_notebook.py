@@ -1,0 +1,20 @@
+"""docs/first-hour.ipynb runs from its first cell to its last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "docs" / "first-hour.ipynb", 4)
+    questions = notebook.cells[-1].source
+    assert all(f"\n{number}. " in questions for number in range(1, 6))
+    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "runs" / "first-hour" / "B-256" / "weights.safetensors").is_file()

@@ -1,0 +1,150 @@
+"""The pipeline as jobs: what needs what, and that make, a stand-in for Slurm and --jobs give the same bits."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import program
+import pytest
+from conftest import Call
+
+from vggrepro import paper, plan
+from vggrepro.errors import InputError
+from vggrepro.system import threads
+
+ROOT = Path(__file__).parent.parent
+FAST = ["--set", "crop=32", "--set", "width=0.0625", "--set", "batch=8", "--epochs", "1", "--precision", "fp32"]
+
+
+def test_every_run_is_trained_after_its_parent_and_then_evaluated() -> None:
+    jobs = {job.name: job for job in plan.jobs()}
+    assert jobs["train-D-256-512-fc"].needs == ("train-D-384",)
+    assert jobs["train-B-256"].needs == ("train-A-256",)
+    assert jobs["train-A-256"].needs == ()
+    assert jobs["evaluate-E-384"].needs == ("train-E-384",)
+    trained = [name for name in jobs if name.startswith("train-")]
+    assert trained == [f"train-{run.name}" for run in paper.all_runs()]
+    places = {name: place for place, name in enumerate(jobs)}
+    assert all(places[need] < places[job.name] for job in jobs.values() for need in job.needs)
+
+
+def test_evaluations_cover_the_views_that_tables_need() -> None:
+    for run, by_method in plan.needed_views(multicrop=True).items():
+        commands = [job.words for job in plan.jobs(multicrop=True) if job.words[:2] == ["evaluate", run.name]]
+        covered = {
+            (word.removeprefix("--"), int(q))
+            for words in commands
+            for word in words
+            if word.removeprefix("--") in by_method
+            for q in words[words.index("--q") + 1].split(",")
+        }
+        assert covered == {(method, q) for method, qs in by_method.items() for q in qs}
+
+
+def test_places_share_out_threads_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert plan.places(2, "cpu") == [{"OMP_NUM_THREADS": "1"}] * 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in plan.places(3, "cuda")] == ["4", "7", "4"]
+
+
+def test_the_number_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "processors", lambda: 3.0)
+    assert plan.side_by_side("auto", "cpu", "cpu") == 3
+    assert plan.side_by_side("2", "auto", "cpu") == 2
+    with pytest.raises(InputError, match="--jobs 0: give auto or a number from 1"):
+        plan.side_by_side("0", "cpu", "cpu")
+    with pytest.raises(InputError, match="give --device cuda, not cuda:1"):
+        plan.side_by_side("2", "cuda:1", "cuda")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="leave out torchrun"):
+        plan.side_by_side("2", "cpu", "cpu")
+
+
+def test_make_understands_the_makefile_and_repeats_the_options(vggrepro: Call, photos: Path, tmp_path: Path) -> None:
+    vggrepro("prepare", str(photos), "--preset", "demo", "--workers", "1")
+    code, out, _ = vggrepro("reproduce", "--plan", "make", "--set", "dropout=0.25", "--seed", "3")
+    assert code == 0
+    (tmp_path / "runs.mk").write_text(out)
+    dry = subprocess.run(["make", "-nf", "runs.mk"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = dry.stdout.splitlines()
+    assert lines[0] == "vggrepro train A --scale 256 --set dropout=0.25 --seed 3"
+    assert lines[-1] == "vggrepro reproduce --set dropout=0.25 --seed 3"
+    assert len(lines) == len(plan.jobs()) + 1
+
+
+# Run
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three runs, of which one starts from another."""
+    names = ("A-256", "A-LRN-256", "B-256")
+    views = {run: {"dense": [256]} for run in paper.all_runs() if run.name in names}
+    monkeypatch.setattr(plan, "needed_views", lambda multicrop=False: views)
+
+
+def by_make(folder: Path, text: str) -> None:
+    (folder / "runs.mk").write_text(re.sub(r"\t.*reproduce.*", "\ttrue", text))
+    start(folder, ["make", "-f", "runs.mk", "-j", "2"])
+
+
+def by_slurm(folder: Path, text: str) -> None:
+    (folder / "submit.sh").write_text(re.sub(r"exec .*reproduce[^;]*", "true ", text))
+    (folder / "sbatch").write_text(f'#!/bin/sh\nexec {sys.executable} {program.TESTS}/programs/sbatch.py "$@"\n')
+    (folder / "sbatch").chmod(0o755)
+    start(folder, ["sh", "submit.sh", "--partition=all"])
+    assert len((folder / "tasks").read_text().split()) == 7
+
+
+def one_by_one(folder: Path, text: str) -> None:
+    for line in text.splitlines():
+        if line.startswith("\t") and "reproduce" not in line:
+            start(folder, ["sh", "-c", line.strip().replace("$(VGGREPRO)", "$VGGREPRO")])
+
+
+def start(folder: Path, words: list[str]) -> None:
+    environment = os.environ | {"VGGREPRO": f"{sys.executable} -m vggrepro", "OMP_NUM_THREADS": "1"}
+    environment |= {"SBATCH_FOLDER": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def results(runs: Path) -> dict[str, bytes]:
+    paths = [*runs.glob("*/weights.safetensors"), *runs.glob("*/posteriors/*.parquet")]
+    return {str(path.relative_to(runs)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few")
+def test_jobs_make_and_slurm_give_the_bits_of_one_by_one(
+    vggrepro: Call, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    vggrepro("prepare", str(photos), "--preset", "demo", "--workers", "1")
+    ways: dict[str, tuple[str, Callable[[Path, str], None]]] = {
+        "alone": ("make", one_by_one),
+        "made": ("make", by_make),
+        "submitted": ("slurm", by_slurm),
+    }
+    for name, (kind, run) in ways.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copytree(tmp_path / "data", folder / "data")
+        run(folder, vggrepro("reproduce", "--plan", kind, *FAST, "--workers", "0")[1])
+    code, out, err = vggrepro("reproduce", "--jobs", "2", *FAST, "--workers", "0")
+    assert code == 0, err
+    assert out.startswith("#")
+    assert "train-B-256: done" in err
+    expected = results(tmp_path / "alone" / "runs")
+    assert len(expected) == 6
+    for folder in (tmp_path / "made", tmp_path / "submitted", tmp_path):
+        assert results(folder / "runs") == expected
+    assert "B-256: finished" in (tmp_path / "runs" / "logs" / "train-B-256.log").read_text()

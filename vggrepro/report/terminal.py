@@ -1,0 +1,314 @@
+"""Results drawn on a terminal at its width: a summary first, tables that fit, long notes below.
+
+Only where stdout is a terminal; in a pipe the commands print their plain text, byte for byte.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markdown import Markdown
+from rich.measure import Measurement
+from rich.rule import Rule
+from rich.table import Table as Grid
+from rich.text import Text
+
+from vggrepro.report import findings, layout, markdown
+from vggrepro.report.documents import Document
+from vggrepro.report.header import header_of
+from vggrepro.report.records import json_text
+from vggrepro.results import claims
+from vggrepro.results.claims import Finding
+from vggrepro.results.columns import TOP1, Column, Kind, number, p_text, span
+from vggrepro.results.tables import Table, letter
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
+from vggrepro.runs.status import FINISHED, Status
+from vggrepro.system.progress import duration
+
+COLOURS = {HOLDS: "green", CONTRADICTED: "red", LARGER: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
+HEADINGS = {  # of code's names
+    "top1_error": "top-1 error, %",
+    "top5_error": "top-5 error, %",
+    "difference": "Δ points",
+    "only_first": "only 1st",
+    "only_second": "only 2nd",
+}
+UNLIMITED = 10_000  # columns
+NARROW = "95 % intervals need a wider terminal; `--format md` has them."
+
+
+def wanted() -> bool:
+    """Whether stdout is a terminal, so that results are drawn."""
+    return sys.stdout.isatty()
+
+
+def show(parts: Iterable[RenderableType], console: Console | None = None) -> None:
+    """Prints the parts at the terminal's width, a blank line between two."""
+    console = console or Console(highlight=False)
+    for place, part in enumerate(parts):
+        if place:
+            console.print()
+        console.print(part)
+
+
+# A small table of a command
+
+
+def print_table(frame: pd.DataFrame, format_: str = "table") -> None:
+    """A small table on stdout, readable and easy to cut; on a terminal drawn with words and units; or as JSON."""
+    if format_ == "json":
+        print(json_text(frame))
+        return
+    frame = frame.map(lambda value: math.nan if value is None else value)
+    if wanted():
+        show([frame_grid(frame)])
+        return
+    rates = {"learning_rate": "{:g}".format} if "learning_rate" in frame else None
+    print(frame.to_string(index=False, na_rep="–", float_format="{:.2f}".format, formatters=rates))
+
+
+def frame_grid(frame: pd.DataFrame) -> Grid:
+    """A frame's rows; numbers to the right."""
+    heads = [HEADINGS.get(str(name), str(name).replace("_", " ")) for name in frame]
+    numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
+    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return rows_grid(heads, rows, [head for head, right in zip(heads, numeric, strict=True) if right])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def rows_grid(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> Grid:
+    """Rows of text under headings; without headings if all are empty."""
+    grid = _grid(show_header=any(heads))
+    for head in heads:
+        grid.add_column(Text(head), justify="right" if head in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    return grid
+
+
+def _grid(**options: Any) -> Grid:
+    return Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", **options)
+
+
+def plan(
+    parts: Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]],
+) -> Iterator[RenderableType]:
+    """What a command would do: each part's title, headings, rows and remarks."""
+    for title, heads, rows, remarks in parts:
+        grid = rows_grid(heads or [""] * max(map(len, rows)), rows, heads[1:])
+        yield Group(Rule(title, align="left"), grid, *map(Text, remarks))
+
+
+# The report
+
+
+def report(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
+    """The whole report: summary, claims in a line each, tables, results beyond the paper."""
+    yield from summary(made, runs)
+    for table in made.tables:
+        yield _section(f"Table {table.number}", table.caption, layout.columns(table), _notes(table))
+    for beyond in made.beyond_tables:
+        yield _section(beyond.title, beyond.caption, beyond.columns, beyond.notes)
+    yield Markdown("`vggrepro claims` shows each claim's comparisons, `report --format html` one page with figures.")
+
+
+def finished(
+    made: Document, runs: Sequence[Status], folder: Path, report: str, claims: str
+) -> Iterator[RenderableType]:
+    """The summary of a reproduction, and where to look next: its tables' folder, and the commands that show more."""
+    yield from summary(made, runs)
+    more = {
+        report: "Tables 1-7",
+        f"{report} --format html > report.html": "one page with figures and images, for a browser",
+        claims: "each claim's comparisons",
+        str(folder): "the same numbers as CSV and Markdown",
+    }
+    yield Group(
+        Text("Where to look next", style="bold"), *(Text(f"  {what}\n    {where}") for where, what in more.items())
+    )
+
+
+def summary(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
+    """The data and what is reduced, the best error beside chance, and the claims, a line each."""
+    header = header_of(made.tables, made.dataset)
+    yield Rule(header.title, align="left")
+    yield Text(header.data)
+    if header.reduced:
+        yield Text(f"{header.reduced} {header.caution}", style="yellow")
+    finished = sum(run.state == FINISHED for run in runs)
+    yield Text("\n".join([f"Nets: {finished} of {len(runs)} finished.", *_best(made)]))
+    yield claim_lines(made.findings)
+
+
+def _best(made: Document) -> list[str]:
+    """The least top-1 error of one net and of several, and what guessing would give."""
+    classes = len(made.dataset.classes)
+    lines = []
+    for name, wanted in (("Best single net", (3, 4, 5)), ("Best fusion", (6,))):
+        rows = [row for table in made.tables if table.number in wanted for row in _measured(table)]
+        if rows:
+            lines.append(f"{name}: {min(rows)[1]}")
+    chance = f"Chance: {100 * (1 - 1 / classes):.1f} % with {classes:,} classes."
+    return [*lines, chance] if lines else ["No error yet: no run is evaluated.", chance]
+
+
+def _measured(table: Table) -> Iterator[tuple[float, str]]:
+    """Each measured row of a table: its top-1 error, and it in words."""
+    for row in table.frame.to_dict("records"):
+        if not math.isnan(row[TOP1]):
+            ends = span(row[f"{TOP1}_low"], row[f"{TOP1}_high"])
+            yield row[TOP1], f"{number(row[TOP1])} % top-1 error {ends}, {layout.row_name(row, table)}"
+
+
+def claim_lines(found: Sequence[Finding]) -> RenderableType:
+    """A line for each claim: number, sentence, verdict."""
+    grid = Grid.grid(padding=(0, 1))
+    grid.add_column(justify="right")
+    grid.add_column(ratio=1)
+    grid.add_column()
+    for finding in found:
+        verdict = Text(finding.standing, style=COLOURS[finding.verdict])
+        grid.add_row(Text(str(finding.claim.number)), Text(finding.claim.sentence), verdict)
+    return Group(Text(findings.counts(found), style="bold"), grid)
+
+
+def claims_report(found: Sequence[Finding]) -> Iterator[RenderableType]:
+    """The claims in a line each, then their comparisons, then how to read them."""
+    yield claim_lines(found)
+    yield Text(
+        "Below, errors of the first and the second in %; "
+        + ", ".join(f"{sign} {word}" for word, sign in layout.SIGNS.items())
+    )
+    frame = claims.frame(found)
+    for finding in found:
+        lines = frame[frame["claim"] == finding.claim.number].to_dict("records")
+        title = Text(f"{finding.claim.number}. {finding.claim.sentence}", style="bold")
+        verdict = Text(f"{findings.tally(finding)} (Sect. {finding.claim.section})", style=COLOURS[finding.verdict])
+        notes = [Markdown("\n".join(f"- {note}" for note in finding.notes))] if finding.notes else []
+        yield Group(title, verdict, _comparisons(lines), *notes)
+    yield Markdown(findings.preface(found))
+
+
+def _comparisons(lines: Sequence[dict[Any, Any]]) -> Grid:
+    heads = ["first / second", "", "ours", "Δ ours, 95 %", "p\nHolm", "Δ\npaper", " "]
+    rows = []
+    for line in lines:
+        both = f"{number(line['first_ours'])} / {number(line['second_ours'])}"
+        difference = number(line["difference"], "+")
+        if not math.isnan(line["low"]):
+            difference += f" {span(line['low'], line['high'])}"
+        theirs = number(line["difference_paper"], "+")
+        sides = f"{line['first']} / {line['second']}"
+        rows.append(
+            [sides, line["measure"], both, difference, p_text(line["p_holm"]), theirs, layout.SIGNS[line["verdict"]]]
+        )
+    return rows_grid(heads, rows, heads[2:6])
+
+
+def _notes(table: Table) -> list[str]:
+    return [*table.remarks, *(f"({letter(place)}) {note}" for place, note in enumerate(table.notes))]
+
+
+def _section(title: str, caption: str, columns: Sequence[Column], notes: Sequence[str]) -> RenderableType:
+    return Group(Rule(title, align="left"), Text(caption), _Fitted(columns), *map(Markdown, markdown.bullets(notes)))
+
+
+class _Fitted:
+    """A table of columns; without the intervals where the terminal is too narrow for them."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = columns
+
+    def __rich_console__(self, console: Console, options: Any) -> Iterator[RenderableType]:
+        whole = _columns_grid(self.columns)
+        if Measurement.get(console, options.update(max_width=UNLIMITED), whole).maximum <= options.max_width:
+            yield whole
+            return
+        fewer = [column for column in self.columns if column.kind is not Kind.INTERVAL]
+        yield _columns_grid(fewer)
+        if len(fewer) < len(self.columns):
+            yield Markdown(NARROW)
+
+
+def _columns_grid(columns: Sequence[Column]) -> Grid:
+    grid = _grid()
+    for column in columns:
+        heading = column.heading if column.left else column.heading.replace(" ", "\n")
+        grid.add_column(Text(heading), justify="left" if column.left else "right", overflow="fold")
+    cells = [
+        [Text(cell, style="bold" if best else "") for cell, best in zip(column.cells, column.best, strict=True)]
+        for column in columns
+    ]
+    for row in zip(*cells, strict=True):
+        grid.add_row(*row)
+    return grid
+
+
+# Runs
+
+
+STATUS_NOTE = (
+    "top-1 and top-5: error in % on one central crop, at Q = S, after the last epoch. Table 3's is another number: "
+    "the whole image by dense evaluation (`vggrepro evaluate`)."
+)
+
+
+def status(rows: Sequence[Status]) -> Iterator[RenderableType]:
+    """The runs as a tree, each under the one it starts from; what is still to do below."""
+    heads = ["run", "state", "epoch", "rate", "top-1\n%", "top-5\n%", "images\n/s", "left"]
+    open_ = any(row.seconds_left is not None for row in rows)
+    cells = [
+        [
+            "  " * depth + row.run,
+            row.state,
+            _epochs(row),
+            "–" if row.learning_rate is None else f"{row.learning_rate:.3g}",
+            _percent(row.top1_error),
+            _percent(row.top5_error),
+            "–" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
+            "" if row.seconds_left is None else duration(row.seconds_left),
+        ][: None if open_ else -1]
+        for row, depth in _tree(rows)
+    ]
+    yield rows_grid(heads if open_ else heads[:-1], cells, heads[2:])
+    if told := [f"{row.run}: {_told(row)}" for row in rows if row.note]:
+        yield Text("\n".join(told))
+    yield Markdown(STATUS_NOTE)
+
+
+def _tree(rows: Sequence[Status]) -> Iterator[tuple[Status, int]]:
+    """The runs, each after the one that it starts from, and how many runs are above it."""
+    names = {row.run for row in rows}
+
+    def below(name: str | None, depth: int) -> Iterator[tuple[Status, int]]:
+        for row in rows:
+            if (row.starts_from if row.starts_from in names else None) == name:
+                yield row, depth
+                yield from below(row.run, depth + 1)
+
+    return below(None, 0)
+
+
+def _epochs(row: Status) -> str:
+    return "–" if row.epochs_done is None else f"{row.epochs_done:.3g}/{row.epochs or '?'}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _told(row: Status) -> str:
+    age = "" if row.checkpoint_age is None else f"; last checkpoint {duration(row.checkpoint_age)} ago"
+    return f"{row.note}{age}"

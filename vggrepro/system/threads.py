@@ -1,0 +1,91 @@
+"""Threads of a CPU that others use too: no more than processors are free, and none that spins while it waits.
+
+Two threads that share one processor wait for each other at every operation: under load, one thread is many times as
+fast as two. The order of sums depends on their number: OMP_NUM_THREADS, which fixes it, also fixes a run's last bits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS = 5.0  # between two looks at the load
+STAT = Path("/proc/stat")
+GROUP = Path("/sys/fs/cgroup")  # of this container, where it has one
+
+
+def wait_asleep() -> None:
+    """Lets waiting threads sleep, in GNU's and in Intel's OpenMP, unless the user chose; call it before torch loads."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+def processors() -> float:
+    """The processors that this process may use: those of its affinity, or what its group of processes is limited to."""
+    try:
+        quota, period = (GROUP / "cpu.max").read_text(encoding="ascii").split()
+        limit = int(quota) / int(period) if quota != "max" else math.inf
+    except (OSError, ValueError):
+        limit = math.inf
+    return min(float(len(_allowed())), limit)
+
+
+def _allowed() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was used up to a moment, in seconds."""
+
+    moment: float
+    own: float  # processor time of this process
+    all: float  # of all processes, on the processors that this one may use
+
+    @classmethod
+    def take(cls) -> Sample | None:
+        """None where the system does not say (not Linux)."""
+        try:
+            lines = STAT.read_text(encoding="ascii").splitlines()
+        except OSError:
+            return None
+        names = {f"cpu{number}" for number in _allowed()}
+        rows = [line.split() for line in lines if line.partition(" ")[0] in names]
+        ticks = sum(
+            sum(map(int, row[1:4])) + sum(map(int, row[6:9])) for row in rows
+        )  # without idle, waiting and guests
+        return cls(time.monotonic(), time.process_time(), ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def free(before: Sample, now: Sample, most: float) -> int:
+    """The whole processors that others left free between two samples, at least 1 and at most `most`."""
+    seconds = max(now.moment - before.moment, 1e-9)
+    others = max(0.0, (now.all - before.all) - (now.own - before.own)) / seconds
+    return max(1, min(int(most + 0.5), int(most - others + 0.5)))
+
+
+class Follower:
+    """Gives torch as many threads as processors are free, and looks again every few seconds.
+
+    Args:
+        active: false leaves the number as it is, as OMP_NUM_THREADS does.
+    """
+
+    def __init__(self, active: bool) -> None:
+        self._last = Sample.take() if active and "OMP_NUM_THREADS" not in os.environ else None
+
+    def follow(self) -> None:
+        """Call it often; it costs nothing between two looks."""
+        if self._last is None or time.monotonic() - self._last.moment < SECONDS:
+            return
+        import torch
+
+        now = Sample.take()
+        if now is not None:
+            count = free(self._last, now, processors())
+            if count != torch.get_num_threads():
+                torch.set_num_threads(count)
+            self._last = now
