@@ -79,7 +79,7 @@ def test_parts_of_other_weights_are_not_mixed_in(
 ) -> None:
     monkeypatch.setattr(stage, "PART_IMAGES", {"cpu": (6, 6)})
     protocol = Protocol(qs=(224,))
-    monkeypatch.setattr(stage, "_remove_parts", lambda paths: None)  # as if killed before the parts were removed
+    monkeypatch.setattr(stage, "remove_parts", lambda paths: None)  # as if killed before the parts were removed
     evaluate(run, dataset, protocol, CPU)
     path = run.path / "posteriors" / "val-dense-q224.parquet"
     path.unlink()
@@ -105,7 +105,7 @@ def test_parts_of_another_size_are_not_taken_for_other_images(
     path = run.path / "posteriors" / "val-dense-q224.parquet"
     expected = pq.read_table(path)
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_remove_parts", lambda paths: None)
+        patch.setattr(stage, "remove_parts", lambda paths: None)
         path.unlink()
         evaluate(run, dataset, protocol, CPU)
     path.unlink()
@@ -123,7 +123,7 @@ def test_parts_of_another_size_are_not_taken_for_other_images(
 def test_what_a_kill_after_merging_leaves_is_removed(
     run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "_remove_parts", lambda paths: None)
+    monkeypatch.setattr(stage, "remove_parts", lambda paths: None)
     evaluate(run, dataset, Protocol(qs=(224, 256)), CPU)
     parts = run.path / "posteriors" / "parts"
     assert {path.name for path in parts.iterdir()} == {"val-dense-q224", "val-dense-q256"}
