@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vggrepro import __version__
-from vggrepro.commands import data, evaluation, exchange, results, training
+from vggrepro.commands import data, evaluation, exchange, results, training, transfer
 from vggrepro.commands.exits import leave_with
 from vggrepro.commands.options import STAGES, Command, Program
 from vggrepro.system import threads
@@ -51,6 +51,8 @@ COMMANDS = (
     results.fuse,
     results.claims,
     results.report,
+    transfer.features,
+    transfer.transfer,
     evaluation.predict,
     exchange.import_,
     exchange.export,

@@ -321,6 +321,30 @@ class Row:
 
 
 # Table 5's words, and the methods whose posteriors each averages.
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How Appendix B tests features on a data set.
+
+    `train` and `test` are images of each class in a random split (None: all others); the paper draws three of them.
+    Without `train` the data set's own split is used.
+    """
+
+    qs: tuple[int, ...]
+    pooled: bool  # averaged over Q, or one after another ("stacking")
+    measure: str  # the column of Table 11 or 12
+    train: int | None = None
+    test: int | None = None
+
+
+CALTECH_QS, VOC_QS = (256, 384, 512), (256, 384, 512, 640, 768)
+TRANSFER = {  # by the names of `data.transfer_sets`
+    "voc2007": Transfer(VOC_QS, True, "voc2007_map"),
+    "voc2012": Transfer(VOC_QS, True, "voc2012_map"),
+    "caltech-101": Transfer(CALTECH_QS, False, "caltech101_mean_recall", 30, 50),
+    "caltech-256": Transfer(CALTECH_QS, False, "caltech256_mean_recall", 60),
+    "voc2012-action": Transfer(VOC_QS, True, "voc2012_action_map"),
+}
+
 METHODS = {"dense": ("dense",), "multi-crop": ("multicrop",), "multi-crop & dense": ("multicrop", "dense")}
 
 

@@ -41,6 +41,8 @@ STAGES = {  # the commands in the order of the pipeline, and an example of each
         "fuse": "vggrepro fuse D-256-512 E-256-512 --dense --multicrop",
         "claims": "vggrepro claims --format csv > claims.csv",
         "report": "vggrepro report --format html > report.html",
+        "features": "vggrepro features D-256-512 --data 101_ObjectCategories",
+        "transfer": "vggrepro transfer D-256-512 --data 101_ObjectCategories",
     },
     "More": {
         "export": "vggrepro export D-256-512 --to onnx",

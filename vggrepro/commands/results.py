@@ -249,8 +249,10 @@ def report_text(
         from vggrepro.report import csv
         from vggrepro.results.scores import over_seeds
         from vggrepro.results.tables import tables_of
+        from vggrepro.results.transfer_tables import transfer_tables
 
-        return csv.csv_text(tables_of(over_seeds(runs, dataset)))
+        scores = over_seeds(runs, dataset)
+        return csv.csv_text([*tables_of(scores), *transfer_tables(scores)])
     made = _document(data, runs, search=search)
     return made.markdown() if format_ is Format.md else made.latex(standalone)
 

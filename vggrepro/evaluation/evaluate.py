@@ -23,6 +23,7 @@ from vggrepro import __version__
 from vggrepro.data.dataset import Dataset, Split
 from vggrepro.data.images import ordered
 from vggrepro.data.rescaling import rescale
+from vggrepro.data.transfer_sets.base import Pictures
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluator import Batcher, Evaluator
 from vggrepro.nets import cost
@@ -66,7 +67,7 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
         else:
             say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
         if processes.rank() == 0:
-            _remove_parts([protocol.path(run.path, *key) for key in wanted])
+            remove_parts([protocol.path(run.path, *key) for key in wanted])
         processes.barrier()
     if missing and processes.rank() == 0 and protocol.split == "val":
         _warn_of_devkit_order(run, dataset, protocol.path(run.path, *next(iter(wanted))))
@@ -201,7 +202,7 @@ def _compute(
     evaluator = Evaluator(trained, machine)
     size = part_images(trained.config.architecture, machine.device)
     bounds = [(start, min(start + size, len(split))) for start in range(0, len(split), size)]
-    folders = {key: _parts_folder(protocol.path(run.path, *key)) for key in tasks}
+    folders = {key: parts_folder(protocol.path(run.path, *key)) for key in tasks}
     todo = {
         number: [key for key in tasks if not _part_done(folders[key], start, tasks[key], stop - start)]
         for number, (start, stop) in enumerate(bounds)
@@ -221,16 +222,19 @@ def _compute(
                 track.advance(len(keys))
             for key, batcher in batchers.items():
                 part = Rows(split.keys(start, stop), split.labels[start:stop], batcher.finish())
-                posterior_files.write(_part_path(folders[key], start), [part], evaluator.classes, tasks[key])
+                posterior_files.write(part_path(folders[key], start), [part], evaluator.classes, tasks[key])
     processes.barrier()
     if processes.rank() == 0:
         for key, origin in tasks.items():
-            paths = [_part_path(folders[key], start) for start, _ in bounds]
+            paths = [part_path(folders[key], start) for start, _ in bounds]
             posterior_files.write(protocol.path(run.path, *key), _chained(paths, size), evaluator.classes, origin)
 
 
 def rescaled(
-    split: Split, parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]], evaluator: Evaluator, machine: Machine
+    split: Split | Pictures,
+    parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]],
+    evaluator: Evaluator,
+    machine: Machine,
 ) -> Iterator[dict[int, np.ndarray]]:
     """Each image of the parts at its Q, decoded once, in threads that run ahead of the net by about `AHEAD_BYTES`.
 
@@ -250,27 +254,27 @@ def rescaled(
     return ordered(load, tasks, machine.workers, max(machine.workers, int(ahead)))
 
 
-def _parts_folder(path: Path) -> Path:
+def parts_folder(path: Path) -> Path:
     """Where the parts of a posterior file are kept until they are merged."""
     return path.parent / "parts" / path.stem
 
 
-def _remove_parts(paths: list[Path]) -> None:
+def remove_parts(paths: list[Path]) -> None:
     """Removes the parts of finished files, also those that an interruption after merging left."""
     for path in paths:
-        shutil.rmtree(_parts_folder(path), ignore_errors=True)
+        shutil.rmtree(parts_folder(path), ignore_errors=True)
         with suppress(OSError):  # not there, or the parts of other files are in it
-            _parts_folder(path).parent.rmdir()
+            parts_folder(path).parent.rmdir()
 
 
-def _part_path(folder: Path, start: int) -> Path:
+def part_path(folder: Path, start: int) -> Path:
     """A part by its first image: another device's parts have other sizes, and must not pass for these."""
     return folder / f"from-{start:08}.parquet"
 
 
 def _part_done(folder: Path, start: int, origin: Origin, images: int) -> bool:
     """Whether a part of exactly this origin and size was written before; other parts are overwritten."""
-    path = _part_path(folder, start)
+    path = part_path(folder, start)
     if not path.is_file():
         return False
     try:

@@ -58,6 +58,11 @@ class Evaluator:
                     layer.to(torch.bfloat16)
         self._budget = FORWARD_PIXELS.get(machine.device.type, FORWARD_PIXELS["cpu"])
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers `forward` gives for an image."""
+        return self.classes
+
     def posteriors(self, images: Sequence[np.ndarray], method: Method) -> np.ndarray:
         """Posteriors of rescaled images, each uint8 (H, W, 3), of any sizes: (n, K) float32.
 
@@ -109,7 +114,9 @@ class Evaluator:
 
 
 class Batcher:
-    """Computes the posteriors of one method at one Q: images wait, by size, until they fill a forward pass.
+    """Computes the posteriors (or the features) of one method at one Q.
+
+    Images wait, by size, until they fill a forward pass.
 
     Which images share a pass depends on their order alone, so the same images give the same bits.
     """
@@ -138,7 +145,7 @@ class Batcher:
     def finish(self) -> np.ndarray:
         """The posteriors of all images in the order of `add`: (n, K) float32."""
         self._compute_all()
-        result = np.empty((self._images, self._evaluator.classes), np.float32)
+        result = np.empty((self._images, self._evaluator.outputs), np.float32)
         if self._found:
             result[self._places] = torch.cat(self._found).cpu().numpy()
         return result

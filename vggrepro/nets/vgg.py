@@ -125,8 +125,16 @@ class VGG(nn.Module):
         Raises:
             InputError: the image is too small to leave a map for fc6.
         """
+        return self._scores(self.dense_features(images, ceil_pool))
+
+    def dense_features(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
+        """Rectified fc7 averaged over all positions, the features of Appendix B: (N, 3, H, W) -> (N, FC).
+
+        Raises:
+            InputError: the image is too small to leave a map for fc6.
+        """
         hidden, _ = self._hidden(images, ceil_pool)
-        return self._scores(hidden.mean(1))
+        return hidden.mean(1)
 
     def score_map(self, images: Tensor) -> Tensor:
         """The class scores at each position of the FC layers, whose mean is `dense_scores`.

@@ -29,6 +29,7 @@ METADATA_KEY = b"vggrepro"
 SUM_TOLERANCE = 1e-3
 BATCH_ROWS = 2048
 READ_BYTES = 1 << 20  # a column is read piece by piece: another tool's row group may be the whole file
+WRITING = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
 COLUMNS = ("key", "label", "posterior")
 RENEW = "delete the file and evaluate again"
 OTHER_DATA = "another data set"
@@ -108,8 +109,7 @@ def write(path: Path, batches: Iterable[Rows], classes: int, origin: Origin) -> 
     Every page has a checksum, so that damage does not pass for numbers. No dictionary: floats hardly repeat.
     """
     schema = _schema(classes, origin)
-    options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **WRITING) as writer:
         for batch in batches:
             flat = pa.array(np.ascontiguousarray(batch.posteriors, dtype=np.float32).reshape(-1))
             lists = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("posterior").type)
@@ -118,19 +118,25 @@ def write(path: Path, batches: Iterable[Rows], classes: int, origin: Origin) -> 
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns pyarrow's complaints about a file, which may have several lines, into an InputError of one line."""
+def reading(path: Path, maker: str = "evaluate", renew: str = RENEW) -> Iterator[None]:
+    """Turns pyarrow's complaints about a file, which may have several lines, into an InputError of one line.
+
+    Args:
+        path: the file.
+        maker: the command that writes such files.
+        renew: what to do with a damaged one.
+    """
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; run 'vggrepro evaluate'") from None
+        raise InputError(f"{path} does not exist; run 'vggrepro {maker}'") from None
     except PermissionError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
             raise  # the file is not to blame
         text = " ".join(str(error).split())
-        raise InputError(f"{path}: damaged parquet file ({text}); {RENEW}") from None
+        raise InputError(f"{path}: damaged parquet file ({text}); {renew}") from None
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -139,7 +145,7 @@ def _open(path: Path) -> pq.ParquetFile:
     Raises:
         InputError: no such file, damaged, other columns.
     """
-    with _reading(path):
+    with reading(path):
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES, page_checksum_verification=True)
         schema = file.schema_arrow
     if any(schema.names.count(name) != 1 for name in COLUMNS):
@@ -183,7 +189,7 @@ def shape_of(path: Path) -> Shape:
         if pa.types.is_fixed_size_list(kind):
             classes = kind.list_size
         else:
-            with _reading(path):
+            with reading(path):
                 first = next(file.iter_batches(1, columns=["posterior"], use_threads=False))
                 classes = len(first.column(0)[0].as_py() or ())
         if not classes:
@@ -226,7 +232,7 @@ def images_of(path: Path) -> Images:
         InputError: as `shape_of`; a missing or repeated key, a label outside the classes.
     """
     classes = shape_of(path).classes
-    with _open(path) as file, _reading(path):
+    with _open(path) as file, reading(path):
         table = file.read(columns=["key", "label"], use_threads=False)
         _check_end(path, len(table), file)
         keys, labels = _keys(path, 0, table.column("key")), _labels(path, 0, table.column("label"), classes)
@@ -248,7 +254,7 @@ def values(path: Path, rows: int = BATCH_ROWS) -> Iterator[np.ndarray]:
     classes, start = shape_of(path).classes, 0
     with _open(path) as file:
         rest: list[np.ndarray] = []
-        with _reading(path):
+        with reading(path):
             for chunk in file.iter_batches(rows, columns=["posterior"], use_threads=False):
                 if start + len(chunk) > file.metadata.num_rows:
                     break
@@ -272,7 +278,7 @@ def read(path: Path, rows: int = BATCH_ROWS) -> Iterator[Rows]:
     """
     classes, start = shape_of(path).classes, 0
     with _open(path) as file:
-        with _reading(path):
+        with reading(path):
             for chunk in file.iter_batches(rows, columns=list(COLUMNS), use_threads=False):
                 keys = _keys(path, start, chunk["key"]).to_pylist()
                 labels = _labels(path, start, chunk["label"], classes)

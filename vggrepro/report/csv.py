@@ -18,7 +18,9 @@ from vggrepro.results.tables import Table, letter
 from vggrepro.system.files import write_text
 from vggrepro.system.progress import say
 
-BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, seeds.NAME)  # the other files that `write` may make
+ENDS = ("", "_paper", "_difference", "_low", "_high", "_std", "_std_paper", "_starred")  # of a measure's columns
+# The other files that `write` may make.
+BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, seeds.NAME, "table11", "table12")
 
 
 def explained(table: Table) -> pd.DataFrame:
@@ -28,7 +30,7 @@ def explained(table: Table) -> pd.DataFrame:
         return frame
     texts = {letter(place): note for place, note in enumerate(table.notes)}
     notes = []
-    for marks, ran in zip(frame["note"], frame[table.measures[0]].notna(), strict=True):
+    for marks, ran in zip(frame["note"], frame[list(table.measures)].notna().any(axis=1), strict=True):
         parts = [texts[mark] for mark in marks.split(", ") if mark]
         notes.append(" ".join([*parts, *table.remarks] if ran else parts))
     return frame.assign(note=notes)
@@ -43,7 +45,7 @@ def tidy(tables: Sequence[Table]) -> pd.DataFrame:
     """
     records: list[dict[str, Any]] = []
     for table in (table for table in tables if table.measures):
-        measured = {f"{name}{end}" for name in table.measures for end in ("", "_paper", "_difference", "_low", "_high")}
+        measured = {f"{name}{end}" for name in table.measures for end in ENDS}
         rest = [str(name) for name in table.frame if name not in {*measured, *table.labels}]
         for place, (_, line) in enumerate(explained(table).iterrows(), 1):
             start: dict[str, Any] = {"table": table.number, "row": place, **dict.fromkeys(LABELS, "")}
@@ -52,6 +54,8 @@ def tidy(tables: Sequence[Table]) -> pd.DataFrame:
                 record = {**start, "measure": name, "ours": line[name]}
                 ends = ("paper", "difference", "low", "high")
                 record |= {end: line.get(f"{name}_{end}", math.nan) for end in ends}
+                others = ("std", "std_paper", "starred")  # of Tables 11 and 12
+                record |= {end: line[f"{name}_{end}"] for end in others if f"{name}_{end}" in line}
                 records.append(record | {column: line[column] for column in rest})
     frame = pd.DataFrame.from_records(records)
     whole = ("parameters", "parameters_here", "images", "classes", "train_images")

@@ -17,6 +17,7 @@ from vggrepro.results import beyond, claims, comparison, ensembles, paper_claims
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, tables_of, views_of
+from vggrepro.results.transfer_tables import transfer_tables
 from vggrepro.system.files import atomic, write_text
 from vggrepro.system.progress import say
 
@@ -60,6 +61,10 @@ class Document:
         return latex(self.tables, self.dataset, self.beyond_tables, standalone)
 
 
+def _tables(scores: Scores, numbers: Sequence[int]) -> list[Table]:
+    return [*tables_of(scores, numbers), *transfer_tables(scores)]
+
+
 def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: Sequence[str] = ()) -> Document:
     """Reads what the posteriors of `scores` give: Tables `numbers`, claims, and the results beyond the paper.
 
@@ -74,7 +79,7 @@ def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: S
     over = seeds.over_seeds(scores)
     more = [*([over] if over else []), *beyond.beyond_tables(scores)]
     more += ensembles.search(scores, methods) if methods else []
-    made = Document(scores.dataset, tables_of(scores, numbers), claims.evaluate_claims(scores), more, scores.evidence())
+    made = Document(scores.dataset, _tables(scores, numbers), claims.evaluate_claims(scores), more, scores.evidence())
     if refused := scores.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
         say(f"note: not used: {refused[0].path}{more_files}; the notes under the tables say why")

@@ -12,7 +12,19 @@ from typing import Any
 import pandas as pd
 
 from vggrepro import paper
-from vggrepro.results.columns import LABELS, MEASURES, Column, Kind, column_of, groups_of, interval, label, numbers
+from vggrepro.results.columns import (
+    LABELS,
+    MEASURES,
+    Column,
+    Kind,
+    column_of,
+    groups_of,
+    interval,
+    label,
+    largest,
+    number,
+    numbers,
+)
 from vggrepro.results.tables import Table
 from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
 
@@ -33,7 +45,7 @@ def columns(table: Table) -> list[Column]:
                 for net in table.labels]  # fmt: skip
     result = [_label(name, frame[name]) for name in table.labels]
     for name in table.measures:
-        result += _measure(table, name)
+        result += _precision(table, name) if table.precisions else _measure(table, name)
     for name, heading in COUNTS.items():
         if name in frame:
             cells = [f"{count:,}" for count in frame[name]]
@@ -61,6 +73,22 @@ def _measure(table: Table, name: str) -> list[Column]:
     if f"{name}_low" in frame and frame[f"{name}_low"].notna().any():
         result.append(interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
     return [*result, theirs, numbers(Kind.DIFFERENCE, top, "Δ", f"Δ {short}", frame[f"{name}_difference"])]
+
+
+def _precision(table: Table, name: str) -> list[Column]:
+    """A measure's columns in Tables 11 and 12, with deviations and starred entries; the largest numbers are bold."""
+    frame, (top, short) = table.frame, MEASURES[name]
+    result = []
+    for kind, end, sub in ((Kind.OURS, "", "ours"), (Kind.PAPER, "_paper", "paper")):
+        values = frame[f"{name}{end}"]
+        texts = [number(value) + (f" ± {number(std)}" if std == std else "")
+                 for value, std in zip(values, frame[f"{name}_std{end}"], strict=True)]  # fmt: skip
+        if kind is Kind.PAPER:
+            stars = frame[f"{name}_starred"]
+            texts = [f"{text} ({number(star)}*)" if star == star else text
+                     for text, star in zip(texts, stars, strict=True)]  # fmt: skip
+        result.append(column_of(kind, top, sub, f"{short} {sub}", values, texts, largest(list(values))))
+    return [*result, numbers(Kind.DIFFERENCE, top, "Δ", f"Δ {short}", frame[f"{name}_difference"])]
 
 
 def paper_layout(table: Table) -> pd.DataFrame:

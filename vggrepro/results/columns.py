@@ -37,6 +37,11 @@ MEASURES = {
     TOP5: Measure("top-5 val. error (%)", "top-5"),
     "top5_test_error": Measure("top-5 test error (%)", "test top-5"),
     "parameters_millions": Measure("parameters (millions)", "params (M)"),
+    "voc2007_map": Measure("VOC-2007 (mean AP, %)", "VOC-2007"),
+    "voc2012_map": Measure("VOC-2012 (mean AP, %)", "VOC-2012"),
+    "caltech101_mean_recall": Measure("Caltech-101 (mean class recall, %)", "Caltech-101"),
+    "caltech256_mean_recall": Measure("Caltech-256 (mean class recall, %)", "Caltech-256"),
+    "voc2012_action_map": Measure("VOC-2012 action (mean AP, %)", "VOC-2012 action"),
 }
 # The paper's headings of the label columns: the line above a group of columns, and the column's own line.
 LABELS = {
@@ -175,3 +180,10 @@ def smallest(cells: Sequence[str]) -> list[bool]:
     """Marks the smallest printed numbers, ties included; none if there is only one number."""
     values = [float(cell) for cell in cells if cell != DASH]
     return [len(values) > 1 and cell != DASH and float(cell) == min(values) for cell in cells]
+
+
+def largest(values: Sequence[float]) -> list[bool]:
+    """Marks the largest numbers as printed with one decimal, ties included; none if there is only one number."""
+    printed = [float(number(value)) if not math.isnan(value) else -math.inf for value in values]
+    several = sum(not math.isnan(value) for value in values) > 1
+    return [several and value == max(printed) and not math.isinf(value) for value in printed]

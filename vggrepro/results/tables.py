@@ -81,6 +81,11 @@ class Table:
     sideways: bool = False
 
     @property
+    def precisions(self) -> bool:
+        """Whether the numbers are precisions and recalls of Appendix B, larger ones better, and not errors."""
+        return self.number > 10
+
+    @property
     def measured(self) -> bool:
         """Whether the numbers are errors measured on images, as in Tables 3-7."""
         return not (self.layers or self.sideways)

@@ -1,0 +1,114 @@
+"""Caltech and VOC in their official layouts, and one line for each fault."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transfer_files import VOC_CLASSES, pixels, voc_label, write_actions, write_caltech, write_voc
+
+from vggrepro.data.transfer_sets import open_set
+from vggrepro.errors import InputError
+
+
+def test_caltechs_background_is_a_class_and_stray_files_are_none(tmp_path: Path) -> None:
+    root = write_caltech(tmp_path)
+    for place in (tmp_path, root):
+        data = open_set(str(place))
+        assert (data.name, data.classes) == ("caltech-101", ("BACKGROUND_Google", "class1", "class2"))
+        assert list(np.bincount(data.labels)) == [8, 8, 8]
+        assert data.pictures["image"].keys(0, 2) == [
+            "BACKGROUND_Google/image_0001.jpg",
+            "BACKGROUND_Google/image_0002.jpg",
+        ]
+        assert not data.many_labels
+    before = data.pictures["image"].fingerprint
+    (root / "class1" / "image_0003.jpg").write_bytes((root / "class1" / "image_0004.jpg").read_bytes())
+    assert open_set(str(root)).pictures["image"].fingerprint != before
+
+
+def test_voc_trains_on_trainval_and_leaves_difficult_labels_at_zero(tmp_path: Path) -> None:
+    root = write_voc(tmp_path)
+    for place in (tmp_path, tmp_path / "VOCdevkit", root):
+        data = open_set(str(place))
+        assert (data.name, data.classes, data.scored) == ("voc2007", VOC_CLASSES, "test")
+        assert data.labels.tolist() == [[voc_label(n, k) for k in range(3)] for n in range(12)]
+        assert data.train is not None
+        assert data.train.tolist() == [True] * 6 + [False] * 6
+
+
+def test_without_test_labels_voc_trains_on_train_and_scores_val(tmp_path: Path) -> None:
+    lists = write_voc(tmp_path, 2012) / "ImageSets" / "Main"
+    for path in lists.glob("*_trainval.txt"):
+        shutil.move(path, path.with_name(path.name.replace("trainval", "train")))
+    for path in lists.glob("*_test.txt"):
+        shutil.move(path, path.with_name(path.name.replace("test", "val")))
+    data = open_set(str(tmp_path))
+    assert (data.name, data.scored, len(data)) == ("voc2012", "val", 12)
+
+
+def test_actions_have_a_row_a_person_with_image_and_box(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, 2012)
+    write_actions(
+        root, {"000000": [(1, 1, 40, 50), (11, 21, 90, 70)], "000001": [(5, 5, 60, 60)], "000002": [(1, 2, 30, 40)]}
+    )
+    data = open_set(str(root), "action")
+    assert (data.name, data.classes) == ("voc2012-action", ("running", "walking"))
+    assert data.pictures["box"].keys(0, 4) == ["000000-1", "000001-1", "000000-2", "000002-1"]
+    assert data.places["image"].tolist() == [0, 1, 0, 2]
+    whole = pixels(root / "JPEGImages" / "000000.jpg")
+    np.testing.assert_array_equal(np.asarray(data.pictures["box"].image(2)), whole[20:70, 10:90])
+    np.testing.assert_array_equal(np.asarray(data.pictures["box"].image(0)), whole[:50, :40])
+
+
+def refused(folder: Path, *words: str, task: str = "classification") -> None:
+    with pytest.raises(InputError) as caught:
+        open_set(str(folder), task)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+def test_faults_of_a_voc_folder_are_named(tmp_path: Path) -> None:
+    root = write_voc(tmp_path)
+    lists, good = root / "ImageSets" / "Main", tmp_path / "good"
+    shutil.copytree(root, good)
+
+    def mend() -> None:
+        shutil.rmtree(root)
+        shutil.copytree(good, root)
+
+    path = lists / "bird_test.txt"
+    path.write_text(path.read_text().replace(" 1", " 2", 1))
+    refused(root, f"{path}:", "the label '2' is none of -1, 0 and 1")
+    mend()
+    (root / "JPEGImages" / "000004.jpg").unlink()
+    refused(root, "names image '000004'", "is missing")
+    mend()
+    path.write_text("\n".join(path.read_text().splitlines()[1:]))
+    refused(root, "'000006' is not in bird_test.txt")
+    mend()
+    for name in VOC_CLASSES[1:]:
+        for part in ("trainval", "test"):
+            (lists / f"{name}_{part}.txt").unlink()
+    refused(root, "has 1 class")
+    mend()
+    refused(root, "no lists", task="action")
+
+
+def test_faults_of_other_folders_are_named(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing", "is no folder", "caltech101")
+    refused(tmp_path, "none of the known layouts")
+    root = write_caltech(tmp_path / "one", classes=1)
+    refused(root, "has 1 class; a classifier needs two")
+    refused(write_caltech(tmp_path / "two"), "only VOC has it", task="action")
+    write_caltech(tmp_path / "both")
+    write_voc(tmp_path / "both")
+    refused(tmp_path / "both", "holds several data sets")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "101_ObjectCategories.tar.gz").touch()
+    refused(tmp_path / "packed", "unpack it")
+    (root / "BACKGROUND_Google" / "image_0001.jpg").write_bytes(b"no image")

@@ -1,0 +1,159 @@
+"""Appendix B: the features of trained nets, and a linear SVM on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggrepro.commands.options import (
+    DEFAULT_RUNS,
+    WORKERS,
+    Device,
+    Precision,
+    Runs,
+    Seed,
+    TablesFolder,
+    TestScales,
+    Workers,
+    machine_of,
+    runs_of,
+)
+from vggrepro.data.transfer_sets import NAMES, TASKS
+from vggrepro.errors import InputError
+
+if TYPE_CHECKING:
+    from vggrepro.data.transfer_sets import TransferSet
+    from vggrepro.paper import Transfer
+
+Source = Annotated[str, typer.Option("--data", help=f"Caltech's or VOC's official folder, or {', '.join(NAMES)}.")]
+Task = Annotated[str, typer.Option("--task", help=f"Of VOC: {' or '.join(TASKS)} (with boxes of persons).")]
+Downloads = Annotated[Path, typer.Option("--downloads", help="Where data sets given by name are downloaded to.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")]
+
+
+def features(
+    names: Names = None,
+    data: Source = "",
+    q: TestScales = None,
+    pool: Annotated[bool, typer.Option("--pool", help="One file, averaged over Q, instead of one a Q.")] = False,
+    task: Task = TASKS[0],
+    downloads: Downloads = Path("downloads"),
+    runs: Runs = DEFAULT_RUNS,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = WORKERS,
+) -> None:
+    """Compute the features of runs on Caltech or VOC (Appendix B).
+
+    Features are fc7, averaged over the whole image and its mirror image, of unit length, at each Q: by default the
+    paper's for the data set. Prints the paths of the files.
+    """
+    chosen = runs_of(runs, names)
+    for run in chosen:
+        run.require_finished()
+    opened, protocol = _opened(data, task, downloads)
+    qs = _qs(q, protocol)
+    from vggrepro.evaluation.features import compute
+    from vggrepro.system import processes
+
+    machine = machine_of(device, precision, workers)
+    processes.join_processes(machine.device)
+    for run in chosen:
+        for path in compute(run, opened, qs, machine, pool=pool):
+            if processes.rank() == 0:
+                print(path)
+
+
+def transfer(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Several are put together; default: a study of all.")
+    ] = None,
+    data: Source = "",
+    q: TestScales = None,
+    pool: Annotated[
+        bool | None, typer.Option("--pool/--stack", help="Average over Q, or one after another; default: the paper's.")
+    ] = None,
+    box: Annotated[bool, typer.Option("--box", help="Actions: the image and the box of the person.")] = False,
+    splits: Annotated[int, typer.Option("--splits", min=1, help="Random splits (Caltech).")] = 3,
+    train_images: Annotated[
+        int | None, typer.Option("--train-images", min=2, help="Of each class in a random split; default: the paper's.")
+    ] = None,
+    test_images: Annotated[int | None, typer.Option("--test-images", min=1, help="At most, of each class.")] = None,
+    seed: Seed = 0,
+    task: Task = TASKS[0],
+    downloads: Downloads = Path("downloads"),
+    runs: Runs = DEFAULT_RUNS,
+    tables: TablesFolder = Path("tables"),
+) -> None:
+    """Train a linear SVM on features, print mean class recall or mean average precision (Appendix B).
+
+    With runs: their features put together, a line a split. Without runs: every finished run at each Q, stacked and
+    pooled, and two nets together; writes the results and the answers to the paper's questions to
+    tables/<data set>/transfer.csv and questions.csv.
+    """
+    import dataclasses
+
+    import pandas as pd
+
+    from vggrepro.report import terminal
+    from vggrepro.results import transfer as stage
+
+    chosen = runs_of(runs, names)
+    opened, protocol = _opened(data, task, downloads)
+    if box and "box" not in opened.pictures:
+        raise InputError(f"--box: {opened.name} has no boxes; give --task action with VOC2012")
+    protocol = dataclasses.replace(protocol, train=train_images or protocol.train, test=test_images or protocol.test)
+    qs, seeds = _qs(q, protocol), range(seed, seed + splits)
+    views = ("image", "box") if box else ("image",)
+    if names:
+        pooled = protocol.pooled if pool is None else pool
+        what = stage.Representation(tuple(run.name for run in chosen), qs, pooled and len(qs) > 1, views)
+        made = stage.result(runs, chosen, opened, what, protocol, seeds)
+        terminal.print_table(pd.DataFrame(made["splits"]))
+        terminal.print_table(stage.summary([made]))
+        return
+    by_name = {run.name: run for run in chosen}
+    results = [
+        stage.result(runs, [by_name[name] for name in what.runs], opened, what, protocol, seeds)
+        for what in stage.study(chosen, protocol, qs, views)
+    ]
+    configs = {run.name: run.config() for run in chosen}
+    _write(results, stage.comparisons(results, configs, protocol.pooled), tables / opened.name)
+
+
+def _write(results: list[dict[str, object]], questions: object, folder: Path) -> None:
+    """The study on stdout and as CSV."""
+    import pandas as pd
+
+    from vggrepro.report import terminal
+    from vggrepro.results import transfer as stage
+    from vggrepro.system.files import write_text
+    from vggrepro.system.progress import say
+
+    assert isinstance(questions, pd.DataFrame)
+    for name, frame in (("transfer", stage.summary(results)), ("questions", questions)):
+        terminal.print_table(frame)
+        print()
+        write_text(folder / f"{name}.csv", str(frame.to_csv(index=False, lineterminator="\n")))
+        say(f"{folder / name}.csv")
+
+
+def _opened(data: str, task: str, downloads: Path) -> tuple[TransferSet, Transfer]:
+    """The data set and the paper's protocol for it."""
+    from vggrepro import paper
+    from vggrepro.data.transfer_sets import open_set
+
+    if not data:
+        raise InputError(f"give --data the official folder of Caltech or VOC, or one of {', '.join(NAMES)}")
+    if task not in TASKS:
+        raise InputError(f"--task {task}: choose {' or '.join(TASKS)}")
+    opened = open_set(data, task, downloads)
+    return opened, paper.TRANSFER.get(opened.name, paper.TRANSFER["voc2012"])
+
+
+def _qs(text: str | None, protocol: Transfer) -> tuple[int, ...]:
+    from vggrepro.posteriors.protocol import Protocol, parse_qs
+
+    return Protocol(qs=parse_qs(text)).qs or () if text is not None else protocol.qs

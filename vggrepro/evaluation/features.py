@@ -1,0 +1,178 @@
+"""The features stage: fc7 of a run's net over the pictures of a transfer set, dense, at each Q (Appendix B).
+
+As in the evaluate stage, a picture is decoded once for all its Q, and parts of so many pictures are merged at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vggrepro.data.transfer_sets import Pictures, TransferSet
+from vggrepro.errors import InputError
+from vggrepro.evaluation.evaluate import part_images, part_path, parts_folder, remove_parts, rescaled
+from vggrepro.evaluation.evaluator import Batcher, Evaluator
+from vggrepro.nets.trained import Trained
+from vggrepro.nets.vgg import to_input
+from vggrepro.posteriors import features as files
+from vggrepro.posteriors.features import FeatureBatch, FeatureOrigin
+from vggrepro.posteriors.protocol import Method
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import devices, processes
+from vggrepro.system.devices import Machine
+from vggrepro.system.files import lock
+from vggrepro.system.progress import Track, say
+
+DENSE = Method("dense")
+
+
+class FeatureNet(Evaluator):
+    """A finished run's net without its last layer, ready for pictures."""
+
+    @property
+    def outputs(self) -> int:
+        """Units of fc7."""
+        return self.model.fc7.out_features
+
+    def forward(self, batch: Tensor, method: Method) -> Tensor:
+        """fc7 averaged over positions and over the mirrored picture: uint8 (n, H, W, 3) -> (n, FC) float32."""
+        with torch.inference_mode(), devices.autocast(self.machine.precision, self.machine.device):
+            x = to_input(batch, self.mean, self.input_scale)
+            return self.model.dense_features(torch.cat([x, x.flip(3)])).float().view(2, len(batch), -1).mean(0)
+
+
+def compute(
+    run: RunFolder, data: TransferSet, qs: Sequence[int], machine: Machine, *, pool: bool = False
+) -> list[Path]:
+    """Writes the run's missing or stale feature files of all views: one for each Q, or with `pool` one for all Q.
+
+    Returns:
+        the paths of the files.
+
+    Raises:
+        InputError: unfinished run; a picture that cannot be read or decoded.
+    """
+    run.require_finished()
+    with processes.first_process(lock(run.path, f"vggrepro features {run.name}")):
+        return [path for view in data.pictures for path in _view(run, data, view, tuple(qs), machine, pool)]
+
+
+def _view(
+    run: RunFolder, data: TransferSet, view: str, qs: tuple[int, ...], machine: Machine, pool: bool
+) -> list[Path]:
+    """The files of one view; a pooled file is made of the files of its Q where these are there."""
+    whole = files.origin_of(run, data, view, qs, machine.precision)
+    each = {q: dataclasses.replace(whole, qs=(q,), pixels=(side,)) for q, side in zip(qs, whole.pixels, strict=True)}
+    pool = pool and len(qs) > 1
+    wanted = [whole] if pool else list(each.values())
+    paths = [files.file_path(run.path, data.name, view, origin.qs) for origin in wanted]
+    if all(_fresh(path, origin) for path, origin in zip(paths, wanted, strict=True)):
+        say(f"features {run.name}: {', '.join(path.name for path in paths)} up to date")
+    else:
+        missing = {q: o for q, o in each.items() if not _fresh(_single(run, o), o)}
+        net = FeatureNet(Trained.load(run), machine)
+        starts = _compute(run, net, data.pictures[view], missing)
+        if processes.rank() == 0:
+            _merge(run, net.outputs, missing, starts, whole if pool else None)
+        processes.barrier()
+    if processes.rank() == 0:
+        remove_parts([_single(run, origin) for origin in each.values()])
+    return paths
+
+
+def _single(run: RunFolder, origin: FeatureOrigin) -> Path:
+    return files.file_path(run.path, origin.dataset, origin.view, origin.qs)
+
+
+def _fresh(path: Path, origin: FeatureOrigin) -> bool:
+    """Whether a file is there and stands for `origin`; says why if it does not."""
+    if not path.is_file():
+        return False
+    try:
+        reason = files.read_origin(path).stale(origin)
+    except InputError:
+        reason = "damaged"
+    if reason:
+        say(f"features {origin.run}: {path.name} is stale ({reason}) and is computed again")
+    return reason is None
+
+
+def _compute(run: RunFolder, net: FeatureNet, pictures: Pictures, tasks: dict[int, FeatureOrigin]) -> list[int]:
+    """Computes the parts of all Q, a picture decoded once; gives the first picture of each part."""
+    size = part_images(run.config().architecture, net.machine.device)
+    bounds = [(start, min(start + size, len(pictures))) for start in range(0, len(pictures), size)]
+    folders = {q: parts_folder(_single(run, origin)) for q, origin in tasks.items()}
+    todo = {
+        (start, stop): [q for q in tasks if not _part_done(part_path(folders[q], start), tasks[q], stop - start)]
+        for number, (start, stop) in enumerate(bounds)
+        if number % processes.world() == processes.rank()
+    }
+    total = sum(stop - start for start, stop in todo) * len(tasks)
+    left = sum((stop - start) * len(qs) for (start, stop), qs in todo.items())
+    work = [(range(*part), [("dense", q) for q in qs]) for part, qs in todo.items()]
+    stream = rescaled(pictures, work, net, net.machine)
+    with Track(f"features {run.name}", total, "views", done=total - left) as track:
+        for (start, stop), qs in todo.items():
+            batchers = {q: Batcher(net, DENSE) for q in qs}
+            for scales in islice(stream, stop - start):
+                for q, batcher in batchers.items():
+                    batcher.add(scales[q])
+                track.advance(len(qs))
+            for q, batcher in batchers.items():
+                part = FeatureBatch(pictures.keys(start, stop), files.normalised(batcher.finish()))
+                files.write(part_path(folders[q], start), [part], net.outputs, tasks[q])
+    processes.barrier()
+    return [start for start, _ in bounds]
+
+
+def _part_done(path: Path, origin: FeatureOrigin, pictures: int) -> bool:
+    """Whether a part of exactly this origin and size was written before; other parts are overwritten."""
+    if not path.is_file():
+        return False
+    try:
+        was, rows = files.read_origin(path), files.rows_of(path)
+    except InputError:
+        return False
+    return rows == pictures and dataclasses.replace(was, commit=origin.commit, version=origin.version) == origin
+
+
+def _merge(
+    run: RunFolder, units: int, made: dict[int, FeatureOrigin], starts: list[int], whole: FeatureOrigin | None
+) -> None:
+    """Makes files of the parts: one for each Q, or the average over all Q, parts or files as they are there."""
+
+    def rows(q: int, origin: FeatureOrigin) -> Iterator[FeatureBatch]:
+        paths = [part_path(parts_folder(_single(run, origin)), start) for start in starts]
+        for path in paths if q in made else [_single(run, origin)]:
+            yield from files.read(path)
+
+    if whole is None:
+        for q, origin in made.items():
+            files.write(_single(run, origin), rows(q, origin), units, origin)
+        return
+    streams = [_rebatched(rows(q, dataclasses.replace(whole, qs=(q,)))) for q in whole.qs]
+    joined = (
+        FeatureBatch(parts[0].keys, files.pooled([part.features for part in parts]))
+        for parts in zip(*streams, strict=True)
+    )
+    files.write(_single(run, whole), joined, units, whole)
+
+
+def _rebatched(batches: Iterator[FeatureBatch], rows: int = 1024) -> Iterator[FeatureBatch]:
+    """The same rows in batches of equal size, as parts and files have different ones."""
+    keys: list[str] = []
+    features: list[np.ndarray] = []
+    for batch in batches:
+        keys, features = keys + batch.keys, [*features, batch.features]
+        while len(keys) >= rows:
+            whole = np.concatenate(features)
+            yield FeatureBatch(keys[:rows], whole[:rows])
+            keys, features = keys[rows:], [whole[rows:]]
+    if keys:
+        yield FeatureBatch(keys, np.concatenate(features))

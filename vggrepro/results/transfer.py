@@ -1,0 +1,365 @@
+"""Appendix B: a linear SVM on the features of trained nets. Needs no net and no torch.
+
+A representation is made of runs, test scales Q and views of a picture; each run's part has unit length. The SVM is
+scikit-learn's LinearSVC (liblinear, squared hinge loss), one against the rest. C is the value of `CS` that does best on
+a fifth of the training images; then the SVM is trained on all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vggrepro import __version__, paper
+from vggrepro.data.transfer_sets import TransferSet
+from vggrepro.errors import InputError
+from vggrepro.paper import Transfer
+from vggrepro.posteriors import features
+from vggrepro.results import precision
+from vggrepro.runs.folder import RunFolder
+from vggrepro.system import advice
+from vggrepro.system.commit import commit
+from vggrepro.system.files import read_json, write_json
+
+CS = (0.01, 0.1, 1.0, 10.0, 100.0)
+HELD_OUT = 5  # one in so many training images chooses C
+RECALL, AP, AP11 = "mean_recall", "map", "map_11_point"
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """What the SVM sees of a picture."""
+
+    runs: tuple[str, ...]
+    qs: tuple[int, ...]
+    pooled: bool  # averaged over Q instead of one after another
+    views: tuple[str, ...] = ("image",)
+
+    @property
+    def over_qs(self) -> str:
+        """How several Q are put together: "", "stacked" or "pooled"."""
+        return "" if len(self.qs) == 1 else "pooled" if self.pooled else "stacked"
+
+    @property
+    def slug(self) -> str:
+        """For the name of a file."""
+        ending = f"-{self.over_qs}" if self.over_qs else ""
+        box = "-box" if "box" in self.views else ""
+        return f"{'+'.join(self.runs)}-q{'-'.join(map(str, self.qs))}{ending}{box}"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The examples to train on and to score, (n,) positions each, and the seed that drew them (None: published)."""
+
+    seed: int | None
+    train: np.ndarray
+    test: np.ndarray
+
+
+def matrix(runs: Sequence[RunFolder], data: TransferSet, what: Representation) -> tuple[np.ndarray, dict[str, str]]:
+    """The representation of each example, (n, D) float32, and the hash of each run's weights.
+
+    Raises:
+        InputError: features are missing, stale or damaged; the message names the command that computes them.
+    """
+    parts, weights = [], {}
+    for run in runs:
+        of_run = []
+        for view in what.views:
+            whole = features.origin_of(run, data, view, what.qs, "")
+            weights[run.name] = whole.weights
+            found = _pooled(run, data, whole) if what.pooled else _stacked(run, data, whole)
+            of_run.append(found[data.places[view]])
+        parts.append(features.normalised(np.concatenate(of_run, axis=1)))
+    return np.concatenate(parts, axis=1), weights
+
+
+def _stacked(run: RunFolder, data: TransferSet, whole: features.FeatureOrigin) -> np.ndarray:
+    return np.concatenate([_read(run, data, single) for single in _singles(whole)], axis=1)
+
+
+def _pooled(run: RunFolder, data: TransferSet, whole: features.FeatureOrigin) -> np.ndarray:
+    """From the pooled file where it is there, else from the files of its Q: the same numbers."""
+    if features.file_path(run.path, data.name, whole.view, whole.qs).is_file():
+        return _read(run, data, whole)
+    return features.pooled([_read(run, data, single) for single in _singles(whole)])
+
+
+def _singles(whole: features.FeatureOrigin) -> Iterator[features.FeatureOrigin]:
+    for q, pixels in zip(whole.qs, whole.pixels, strict=True):
+        yield dataclasses.replace(whole, qs=(q,), pixels=(pixels,))
+
+
+def _read(run: RunFolder, data: TransferSet, wanted: features.FeatureOrigin) -> np.ndarray:
+    """The features of a file that stands for `wanted`, a row a picture of the set."""
+    path = features.file_path(run.path, data.name, wanted.view, wanted.qs)
+    words = [run.name, "--q", ",".join(map(str, wanted.qs))]
+    renew = advice.command("features", *words)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run '{renew}'")
+    if reason := features.read_origin(path).stale(wanted):
+        raise InputError(f"{path} is stale ({reason}); renew it with '{renew}'")
+    pictures = data.pictures[wanted.view]
+    batches = list(features.read(path))
+    if [key for batch in batches for key in batch.keys] != pictures.keys(0, len(pictures)):
+        raise InputError(f"{path} holds other pictures than {data.folder}; renew it with '{renew}'")
+    return np.concatenate([batch.features for batch in batches])
+
+
+def splits_of(data: TransferSet, protocol: Transfer, seeds: Sequence[int]) -> list[Split]:
+    """The published split, or a random one for each seed, the same for every representation.
+
+    Raises:
+        InputError: a class with too few images.
+    """
+    if data.train is not None:
+        return [Split(None, np.flatnonzero(data.train), np.flatnonzero(~data.train))]
+    train = protocol.train or 1
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    if counts.min() <= train:
+        name = data.classes[int(counts.argmin())]
+        raise InputError(
+            f"{data.folder}: class '{name}' has {counts.min()} images, {train} for training leave none to score; give "
+            "--train-images a smaller number"
+        )
+    result = []
+    for seed in seeds:
+        parts: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+        for label in range(len(data.classes)):
+            order = np.random.default_rng((seed, label)).permutation(np.flatnonzero(data.labels == label))
+            parts[0].append(order[:train])
+            parts[1].append(order[train:] if protocol.test is None else order[train : train + protocol.test])
+        result.append(Split(seed, *(np.sort(np.concatenate(part)) for part in parts)))
+    return result
+
+
+def decide(x: np.ndarray, labels: np.ndarray, rows: np.ndarray, c: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """One linear SVM against the rest for each class: weights (K, D) and biases (K,), trained on `rows`.
+
+    Of examples with many labels, those with label 0 are left out of that class; a class without examples on both sides
+    gets zeros.
+    """
+    from sklearn.exceptions import ConvergenceWarning  # here, as it takes a second
+    from sklearn.svm import LinearSVC
+
+    classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    weights, biases = np.zeros((classes, x.shape[1])), np.zeros(classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # at the largest C, which is then not the best
+        if labels.ndim == 1:
+            svm = LinearSVC(C=c, random_state=seed).fit(x[rows], labels[rows])
+            if len(svm.classes_) == 2:
+                return np.vstack([-svm.coef_, svm.coef_]), np.concatenate([-svm.intercept_, svm.intercept_])
+            weights[svm.classes_], biases[svm.classes_] = svm.coef_, svm.intercept_
+            return weights, biases
+        for label in range(classes):
+            known = rows[labels[rows, label] != 0]
+            sides = labels[known, label]
+            if len(np.unique(sides)) == 2:
+                svm = LinearSVC(C=c, random_state=seed).fit(x[known], sides)
+                weights[label], biases[label] = svm.coef_[0], svm.intercept_[0]
+    return weights, biases
+
+
+def measures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The measures of scores (n, K), in per cent: mean class recall, or mean average precision of both kinds."""
+    if labels.ndim == 1:
+        return {RECALL: precision.mean_class_recall(scores.argmax(1), labels)}
+    kinds = {AP: precision.average_precision, AP11: precision.eleven_point}
+    columns = range(labels.shape[1])
+    return {name: _mean([kind(scores[:, k], labels[:, k]) for k in columns]) for name, kind in kinds.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of those that are there; classes without a positive example have no average precision."""
+    there = [value for value in values if not np.isnan(value)]
+    return float(np.mean(there)) if there else float("nan")
+
+
+def score_split(x: np.ndarray, labels: np.ndarray, split: Split) -> dict[str, Any]:
+    """Chooses C, trains and scores: `seed`, `C`, `train`, `test` (numbers of examples) and the measures (per cent)."""
+    seed = split.seed or 0
+    held_out = _fifth(labels, split.train, seed)
+    rest = np.setdiff1d(split.train, held_out)
+
+    def tried(c: float) -> float:
+        weights, biases = decide(x, labels, rest, c, seed)
+        return next(iter(measures(x[held_out] @ weights.T + biases, labels[held_out]).values()))
+
+    best = max(CS, key=tried)  # of equal ones the smallest
+    weights, biases = decide(x, labels, split.train, best, seed)
+    found = measures(x[split.test] @ weights.T + biases, labels[split.test])
+    return {"seed": split.seed, "C": best, "train": len(split.train), "test": len(split.test), **found}
+
+
+def _fifth(labels: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+    """A fifth of the training examples, of each class where an example has one class."""
+    random = np.random.default_rng((seed, len(rows)))
+    groups = [rows] if labels.ndim == 2 else [rows[labels[rows] == label] for label in np.unique(labels[rows])]
+    return np.concatenate([random.permutation(group)[: max(1, len(group) // HELD_OUT)] for group in groups])
+
+
+def result_path(runs: Path, data: str, what: Representation) -> Path:
+    """Where the result of a representation is kept."""
+    return runs / "transfer" / data / f"{what.slug}.json"
+
+
+def result(
+    folder: Path,
+    runs: Sequence[RunFolder],
+    data: TransferSet,
+    what: Representation,
+    protocol: Transfer,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """The result of a representation, from its file if that is fresh; else computed and written.
+
+    Keys: what it was made of, and `splits`, a list of `score_split`.
+
+    Raises:
+        InputError: as `matrix` and `splits_of`.
+    """
+    x, weights = matrix(runs, data, what)
+    about: dict[str, Any] = {
+        "dataset": data.name,
+        "classes": len(data.classes),
+        "examples": len(data),
+        "scored": data.scored,
+        "representation": json.loads(json.dumps(dataclasses.asdict(what))),
+        "weights": weights,
+        "fingerprints": {view: data.pictures[view].fingerprint for view in what.views},
+        "labels": data.labels_hash,
+        "train_images": protocol.train if data.train is None else None,
+        "test_images": protocol.test if data.train is None else None,
+        "seeds": list(seeds) if data.train is None else [],
+        "Cs": list(CS),
+    }
+    path = result_path(folder, data.name, what)
+    if path.is_file() and about.items() <= (known := read_json(path)).items():
+        return known
+    scored = [score_split(x, data.labels, split) for split in splits_of(data, protocol, seeds)]
+    made = {**about, "splits": scored, "version": __version__, "commit": commit()}
+    write_json(path, made)
+    return made
+
+
+def summary(made: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A row a representation: `nets`, `Q`, `over_Q`, `views`, the mean of each measure with `_std`, `C`, `splits`.
+
+    The standard deviation is that of a sample (n - 1); NaN of one split.
+    """
+    rows = []
+    for each in made:
+        what, splits = each["representation"], pd.DataFrame(each["splits"])
+        row: dict[str, Any] = {
+            "nets": " & ".join(what["runs"]),
+            "Q": ",".join(map(str, what["qs"])),
+            "over_Q": representation(each).over_qs,
+            "views": " & ".join(what["views"]),
+        }
+        for name in (name for name in (RECALL, AP, AP11) if name in splits):
+            row |= {name: splits[name].mean(), f"{name}_std": splits[name].std()}
+        rows.append(row | {"C": " ".join(f"{c:g}" for c in splits["C"]), "splits": len(splits)})
+    return pd.DataFrame(rows)
+
+
+def representation(made: dict[str, Any]) -> Representation:
+    """What a result is of."""
+    what = made["representation"]
+    return Representation(tuple(what["runs"]), tuple(what["qs"]), what["pooled"], tuple(what["views"]))
+
+
+def study(
+    runs: Sequence[RunFolder], protocol: Transfer, qs: Sequence[int], views: Sequence[str]
+) -> list[Representation]:
+    """The representations that answer the paper's questions: each run at each Q, stacked, pooled; two nets together.
+
+    Two nets together are the two deepest of each S, as the paper's D and E.
+    """
+    last = tuple(views)
+    result = []
+    for run in runs:
+        result += [Representation((run.name,), (q,), False, last) for q in qs]
+        if len(qs) > 1:
+            result += [Representation((run.name,), tuple(qs), pooled, last) for pooled in (False, True)]
+    configs = {run.name: run.config() for run in runs}
+    for scale in dict.fromkeys(config.scale for config in configs.values()):
+        names = [name for name, config in configs.items() if config.scale == scale]
+        names.sort(key=lambda name: list(paper.NETS).index(configs[name].net))
+        if len(names) > 1:
+            result.append(Representation(tuple(names[-2:]), tuple(qs), protocol.pooled and len(qs) > 1, last))
+    return result
+
+
+def comparisons(made: Sequence[dict[str, Any]], configs: dict[str, Any], pooled: bool) -> pd.DataFrame:
+    """The paper's questions, answered within splits: a row a pair of results that share their splits.
+
+    Columns: `question`, `first`, `second`, `difference` (first - second, points, mean over splits), `std`, `splits`
+    (each split's difference). Results are the first measure's.
+
+    Args:
+        made: results.
+        configs: the configuration of each run.
+        pooled: whether the paper averages over Q on this data set.
+    """
+    known = {representation(each): each for each in made}
+    rows = []
+    for question, first, second in _questions(list(known), configs, pooled):
+        a, b = (_values(known[what]) for what in (first, second))
+        if len(a) != len(b):
+            continue
+        differences = a - b
+        rows.append({
+            "question": question,
+            "first": _name(first),
+            "second": _name(second),
+            "difference": differences.mean(),
+            "std": differences.std(ddof=1) if len(differences) > 1 else float("nan"),
+            "splits": " ".join(f"{value:+.2f}" for value in differences),
+        })  # fmt: skip
+    return pd.DataFrame(rows, columns=["question", "first", "second", "difference", "std", "splits"])
+
+
+def _questions(
+    there: list[Representation], configs: dict[str, Any], pooled: bool
+) -> Iterator[tuple[str, Representation, Representation]]:
+    """The pairs of each question."""
+    whole = [what for what in there if len(what.qs) > 1]
+    papers = [what for what in whole if what.pooled == pooled]
+    single = [what for what in papers if len(what.runs) == 1]
+    depth = list(paper.NETS)
+    for deep in single:
+        for shallow in single:
+            a, b = configs[deep.runs[0]], configs[shallow.runs[0]]
+            if a.scale == b.scale and b.net == "A" and depth.index(a.net) > 0:
+                yield "does depth help", deep, shallow
+    for what in papers:
+        for one in there:
+            if one.runs == what.runs and len(one.qs) == 1 and one.qs[0] in what.qs:
+                yield "do several scales help", what, one
+    for what in whole:
+        other = dataclasses.replace(what, pooled=False)
+        if what.pooled and other in there:
+            yield "does pooling equal stacking", what, other
+    for pair in papers:
+        for name in pair.runs if len(pair.runs) > 1 else ():
+            if (one := dataclasses.replace(pair, runs=(name,))) in there:
+                yield "do two nets together help", pair, one
+
+
+def _values(made: dict[str, Any]) -> np.ndarray:
+    name = next(name for name in (RECALL, AP) if name in made["splits"][0])
+    return np.array([split[name] for split in made["splits"]])
+
+
+def _name(what: Representation) -> str:
+    return f"{' & '.join(what.runs)}, Q = {','.join(map(str, what.qs))} {what.over_qs}".strip()

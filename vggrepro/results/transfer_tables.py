@@ -1,0 +1,122 @@
+"""Tables 11 and 12 (Appendix B) from the results that `vggrepro transfer` keeps in runs/transfer/.
+
+The nets are those of the paper, trained on S in [256;512]: D-256-512 and E-256-512. A result of other weights is named
+under the table and not used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vggrepro import paper
+from vggrepro.paper import JITTER, Run
+from vggrepro.results import transfer
+from vggrepro.results.columns import NAN
+from vggrepro.results.scores import Scores
+from vggrepro.results.tables import Table, letter
+from vggrepro.results.transfer import Representation
+from vggrepro.system import advice
+from vggrepro.system.files import read_json
+
+D, E = Run("D", JITTER).name, Run("E", JITTER).name
+MEASURES = {11: ("voc2007_map", "voc2012_map", "caltech101_mean_recall", "caltech256_mean_recall"),
+            12: ("voc2012_action_map",)}  # fmt: skip
+ROWS = {  # the paper's rows that are ours: the runs and the views of a picture
+    "VGG Net-D (16 layers)": ((D,), ("image",)),
+    "VGG Net-E (19 layers)": ((E,), ("image",)),
+    "VGG Net-D & Net-E": ((D, E), ("image",)),
+    "VGG Net-D & Net-E, image-only": ((D, E), ("image",)),
+    "VGG Net-D & Net-E, image and bounding box": ((D, E), ("image", "box")),
+}
+CAPTIONS = {
+    11: "Linear SVMs on the features of nets that were not fine-tuned (Appendix B): mean average precision on VOC, "
+    "mean class recall ± standard deviation over random splits on Caltech; larger is better.",
+    12: "Action classification on VOC-2012 by linear SVMs on the features of the whole image, and of the image and the "
+    "person's box (Appendix B): mean average precision; larger is better.",
+}
+STARRED = {
+    11: "Entries of the paper with * are of nets trained on the extended ILSVRC data (2,000 classes).",
+    12: "Entries of the paper with * are of nets trained on the extended ILSVRC data (1,512 classes).",
+}
+
+
+def transfer_tables(scores: Scores) -> list[Table]:
+    """Tables 11 and 12 where a result of theirs is there, fresh or stale; rows of other teams are quoted."""
+    return [table for number in MEASURES if (table := _table(number, scores)) is not None]
+
+
+def _table(number: int, scores: Scores) -> Table | None:
+    lines, notes = paper.published(number), dict[str, set[int]]()
+    frame = pd.DataFrame({"method": [line["method"] for line in lines]})
+    for name in MEASURES[number]:
+        frame = frame.join(pd.DataFrame([_measure(number, name, line, scores) for line in lines]))
+        for row, text in enumerate(frame.pop("text")):
+            if text:
+                notes.setdefault(text, set()).add(row)
+    if not notes:  # every result is named in a note, also one that is not used
+        return None
+    texts = tuple(notes)
+    frame["note"] = [
+        ", ".join(letter(place) for place, text in enumerate(texts) if row in notes[text]) for row in range(len(frame))
+    ]
+    remarks = (STARRED[number], "The rows of other teams are quoted from the paper.")
+    return Table(number, CAPTIONS[number], frame, ("method",), MEASURES[number], texts, remarks, scores.geometry)
+
+
+def _measure(number: int, name: str, line: dict[str, str], scores: Scores) -> dict[str, Any]:
+    """A row's values of a measure: ours, the paper's, deviations, the starred entry; and what to say of the row."""
+    stem = name.partition("_mean_recall")[0]
+    printed, starred = _number(line[name]), _number(line.get(f"{name}_extended_ilsvrc"))
+    if line.get("pretrained_on_extended_ilsvrc"):  # Table 12 has a column of marks instead
+        printed, starred = NAN, printed
+    found, text = _ours(name, line["method"], scores)
+    mine, std = (found.mean(), found.std(ddof=1) if len(found) > 1 else NAN) if len(found) else (NAN, NAN)
+    return {
+        name: mine,
+        f"{name}_paper": printed,
+        f"{name}_difference": mine - printed,
+        f"{name}_std": std,
+        f"{name}_std_paper": _number(line.get(f"{stem}_std")),
+        f"{name}_starred": starred,
+        "text": text,
+    }
+
+
+def _number(text: str | None) -> float:
+    return float(text) if text else NAN
+
+
+def _ours(name: str, method: str, scores: Scores) -> tuple[np.ndarray, str]:
+    """The measure on each split, in per cent, empty if there is none; and what to say of it."""
+    nothing = np.array([])
+    if method not in ROWS:
+        return nothing, ""
+    data, protocol = next((key, value) for key, value in paper.TRANSFER.items() if value.measure == name)
+    names, views = ROWS[method]
+    what = Representation(names, protocol.qs, protocol.pooled, views)
+    path = transfer.result_path(scores.runs, data, what)
+    if not path.is_file():
+        return nothing, ""
+    made = read_json(path)
+    stale = [run for run in names if made["weights"].get(run) != scores.facts(Run(run[0], JITTER)).weights]
+    if stale:
+        renew = advice.command("transfer", *names)
+        return nothing, f"Not used: {path.name} is of other weights of {stale[0]}; renew it with `{renew}`."
+    splits = made["splits"]
+    kind = transfer.RECALL if transfer.RECALL in splits[0] else transfer.AP11 if data == "voc2007" else transfer.AP
+    return np.array([split[kind] for split in splits]), _conditions(data, made, protocol)
+
+
+def _conditions(data: str, made: dict[str, Any], protocol: paper.Transfer) -> str:
+    """How a result was measured, where that is not plain from the caption."""
+    tests = {split["test"] for split in made["splits"]}
+    images = " or ".join(f"{count:,}" for count in sorted(tests))
+    if made["seeds"]:
+        seeds = ", ".join(map(str, made["seeds"]))
+        less = "" if made["train_images"] == protocol.train else f", {made['train_images']} training images a class"
+        return f"{data}: seeds {seeds}{less}, {images} test images."
+    kind = "eleven-point average precision" if data == "voc2007" else "average precision"
+    return f"{data}: {kind}, scored on {made['scored']} ({images} examples)."
