@@ -99,9 +99,11 @@ def test_a_damaged_newest_offers_the_previous_one(saved: RunFolder) -> None:
         "); remove it to continue from the previous one (checkpoint.previous.safetensors: epoch 3, step 20)"
     )
     damage(saved.previous_checkpoint_path)
-    assert refused(saved).endswith("); so is checkpoint.previous.safetensors: remove both to start this run again")
+    assert refused(saved).endswith(
+        "); checkpoint.previous.safetensors is damaged too; remove both to start this run again"
+    )
     saved.previous_checkpoint_path.unlink()
-    assert refused(saved).endswith("); there is no previous one: remove it to start this run again")
+    assert refused(saved).endswith("); there is no previous one; remove it to start this run again")
 
 
 def test_a_damaged_previous_one_alone_is_named(saved: RunFolder) -> None:
