@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # loads its parts on first use: `status` needs none of them
 
 LEVEL, ALPHA = 0.95, 0.05  # of intervals, of tests
 
@@ -65,8 +65,8 @@ class Comparison:
         if self.seeds > 1:
             return _student(self.difference - difference, self.error, self.freedom)
         if difference == 0:
-            return float(special.bdtr(self.only_a, self.only_a + self.only_b, 0.5))
-        return float(special.ndtr(score(self.only_a, self.only_b, self.images, difference / 100)))
+            return float(scipy.special.bdtr(self.only_a, self.only_a + self.only_b, 0.5))
+        return float(scipy.special.ndtr(score(self.only_a, self.only_b, self.images, difference / 100)))
 
     def above(self, difference: float) -> float:
         """`below`, that the true difference is more than `difference` points."""
@@ -81,7 +81,7 @@ def wilson(wrong: int, images: int, level: float = LEVEL) -> Interval:
         ValueError: no images, or more wrong than there are.
     """
     _check_count(wrong, images)
-    interval = stats.binomtest(wrong, images).proportion_ci(level, method="wilson")
+    interval = scipy.stats.binomtest(wrong, images).proportion_ci(level, method="wilson")
     # Rounding may leave ends a hair from 0 and 100, where they are exact.
     low = 0.0 if wrong == 0 else 100 * float(interval.low)
     high = 100.0 if wrong == images else 100 * float(interval.high)
@@ -117,7 +117,7 @@ def compare(wrong_a: np.ndarray, wrong_b: np.ndarray) -> Comparison:
 def _student(difference: float, error: float, freedom: float) -> float:
     if error == 0:
         return 0.5 + 0.5 * float(np.sign(difference))
-    return float(special.stdtr(freedom, difference / error))
+    return float(scipy.special.stdtr(freedom, difference / error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
     parts = by_seed**2 / freedom + by_image**2 / max(1, images - 1)
     degrees = (by_seed + by_image) ** 2 / parts if parts else math.inf
     a, b = (float(np.mean([getattr(one, side) for one in made.singles])) for side in "ab")
-    half = error * float(stats.t.ppf(0.5 + LEVEL / 2, degrees))
+    half = error * float(scipy.stats.t.ppf(0.5 + LEVEL / 2, degrees))
     only_a, only_b = (sum(getattr(one, side) for one in made.singles) for side in ("only_a", "only_b"))
     p = 2 * _student(-abs(a - b), error, degrees)
     return Comparison(images, a, b, a - b, a - b - half, a - b + half, only_a, only_b, p, count, error, degrees)
@@ -173,7 +173,7 @@ def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """McNemar's exact test, two-sided: under equal errors, a discordant image is wrong in either with chance 1/2."""
-    return min(1.0, 2 * float(stats.binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+    return min(1.0, 2 * float(scipy.stats.binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def tango(only_a: int, only_b: int, images: int, level: float = LEVEL) -> Interval:
@@ -186,7 +186,7 @@ def tango(only_a: int, only_b: int, images: int, level: float = LEVEL) -> Interv
         ValueError: no images, or more discordant ones than there are.
     """
     _check_count(only_a + only_b, images)
-    z = float(stats.norm.ppf(0.5 + level / 2))
+    z = float(scipy.stats.norm.ppf(0.5 + level / 2))
     low = _lower_limit(only_a, only_b, images, z)
     high = -_lower_limit(only_b, only_a, images, z)
     return Interval(100 * low, 100 * high)
@@ -218,10 +218,10 @@ def power(images: int, discordant: float, difference: float, alpha: float = ALPH
     share = discordant / 100
     middle, spread = images * share, math.sqrt(images * share * (1 - share))
     counts = np.arange(max(0, math.floor(middle - 9 * spread - 9)), min(images, math.ceil(middle + 9 * spread + 9)) + 1)
-    fewer = stats.binom.ppf(alpha / 2, counts, 0.5)
-    fewer -= stats.binom.cdf(fewer, counts, 0.5) > alpha / 2  # the most on the losing side that still reject
+    fewer = scipy.stats.binom.ppf(alpha / 2, counts, 0.5)
+    fewer -= scipy.stats.binom.cdf(fewer, counts, 0.5) > alpha / 2  # the most on the losing side that still reject
     losing = (1 - abs(difference) / discordant) / 2
-    return float(np.sum(stats.binom.pmf(counts, images, share) * stats.binom.cdf(fewer, counts, losing)))
+    return float(np.sum(scipy.stats.binom.pmf(counts, images, share) * scipy.stats.binom.cdf(fewer, counts, losing)))
 
 
 def detectable(images: int, discordant: float, alpha: float = ALPHA, wanted: float = 0.8) -> float:
@@ -231,7 +231,9 @@ def detectable(images: int, discordant: float, alpha: float = ALPHA, wanted: flo
     """
     if power(images, discordant, discordant, alpha) < wanted:
         return math.nan
-    return float(optimize.brentq(lambda d: power(images, discordant, d, alpha) - wanted, 0.0, discordant, xtol=1e-4))
+    return float(
+        scipy.optimize.brentq(lambda d: power(images, discordant, d, alpha) - wanted, 0.0, discordant, xtol=1e-4)
+    )
 
 
 def _check_count(part: int, images: int) -> None:
@@ -257,4 +259,6 @@ def _lower_limit(only_a: int, only_b: int, images: int, z: float) -> float:
     observed, least = (only_a - only_b) / images, -1 + 1e-12
     if observed <= least or score(only_a, only_b, images, least) <= z:
         return -1.0
-    return float(optimize.brentq(lambda d: score(only_a, only_b, images, d) - z, least, observed - 1e-15, xtol=1e-12))
+    return float(
+        scipy.optimize.brentq(lambda d: score(only_a, only_b, images, d) - z, least, observed - 1e-15, xtol=1e-12)
+    )
