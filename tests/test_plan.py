@@ -72,7 +72,9 @@ def test_make_understands_the_makefile_and_repeats_the_options(vggrepro: Call, p
     code, out, _ = vggrepro("reproduce", "--plan", "make", "--set", "dropout=0.25", "--seed", "3")
     assert code == 0
     (tmp_path / "runs.mk").write_text(out)
-    dry = subprocess.run(["make", "-nf", "runs.mk"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    dry = subprocess.run(
+        ["make", "--no-print-directory", "-nf", "runs.mk"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     lines = dry.stdout.splitlines()
     assert lines[0] == "vggrepro train A --scale 256 --set dropout=0.25 --seed 3"
     assert lines[-1] == "vggrepro reproduce --set dropout=0.25 --seed 3"
