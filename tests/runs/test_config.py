@@ -114,7 +114,7 @@ def test_before_the_stride_the_preset_coarse_was_called_quarter(tmp_path: Path, 
     ("word", "meaning"), [("glorot", "glorot-normal"), ("glorot-uniform", "glorot-uniform"), ("he", "he")]
 )
 def test_glorot_in_an_older_config_is_normal(tmp_path: Path, word: str, meaning: str) -> None:
-    recipe = {name: value for name, value in TRAINED["recipe"].items()} | {"initialisation": word}
+    recipe = TRAINED["recipe"] | {"initialisation": word}
     older = {name: value for name, value in TRAINED.items() if name != "stride"}  # 2d51eb6 had no stride
     for values in (TRAINED, older):
         config = read(written(tmp_path, values | {"recipe": recipe, "start": {"initialisation": word}}))

@@ -270,8 +270,8 @@ def _table(kind: type[Any], values: Mapping[str, Any]) -> Any:
 def _with_present_names(values: dict[str, Any]) -> dict[str, Any]:
     """The values of an older config by the names of this version.
 
-    `glorot` was normal; what is uniform is recorded as `glorot-uniform`. Before the net had a stride, it was the paper's
-    32, and the preset `coarse` was called `quarter`.
+    `glorot` was normal; what is uniform is recorded as `glorot-uniform`. Before the net had a stride, it was the
+    paper's 32, and the preset `coarse` was called `quarter`.
     """
     values = _renamed(values, ("recipe", "start"), "initialisation", "glorot", "glorot-normal")
     if "stride" in values:
