@@ -55,13 +55,13 @@ def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
 
 
 def summary(contents: Contents) -> str:
-    """The data, how many runs there are and how many claims hold; the best numbers; in what this is a reduced one."""
+    """The data, how many runs there are and how many claims hold; the best numbers; how all runs differ."""
     header = contents.header
     name = escape(contents.dataset.name)
     lead = f"<b>{name}</b>: {header.size}. {_run_counts(contents.runs)} {_claim_counts(contents)}"
     parts = [f'<p class="lead">{lead}</p>', _tiles(contents)]
-    if header.reductions:
-        body = f"<p><b>A reduced reproduction.</b> {header.caution} What is reduced:</p>{bullets(header.reductions)}"
+    if header.lead:
+        body = f"<p>{escape(header.lead)}</p>{bullets(header.differences)}<p>{escape(header.caution)}</p>"
         parts.append(f'<aside class="note">{body}</aside>')
     return "\n".join(part for part in parts if part)
 
