@@ -224,7 +224,7 @@ def test_conditions_are_told_once_with_their_claims(tmp_path: Path) -> None:
     (tmp_path / "C-256" / "metrics.jsonl").write_text("{}\n" * 6)
     text = claims_markdown(evaluate_claims(Scores(tmp_path, DATA)))
     assert text.endswith(
-        "## How the runs differ from the paper's\n\n"
+        "## What else differs from the paper, by claim\n\n"
         "- Trained for 74 (A-256) + 6 epochs (the paper: 74 + 74). (Claim 3.)\n"
     )
 

@@ -152,10 +152,10 @@ def test_reductions_name_the_score_maps(tmp_path: Path) -> None:
                    (1, 1, 1), "paper", "print")  # fmt: skip
     assert reductions(full, [Geometry()]) == ()
     _, exact = reductions(full, [Geometry(56, 1, 8)])
-    assert exact == "score maps of dense evaluation with as many positions as the paper's at every Q"
+    assert exact == "score maps of dense evaluation have as many positions as the paper's at every Q"
     _, coarse = reductions(full, [Geometry(64, 1, 32)])
     assert coarse == (
-        "score maps of dense evaluation with 1, 1, 1, 4, 4, 4, 9 positions at Q = 224, 256, 288, 352, 384, 416, 512, "
+        "score maps of dense evaluation have 1, 1, 1, 4, 4, 4, 9 positions at Q = 224, 256, 288, 352, 384, 416, 512, "
         "of a square image (the paper: 1, 4, 9, 25, 36, 49, 100); a map of one position sees the upper left of the "
         "image alone"
     )

@@ -52,7 +52,7 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
             f"- {text} (Claim{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}.)"
             for text, numbers in told.items()
         ]
-        parts += ["## How the runs differ from the paper's", "\n".join(lines)]
+        parts += ["## What else differs from the paper, by claim", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 

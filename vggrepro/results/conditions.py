@@ -31,14 +31,14 @@ WORDS = {
     "momentum": "momentum",
     "momentum_form": "form of the momentum",
     "weight_decay": "weight decay",
-    "bias_rate": "rate of biases, times",
-    "bias_decay": "weight decay of biases, times",
+    "bias_rate": "factor of the rate of biases",
+    "bias_decay": "factor of the weight decay of biases",
     "dropout": "dropout",
     "warmup_steps": "warm-up steps",
     "clip_norm": "limit of the gradient's norm",
     "initialisation": "first weights",
     "initial_std": "deviation of the first weights",
-    "initial_fc8": "first weights of fc8, times",
+    "initial_fc8": "factor of the first weights of fc8",
     "input_scale": "input scale",
     "lrn": "LRN",
     "resample": "resampling",
@@ -98,6 +98,8 @@ def _less_net(geometry: Geometry) -> list[str]:
         pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
         if stride != paper.STRIDE:
             pixels += f"; {sum(paper.poolings(stride))} max-poolings, stride {stride}"
+        if crop % stride:
+            pixels += f"; {crop} is no multiple of {stride}, so dense evaluation meets positions that no crop had"
         result += [f"crop {crop} (the paper: {paper.CROP}; {pixels})", _score_maps(geometry)]
     if width != 1:
         result.append(f"width {width:g} (the paper: 1)")
@@ -108,10 +110,10 @@ def _score_maps(geometry: Geometry) -> str:
     """How many positions dense evaluation averages over, beside the paper's."""
     ours, theirs = positions(geometry), positions(Geometry())
     if ours == theirs:
-        return "score maps of dense evaluation with as many positions as the paper's at every Q"
+        return "score maps of dense evaluation have as many positions as the paper's at every Q"
     scales, here, there = (", ".join(map(str, numbers)) for numbers in (QS, ours, theirs))
     text = (
-        f"score maps of dense evaluation with {here} positions at Q = {scales}, of a square image (the paper: {there})"
+        f"score maps of dense evaluation have {here} positions at Q = {scales}, of a square image (the paper: {there})"
     )
     return text + ("; a map of one position sees the upper left of the image alone" if ours[1] == 1 else "")
 

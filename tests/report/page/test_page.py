@@ -77,7 +77,8 @@ def test_the_summary_counts(page_text: str) -> None:
     words = " ".join(Reader(page_text).text.split())
     assert "6 classes, 30 training and 18 validation images. 5 runs: 4 finished, 1 interrupted." in words
     assert re.search(r"Of \d+ claims? tested on images, one seed: .*; 1 holds by arithmetic\.", words)
-    assert "A reduced reproduction." in words
+    assert "This is a reduced reproduction." in words
+    assert "6 classes (the paper: 1,000)." in words
 
 
 def test_sections_stand_in_order(page_text: str) -> None:
