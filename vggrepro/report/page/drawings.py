@@ -21,7 +21,7 @@ from vggrepro.report.page.html import minus
 from vggrepro.results import claims
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
-from vggrepro.results.paper_claims import Kind
+from vggrepro.results.paper_claims import Relation
 from vggrepro.results.tables import views_of
 
 LEAST = 5  # rows that a rank correlation needs to say anything
@@ -85,7 +85,7 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
         made = test.comparison
         kind = outcome.pair.kind
         label = f"{finding.claim.number}. {outcome.pair.label}, {test.measure}"
-        label += "" if kind is Kind.LOWER else f" ({kind})"
+        label += "" if kind is Relation.LOWER else f" ({kind})"
         record: dict[str, Any] = {"label": label, "verdict": finding.verdict}
         record["claimed_low"], record["claimed_high"] = _claimed(kind, test.margin or 0.0)
         record |= {"difference": made.difference, "low": made.low, "high": made.high}
@@ -93,13 +93,13 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
-def _claimed(kind: Kind, margin: float) -> tuple[float, float]:
+def _claimed(kind: Relation, margin: float) -> tuple[float, float]:
     """The differences, in points, that a claim allows."""
     return {
-        Kind.LOWER: (-math.inf, 0.0),
-        Kind.SLIGHTLY_LOWER: (-margin, 0.0),
-        Kind.ALIKE: (-margin, margin),
-        Kind.NOT_LOWER: (-margin, math.inf),
+        Relation.LOWER: (-math.inf, 0.0),
+        Relation.SLIGHTLY_LOWER: (-margin, 0.0),
+        Relation.ALIKE: (-margin, margin),
+        Relation.NOT_LOWER: (-margin, math.inf),
     }[kind]
 
 
