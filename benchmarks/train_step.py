@@ -140,7 +140,7 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     from vggrepro.system import devices
     from vggrepro.system.devices import Machine
     from vggrepro.training.loader import Batch
-    from vggrepro.training.train import Plan, Training
+    from vggrepro.training.train import Goal, Training
 
     (preset, width, classes), sizes = SIZES[size], architecture(net, size)
     device = devices.device("auto") if name != "ours plain memory" else torch.device("cpu")
@@ -152,10 +152,10 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
         classes=range(classes), counts={"train": batch, "val": 1}, mean_rgb=(124.0, 117.0, 104.0)
     )
     loader: Any = SimpleNamespace(steps=1)
-    plan = Plan(paper.Run(net, paper.S256), chosen, 1e-5, 1, seed=0)
+    goal = Goal(paper.Run(net, paper.S256), chosen, 1e-5, 1, seed=0)
     folder = RunFolder(Path(tempfile.mkdtemp()) / "run")
     way = {"compile": name == "ours compiled", "fast": name == "ours fast" and GPU}
-    training = Training(plan, model, dataset, folder, Machine(device, precision, **way), loader)
+    training = Training(goal, model, dataset, folder, Machine(device, precision, **way), loader)
     if name == "ours graphs":
         loss = training.gradient.loss
         loss._loss = torch.compile(loss._plain, dynamic=False, mode="reduce-overhead")

@@ -24,7 +24,7 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.system.devices import Machine
 from vggrepro.training.loader import Batch
 from vggrepro.training.step import Loss
-from vggrepro.training.train import Plan, Training
+from vggrepro.training.train import Goal, Training
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory"),
@@ -150,7 +150,7 @@ def fp16_training(dataset: Dataset, folder: Path) -> Training:
     chosen = recipe.load("demo", SMALL | {"warmup_steps": 0})
     model = VGG("A", len(dataset.classes), 32, 1 / 16)
     initialise(model, "he", 0)
-    return Training(Plan(Run("A", S256), chosen, 0.01, 1, seed=0), model, dataset, RunFolder(folder), FP16)
+    return Training(Goal(Run("A", S256), chosen, 0.01, 1, seed=0), model, dataset, RunFolder(folder), FP16)
 
 
 def test_a_step_whose_scaled_gradient_overflows_is_left_out(dataset: Dataset, tmp_path: Path) -> None:
