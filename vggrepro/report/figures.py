@@ -355,8 +355,9 @@ def confusion(shares: np.ndarray, rows: list[str], columns: list[str]) -> Figure
     side = max(3.2, 0.21 * len(columns) + 1.2)
     figure, axes = _figure(max(2.4, 0.21 * len(rows) + 1.4), side)
     picture = np.zeros((*shares.shape, 4))
-    for place, mine in enumerate((np.eye(*shares.shape, dtype=bool), ~np.eye(*shares.shape, dtype=bool))):
-        picture[mine, :3] = matplotlib.colors.to_rgb((RIGHT, WRONG)[place])
+    picture[..., :3] = matplotlib.colors.to_rgb(WRONG)
+    right = np.arange(len(shares))
+    picture[right, right, :3] = matplotlib.colors.to_rgb(RIGHT)
     picture[..., 3] = np.sqrt(shares / 100)  # so that a few per cent can be seen
     axes.imshow(picture, interpolation="none", aspect="auto")
     least = 1 if len(columns) < 25 else 5

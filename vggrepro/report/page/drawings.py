@@ -209,7 +209,7 @@ def confusion_shares(made: Answers, words: Sequence[str]) -> tuple[np.ndarray, l
         errors = 1 - np.diag(made.counts)[there] / images[there]
         there = np.sort(there[np.argsort(-errors, kind="stable")[:SHOWN]])
     shares = 100 * made.counts[there] / images[there, None]
-    names = [words[label] for label in there]
+    names = [words[label] for label in there.tolist()]
     if len(there) == len(made.counts):
         return shares, names, names
     rest = 100 - shares[:, there].sum(axis=1, keepdims=True)
@@ -218,7 +218,7 @@ def confusion_shares(made: Answers, words: Sequence[str]) -> tuple[np.ndarray, l
 
 def _confusion_alt(shares: np.ndarray, rows: Sequence[str], names: Sequence[str]) -> str:
     """The ten most frequent wrong answers."""
-    wrong = np.where(np.eye(*shares.shape, dtype=bool), 0, shares)
+    wrong = np.where(np.eye(*shares.shape) > 0, 0, shares)
     first = np.argsort(-wrong, axis=None, kind="stable")[:10]
     pairs = [(int(row), int(column)) for row, column in zip(*np.unravel_index(first, wrong.shape), strict=True)]
     parts = [
