@@ -188,9 +188,9 @@ def mnist(folder: Path) -> list[Sound]:
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
-        head = b"".join(value.to_bytes(4, "big") for value in (0x803, 20, 28, 28))
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(head + np.arange(20 * 784, dtype=np.uint8).tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 20]) + bytes(range(10)) * 2)
+        head = b"".join(value.to_bytes(4, "big") for value in (0x803, 10, 28, 28))
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(head + np.arange(10 * 784, dtype=np.uint8).tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 10]) + bytes(range(10)))
 
     def read() -> None:
         source = open_named("mnist", folder)
