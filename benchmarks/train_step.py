@@ -140,7 +140,7 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     from vggrepro.system.devices import Machine
     from vggrepro.training.loader import Batch
     from vggrepro.training.step import Loss
-    from vggrepro.training.train import Plan, Training
+    from vggrepro.training.train import Goal, Training
 
     (preset, width, classes), sizes = SIZES[size], architecture(net, size)
     device = devices.device("auto") if name != "ours plain memory" else torch.device("cpu")
@@ -152,9 +152,9 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
         classes=range(classes), counts={"train": batch, "val": 1}, mean_rgb=(124.0, 117.0, 104.0)
     )
     loader: Any = SimpleNamespace(steps=1)
-    plan = Plan(paper.Run(net, paper.S256), chosen, 1e-5, 1, seed=0)
+    goal = Goal(paper.Run(net, paper.S256), chosen, 1e-5, 1, seed=0)
     folder = RunFolder(Path(tempfile.mkdtemp()) / "run")
-    training = Training(plan, model, dataset, folder, Machine(device, precision), loader)
+    training = Training(goal, model, dataset, folder, Machine(device, precision), loader)
     if name in ("ours compiled", "ours graphs"):
         training.loss = Loss(model, chosen, training.mean, precision, compiled=True)
     if name == "ours graphs":

@@ -306,7 +306,7 @@ def colour_net(folder: Path, *, bgr: bool = False, mean: float = 115.0) -> RunFo
 def test_an_imported_net_on_a_handful_of_images(tmp_path: Path) -> None:
     dataset = coloured(tmp_path)
     run = colour_net(tmp_path)
-    found = sanity.look(run, Trained.load(run), dataset)
+    found = sanity.check(run, Trained.load(run), dataset)
     assert found == Diagnosis(OK, "A-256", "32 of 32 images right (chance: 16)")
     run = colour_net(tmp_path, bgr=True)
     diagnoses = diagnose.all_runs(dataset.folder, tmp_path / "runs", (), 60)
@@ -315,7 +315,7 @@ def test_an_imported_net_on_a_handful_of_images(tmp_path: Path) -> None:
         "0 of 32 images right (chance: 16), but 32 with red and blue swapped",
     )
     write_json(run.config_path, read_json(run.config_path) | {"class_names": ["red", "blue"]})
-    found = sanity.look(run, Trained.load(run), dataset)
+    found = sanity.check(run, Trained.load(run), dataset)
     assert (found.state, found.result) == (
         OK,
         f"not tried on images: its classes are not those of {dataset.folder}",
@@ -335,7 +335,7 @@ def test_what_is_concluded_from_posteriors() -> None:
     guesses = (labels + 1 + rng.integers(0, 900, 16)) % 1000
     right, wrong, even = sharp(labels, classes), sharp(guesses, classes), np.full((16, classes), 1 / classes)
     half = np.where(np.arange(16)[:, None] < 8, right, wrong)
-    judged = lambda *four, ids=(): sanity.judge("D", np.stack(four), labels, ids)  # noqa: E731
+    judged = lambda *four, ids=(): sanity.diagnosis_of("D", np.stack(four), labels, ids)  # noqa: E731
     assert judged(right, half, half, half) == Diagnosis(OK, "D", "16 of 16 images right (chance: 0.016)")
     assert judged(half, wrong, right, wrong).result == "8 of 16 images right (chance: 0.016), but 16 without the mean"
     assert judged(half, wrong, half, right).result.endswith(", but 16 with the data set's mean")

@@ -75,7 +75,7 @@ class Decode(StrEnum):
     region = "region"
 
 
-class Plan(StrEnum):
+class PlanFormat(StrEnum):
     """For which scheduler reproduce writes its plan."""
 
     make = "make"
@@ -114,7 +114,7 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     from vggrepro.runs.folder import existing
 
     runs = Path(ctx.params.get("runs") or DEFAULT_RUNS)
-    return [run.name for run in existing(runs) if run.name.startswith(incomplete)]
+    return [folder.name for folder in existing(runs) if folder.name.startswith(incomplete)]
 
 
 def complete_net(incomplete: str) -> list[str]:
@@ -136,7 +136,7 @@ RunsOfSeeds = Annotated[
         "--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs; of several seeds: commas, or seed1, seed2 in it."
     ),
 ]
-Seeds = Annotated[str | None, typer.Option("--seeds", help="Train and test every net with each: 0,1,2.")]
+SeedList = Annotated[str | None, typer.Option("--seeds", help="Train and test every net with each: 0,1,2.")]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
@@ -301,10 +301,10 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
     Raises:
         InputError: an unknown name, or nothing finished.
     """
-    from vggrepro.runs.folder import finished, folder
+    from vggrepro.runs.folder import find_run, finished
 
     if names:
-        return [folder(runs, name) for name in dict.fromkeys(names)]
+        return [find_run(runs, name) for name in dict.fromkeys(names)]
     found = finished(runs)
     if not found:
         train, status = advice.command("train", "A"), advice.command("status")

@@ -1,4 +1,4 @@
-"""The processes that torchrun starts: their numbers, their shares of work, and sums over all of them."""
+"""The processes that torchrun starts: their ranks, their shares of work, and sums over all of them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ LARGE = 1 << 16  # elements of a gradient worth a message of its own
 
 
 def local_rank() -> int:
-    """This process's number on its machine."""
+    """This process's rank on its machine, 0 is the first."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def rank() -> int:
-    """This process's number under torchrun; 0 alone."""
+    """This process's rank under torchrun, 0 is the first; 0 alone."""
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this is the first process, which alone writes files and prints."""
+    return rank() == 0
 
 
 def world() -> int:
@@ -59,7 +64,7 @@ def is_lost_process(error: Exception) -> bool:
 
 def first_process(context: AbstractContextManager[object]) -> AbstractContextManager[object]:
     """`context`, such as a lock, entered by the first process for all."""
-    return nullcontext() if rank() else context
+    return context if is_first() else nullcontext()
 
 
 def leave_processes() -> bool:

@@ -219,7 +219,7 @@ class Monitor:
 
     def open(self, state: State) -> None:
         """Opens the curves where `state` stands."""
-        if processes.rank() == 0:
+        if processes.is_first():
             self.curves.open(len(state.history) * self.steps + state.step, state.history)
 
     # An epoch
@@ -299,14 +299,14 @@ class Monitor:
             images_per_second=round((step - first) * batch / taken, 1),
             data_wait=round((state.waited - waited) / taken, 4),
         )
-        if processes.rank() == 0:
+        if processes.is_first():
             self.curves.write(line.step, line)
         state.line_loss = state.line_norm = 0.0
         self._last_line = step, state.seconds, state.waited
 
     def write_progress(self, speed: float | None = None) -> None:
         """Writes progress.json; `speed` is in images/s, that of the progress bar by default."""
-        if processes.rank():
+        if not processes.is_first():
             return
         speed = self._track.rate if speed is None else speed
         progress = Progress(
@@ -333,7 +333,7 @@ class Monitor:
             data_wait=round(state.waited / seconds, 4),
             seconds=round(seconds, 3),
         )
-        if processes.rank() == 0:
+        if processes.is_first():
             self.curves.write(self._number * self.steps, epoch)
         self.write_progress(images / seconds)
         return epoch

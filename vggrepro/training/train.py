@@ -20,7 +20,7 @@ from vggrepro.errors import InputError
 from vggrepro.nets import weights
 from vggrepro.nets.vgg import VGG, to_input
 from vggrepro.paper import TOP_K, Run
-from vggrepro.posteriors.ranks import ranks
+from vggrepro.posteriors.ranks import true_ranks
 from vggrepro.recipe import Recipe
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices, processes
@@ -34,7 +34,7 @@ from vggrepro.training.step import Loss, pieces
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Goal:
     """What to train: a run, and its recipe's values for its place in the chain."""
 
     run: Run
@@ -50,15 +50,15 @@ class Training:
 
     def __init__(
         self,
-        plan: Plan,
+        goal: Goal,
         model: VGG,
         dataset: Dataset,
         folder: RunFolder,
         machine: Machine,
         loader: Loader | None = None,
     ) -> None:
-        self.plan, self.folder, self.machine = plan, folder, machine
-        self.recipe = plan.recipe
+        self.goal, self.folder, self.machine = goal, folder, machine
+        self.recipe = goal.recipe
         self.model = model.to(machine.device).to(memory_format=torch.channels_last)
         self.classes = len(dataset.classes)
         self.batch = self.recipe.batch
@@ -68,7 +68,7 @@ class Training:
                 f"recipe: batch = {self.batch} must be at least the number of processes ({processes.world()}) and at "
                 f"most the number of training images ({images:,})"
             )
-        self.loader = loader or Loader(dataset, self.recipe, plan.run.scale, plan.seed, machine.device, machine.workers)
+        self.loader = loader or Loader(dataset, self.recipe, goal.run.scale, goal.seed, machine.device, machine.workers)
         self.steps = self.loader.steps
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
@@ -80,14 +80,14 @@ class Training:
         self.checkpoints = Checkpoints(folder)
         self.readings = Readings(machine.device)
         self.monitor = Monitor(
-            plan.run,
+            goal.run,
             self.recipe,
-            plan.learning_rate,
-            plan.epochs,
+            goal.learning_rate,
+            goal.epochs,
             self.steps,
             self.classes,
             Curves(folder, machine.tensorboard),
-            plan.start,
+            goal.start,
         )
         self.stop = StopRequest()
         self._stopping = False  # whether all processes have agreed to stop
@@ -103,7 +103,7 @@ class Training:
         recipe = self.recipe
         groups: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, parameter in self.model.named_parameters():
-            if self.plan.run.fc_only and not name.startswith("fc"):
+            if self.goal.run.fc_only and not name.startswith("fc"):
                 parameter.requires_grad_(False)
             else:
                 groups[name.endswith(".bias")].append(parameter)
@@ -113,7 +113,7 @@ class Training:
                 {"params": groups[0], "rate": 1.0, "weight_decay": decay},
                 {"params": groups[1], "rate": recipe.bias_rate, "weight_decay": decay * recipe.bias_decay},
             ],
-            lr=self.plan.learning_rate,
+            lr=self.goal.learning_rate,
             momentum=recipe.momentum,
             fused=self.machine.device.type in ("cpu", "cuda"),
         )
@@ -130,7 +130,7 @@ class Training:
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self.monitor.diverged("the weights are", len(self.state.history) + 1)
         self._saved = time.monotonic()
-        if processes.rank():
+        if not processes.is_first():
             return
         self.monitor.curves.flush()
         tensors: dict[str, Tensor] = {}
@@ -190,7 +190,7 @@ class Training:
         Sect. 3.1: the rate is divided by 10 when the validation accuracy stops improving, three times in all.
         """
         errors = [each.top1_error for each in self.state.history]
-        return self.recipe.rate_after(errors, self.plan.learning_rate, self.plan.epochs)
+        return self.recipe.rate_after(errors, self.goal.learning_rate, self.goal.epochs)
 
     def _epoch(self, rate: float) -> None:
         """One epoch of Sect. 3.1 at the schedule's learning rate, from step `state.step` on."""
@@ -290,8 +290,8 @@ class Training:
                 x = to_input(pixels.to(machine.device), self.mean, self.recipe.input_scale)
                 with devices.autocast(machine.precision, machine.device):
                     scores = self.model(x)
-                rank = ranks(scores.float().cpu().numpy(), labels)
-                wrong += torch.tensor([(rank >= 1).sum(), (rank >= TOP_K).sum()], device=machine.device)
+                ranks = true_ranks(scores.float().cpu().numpy(), labels)
+                wrong += torch.tensor([(ranks >= 1).sum(), (ranks >= TOP_K).sum()], device=machine.device)
         processes.sum_over_processes([wrong])
         top1, top5 = (100 * images / count for images in wrong.tolist())
         return top1, top5 if self.classes > TOP_K else None
@@ -304,7 +304,7 @@ class Training:
 
     def _asks(self) -> tuple[Tensor, Tensor]:
         """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each, on the device."""
-        due = processes.rank() == 0 and time.monotonic() - self._saved > self.machine.checkpoint_seconds
+        due = processes.is_first() and time.monotonic() - self._saved > self.machine.checkpoint_seconds
         if due:
             self._saved = time.monotonic()
         return self._bits[int(self.stop.number > 0)], self._bits[int(due)]

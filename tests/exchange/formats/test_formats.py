@@ -228,7 +228,7 @@ def test_published_files_are_known_by_their_hash(
     torch.save(as_torchvision(small, "B"), tmp_path / "w.pth")
     digest = formats.WeightsFile(tmp_path / "w.pth").sha256
     assert {file.sha256 for file in published.FILES} >= {"8a719046", "19584684", "397923af", "dcbb9e9d"}
-    known = published.Published("B", "trained elsewhere: torchvision's vgg13", digest[:8], scale=None)
+    known = published.Release("B", "trained elsewhere: torchvision's vgg13", digest[:8], scale=None)
     monkeypatch.setattr(published, "FILES", (known,))
     foreign = read(tmp_path / "w.pth", "B")
     assert (foreign.known, foreign.origin, foreign.notes) == (True, known.origin, ())
@@ -548,7 +548,7 @@ def test_a_conversion_that_is_published_is_known_by_its_hash(tmp_path: Path, mon
     torch.save(caffe_state()[1], tmp_path / "vgg13.pth")
     assert {file.sha256 for file in published.FILES if file.caffe} == {"00b39a1b", "d01eb7cb"}
     digest = formats.WeightsFile(tmp_path / "vgg13.pth").sha256
-    known = published.Published("B", "trained elsewhere: the authors' converted", digest[:8], caffe=True)
+    known = published.Release("B", "trained elsewhere: the authors' converted", digest[:8], caffe=True)
     monkeypatch.setattr(published, "FILES", (known,))
     foreign = read(tmp_path / "vgg13.pth", "B")
     assert (foreign.known, foreign.scale, foreign.input_scale) == (True, "256:512", 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,13 @@ class RunFacts:
         """Seconds spent in the finished epochs."""
         return sum(epoch.seconds for epoch in self.epochs)
 
+    @property
+    def finished_on(self) -> str:
+        """The date in UTC on which the weights were written, by their file; empty for an unfinished run."""
+        if not self.folder.finished:
+            return ""
+        return datetime.fromtimestamp(self.folder.weights_path.stat().st_mtime, UTC).date().isoformat()
+
     def filters(self) -> np.ndarray | None:
         """The first layer's weights, (channels, 3, k, k); None if there are none or, with a warning, none readable."""
         if not self.folder.finished:
@@ -121,7 +129,7 @@ def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, imag
     best = best_view(by_test_scale, entries)
     worst = most_confident(average([scores.file(best).path], scores.images)) if best and images else []
     mistakes = whole_rows(worst)
-    facts = [made for run in existing(scores.runs) if (made := readable_facts(run)) is not None]
+    facts = [made for folder in existing(scores.runs) if (made := readable_facts(folder)) is not None]
     beside = comparison.side_by_side(scores, Scores(other, dataset)) if other else []
     return Contents(scores, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
 
@@ -134,22 +142,22 @@ def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
     return next(entry.views[0] for entry in entries if all(row[name] == text for name, text in entry.labels.items()))
 
 
-def readable_facts(run: RunFolder) -> RunFacts | None:
+def readable_facts(folder: RunFolder) -> RunFacts | None:
     """`run_facts`; None, with a warning, if the run's configuration or metrics are damaged."""
     try:
-        return run_facts(run)
+        return run_facts(folder)
     except InputError as error:
-        say(f"the report goes without the training of {run.name}: {error}")
+        say(f"the report goes without the training of {folder.name}: {error}")
         return None
 
 
-def run_facts(run: RunFolder) -> RunFacts:
+def run_facts(folder: RunFolder) -> RunFacts:
     """A run's state, configuration and curves."""
-    config, lines = run.config(), run.metrics()
+    config, lines = folder.config(), folder.metrics()
     epochs = [line for line in lines if isinstance(line, Epoch)]
     frame = pd.DataFrame(epochs, columns=list(CURVES), dtype=float)
     between = _between([line for line in lines if isinstance(line, Steps)], config)
-    return RunFacts(run, status(run), config, epochs, frame, between)
+    return RunFacts(folder, status(folder), config, epochs, frame, between)
 
 
 def _between(lines: Sequence[Steps], config: RunConfig) -> pd.DataFrame:

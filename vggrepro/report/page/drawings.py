@@ -21,8 +21,10 @@ from vggrepro.report.page.html import minus
 from vggrepro.results import claims
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
-from vggrepro.results.paper_claims import Kind
+from vggrepro.results.paper_claims import Relation
 from vggrepro.results.tables import views_of
+
+LEAST = 5  # rows that a rank correlation needs to say anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
         made = test.comparison
         kind = outcome.pair.kind
         label = f"{finding.claim.number}. {outcome.pair.label}, {test.measure}"
-        label += "" if kind is Kind.LOWER else f" ({kind})"
+        label += "" if kind is Relation.LOWER else f" ({kind})"
         record: dict[str, Any] = {"label": label, "verdict": finding.verdict}
         record["claimed_low"], record["claimed_high"] = _claimed(kind, test.margin or 0.0)
         record |= {"difference": made.difference, "low": made.low, "high": made.high}
@@ -91,13 +93,13 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
-def _claimed(kind: Kind, margin: float) -> tuple[float, float]:
+def _claimed(kind: Relation, margin: float) -> tuple[float, float]:
     """The differences, in points, that a claim allows."""
     return {
-        Kind.LOWER: (-math.inf, 0.0),
-        Kind.SLIGHTLY_LOWER: (-margin, 0.0),
-        Kind.ALIKE: (-margin, margin),
-        Kind.NOT_LOWER: (-margin, math.inf),
+        Relation.LOWER: (-math.inf, 0.0),
+        Relation.SLIGHTLY_LOWER: (-margin, 0.0),
+        Relation.ALIKE: (-margin, margin),
+        Relation.NOT_LOWER: (-margin, math.inf),
     }[kind]
 
 
@@ -243,12 +245,21 @@ def _alt(frame: pd.DataFrame, measure: str, names: tuple[str, ...]) -> str:
     return "; ".join(parts) + "."
 
 
+def rank_correlation(points: pd.DataFrame) -> float:
+    """Spearman's rank correlation of our errors and the paper's (`agreement_frame`); NaN for few rows."""
+    if len(points) < LEAST or min(points["ours"].nunique(), points["paper"].nunique()) < 3:
+        return math.nan
+    return float(stats.spearmanr(points["ours"], points["paper"]).statistic)
+
+
 def _rank_caption(points: pd.DataFrame) -> str:
-    text = "Top-1 errors, a point a row of Tables 3–6 (each once); on the dashed line both are equal."
-    if points["ours"].nunique() > 2 and points["paper"].nunique() > 2:
-        rho = float(stats.spearmanr(points["ours"], points["paper"]).statistic)
-        text += f" Rank correlation over {len(points)} rows (Spearman): {rho:.2f}."
-    return text
+    text = "Top-1 errors, a point a row of Tables 3–6 (each once)."
+    rho = rank_correlation(points)
+    return (
+        text
+        if math.isnan(rho)
+        else f"{text} Rank correlation over {len(points)} rows (Spearman): {minus(f'{rho:.2f}')}."
+    )
 
 
 def _agreement_alt(points: pd.DataFrame) -> str:
