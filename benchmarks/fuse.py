@@ -117,7 +117,7 @@ def child(way: str, nets: list[list[Path]], output: Path) -> dict[str, float]:
         np.save(output, naive(paths))
     else:
         groups = groups_of(nets) if way == "fuse_many" else [paths]
-        np.save(output, means.rank(groups).ranks[frozenset(paths)])
+        np.save(output, means.rank_classes(groups).ranks[frozenset(paths)])
     seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024

@@ -31,7 +31,7 @@ AT_A_TIME = 100  # images
 
 def compare(name: str, q: int) -> dict[str, Any]:
     """Top-1 errors (%) of a run's dense evaluation at Q and of the same windows cut out, over the validation images."""
-    folder = run_folders.folder(Path("runs"), name)
+    folder = run_folders.find_run(Path("runs"), name)
     config, split = folder.config(), dataset.Split(dataset.load(Path("data")), "val")
     crop, side = config.crop, paper.real_pixels(q, config.crop)
     model = VGG.of(config.architecture, config.recipe.lrn)

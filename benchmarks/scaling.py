@@ -50,7 +50,7 @@ def worker(size: str, batch: int, overlapped: bool) -> None:
         step()
         processes.barrier()
         steps.append([now - then for now, then in zip(clocks(), before, strict=True)])
-    if processes.rank() == 0:
+    if processes.is_first():
         wall, busy = (min(column) for column in zip(*steps, strict=True))
         print(json.dumps({"seconds": wall, "cpu_seconds": busy}))
     processes.leave_processes()

@@ -65,7 +65,7 @@ def reproduce(
         _all_jobs(side_by_side, runs, machine, multicrop)
     for request in requests:
         _train_and_evaluate(request, multicrop)
-    if processes.rank():
+    if not processes.is_first():
         return None
     made = document_of(over_seeds(runs, dataset))
     made.write(tables_folder / dataset.name)
@@ -102,7 +102,7 @@ def _dataset(source: str | None, preset: str | None, data: Path, workers: int, s
         raise InputError(
             f"{data} was prepared with preset {load(data).preset}, not {preset}; give another --data folder"
         )
-    if processes.rank() == 0:
+    if processes.is_first():
         if source is None and (not there or load(data).name == "demo"):
             source = "demo"
         if source is not None:

@@ -10,6 +10,7 @@ import platform
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from vggrepro.nets import weights
 from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture
 from vggrepro.runs.folder import RunFolder
+from vggrepro.system import devices
 from vggrepro.system.files import read_json, write_json
 
 
@@ -103,6 +105,17 @@ def test_torchvision_made_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> 
     found = machine.torchvision_()
     assert found.state == BROKEN
     assert found.result == "0.21.0 does not fit torch 2.15.0 (operator torchvision::nms does not exist)"
+
+
+def test_a_card_that_torch_has_no_kernels_for_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="Tesla V100", total_memory=16 << 30)
+    for name, value in (("is_available", True), ("device_count", 2), ("get_device_properties", card)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(devices, "without_kernels", lambda number: "")
+    assert only(machine.device()).result == "Tesla V100, 16 GB; Tesla V100, 16 GB"
+    monkeypatch.setattr(devices, "without_kernels", lambda number: "no kernels" if number else "")
+    found = only(machine.device())
+    assert (found.state, found.result) == (BROKEN, "no kernels")
 
 
 def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +319,7 @@ def colour_net(folder: Path, *, bgr: bool = False, mean: float = 115.0) -> RunFo
 def test_an_imported_net_on_a_handful_of_images(tmp_path: Path) -> None:
     dataset = coloured(tmp_path)
     run = colour_net(tmp_path)
-    found = sanity.look(run, Trained.load(run), dataset)
+    found = sanity.check(run, Trained.load(run), dataset)
     assert found == Diagnosis(OK, "A-256", "32 of 32 images right (chance: 16)")
     run = colour_net(tmp_path, bgr=True)
     diagnoses = diagnose.all_runs(dataset.folder, tmp_path / "runs", (), 60)
@@ -315,7 +328,7 @@ def test_an_imported_net_on_a_handful_of_images(tmp_path: Path) -> None:
         "0 of 32 images right (chance: 16), but 32 with red and blue swapped",
     )
     write_json(run.config_path, read_json(run.config_path) | {"class_names": ["red", "blue"]})
-    found = sanity.look(run, Trained.load(run), dataset)
+    found = sanity.check(run, Trained.load(run), dataset)
     assert (found.state, found.result) == (
         OK,
         f"not tried on images: its classes are not those of {dataset.folder}",
@@ -335,7 +348,7 @@ def test_what_is_concluded_from_posteriors() -> None:
     guesses = (labels + 1 + rng.integers(0, 900, 16)) % 1000
     right, wrong, even = sharp(labels, classes), sharp(guesses, classes), np.full((16, classes), 1 / classes)
     half = np.where(np.arange(16)[:, None] < 8, right, wrong)
-    judged = lambda *four, ids=(): sanity.judge("D", np.stack(four), labels, ids)  # noqa: E731
+    judged = lambda *four, ids=(): sanity.diagnosis_of("D", np.stack(four), labels, ids)  # noqa: E731
     assert judged(right, half, half, half) == Diagnosis(OK, "D", "16 of 16 images right (chance: 0.016)")
     assert judged(half, wrong, right, wrong).result == "8 of 16 images right (chance: 0.016), but 16 without the mean"
     assert judged(half, wrong, half, right).result.endswith(", but 16 with the data set's mean")

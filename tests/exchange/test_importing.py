@@ -21,7 +21,7 @@ from vggrepro.errors import InputError
 from vggrepro.exchange import importing
 from vggrepro.exchange.formats import format_of, published
 from vggrepro.exchange.formats.base import WeightsFile
-from vggrepro.exchange.formats.published import Published
+from vggrepro.exchange.formats.published import Release
 from vggrepro.exchange.importing import import_weights
 from vggrepro.nets import weights
 from vggrepro.paper import S256
@@ -43,7 +43,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def known(model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`model` as if it were the authors' release."""
-    file = Published(
+    file = Release(
         "D",
         "trained elsewhere: the authors' Caffe model VGG_ILSVRC_16_layers",
         md5=hashlib.md5(model.read_bytes()).hexdigest(),
@@ -187,7 +187,7 @@ def test_a_folder_of_released_files(vggrepro: Call, tmp_path: Path, monkeypatch:
     caffemodel(folder / "vgg16_weights_tf_dim_ordering_tf_kernels.h5")
     (folder / "VGG_ILSVRC_19_layers_deploy.prototxt").write_text('name: "E"')
     caffemodel(folder / "mine.caffemodel", seed=3)
-    ours = Published("D", "trained elsewhere: the authors' D", md5=hashlib.md5(by_hash.read_bytes()).hexdigest())
+    ours = Release("D", "trained elsewhere: the authors' D", md5=hashlib.md5(by_hash.read_bytes()).hexdigest())
     monkeypatch.setattr(published, "FILES", (ours, *published.FILES))
     code, out, err = vggrepro("import", "released")
     assert (code, out) == (0, "runs/E-caffe\nruns/D-256-512\n")

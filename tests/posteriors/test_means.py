@@ -61,7 +61,7 @@ def test_average_by_hand(tmp_path: Path) -> None:
     assert (batch.keys, batch.labels.tolist()) == (["a", "b"], [0, 1])
     np.testing.assert_allclose(batch.posteriors, [[0.25, 0.5, 0.25], [0.5, 0.5, 0]])
     assert batch.posteriors.dtype == np.float64
-    found = means.rank([[a], [b], [c], [a, b], [a, b, c]])
+    found = means.rank_classes([[a], [b], [c], [a, b], [a, b, c]])
     ranks = [found.ranks[frozenset(group)].tolist() for group in ([a], [b], [c], [a, b], [a, b, c])]
     assert ranks == [[0, 1], [1, 0], [2, 1], [1, 1], [1, 1]]
 
@@ -76,7 +76,7 @@ def test_every_group_is_numpys_mean_and_every_file_is_read_once(
     monkeypatch.setattr(means, "BLOCK_NUMBERS", 45)  # 5 images
     monkeypatch.setattr(posterior_files, "BATCH_ROWS", 12)
     groups = [[i for i in range(6) if chosen >> i & 1] for chosen in range(1, 64)]
-    found = means.rank([[paths[i] for i in group] for group in groups])
+    found = means.rank_classes([[paths[i] for i in group] for group in groups])
     assert sorted(streamed) == sorted(paths)
     assert not found.bad
     for group in groups:
@@ -97,7 +97,7 @@ def test_neither_the_order_of_files_nor_that_of_rows_matters(data: st.DataObject
         paths, rows = random_files(Path(name), files, images, 7, data.draw(st.integers(0, 9)))
         reference = posterior_files.images_of(paths[0])
         before = np.concatenate([batch.posteriors for batch in means.average(paths, reference)])
-        ranks = means.rank([paths], reference).ranks[frozenset(paths)]
+        ranks = means.rank_classes([paths], reference).ranks[frozenset(paths)]
         np.testing.assert_array_equal(ranks, naive(rows))
         for path in paths:
             shuffled(path, np.array(data.draw(st.permutations(range(images)))))
@@ -106,7 +106,7 @@ def test_neither_the_order_of_files_nor_that_of_rows_matters(data: st.DataObject
         assert [key for batch in after for key in batch.keys] == reference.keys.to_pylist()
         np.testing.assert_array_equal(np.concatenate([batch.posteriors for batch in after]), before)  # bit for bit
         others = [again[:1], again[1:], again] if files > 1 else [again]
-        np.testing.assert_array_equal(means.rank(others, reference).ranks[frozenset(paths)], ranks)
+        np.testing.assert_array_equal(means.rank_classes(others, reference).ranks[frozenset(paths)], ranks)
 
 
 def test_a_file_in_another_order_is_joined_by_key_over_many_batches(
@@ -119,7 +119,7 @@ def test_a_file_in_another_order_is_joined_by_key_over_many_batches(
     wide = table["posterior"].cast(pa.list_(pa.float64()))
     pq.write_table(table.set_column(2, "posterior", wide).take(pa.array(np.arange(500)[::-1])), paths[2])
     reference = posterior_files.images_of(paths[0])
-    np.testing.assert_array_equal(means.rank([paths], reference).ranks[frozenset(paths)], naive(rows))
+    np.testing.assert_array_equal(means.rank_classes([paths], reference).ranks[frozenset(paths)], naive(rows))
 
 
 def test_files_of_different_images_labels_or_classes_are_named(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_files_of_different_images_labels_or_classes_are_named(tmp_path: Path) -
         with pytest.raises(InputError) as error:
             means.score([first, other])
         assert str(error.value).removeprefix(str(other)).lstrip(": ") == said
-    found = means.rank([[first], [first, *others.values()], *[[other] for other in others.values()]])
+    found = means.rank_classes([[first], [first, *others.values()], *[[other] for other in others.values()]])
     assert found.bad.keys() == set(others.values())
     assert found.ranks.keys() == {frozenset([first])}
 
@@ -155,7 +155,7 @@ def test_files_of_different_images_labels_or_classes_are_named(tmp_path: Path) -
 def test_a_label_that_another_tool_does_not_know_is_no_contradiction(tmp_path: Path) -> None:
     known = write_posteriors(tmp_path / "0", [[0.75, 0.25]] * 2, [0, 1])
     unknown = write_posteriors(tmp_path / "1", [[0.25, 0.75]] * 2, [-1, -1], "ba")
-    found = means.rank([[known], [unknown], [known, unknown]])
+    found = means.rank_classes([[known], [unknown], [known, unknown]])
     assert [ranks.tolist() for ranks in found.ranks.values()] == [[0, 1], [1, 0], [0, 1]]
 
 
@@ -166,7 +166,7 @@ def test_a_bad_row_spoils_its_own_groups_only(tmp_path: Path, monkeypatch: pytes
     values[20] = [2, 0, 0, 0, 0, 0]
     batch = Rows([f"image {i}" for i in range(30)], labels_of(30, 6), values)
     posterior_files.write(paths[1], [batch], 6, ORIGIN)
-    found = means.rank([[paths[0]], paths, paths[:2], [paths[0], paths[2]], [paths[1]]])
+    found = means.rank_classes([[paths[0]], paths, paths[:2], [paths[0], paths[2]], [paths[1]]])
     assert {path: str(error) for path, error in found.bad.items()} == {
         paths[1]: f"{paths[1]}: row 20 is no distribution (sum 2.0000, smallest 0); delete the file and evaluate again"
     }
@@ -188,16 +188,16 @@ def test_a_failure_in_a_thread_is_raised_not_waited_for(tmp_path: Path, monkeypa
         raise MemoryError("no memory")
 
     monkeypatch.setattr(means, "BLOCK_NUMBERS", 6)  # a block an image: more blocks than threads
-    monkeypatch.setattr(means, "ranks", fail)
+    monkeypatch.setattr(means, "true_ranks", fail)
     with pytest.raises(MemoryError, match="no memory"):
-        means.rank([paths])
+        means.rank_classes([paths])
 
 
 def test_all_files_bad(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"no parquet")
-    found = means.rank([[tmp_path / "p"]])
+    found = means.rank_classes([[tmp_path / "p"]])
     assert (found.images, found.ranks, list(found.bad)) == (None, {}, [tmp_path / "p"])
-    assert means.rank([]) == means.Ranks(None, {}, {})
+    assert means.rank_classes([]) == means.Ranks(None, {}, {})
 
 
 def test_nothing_to_average() -> None:
@@ -236,4 +236,4 @@ def test_sums_are_exact_where_floats_allow_it(tmp_path: Path) -> None:
     """A tie of means is a tie in every order of adding: 0.1 + 0.7 + 0.2 as float32 adds up exactly in float64."""
     rows = [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1], [0.2, 0.1, 0.7]]
     paths = [write_posteriors(tmp_path / f"{i}" / "p", [row] * 3, [0, 1, 2]) for i, row in enumerate(rows)]
-    assert means.rank([paths]).ranks[frozenset(paths)].tolist() == [0, 1, 2]
+    assert means.rank_classes([paths]).ranks[frozenset(paths)].tolist() == [0, 1, 2]

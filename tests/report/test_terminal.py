@@ -19,7 +19,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.report import documents, terminal
 from vggrepro.results.scores import Scores
 from vggrepro.runs import status as run_status
-from vggrepro.training.dryrun import Part
+from vggrepro.training.dryrun import Section
 
 
 def drawn(parts: Iterable[RenderableType], width: int = 80) -> list[str]:
@@ -97,7 +97,7 @@ def test_every_command_s_summary_is_whole_and_has_an_example() -> None:
 
 def test_a_plan_fits_80_columns() -> None:
     long = "ours: 4,800 images make 300 batches of 16, and a larger batch learns too slowly in so few epochs"
-    part = Part("recipe", (), [["batch", "16", "preset", long]], ("a remark",))
+    part = Section("recipe", (), [["batch", "16", "preset", long]], ("a remark",))
     lines = drawn(terminal.plan([(part.title, part.heads, part.rows, part.remarks)]))
     assert " ".join(" ".join(lines).split()).count("preset") == 1
 

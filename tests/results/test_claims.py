@@ -22,7 +22,7 @@ from vggrepro.paper import JITTER, S256, S384, Run
 from vggrepro.report.documents import document_of
 from vggrepro.report.findings import claims_markdown, document, tally
 from vggrepro.results.claims import Finding, csv_text, evaluate_claims, frame
-from vggrepro.results.paper_claims import MARGINS, Kind, claims
+from vggrepro.results.paper_claims import MARGINS, Relation, claims
 from vggrepro.results.scores import Scores, over_seeds
 from vggrepro.results.verdicts import Outcome
 from vggrepro.runs.folder import RunFolder
@@ -78,10 +78,10 @@ def test_the_papers_own_numbers_bear_its_claims_out() -> None:
         errors = [(pair.first.top1, pair.second.top1), (pair.first.top5, pair.second.top5)]
         known = [round(a - b, 1) for a, b in errors if a is not None and b is not None]
         shares = [MARGINS["top-1"] * (pair.second.top1 or 0), MARGINS["top-5"] * (pair.second.top5 or 0)]
-        if pair.kind in (Kind.LOWER, Kind.SLIGHTLY_LOWER):
+        if pair.kind in (Relation.LOWER, Relation.SLIGHTLY_LOWER):
             assert all(gap <= 0 for gap in known)
             assert not known or min(known) < 0
-        elif pair.kind is Kind.NOT_LOWER:
+        elif pair.kind is Relation.NOT_LOWER:
             assert all(gap > -margin for gap, margin in zip(known, shares, strict=True))
         else:
             assert all(abs(gap) < margin for gap, margin in zip(known, shares, strict=True))

@@ -28,7 +28,7 @@ KEYS = [f"image {place}" for place in range(4)]
 def brute_force(sums: np.ndarray, labels: np.ndarray, half: np.ndarray, members: np.ndarray) -> np.ndarray:
     result = np.zeros((len(members), 2, 2), int)
     for row, member in enumerate(members):
-        ranks = ranking.ranks(sums[member.astype(bool)].sum(axis=0), labels)
+        ranks = ranking.true_ranks(sums[member.astype(bool)].sum(axis=0), labels)
         for side in (0, 1):
             result[row, 0, side] = (ranks[half == side] >= 1).sum()
             result[row, 1, side] = (ranks[half == side] >= 5).sum()

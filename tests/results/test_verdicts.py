@@ -12,7 +12,7 @@ from scipy import stats
 from vggrepro.paper import View
 from vggrepro.results import intervals, power
 from vggrepro.results.intervals import Comparison
-from vggrepro.results.paper_claims import MARGINS, Claim, Kind, Pair, claims
+from vggrepro.results.paper_claims import MARGINS, Claim, Pair, Relation, claims
 from vggrepro.results.verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -53,23 +53,23 @@ def judged(number: int, *made: Comparison) -> tuple[Outcome, ...]:
 @pytest.mark.parametrize(
     ("kind", "only_first", "only_second", "verdict"),
     [
-        (Kind.LOWER, 20, 60, HOLDS),
-        (Kind.LOWER, 60, 20, CONTRADICTED),
-        (Kind.LOWER, 35, 40, UNDECIDED),
-        (Kind.NOT_LOWER, 60, 20, HOLDS),
-        (Kind.NOT_LOWER, 200, 205, HOLDS),
-        (Kind.NOT_LOWER, 20, 200, CONTRADICTED),
-        (Kind.NOT_LOWER, 400, 460, UNDECIDED),
-        (Kind.ALIKE, 200, 205, HOLDS),
-        (Kind.ALIKE, 200, 20, CONTRADICTED),
-        (Kind.ALIKE, 20, 200, CONTRADICTED),
-        (Kind.ALIKE, 900, 900, UNDECIDED),
-        (Kind.SLIGHTLY_LOWER, 5, 40, HOLDS),
-        (Kind.SLIGHTLY_LOWER, 20, 300, LARGER),
-        (Kind.SLIGHTLY_LOWER, 60, 20, CONTRADICTED),
+        (Relation.LOWER, 20, 60, HOLDS),
+        (Relation.LOWER, 60, 20, CONTRADICTED),
+        (Relation.LOWER, 35, 40, UNDECIDED),
+        (Relation.NOT_LOWER, 60, 20, HOLDS),
+        (Relation.NOT_LOWER, 200, 205, HOLDS),
+        (Relation.NOT_LOWER, 20, 200, CONTRADICTED),
+        (Relation.NOT_LOWER, 400, 460, UNDECIDED),
+        (Relation.ALIKE, 200, 205, HOLDS),
+        (Relation.ALIKE, 200, 20, CONTRADICTED),
+        (Relation.ALIKE, 20, 200, CONTRADICTED),
+        (Relation.ALIKE, 900, 900, UNDECIDED),
+        (Relation.SLIGHTLY_LOWER, 5, 40, HOLDS),
+        (Relation.SLIGHTLY_LOWER, 20, 300, LARGER),
+        (Relation.SLIGHTLY_LOWER, 60, 20, CONTRADICTED),
     ],
 )
-def test_verdict_of_a_comparison(kind: Kind, only_first: int, only_second: int, verdict: str) -> None:
+def test_verdict_of_a_comparison(kind: Relation, only_first: int, only_second: int, verdict: str) -> None:
     """10,000 images, the margin is 2.1 % of an error of 30 %: 63 images."""
     pair = dataclasses.replace(claim_of(3).pairs[0], kind=kind)
     claim = dataclasses.replace(claim_of(3), pairs=(pair,))
@@ -88,14 +88,14 @@ def test_verdict_of_a_claim() -> None:
 def test_the_nearest_margin_is_tested() -> None:
     above = counts(60, 20, 2000)  # 2 points
     upper, lower = (stats.norm.sf(abs(intervals.score(60, 20, 2000, margin))) for margin in (0.006, -0.006))
-    assert p_values(Kind.ALIKE, above, 0.6) == pytest.approx((1, 4 * upper, False))
-    assert p_values(Kind.NOT_LOWER, above, 0.6) == pytest.approx((2 * lower, 1, False))
-    assert min(p_values(Kind.LOWER, above, 0.0)[:2]) == pytest.approx(intervals.mcnemar(60, 20))
+    assert p_values(Relation.ALIKE, above, 0.6) == pytest.approx((1, 4 * upper, False))
+    assert p_values(Relation.NOT_LOWER, above, 0.6) == pytest.approx((2 * lower, 1, False))
+    assert min(p_values(Relation.LOWER, above, 0.0)[:2]) == pytest.approx(intervals.mcnemar(60, 20))
     # "Alike" at 5 %: the 95 % interval lies within the margins.
     for only_first, only_second in itertools.product(range(0, 60, 7), repeat=2):
         ends = intervals.tango(only_first, only_second, 3000)
         inside = ends.low > -0.6 and ends.high < 0.6
-        assert (p_values(Kind.ALIKE, counts(only_first, only_second, 3000), 0.6)[0] < 0.05) == inside
+        assert (p_values(Relation.ALIKE, counts(only_first, only_second, 3000), 0.6)[0] < 0.05) == inside
 
 
 def test_all_comparisons_of_a_claim_must_hold_and_one_contradicts() -> None:
@@ -173,9 +173,9 @@ def test_verdicts_have_the_stated_power() -> None:
     assert CONTRADICTED not in verdicts
 
 
-@pytest.mark.parametrize("kind", [Kind.ALIKE, Kind.NOT_LOWER, Kind.SLIGHTLY_LOWER])
+@pytest.mark.parametrize("kind", [Relation.ALIKE, Relation.NOT_LOWER, Relation.SLIGHTLY_LOWER])
 @pytest.mark.parametrize("beyond", [True, False])
-def test_false_verdicts_about_margins_are_at_most_5_percent(kind: Kind, beyond: bool) -> None:
+def test_false_verdicts_about_margins_are_at_most_5_percent(kind: Relation, beyond: bool) -> None:
     """At the margin "alike" is wrong, a hair inside it "not alike" is: each at most 2.5 %, with an estimated margin."""
     rng = np.random.default_rng(3)
     images, discordant, both, share = 5000, 8.0, 20.0, MARGINS["top-1"]
@@ -183,7 +183,7 @@ def test_false_verdicts_about_margins_are_at_most_5_percent(kind: Kind, beyond: 
     difference = -share * second * (1 if beyond else 0.99)
     parts = [(discordant + difference) / 200, (discordant - difference) / 200, both / 100]
     false, samples = {HOLDS} if beyond else {CONTRADICTED, LARGER}, 3000
-    if kind is Kind.SLIGHTLY_LOWER and beyond:
+    if kind is Relation.SLIGHTLY_LOWER and beyond:
         false = {CONTRADICTED}
     pair = dataclasses.replace(claim_of(3).pairs[0], kind=kind)
     claim = dataclasses.replace(claim_of(3), pairs=(pair,))

@@ -51,22 +51,22 @@ def test_the_papers_runs_come_first_in_its_order(tmp_path: Path) -> None:
 
 def test_a_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "runs", Run("A", S256))
-    assert run_folders.folder(tmp_path / "runs", "A-256") == run
-    assert run_folders.folder(tmp_path / "other", str(run.path)).path == run.path
+    assert run_folders.find_run(tmp_path / "runs", "A-256") == run
+    assert run_folders.find_run(tmp_path / "other", str(run.path)).path == run.path
     monkeypatch.chdir(tmp_path)
-    assert run_folders.folder(Path("other"), "runs/A-256").path == Path("runs/A-256")
+    assert run_folders.find_run(Path("other"), "runs/A-256").path == Path("runs/A-256")
 
 
 def test_a_run_that_is_not_there_is_named_with_its_command(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        run_folders.folder(tmp_path, "D-256")
+        run_folders.find_run(tmp_path, "D-256")
     assert str(error.value) == (
         f"no run 'D-256' in {tmp_path} (there: none); train it with 'vggrepro train D --scale 256'"
     )
     make_run(tmp_path, Run("B", S256))
     make_run(tmp_path, Run("A", S256))
     with pytest.raises(InputError) as error:
-        run_folders.folder(tmp_path, "mine")
+        run_folders.find_run(tmp_path, "mine")
     assert str(error.value) == (
         f"no run 'mine' in {tmp_path} (there: A-256, B-256); train it with 'vggrepro train NET --scale S'"
     )

@@ -37,7 +37,7 @@ from vggrepro.system.files import read_json
 from vggrepro.training import augment
 from vggrepro.training.chain import Request, train_chain
 from vggrepro.training.checkpoint import Checkpoints
-from vggrepro.training.train import Plan, Training
+from vggrepro.training.train import Goal, Training
 
 
 @pytest.mark.gpu
@@ -65,8 +65,8 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> N
     plain = VGG("A", len(dataset.classes), 32, 1 / 16)
     plain.load_state_dict(model.state_dict())
     scale = Scale(256, 512)
-    plan = Plan(Run("A", scale), chosen, 0.01, 1, seed=3)
-    training = Training(plan, model, dataset, RunFolder(tmp_path), CPU)
+    goal = Goal(Run("A", scale), chosen, 0.01, 1, seed=3)
+    training = Training(goal, model, dataset, RunFolder(tmp_path), CPU)
     orders = [keyed.permutation(3, epoch, dataset.counts["train"]) for epoch in (0, 1)]
     split = Split(dataset, "train")
     velocity = {name: torch.zeros_like(p) for name, p in plain.named_parameters()}
@@ -79,8 +79,8 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> N
         for row in range(8):
             image = int(orders[epoch][within * 8 + row])
             drawn = augment.draws(3, epoch, torch.tensor([image]))
-            window = augment.training_window(*split.image(image).size, scale, 32, drawn.place[0])
-            crop = cut(split.image(image), window)
+            windows = augment.training_windows(split.sizes[:, [image]], scale, 32, drawn.place)
+            crop = cut(split.image(image), windows[0])
             crop = crop[:, ::-1] if drawn.flip[0] else crop
             shift = sum(
                 0.1 * drawn.colour[0, i] * dataset.rgb_eigenvalues[i] / 255 * np.array(dataset.rgb_eigenvectors[i])
@@ -304,10 +304,10 @@ def test_loss_that_explodes_stops_at_the_last_checkpoint(dataset: Dataset, tmp_p
 
 def test_bad_weights_never_replace_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
     chosen = recipe.load("demo", SMALL)
-    plan = Plan(Run("A", Scale(256, 256)), chosen, 0.01, 1, seed=0)
+    goal = Goal(Run("A", Scale(256, 256)), chosen, 0.01, 1, seed=0)
     model = VGG("A", len(dataset.classes), 32, 1 / 16)
     initialise(model, "he", 0)
-    training = Training(plan, model, dataset, RunFolder(tmp_path / "A-256"), CPU)
+    training = Training(goal, model, dataset, RunFolder(tmp_path / "A-256"), CPU)
     training.save()
     training.checkpoints.wait()
     before = training.folder.checkpoint_path.read_bytes()

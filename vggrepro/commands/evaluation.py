@@ -70,8 +70,8 @@ def evaluate(
     from vggrepro.report import terminal
 
     dataset, chosen = load(data), runs_of(runs, names)
-    for run in chosen:  # all of them before the first is computed
-        run.require_finished()
+    for folder in chosen:  # all of them before the first is computed
+        folder.require_finished()
     from vggrepro.evaluation import evaluate as stage
     from vggrepro.posteriors.protocol import Protocol, parse_qs
     from vggrepro.system import processes
@@ -81,7 +81,7 @@ def evaluate(
     protocol = Protocol(methods, qs, flip, grid, split.value, ceil_pool, precision != "auto")
     machine = machine_of(device, precision, workers)
     if dry_run:
-        if processes.rank() == 0:
+        if processes.is_first():
             from vggrepro.evaluation.dryrun import forecast
 
             table = forecast(chosen, dataset, protocol, machine)
@@ -91,8 +91,8 @@ def evaluate(
                 terminal.print_table(table, format_)
         return
     processes.join_processes(machine.device)
-    results = pd.concat([stage.evaluate(run, dataset, protocol, machine) for run in chosen])
-    if processes.rank() == 0 and len(results):
+    results = pd.concat([stage.evaluate(folder, dataset, protocol, machine) for folder in chosen])
+    if processes.is_first() and len(results):
         terminal.print_table(results, format_)
 
 
@@ -118,17 +118,17 @@ def predict(
     from vggrepro.evaluation import predict as stage
     from vggrepro.posteriors.protocol import Protocol, parse_qs
     from vggrepro.report import terminal
-    from vggrepro.runs.folder import folder
+    from vggrepro.runs.folder import find_run
 
-    run = folder(runs, name)
+    folder = find_run(runs, name)
     if heatmap is not None and len(files) != 1:
         raise InputError(f"--heatmap draws one image, {len(files)} are given")
     methods = methods_of(dense=dense, multicrop=multicrop, center=center)
     protocol = Protocol(methods, parse_qs(q) if q is not None else None)
     machine = machine_of(device, precision, WORKERS)
-    table = stage.predict(run, files, protocol, machine)
+    table = stage.predict(folder, files, protocol, machine)
     if heatmap is not None:
-        stage.heatmap(run, files[0], table["class"].iloc[0], protocol, machine, heatmap)
+        stage.heatmap(folder, files[0], table["class"].iloc[0], protocol, machine, heatmap)
     terminal.print_table(table, format_)
     if heatmap is not None and format_ is TableFormat.table:
         print(f"heatmap: {heatmap}")

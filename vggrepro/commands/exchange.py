@@ -116,9 +116,9 @@ def export(
     Weights keep their bits. Prints the path of each file.
     """
     from vggrepro.exchange.exporting import export as stage
-    from vggrepro.runs.folder import folder
+    from vggrepro.runs.folder import find_run
 
-    for path in stage(folder(runs, name), to.value, out, force=force, dense=dense, card=card):
+    for path in stage(find_run(runs, name), to.value, out, force=force, dense=dense, card=card):
         print(path)
 
 
@@ -139,10 +139,10 @@ def archive(
     """
     from vggrepro.data.dataset import load
     from vggrepro.runs import archive as stage
-    from vggrepro.runs.folder import existing, folder
+    from vggrepro.runs.folder import existing, find_run
 
     bytes_ = stage.parse_size(size)
-    chosen = [folder(runs, name) for name in names or ()] or [run for run in existing(runs) if run.trained]
+    chosen = [find_run(runs, name) for name in names or ()] or [folder for folder in existing(runs) if folder.trained]
     parts = stage.archive(chosen, load(data), to, bytes_, force=force)
     say(f"archive: {len(chosen)} run{'s' if len(chosen) != 1 else ''}; unpack: {stage.unpacking(to)}")
     for path in parts:

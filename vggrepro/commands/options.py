@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.system import advice
+from vggrepro.system.precisions import help_text
 
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
@@ -64,6 +65,7 @@ class Layers(StrEnum):
 class SplitName(StrEnum):
     """Which split evaluate runs over."""
 
+    train = "train"
     val = "val"
     test = "test"
 
@@ -75,7 +77,7 @@ class Decode(StrEnum):
     region = "region"
 
 
-class Plan(StrEnum):
+class PlanFormat(StrEnum):
     """For which scheduler reproduce writes its plan."""
 
     make = "make"
@@ -114,7 +116,7 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     from vggrepro.runs.folder import existing
 
     runs = Path(ctx.params.get("runs") or DEFAULT_RUNS)
-    return [run.name for run in existing(runs) if run.name.startswith(incomplete)]
+    return [folder.name for folder in existing(runs) if folder.name.startswith(incomplete)]
 
 
 def complete_net(incomplete: str) -> list[str]:
@@ -136,11 +138,11 @@ RunsOfSeeds = Annotated[
         "--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs; of several seeds: commas, or seed1, seed2 in it."
     ),
 ]
-Seeds = Annotated[str | None, typer.Option("--seeds", help="Train and test every net with each: 0,1,2.")]
+SeedList = Annotated[str | None, typer.Option("--seeds", help="Train and test every net with each: 0,1,2.")]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if faster.")]
+Precision = Annotated[str, typer.Option("--precision", help=help_text())]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
 AsJson = Annotated[
     TableFormat, typer.Option("--format", help="A table for people, or JSON for programs (docs/json.md).")
@@ -175,7 +177,9 @@ Tencrop = Annotated[bool, typer.Option("--tencrop", help="Krizhevsky et al.'s te
 Googlenet = Annotated[bool, typer.Option("--googlenet", help="Szegedy et al.'s 144 crops over four Q.")]
 CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense: poolings round up, as Caffe's do.")]
 TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
-SplitOption = Annotated[SplitName, typer.Option("--split", help="val, or the unlabelled test images.")]
+SplitOption = Annotated[
+    SplitName, typer.Option("--split", help="val; train, for the training error; or the unlabelled test images.")
+]
 Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
 Search = Annotated[
     bool,
@@ -301,10 +305,10 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
     Raises:
         InputError: an unknown name, or nothing finished.
     """
-    from vggrepro.runs.folder import finished, folder
+    from vggrepro.runs.folder import find_run, finished
 
     if names:
-        return [folder(runs, name) for name in dict.fromkeys(names)]
+        return [find_run(runs, name) for name in dict.fromkeys(names)]
     found = finished(runs)
     if not found:
         train, status = advice.command("train", "A"), advice.command("status")

@@ -25,12 +25,12 @@ from vggrepro.commands.options import (
     Init,
     Layers,
     MicroBatch,
-    Plan,
+    PlanFormat,
     Precision,
     Retrain,
     Runs,
     Seed,
-    Seeds,
+    SeedList,
     Set,
     TableFormat,
     TablesFolder,
@@ -119,11 +119,11 @@ def finetune_scale(
 
     Starts from the paper's run (trained first if it is missing) or from --from, at the recipe's rescale_rate.
     """
-    from vggrepro.runs.folder import folder
+    from vggrepro.runs.folder import find_run
 
     target = Run(paper.check_net(net), Scale.parse(scale), fc_only=layers is Layers.fc)
     if from_ is not None:
-        parent = folder(runs, from_)
+        parent = find_run(runs, from_)
         if parent.config().net != target.net:
             raise InputError(f"--from {from_} is a run of net {parent.config().net}, not {target.net}")
     elif not target.is_rescaling:
@@ -170,10 +170,11 @@ def reproduce(
         str, typer.Option("--jobs", help="Runs at a time, each with one thread or GPU; auto: as many as there are.")
     ] = "1",
     plan: Annotated[
-        Plan | None, typer.Option("--plan", help="Print a Makefile, or a script of sbatch arrays, instead of running.")
+        PlanFormat | None,
+        typer.Option("--plan", help="Print a Makefile, or a script of sbatch arrays, instead of running."),
     ] = None,
     seed: Seed = 0,
-    seeds: Seeds = None,
+    seeds: SeedList = None,
 ) -> None:
     """Run the whole pipeline, print tables and claims.
 
@@ -215,12 +216,12 @@ def reproduce(
     print(made.markdown(), end="")
 
 
-def _print_plan(plan: Plan, data: Path, values: dict[str, Any], multicrop: bool) -> None:
+def _print_plan(plan: PlanFormat, data: Path, values: dict[str, Any], multicrop: bool) -> None:
     from vggrepro.plan import jobs, makefile, sbatch_script
 
     resolve(data, values)  # refuses before anything is submitted
     last = advice.command("reproduce", *(["--multicrop"] if multicrop else []))
-    print((makefile if plan is Plan.make else sbatch_script)(jobs(multicrop), last), end="")
+    print((makefile if plan is PlanFormat.make else sbatch_script)(jobs(multicrop), last), end="")
 
 
 def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson = TableFormat.table) -> None:

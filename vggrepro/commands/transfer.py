@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from vggrepro.data.transfer_sets import TransferSet
     from vggrepro.paper import Transfer
 
-Source = Annotated[str, typer.Option("--data", help=f"Caltech's or VOC's official folder, or {', '.join(NAMES)}.")]
+TransferData = Annotated[
+    str, typer.Option("--data", help=f"Caltech's or VOC's official folder, or {', '.join(NAMES)}.")
+]
 Task = Annotated[str, typer.Option("--task", help=f"Of VOC: {' or '.join(TASKS)} (with boxes of persons).")]
 Downloads = Annotated[Path, typer.Option("--downloads", help="Where data sets given by name are downloaded to.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")]
@@ -35,7 +37,7 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Def
 
 def features(
     names: Names = None,
-    data: Source = "",
+    data: TransferData = "",
     q: TestScales = None,
     pool: Annotated[bool, typer.Option("--pool", help="One file, averaged over Q, instead of one a Q.")] = False,
     task: Task = TASKS[0],
@@ -51,8 +53,8 @@ def features(
     paper's for the data set. Prints the paths of the files.
     """
     chosen = runs_of(runs, names)
-    for run in chosen:
-        run.require_finished()
+    for folder in chosen:
+        folder.require_finished()
     opened, protocol = _opened(data, task, downloads)
     qs = _qs(q, protocol)
     from vggrepro.evaluation.features import compute
@@ -60,9 +62,9 @@ def features(
 
     machine = machine_of(device, precision, workers)
     processes.join_processes(machine.device)
-    for run in chosen:
-        for path in compute(run, opened, qs, machine, pool=pool):
-            if processes.rank() == 0:
+    for folder in chosen:
+        for path in compute(folder, opened, qs, machine, pool=pool):
+            if processes.is_first():
                 print(path)
 
 
@@ -70,7 +72,7 @@ def transfer(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Several are put together; default: a study of all.")
     ] = None,
-    data: Source = "",
+    data: TransferData = "",
     q: TestScales = None,
     pool: Annotated[
         bool | None, typer.Option("--pool/--stack", help="Average over Q, or one after another; default: the paper's.")
@@ -109,17 +111,17 @@ def transfer(
     views = ("image", "box") if box else ("image",)
     if names:
         pooled = protocol.pooled if pool is None else pool
-        what = stage.Representation(tuple(run.name for run in chosen), qs, pooled and len(qs) > 1, views)
+        what = stage.Representation(tuple(folder.name for folder in chosen), qs, pooled and len(qs) > 1, views)
         made = stage.result(runs, chosen, opened, what, protocol, seeds)
         terminal.print_table(pd.DataFrame(made["splits"]))
         terminal.print_table(stage.summary([made]))
         return
-    by_name = {run.name: run for run in chosen}
+    by_name = {folder.name: folder for folder in chosen}
     results = [
         stage.result(runs, [by_name[name] for name in what.runs], opened, what, protocol, seeds)
         for what in stage.study(chosen, protocol, qs, views)
     ]
-    configs = {run.name: run.config() for run in chosen}
+    configs = {folder.name: folder.config() for folder in chosen}
     _write(results, stage.comparisons(results, configs, protocol.pooled), tables / opened.name)
 
 

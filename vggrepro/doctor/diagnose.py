@@ -140,9 +140,9 @@ def class_order(dataset: Dataset) -> Diagnosis:
 def all_runs(data: Path, runs: Path, names: Sequence[str], seconds: float) -> list[Diagnosis]:
     """Each run's diagnoses, until the time is spent."""
     from vggrepro.data import dataset as stage
-    from vggrepro.runs.folder import existing, folder
+    from vggrepro.runs.folder import existing, find_run
 
-    chosen = [folder(runs, name) for name in names] or existing(runs)
+    chosen = [find_run(runs, name) for name in names] or existing(runs)
     if not chosen:
         return [Diagnosis(OK, "runs", f"none in {runs}", f"{command('train', 'A')}, or vggrepro import")]
     try:
@@ -150,36 +150,38 @@ def all_runs(data: Path, runs: Path, names: Sequence[str], seconds: float) -> li
     except InputError:
         dataset = None
     end, diagnoses, skipped = time.monotonic() + seconds, [], []
-    for run in chosen:
+    for folder in chosen:
         if not names and time.monotonic() > end:
-            skipped.append(run.name)
+            skipped.append(folder.name)
             continue
-        diagnoses += guarded(run.name, lambda run=run: one_run(run, dataset))  # type: ignore[misc]
+        diagnoses += guarded(folder.name, lambda folder=folder: one_run(folder, dataset))  # type: ignore[misc]
     if skipped:
         again = command("doctor", *skipped[:3])
         diagnoses.append(Diagnosis(OK, "further runs", f"not looked at, for time: {', '.join(skipped)}", again))
     return diagnoses
 
 
-def one_run(run: RunFolder, dataset: Dataset | None) -> list[Diagnosis]:
+def one_run(folder: RunFolder, dataset: Dataset | None) -> list[Diagnosis]:
     """Its config, its weights: hash, names, shapes, finite values; of imported weights, a handful of images."""
-    config = run.config()
-    if not run.finished:
-        holder = locked_by(run.path)
+    config = folder.config()
+    if not folder.finished:
+        holder = locked_by(folder.path)
         text = f"in work: {holder}" if holder else "not finished"
-        return [Diagnosis(OK, run.name, text, "" if holder else f"{command('status')} says how to resume it")]
+        return [Diagnosis(OK, folder.name, text, "" if holder else f"{command('status')} says how to resume it")]
     from vggrepro.doctor import sanity
     from vggrepro.nets.trained import Trained
 
-    trained = Trained.load(run)
+    trained = Trained.load(folder)
     bad = [name for name, tensor in trained.tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         return [
-            Diagnosis(BROKEN, run.name, f"{bad[0]} holds values that are no finite numbers", "train or import it again")
+            Diagnosis(
+                BROKEN, folder.name, f"{bad[0]} holds values that are no finite numbers", "train or import it again"
+            )
         ]
     origin = f"; {config.origin}" if config.origin else ""
     count = sum(tensor.numel() for tensor in trained.tensors.values())
-    diagnoses = [Diagnosis(OK, run.name, f"finished, {count:,} weights, all finite{origin}")]
+    diagnoses = [Diagnosis(OK, folder.name, f"finished, {count:,} weights, all finite{origin}")]
     if config.imported and dataset is not None:
-        diagnoses += guarded(run.name, lambda: sanity.look(run, trained, dataset))
+        diagnoses += guarded(folder.name, lambda: sanity.check(folder, trained, dataset))
     return diagnoses

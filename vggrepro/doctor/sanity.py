@@ -39,19 +39,19 @@ SLIPS = {
 }
 
 
-def look(run: RunFolder, trained: Trained, dataset: Dataset) -> Diagnosis:
+def check(folder: RunFolder, trained: Trained, dataset: Dataset) -> Diagnosis:
     """What the net does with central crops of some validation images at Q = S, also with its input wrong on purpose."""
     config = trained.config
     if config.classes != len(dataset.classes) or config.class_names not in (None, dataset.classes):
-        return Diagnosis(OK, run.name, f"not tried on images: its classes are not those of {dataset.folder}")
+        return Diagnosis(OK, folder.name, f"not tried on images: its classes are not those of {dataset.folder}")
     if not dataset.counts.get("val"):
-        return Diagnosis(OK, run.name, "not tried on images: no validation images")
+        return Diagnosis(OK, folder.name, "not tried on images: no validation images")
     split = Split(dataset, "val")
     labelled = np.flatnonzero(split.labels >= 0)
     chosen = labelled[np.linspace(0, len(labelled) - 1, min(IMAGES, len(labelled))).round().astype(int)]
     chosen = np.random.default_rng(0).permutation(chosen)  # so that an early stop still has images of many classes
     posteriors = measure(trained, split, chosen, dataset.mean_rgb)
-    return judge(run.name, posteriors, split.labels[chosen[: posteriors.shape[1]]], dataset.devkit_ids)
+    return diagnosis_of(folder.name, posteriors, split.labels[chosen[: posteriors.shape[1]]], dataset.devkit_ids)
 
 
 def measure(trained: Trained, split: Split, chosen: np.ndarray, usual: tuple[float, ...]) -> np.ndarray:
@@ -81,7 +81,7 @@ def _posteriors(model: torch.nn.Module, x: Tensor) -> Tensor:
     return model(x).float().softmax(1)
 
 
-def judge(name: str, posteriors: np.ndarray, labels: np.ndarray, devkit_ids: tuple[int, ...] = ()) -> Diagnosis:
+def diagnosis_of(name: str, posteriors: np.ndarray, labels: np.ndarray, devkit_ids: tuple[int, ...] = ()) -> Diagnosis:
     """The diagnosis: (slips, n, K) posteriors in the order of `SLIPS`, (n,) labels."""
     plain = posteriors[0]
     images, classes = plain.shape

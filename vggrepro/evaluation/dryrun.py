@@ -25,7 +25,7 @@ MEASURE_SECONDS = 2.0  # of each method and Q, about
 SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
 
 
-def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
+def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
     """A row a run, method and Q that is not yet done, one for decoding, and a total; nothing if all is done.
 
     Columns: run, method, Q, passes (forward passes an image: distinct crops times flips), GFLOP (an image), images/s
@@ -35,29 +35,31 @@ def forecast(runs: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, ma
     Raises:
         InputError: an unfinished run, one of other classes, no such split.
     """
-    todo = {run: missing_files(run, protocol, wanted_files(run, dataset, protocol, machine)) for run in runs}
+    todo = {
+        folder: missing_files(folder, protocol, wanted_files(folder, dataset, protocol, machine)) for folder in folders
+    }
     split = Split(dataset, protocol.split)
     sample = _sample(split)
     rows: list[dict[str, object]] = []
     if not any(todo.values()):
         return pd.DataFrame(rows)
     total = 0.0
-    for run, keys in todo.items():
+    for folder, keys in todo.items():
         if not keys:
-            say(f"{run.name}: {', '.join(protocol.methods)} is up to date")
+            say(f"{folder.name}: {', '.join(protocol.methods)} is up to date")
             continue
-        evaluator, net_seconds = Evaluator(Trained.load(run), machine), 0.0
+        evaluator, net_seconds = Evaluator(Trained.load(folder), machine), 0.0
         for name, q in keys:
             method = protocol.method(name)
-            say(f"measuring {run.name}, {name} at Q = {q}, a few seconds")
-            flops = image_flops(run, split, sample, method, q)
+            say(f"measuring {folder.name}, {name} at Q = {q}, a few seconds")
+            flops = image_flops(folder, split, sample, method, q)
             rate = _measured(evaluator, split, sample, method, q)
-            passes = image_passes(run, split, sample, method, q)
+            passes = image_passes(folder, split, sample, method, q)
             net_seconds += len(split) / rate
-            row = {"run": run.name, "method": name, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
+            row = {"run": folder.name, "method": name, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
             rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(len(split) / rate)})
         rate = _decoded(evaluator, split, sample, keys, machine)
-        row = {"run": run.name, "method": "decoding", "Q": ",".join(map(str, sorted({q for _, q in keys})))}
+        row = {"run": folder.name, "method": "decoding", "Q": ",".join(map(str, sorted({q for _, q in keys})))}
         rows.append(row | {"passes": "", "images/s": rate, "time": duration(len(split) / rate)})
         both = net_seconds, len(split) / rate
         total += sum(both) if machine.device.type == "cpu" else max(both)
@@ -70,19 +72,19 @@ def _sample(split: Split) -> list[int]:
     return np.linspace(0, len(split) - 1, min(SAMPLE, len(split))).round().astype(int).tolist()
 
 
-def image_passes(run: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
+def image_passes(folder: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
     """Forward passes an image, over a sample's sizes: its distinct crops times flips, or only flips if dense."""
-    crop = run.config().crop
+    crop = folder.config().crop
     if method.name == "dense":
         return method.flips
     shapes = _shapes(split, sample, real_pixels(q, crop))
     return method.flips * float(np.mean([len(views.distinct(*shape, crop, method)[0]) for shape in shapes]))
 
 
-def image_flops(run: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
+def image_flops(folder: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
     """FLOPs an image, over a sample's sizes; crops count the whole net each, dense its maps' real sizes."""
-    net = run.config().architecture
-    passes = image_passes(run, split, sample, method, q)
+    net = folder.config().architecture
+    passes = image_passes(folder, split, sample, method, q)
     if method.name != "dense":
         return cost.FLOPS * passes * cost.crop_macs(net)
     shapes = _shapes(split, sample, real_pixels(q, net.crop))

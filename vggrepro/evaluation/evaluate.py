@@ -48,7 +48,7 @@ PART_MACS = 10**12  # of a crop's forward pass each, between the two
 AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of rescaled images that wait for the net
 
 
-def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
+def evaluate(folder: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
     """Writes the run's missing or stale posterior files; gives the errors of each Q and of their average.
 
     Columns: run, method, Q, top1_error, top5_error (%), images; of unlabelled images run, method, Q, images, file.
@@ -56,59 +56,59 @@ def evaluate(run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Mach
     Raises:
         InputError: unfinished run, another number of classes, no such split, val images without labels.
     """
-    wanted = wanted_files(run, dataset, protocol, machine)
-    scale = run.config().scale
-    with processes.first_process(lock(run.path, f"vggrepro evaluate {run.name}")):
-        missing = missing_files(run, protocol, wanted)
+    wanted = wanted_files(folder, dataset, protocol, machine)
+    scale = folder.config().scale
+    with processes.first_process(lock(folder.path, f"vggrepro evaluate {folder.name}")):
+        missing = missing_files(folder, protocol, wanted)
         if missing:
             split = Split(dataset, protocol.split)
             _require_labels(split)
-            _compute(run, split, protocol, machine, {key: wanted[key] for key in missing})
+            _compute(folder, split, protocol, machine, {key: wanted[key] for key in missing})
         else:
-            say(f"evaluate {run.name}: {', '.join(protocol.methods)} is up to date")
-        if processes.rank() == 0:
-            remove_parts([protocol.path(run.path, *key) for key in wanted])
+            say(f"evaluate {folder.name}: {', '.join(protocol.methods)} is up to date")
+        if processes.is_first():
+            remove_parts([protocol.path(folder.path, *key) for key in wanted])
         processes.barrier()
-    if missing and processes.rank() == 0 and protocol.split == "val":
-        _warn_of_devkit_order(run, dataset, protocol.path(run.path, *next(iter(wanted))))
-    return errors(run, scale, protocol)
+    if missing and processes.is_first() and protocol.split == "val":
+        _warn_of_devkit_order(folder, dataset, protocol.path(folder.path, *next(iter(wanted))))
+    return errors(folder, scale, protocol)
 
 
 def wanted_files(
-    run: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine
+    folder: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine
 ) -> dict[tuple[str, int], Origin]:
     """What the posterior files of a protocol, by (method, Q), are to be made of.
 
     Raises:
         InputError: unfinished run, another number of classes or another order of them.
     """
-    run.require_finished()
-    config = run.config()
+    folder.require_finished()
+    config = folder.config()
     if config.classes != len(dataset.classes):
         raise InputError(
-            f"{run.name} was trained for {config.classes} classes, {dataset.folder} has {len(dataset.classes)}; "
+            f"{folder.name} was trained for {config.classes} classes, {dataset.folder} has {len(dataset.classes)}; "
             "name the run's data set with --data"
         )
     if config.class_names not in (None, dataset.classes):
         raise InputError(
-            f"{run.name} was trained for other classes or another order of them than {dataset.folder} has; name the "
+            f"{folder.name} was trained for other classes or another order of them than {dataset.folder} has; name the "
             "run's data set with --data"
         )
     if config.dataset.fingerprint not in (None, dataset.fingerprint):
-        say(f"note: {run.name} was trained on another data set than {dataset.folder}")
+        say(f"note: {folder.name} was trained on another data set than {dataset.folder}")
     keys = [(method, q) for method in protocol.methods for q in protocol.scales(method, config.scale)]
-    weights_hash = run.weights_hash()
-    return {key: _origin(run, config, weights_hash, dataset, protocol, machine, *key) for key in keys}
+    weights_hash = folder.weights_hash()
+    return {key: _origin(folder, config, weights_hash, dataset, protocol, machine, *key) for key in keys}
 
 
 def missing_files(
-    run: RunFolder, protocol: Protocol, wanted: Mapping[tuple[str, int], Origin]
+    folder: RunFolder, protocol: Protocol, wanted: Mapping[tuple[str, int], Origin]
 ) -> list[tuple[str, int]]:
     """Which of the files are not there or stale; says why they are stale."""
     return [
         key
         for key, origin in wanted.items()
-        if not _fresh(protocol.path(run.path, *key), run, origin, protocol.exact_precision)
+        if not _fresh(protocol.path(folder.path, *key), folder, origin, protocol.exact_precision)
     ]
 
 
@@ -122,7 +122,7 @@ def _require_labels(split: Split) -> None:
         )
 
 
-def _warn_of_devkit_order(run: RunFolder, dataset: Dataset, path: Path) -> None:
+def _warn_of_devkit_order(folder: RunFolder, dataset: Dataset, path: Path) -> None:
     """Says so if the net's classes are in the order of the devkit's ids, as some released ImageNet nets have them."""
     if not dataset.devkit_ids:
         return
@@ -134,14 +134,14 @@ def _warn_of_devkit_order(run: RunFolder, dataset: Dataset, path: Path) -> None:
         images += len(best)
     if devkit > 10 and devkit > 5 * right:
         say(
-            f"warning: {run.name} gets {100 * right / images:.1f} % of the images right, but "
+            f"warning: {folder.name} gets {100 * right / images:.1f} % of the images right, but "
             f"{100 * devkit / images:.1f} % if its classes are in the order of the devkit's ids: its fc8 has the wrong "
             "order of classes"
         )
 
 
 def _origin(
-    run: RunFolder,
+    folder: RunFolder,
     config: RunConfig,
     weights_hash: str,
     dataset: Dataset,
@@ -152,7 +152,7 @@ def _origin(
 ) -> Origin:
     seen = protocol.method(method)
     return Origin(
-        run=run.name,
+        run=folder.name,
         weights=weights_hash,
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -172,7 +172,7 @@ def _origin(
     )
 
 
-def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) -> bool:
+def _fresh(path: Path, folder: RunFolder, origin: Origin, exact_precision: bool) -> bool:
     """Whether the final file is there and stands for `origin`; says why if it does not."""
     if not path.is_file():
         return False
@@ -184,7 +184,7 @@ def _fresh(path: Path, run: RunFolder, origin: Origin, exact_precision: bool) ->
     except InputError:
         reason = "damaged"
     if reason:
-        say(f"evaluate {run.name}: {path.name} is stale ({reason}) and is computed again")
+        say(f"evaluate {folder.name}: {path.name} is stale ({reason}) and is computed again")
     return reason is None
 
 
@@ -195,14 +195,14 @@ def part_images(net: Architecture, device: torch.device) -> int:
 
 
 def _compute(
-    run: RunFolder, split: Split, protocol: Protocol, machine: Machine, tasks: dict[tuple[str, int], Origin]
+    folder: RunFolder, split: Split, protocol: Protocol, machine: Machine, tasks: dict[tuple[str, int], Origin]
 ) -> None:
     """Computes the parts of all tasks, an image decoded once, then merges each task's parts into its file."""
-    trained = Trained.load(run)
+    trained = Trained.load(folder)
     evaluator = Evaluator(trained, machine)
     size = part_images(trained.config.architecture, machine.device)
     bounds = [(start, min(start + size, len(split))) for start in range(0, len(split), size)]
-    folders = {key: parts_folder(protocol.path(run.path, *key)) for key in tasks}
+    folders = {key: parts_folder(protocol.path(folder.path, *key)) for key in tasks}
     todo = {
         number: [key for key in tasks if not _part_done(folders[key], start, tasks[key], stop - start)]
         for number, (start, stop) in enumerate(bounds)
@@ -210,7 +210,7 @@ def _compute(
     }
     total = sum((bounds[number][1] - bounds[number][0]) * len(tasks) for number in todo)
     left = sum((bounds[number][1] - bounds[number][0]) * len(keys) for number, keys in todo.items())
-    label = f"evaluate {run.name} ({', '.join(protocol.methods)})"
+    label = f"evaluate {folder.name} ({', '.join(protocol.methods)})"
     stream = rescaled(split, [(range(*bounds[number]), keys) for number, keys in todo.items()], evaluator, machine)
     with Track(label, total, "views", done=total - left) as track:
         for number, keys in todo.items():
@@ -224,10 +224,10 @@ def _compute(
                 part = Rows(split.keys(start, stop), split.labels[start:stop], batcher.finish())
                 posterior_files.write(part_path(folders[key], start), [part], evaluator.classes, tasks[key])
     processes.barrier()
-    if processes.rank() == 0:
+    if processes.is_first():
         for key, origin in tasks.items():
             paths = [part_path(folders[key], start) for start, _ in bounds]
-            posterior_files.write(protocol.path(run.path, *key), _chained(paths, size), evaluator.classes, origin)
+            posterior_files.write(protocol.path(folder.path, *key), _chained(paths, size), evaluator.classes, origin)
 
 
 def rescaled(
@@ -291,7 +291,7 @@ def _chained(paths: list[Path], rows: int) -> Iterator[Rows]:
         yield from posterior_files.read(path, rows)
 
 
-def errors(run: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
+def errors(folder: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
     """Errors of posterior files that exist, a row a method and Q, then the average over Q.
 
     Of images without labels, the files and how many images they hold.
@@ -301,14 +301,14 @@ def errors(run: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
         qs = protocol.scales(method, scale)
         if protocol.split == "test":
             for q in qs:
-                path = protocol.path(run.path, method, q)
-                row = {"run": run.name, "method": method, "Q": str(q)}
+                path = protocol.path(folder.path, method, q)
+                row = {"run": folder.name, "method": method, "Q": str(q)}
                 rows.append(row | {"images": pq.read_metadata(path).num_rows, "file": str(path)})
             continue
-        paths = {str(q): [protocol.path(run.path, method, q)] for q in qs}
+        paths = {str(q): [protocol.path(folder.path, method, q)] for q in qs}
         if len(qs) > 1:
             paths[",".join(map(str, qs))] = [path for part in paths.values() for path in part]
         for label, score in zip(paths, means.scores(list(paths.values())), strict=True):
-            row = {"run": run.name, "method": method, "Q": label}
+            row = {"run": folder.name, "method": method, "Q": label}
             rows.append(row | {"top1_error": score.top1, "top5_error": score.top5, "images": score.images})
     return pd.DataFrame(rows)

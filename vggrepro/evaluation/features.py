@@ -48,7 +48,7 @@ class FeatureNet(Evaluator):
 
 
 def compute(
-    run: RunFolder, data: TransferSet, qs: Sequence[int], machine: Machine, *, pool: bool = False
+    folder: RunFolder, data: TransferSet, qs: Sequence[int], machine: Machine, *, pool: bool = False
 ) -> list[Path]:
     """Writes the run's missing or stale feature files of all views: one for each Q, or with `pool` one for all Q.
 
@@ -58,36 +58,36 @@ def compute(
     Raises:
         InputError: unfinished run; a picture that cannot be read or decoded.
     """
-    run.require_finished()
-    with processes.first_process(lock(run.path, f"vggrepro features {run.name}")):
-        return [path for view in data.pictures for path in _view(run, data, view, tuple(qs), machine, pool)]
+    folder.require_finished()
+    with processes.first_process(lock(folder.path, f"vggrepro features {folder.name}")):
+        return [path for view in data.pictures for path in _view(folder, data, view, tuple(qs), machine, pool)]
 
 
 def _view(
-    run: RunFolder, data: TransferSet, view: str, qs: tuple[int, ...], machine: Machine, pool: bool
+    folder: RunFolder, data: TransferSet, view: str, qs: tuple[int, ...], machine: Machine, pool: bool
 ) -> list[Path]:
     """The files of one view; a pooled file is made of the files of its Q where these are there."""
-    whole = files.origin_of(run, data, view, qs, machine.precision)
+    whole = files.origin_of(folder, data, view, qs, machine.precision)
     each = {q: dataclasses.replace(whole, qs=(q,), pixels=(side,)) for q, side in zip(qs, whole.pixels, strict=True)}
     pool = pool and len(qs) > 1
     wanted = [whole] if pool else list(each.values())
-    paths = [files.file_path(run.path, data.name, view, origin.qs) for origin in wanted]
+    paths = [files.file_path(folder.path, data.name, view, origin.qs) for origin in wanted]
     if all(_fresh(path, origin) for path, origin in zip(paths, wanted, strict=True)):
-        say(f"features {run.name}: {', '.join(path.name for path in paths)} up to date")
+        say(f"features {folder.name}: {', '.join(path.name for path in paths)} up to date")
     else:
-        missing = {q: o for q, o in each.items() if not _fresh(_single(run, o), o)}
-        net = FeatureNet(Trained.load(run), machine)
-        starts = _compute(run, net, data.pictures[view], missing)
-        if processes.rank() == 0:
-            _merge(run, net.outputs, missing, starts, whole if pool else None)
+        missing = {q: o for q, o in each.items() if not _fresh(_single(folder, o), o)}
+        net = FeatureNet(Trained.load(folder), machine)
+        starts = _compute(folder, net, data.pictures[view], missing)
+        if processes.is_first():
+            _merge(folder, net.outputs, missing, starts, whole if pool else None)
         processes.barrier()
-    if processes.rank() == 0:
-        remove_parts([_single(run, origin) for origin in each.values()])
+    if processes.is_first():
+        remove_parts([_single(folder, origin) for origin in each.values()])
     return paths
 
 
-def _single(run: RunFolder, origin: FeatureOrigin) -> Path:
-    return files.file_path(run.path, origin.dataset, origin.view, origin.qs)
+def _single(folder: RunFolder, origin: FeatureOrigin) -> Path:
+    return files.file_path(folder.path, origin.dataset, origin.view, origin.qs)
 
 
 def _fresh(path: Path, origin: FeatureOrigin) -> bool:
@@ -103,11 +103,11 @@ def _fresh(path: Path, origin: FeatureOrigin) -> bool:
     return reason is None
 
 
-def _compute(run: RunFolder, net: FeatureNet, pictures: Pictures, tasks: dict[int, FeatureOrigin]) -> list[int]:
+def _compute(folder: RunFolder, net: FeatureNet, pictures: Pictures, tasks: dict[int, FeatureOrigin]) -> list[int]:
     """Computes the parts of all Q, a picture decoded once; gives the first picture of each part."""
-    size = part_images(run.config().architecture, net.machine.device)
+    size = part_images(folder.config().architecture, net.machine.device)
     bounds = [(start, min(start + size, len(pictures))) for start in range(0, len(pictures), size)]
-    folders = {q: parts_folder(_single(run, origin)) for q, origin in tasks.items()}
+    folders = {q: parts_folder(_single(folder, origin)) for q, origin in tasks.items()}
     todo = {
         (start, stop): [q for q in tasks if not _part_done(part_path(folders[q], start), tasks[q], stop - start)]
         for number, (start, stop) in enumerate(bounds)
@@ -117,7 +117,7 @@ def _compute(run: RunFolder, net: FeatureNet, pictures: Pictures, tasks: dict[in
     left = sum((stop - start) * len(qs) for (start, stop), qs in todo.items())
     work = [(range(*part), [("dense", q) for q in qs]) for part, qs in todo.items()]
     stream = rescaled(pictures, work, net, net.machine)
-    with Track(f"features {run.name}", total, "views", done=total - left) as track:
+    with Track(f"features {folder.name}", total, "views", done=total - left) as track:
         for (start, stop), qs in todo.items():
             batchers = {q: Batcher(net, DENSE) for q in qs}
             for scales in islice(stream, stop - start):
@@ -143,25 +143,25 @@ def _part_done(path: Path, origin: FeatureOrigin, pictures: int) -> bool:
 
 
 def _merge(
-    run: RunFolder, units: int, made: dict[int, FeatureOrigin], starts: list[int], whole: FeatureOrigin | None
+    folder: RunFolder, units: int, made: dict[int, FeatureOrigin], starts: list[int], whole: FeatureOrigin | None
 ) -> None:
     """Makes files of the parts: one for each Q, or the average over all Q, parts or files as they are there."""
 
     def rows(q: int, origin: FeatureOrigin) -> Iterator[FeatureBatch]:
-        paths = [part_path(parts_folder(_single(run, origin)), start) for start in starts]
-        for path in paths if q in made else [_single(run, origin)]:
+        paths = [part_path(parts_folder(_single(folder, origin)), start) for start in starts]
+        for path in paths if q in made else [_single(folder, origin)]:
             yield from files.read(path)
 
     if whole is None:
         for q, origin in made.items():
-            files.write(_single(run, origin), rows(q, origin), units, origin)
+            files.write(_single(folder, origin), rows(q, origin), units, origin)
         return
     streams = [_rebatched(rows(q, dataclasses.replace(whole, qs=(q,)))) for q in whole.qs]
     joined = (
         FeatureBatch(parts[0].keys, files.pooled([part.features for part in parts]))
         for parts in zip(*streams, strict=True)
     )
-    files.write(_single(run, whole), joined, units, whole)
+    files.write(_single(folder, whole), joined, units, whole)
 
 
 def _rebatched(batches: Iterator[FeatureBatch], rows: int = 1024) -> Iterator[FeatureBatch]:

@@ -63,7 +63,7 @@ def names(config: RunConfig) -> tuple[list[str], list[str]]:
     return classes, [(word or name).split(",")[0] for word, name in zip(known, classes, strict=True)]
 
 
-def predict(run: RunFolder, files: Sequence[Path], protocol: Protocol, machine: Machine) -> pd.DataFrame:
+def predict(folder: RunFolder, files: Sequence[Path], protocol: Protocol, machine: Machine) -> pd.DataFrame:
     """The best classes of each image by each method, posteriors averaged over the method's Q.
 
     Columns: image, method, rank, class, words, posterior.
@@ -71,9 +71,9 @@ def predict(run: RunFolder, files: Sequence[Path], protocol: Protocol, machine: 
     Raises:
         InputError: unfinished run, a file that is no image.
     """
-    run.require_finished()
+    folder.require_finished()
     _require_files(files)
-    trained = Trained.load(run)
+    trained = Trained.load(folder)
     evaluator, config = Evaluator(trained, machine), trained.config
     classes, words = names(config)
     qs = {method: protocol.scales(method, config.scale) for method in protocol.methods}
@@ -95,8 +95,8 @@ def predict(run: RunFolder, files: Sequence[Path], protocol: Protocol, machine: 
         for number, path in enumerate(files[start : start + BATCH]):
             for method, posteriors in found.items():
                 best = np.argsort(-posteriors[number], kind="stable")[:TOP_K].tolist()
-                for rank, label in enumerate(best, 1):
-                    row = {"image": str(path), "method": method, "rank": rank, "class": classes[label]}
+                for place, label in enumerate(best, 1):
+                    row = {"image": str(path), "method": method, "rank": place, "class": classes[label]}
                     rows.append(row | {"words": words[label], "posterior": posteriors[number, label]})
     return pd.DataFrame(rows)
 
@@ -130,13 +130,13 @@ def extent(shape: tuple[int, ...], crop: int, stride: int, unit: float) -> tuple
     return first, first + columns * stride * unit, first + rows * stride * unit, first
 
 
-def heatmap(run: RunFolder, path: Path, best: str, protocol: Protocol, machine: Machine, to: Path) -> None:
+def heatmap(folder: RunFolder, path: Path, best: str, protocol: Protocol, machine: Machine, to: Path) -> None:
     """Overlays the score map of a class on the image, where each position looks, and writes a PNG.
 
     The map is that of the largest of the protocol's Q, which has the most positions.
 
     Args:
-        run: a finished run.
+        folder: a finished run.
         path: the image.
         best: the class, such as the first of `predict`.
         protocol: whose Q are taken.
@@ -146,8 +146,8 @@ def heatmap(run: RunFolder, path: Path, best: str, protocol: Protocol, machine: 
     Raises:
         InputError: unfinished run, no image, an image so small at Q that there is one position alone.
     """
-    run.require_finished()
-    trained = Trained.load(run)
+    folder.require_finished()
+    trained = Trained.load(folder)
     config = trained.config
     image, q = read(path), max(protocol.scales("dense", config.scale))
     classes, words = names(config)
@@ -167,7 +167,7 @@ def heatmap(run: RunFolder, path: Path, best: str, protocol: Protocol, machine: 
         axes.imshow(np.asarray(image))
         drawn = axes.imshow(scores, cmap="magma", alpha=0.55, extent=place, interpolation="bicubic")
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-        axes.set_title(f"{words[label]}: class score, {run.name}, dense, Q = {q}")
+        axes.set_title(f"{words[label]}: class score, {folder.name}, dense, Q = {q}")
         figure.colorbar(drawn, ax=axes, shrink=0.8)
         with atomic(to) as temporary:
             figure.savefig(temporary, format="png", dpi=150)

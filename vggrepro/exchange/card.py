@@ -28,7 +28,7 @@ RECIPE = {  # values of the recipe that a reader asks for first
 }
 
 
-def card(run: RunFolder, trained: Trained, to: str, path: Path, dense: bool = False) -> str:
+def card(folder: RunFolder, trained: Trained, to: str, path: Path, dense: bool = False) -> str:
     """The card of a run's net, exported as `to` (onnx: perhaps `dense`) to `path`."""
     config = trained.config
     command = f"vggrepro export {trained.run} --to {to}" + (" --dense" if dense else "")
@@ -39,9 +39,9 @@ def card(run: RunFolder, trained: Trained, to: str, path: Path, dense: bool = Fa
         "## Net and input",
         _lines(_net(trained, path) | _input(trained, to, dense)),
         "## Training",
-        _lines(_training(run, config)),
+        _lines(_training(folder, config)),
         "## Errors",
-        _errors(run, trained),
+        _errors(folder, trained),
         "## Limits",
         _lines(_limits(trained, dense)),
     ]
@@ -96,12 +96,12 @@ def _triple(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
 
 
-def _training(run: RunFolder, config: RunConfig) -> dict[str, str]:
+def _training(folder: RunFolder, config: RunConfig) -> dict[str, str]:
     if config.origin:
         return {"origin": config.origin}
     data, recipe, rate = config.dataset, config.recipe.values, config.learning_rate
     images = "?" if data.train_images is None else data.train_images
-    start, epochs = _history(run, config)
+    start, epochs = _history(folder, config)
     values = {
         "data": f"{data.name or 'not recorded'}, {images} training images"
         + (f", fingerprint `{data.fingerprint[:16]}`" if data.fingerprint else ""),
@@ -114,11 +114,11 @@ def _training(run: RunFolder, config: RunConfig) -> dict[str, str]:
     return values | {label: f"{recipe[name]}" for name, label in RECIPE.items() if name in recipe}
 
 
-def _history(run: RunFolder, config: RunConfig) -> tuple[str, str]:
+def _history(folder: RunFolder, config: RunConfig) -> tuple[str, str]:
     """What the run started from, back to random weights, and the epochs of each, as far as those runs are there."""
-    starts, epochs = list[str](), [str(len(run.epochs()))]
+    starts, epochs = list[str](), [str(len(folder.epochs()))]
     while name := config.start.run:
-        before = _before(run.path.absolute().parent / name, config.start.weights)
+        before = _before(folder.path.absolute().parent / name, config.start.weights)
         if before is None:
             starts.append(f"{name}, which is not there or was trained again")
             epochs.insert(0, "unknown")
@@ -149,10 +149,10 @@ def _before(path: Path, weights: str | None) -> tuple[RunConfig, int] | None:
     return (config, count) if parent.finished and parent.weights_hash() == weights else None
 
 
-def _errors(run: RunFolder, trained: Trained) -> str:
+def _errors(folder: RunFolder, trained: Trained) -> str:
     """A row a posterior file that these weights made; the paper's protocols are dense and multi-crop."""
     rows = []
-    for path in sorted((run.path / "posteriors").glob("val-*.parquet")):
+    for path in sorted((folder.path / "posteriors").glob("val-*.parquet")):
         try:
             origin = posterior_files.read_origin(path)
             if origin.weights != trained.weights_hash:

@@ -54,12 +54,12 @@ def require_peer(trained: Trained, peer: str) -> None:
 
 
 def export(
-    run: RunFolder, to: str, out: Path | None = None, *, force: bool = False, dense: bool = False, card: bool = False
+    folder: RunFolder, to: str, out: Path | None = None, *, force: bool = False, dense: bool = False, card: bool = False
 ) -> list[Path]:
     """Writes a run's net in another tool's format; gives the files that were written, the weights first.
 
     Args:
-        run: a finished run.
+        folder: a finished run.
         to: a name of `ENDINGS`.
         out: the file (timm: the folder) to write; None: runs/<run>/export/<run> and the format's ending.
         force: overwrite files that are there.
@@ -73,23 +73,23 @@ def export(
         raise InputError(f"--to {to}: choose one of {', '.join(ENDINGS)}")
     if dense and to != "onnx":
         raise InputError(f"--dense is for --to onnx; {to} holds weights, which are the same for crops and whole images")
-    run.require_finished()
+    folder.require_finished()
     ending = ".dense.onnx" if dense else ENDINGS[to]
-    path = out or run.path / "export" / f"{run.name}{ending}"
+    path = out or folder.path / "export" / f"{folder.name}{ending}"
     files = _files(to, path)
     if card:
         files.append(_beside(path, ".md"))
     _refuse_existing(files, path, folder=to == "timm", force=force)
-    trained = Trained.load(run)
+    trained = Trained.load(folder)
     if to in ("torchvision", "timm"):
         require_peer(trained, to)
     _writers()[to](trained, path, dense)
     if card:
         from vggrepro.exchange import card as cards
 
-        write_text(files[-1], cards.card(run, trained, to, path, dense))
+        write_text(files[-1], cards.card(folder, trained, to, path, dense))
     size = sum(file.stat().st_size for file in files) / 1e6
-    say(f"export {run.name}: {to}, {size:,.1f} MB; input: {_input_line(trained, to)}")
+    say(f"export {folder.name}: {to}, {size:,.1f} MB; input: {_input_line(trained, to)}")
     return files
 
 

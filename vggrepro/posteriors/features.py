@@ -71,12 +71,12 @@ class FeatureBatch:
     features: np.ndarray
 
 
-def origin_of(run: RunFolder, data: TransferSet, view: str, qs: Sequence[int], precision: str) -> FeatureOrigin:
+def origin_of(folder: RunFolder, data: TransferSet, view: str, qs: Sequence[int], precision: str) -> FeatureOrigin:
     """What features of a run, as it is now, are to be made of."""
-    config = run.config()
+    config = folder.config()
     return FeatureOrigin(
-        run=run.name,
-        weights=run.weights_hash(),
+        run=folder.name,
+        weights=folder.weights_hash(),
         dataset=data.name,
         view=view,
         fingerprint=data.pictures[view].fingerprint,

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from vggrepro.errors import InputError
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors.files import Images, Rows
-from vggrepro.posteriors.ranks import Score, ranks, score_of
+from vggrepro.posteriors.ranks import Score, score_of, true_ranks
 from vggrepro.system.progress import Track
 
 BATCH_BYTES = 32 << 20  # of posteriors of all files that are held at a time, and as much being read ahead
@@ -34,12 +34,12 @@ BLOCK_NUMBERS = 1 << 16  # images x classes summed at a time: what fits a proces
 THREADS = min(8, os.cpu_count() or 1)
 
 Group = frozenset[Path]
-Plan = tuple[tuple[Path, ...], ...]  # a group's files by folder, all sorted
+FilesByFolder = tuple[tuple[Path, ...], ...]  # a group's files by folder, all sorted
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """What `rank` found.
+    """What `rank_classes` found.
 
     `ranks[group]` (images,) is the rank of each image's true class under the group's mean, 0 is best, in the order of
     `images`; groups with a bad file are not in it. `bad[path]` says what is wrong with a file.
@@ -50,7 +50,7 @@ class Ranks:
     bad: dict[Path, InputError]
 
 
-def rank(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Ranks:
+def rank_classes(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Ranks:
     """Ranks of the true classes under the mean posterior of each group of files, every file read once.
 
     Args:
@@ -72,12 +72,12 @@ def rank(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Rank
             raise InputError(f"{images.source}: image '{key}' has no label; errors need a labelled split")
         kind = np.min_scalar_type(images.classes)
         result = {group: np.empty(len(images.labels), kind) for group in wanted}
-        plans = sorted((_plan(group), group) for group in wanted)
+        plans = sorted((_by_folder(group), group) for group in wanted)
 
         def compute(adder: _Adder, start: int, values: Mapping[Path, np.ndarray]) -> None:
             labels = images.labels[start : start + len(next(iter(values.values())))]
             for group, total in adder.totals(plans, values):
-                result[group][start : start + len(total)] = ranks(total, labels)
+                result[group][start : start + len(total)] = true_ranks(total, labels)
 
         for start, values in found.batches():
             plans = [(plan, group) for plan, group in plans if not group & found.bad.keys()]
@@ -100,7 +100,7 @@ def scores(groups: Sequence[Sequence[Path]], images: Images | None = None) -> li
     Raises:
         InputError: a bad file, files of different images, an image without a label.
     """
-    found = rank(groups, images)
+    found = rank_classes(groups, images)
     raise_first(found.bad, (path for group in groups for path in group))
     assert found.images is not None
     return [score_of(found.ranks[frozenset(group)], found.images.classes) for group in groups]
@@ -137,7 +137,7 @@ def sums(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Iter
     with _Files(sorted(everything), images) as found:
         raise_first(found.bad, sorted(everything))
         assert found.images is not None
-        plans = sorted((_plan(group), group) for group in set(wanted))
+        plans = sorted((_by_folder(group), group) for group in set(wanted))
         adder = _Adder()
         for start, values in found.batches():
             raise_first(found.bad, sorted(everything))
@@ -147,7 +147,7 @@ def sums(groups: Iterable[Iterable[Path]], images: Images | None = None) -> Iter
             yield Rows(found.images.keys[start:stop].to_pylist(), found.images.labels[start:stop], result)
 
 
-def _plan(group: Group) -> Plan:
+def _by_folder(group: Group) -> FilesByFolder:
     return tuple(tuple(paths) for _, paths in groupby(sorted(group), key=lambda path: path.parent))
 
 
@@ -161,7 +161,7 @@ class _Adder:
         self._arrays: dict[object, np.ndarray] = {}
 
     def totals(
-        self, plans: Sequence[tuple[Plan, Group]], values: Mapping[Path, np.ndarray]
+        self, plans: Sequence[tuple[FilesByFolder, Group]], values: Mapping[Path, np.ndarray]
     ) -> Iterator[tuple[Group, np.ndarray]]:
         """Each group's sum over its files (n, K), valid until the next; a group of one file has the file's own numbers.
 

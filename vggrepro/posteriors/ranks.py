@@ -18,7 +18,7 @@ class Score:
     top5: float | None
 
 
-def ranks(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def true_ranks(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Rank of the true class, 0 is best: (n, K), (n,) in [0, K) -> (n,) int32. Ties are broken by class order."""
     rows = np.arange(len(posteriors))
     true = posteriors[rows, labels][:, None]

@@ -14,7 +14,7 @@ from vggrepro.results import power
 from vggrepro.results.claims import SO_FAR, Finding, comparisons, growth, printed
 from vggrepro.results.columns import DASH, number, p_text, span
 from vggrepro.results.intervals import ALPHA, Comparison, detectable
-from vggrepro.results.paper_claims import MARGINS, Kind
+from vggrepro.results.paper_claims import MARGINS, Relation
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import table2
 from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED, Outcome, Tested
@@ -184,7 +184,7 @@ def _details(finding: Finding) -> str:
 
 def _detail_lines(outcome: Outcome, any_ran: bool) -> list[dict[str, str]]:
     """The lines of one comparison; with columns for the tests if any comparison of the claim was tested."""
-    label = outcome.pair.label + ("" if outcome.pair.kind is Kind.LOWER else f" ({outcome.pair.kind})")
+    label = outcome.pair.label + ("" if outcome.pair.kind is Relation.LOWER else f" ({outcome.pair.kind})")
     lines = []
     tests = {test.measure: test for test in outcome.tests}
     for measure in tests or ["top-1"]:

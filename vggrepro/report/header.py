@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vggrepro.posteriors.protocol import SPLIT
-from vggrepro.results.conditions import reductions
+from vggrepro.results.conditions import ILSVRC, reductions
 from vggrepro.results.tables import Table
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Header:
     dataset: Dataset
     reductions: tuple[str, ...]
     training: tuple[str, ...] = ()
+    precisions: bool = False  # whether Tables 11 or 12 are among the tables
 
     @property
     def title(self) -> str:
@@ -44,10 +45,33 @@ class Header:
         data = self.dataset
         return f"Data: {data.name}, {self.size} (fingerprint {data.fingerprint[:12]}); preset {data.preset}."
 
-    def reading(self, bold: str = "bold") -> str:
-        """How to read the numbers; `bold` is that word as the format sets it."""
+    @property
+    def chance(self) -> float:
+        """The top-1 error of guessing, in per cent."""
+        return 100 * (1 - 1 / len(self.dataset.classes))
+
+    @property
+    def comparable(self) -> bool:
+        """Whether errors can be compared with the paper's: on all its validation images and classes."""
+        data = self.dataset
+        sizes = {"classes": len(data.classes), "val": data.counts[SPLIT]}
+        return not data.subset and all(sizes[name] == ILSVRC[name] for name in sizes)
+
+    def reading(self, bold: str = "bold", *, ranks: bool = False) -> str:
+        """How to read the numbers.
+
+        Args:
+            bold: that word as the format sets it.
+            ranks: the tables show ranks in place of differences (`layout.columns`).
+        """
+        beside = (
+            "; rank: the place of the row by its error, 1 is the smallest, among the rows that have both numbers"
+            if ranks
+            else " and Δ = ours - the paper's"
+        )
+        others = " (in Tables 11 and 12 precision and recall, the larger the better)" if self.precisions else ""
         return (
-            "Numbers: ours, the paper's (arXiv 1409.1556v6) and Δ = ours - the paper's, errors in per cent; "
+            f"Numbers: ours, the paper's (arXiv 1409.1556v6){beside}, errors in per cent{others}; "
             "[low; high] is the 95 % interval of ours over images (Wilson), – not run (or not published), "
             f"{bold} the best."
         )
@@ -83,4 +107,5 @@ class Header:
 def header_of(tables: Sequence[Table], dataset: Dataset) -> Header:
     """The header of a report of these tables."""
     training = dict.fromkeys(line for table in tables for line in table.training)
-    return Header(dataset, reductions(dataset, [table.geometry for table in tables]), tuple(training))
+    reduced = reductions(dataset, [table.geometry for table in tables])
+    return Header(dataset, reduced, tuple(training), any(table.precisions for table in tables))

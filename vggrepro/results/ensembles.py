@@ -127,7 +127,7 @@ def count_wrong(sums: np.ndarray, labels: np.ndarray, held_out: np.ndarray, memb
         members: (M, N), 1 where a net belongs to a subset.
 
     A class ranks before the true one if its sum over the subset is larger, or equal and its number smaller, as in
-    `ranks.ranks`.
+    `ranks.true_ranks`.
     """
     true = np.take_along_axis(sums, labels[None, :, None].astype(np.int64), axis=2)
     ahead = np.logical_or.reduce(sums >= true, axis=0)

@@ -100,7 +100,7 @@ def rank_runs(
         names.append(" + ".join(names))
         scales.append(tuple(sorted({q for qs in scales for q in qs})))
     images = split_images(dataset, split) if dataset else None
-    found = means.rank(groups, images)
+    found = means.rank_classes(groups, images)
     means.raise_first(found.bad, everything)
     assert found.images is not None
     ranks = [found.ranks[frozenset(group)] for group in groups]

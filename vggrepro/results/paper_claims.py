@@ -24,7 +24,7 @@ DEEP_NETS = ("C", "D", "E")  # trained at every S
 BOTH = "multi-crop & dense"
 
 
-class Kind(StrEnum):
+class Relation(StrEnum):
     """What a claim says of a comparison's first side."""
 
     LOWER = "errs less"
@@ -49,7 +49,7 @@ class Pair:
 
     first: Side
     second: Side
-    kind: Kind = Kind.LOWER
+    kind: Relation = Relation.LOWER
     gap: float | None = None
 
     @property
@@ -134,14 +134,14 @@ def claims() -> tuple[Claim, ...]:
     falls = [Pair(_single(deeper), _single(net)) for net, deeper in [*pairwise(DEPTH), ("A", "E")]]
     falls.append(Pair(_several("D", S256), _several("B", S256)))
     rows = (_single, _several)  # Sect. 4.2 repeats for several Q what Sect. 4.1 says of depth and jitter
-    saturates = [Pair(row("E", scale), row("D", scale), Kind.ALIKE) for row in rows for scale in SCALES]
+    saturates = [Pair(row("E", scale), row("D", scale), Relation.ALIKE) for row in rows for scale in SCALES]
     context = [Pair(_single("D", scale), _single("C", scale)) for scale in SCALES]
     jitter = [Pair(row(net, JITTER), row(net, fixed)) for row in rows for net in DEEP_NETS for fixed in (S256, S384)]
     scales = [
         Pair(_several(row.labels["net"], row.views[0].run.scale), _single(row.labels["net"], row.views[0].run.scale))
         for row in paper.rows(4)
     ]
-    crops = [Pair(_method(net, "multi-crop"), _method(net, "dense"), Kind.SLIGHTLY_LOWER) for net in ("D", "E")]
+    crops = [Pair(_method(net, "multi-crop"), _method(net, "dense"), Relation.SLIGHTLY_LOWER) for net in ("D", "E")]
     both = [Pair(_method(net, BOTH), _method(net, alone)) for net in ("D", "E") for alone in ("dense", "multi-crop")]
     two = [Pair(_two_nets(method), _submission()) for method in ("dense", "multi-crop", BOTH)]
     return (
@@ -149,7 +149,7 @@ def claims() -> tuple[Claim, ...]:
             1,
             "Local response normalisation does not help",
             "4.1",
-            [Pair(_single("A-LRN"), _single("A"), Kind.NOT_LOWER)],
+            [Pair(_single("A-LRN"), _single("A"), Relation.NOT_LOWER)],
         ),
         _claim(
             2,

@@ -110,7 +110,7 @@ class Scores:
         new = {key for group in groups if (key := frozenset(group)) not in self._ranks and not key & self._bad.keys()}
         if not new:
             return
-        found = means.rank(new, self._split_images(frozenset[Path]().union(*new)))
+        found = means.rank_classes(new, self._split_images(frozenset[Path]().union(*new)))
         self._images = found.images
         self._ranks |= found.ranks
         self._bad |= found.bad
@@ -125,7 +125,7 @@ class Scores:
         if self._images is None:
             self._images = split_images(self.dataset, SPLIT)
         for path in sorted(paths):
-            with suppress(InputError):  # named as a bad file by `means.rank`
+            with suppress(InputError):  # named as a bad file by `means.rank_classes`
                 if self._images is None and not shape_of(path).foreign:
                     self._images = posterior_files.images_of(path)
         return self._images
@@ -213,9 +213,9 @@ def over_seeds(runs: Path, dataset: Dataset) -> Scores:
 def foreign_data(runs: Path, dataset: Dataset) -> str | None:
     """The name of another data set that all runs of a folder were trained on, or None."""
     names: list[str] = []
-    for run in existing(runs):
+    for folder in existing(runs):
         with suppress(InputError):
-            trained = run.config().dataset
+            trained = folder.config().dataset
             if trained.fingerprint in (None, dataset.fingerprint):
                 return None
             names.append(trained.name or "another data set")

@@ -33,13 +33,13 @@ def lines(batches: Iterable[Rows], devkit_ids: Sequence[int]) -> list[str]:
     return [line for _, line in sorted(found)]
 
 
-def submit(runs: Sequence[RunFolder], methods: Sequence[str], split: str, dataset: Dataset, path: Path) -> int:
+def submit(folders: Sequence[RunFolder], methods: Sequence[str], split: str, dataset: Dataset, path: Path) -> int:
     """Averages the runs' posteriors of a split, all files alike (Sect. 4.4), and writes them as `write` does.
 
     Raises:
         InputError: a missing or stale file, posteriors of other data, no ILSVRC classes.
     """
-    files = [file for run in runs for file in files_of(run, methods, split, dataset)]
+    files = [file for folder in folders for file in files_of(folder, methods, split, dataset)]
     return write(path, average(files, split_images(dataset, split)), dataset)
 
 

@@ -57,7 +57,7 @@ class Representation:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ExampleSplit:
     """The examples to train on and to score, (n,) positions each, and the seed that drew them (None: published)."""
 
     seed: int | None
@@ -65,33 +65,33 @@ class Split:
     test: np.ndarray
 
 
-def matrix(runs: Sequence[RunFolder], data: TransferSet, what: Representation) -> tuple[np.ndarray, dict[str, str]]:
+def matrix(folders: Sequence[RunFolder], data: TransferSet, what: Representation) -> tuple[np.ndarray, dict[str, str]]:
     """The representation of each example, (n, D) float32, and the hash of each run's weights.
 
     Raises:
         InputError: features are missing, stale or damaged; the message names the command that computes them.
     """
     parts, weights = [], {}
-    for run in runs:
+    for folder in folders:
         of_run = []
         for view in what.views:
-            whole = features.origin_of(run, data, view, what.qs, "")
-            weights[run.name] = whole.weights
-            found = _pooled(run, data, whole) if what.pooled else _stacked(run, data, whole)
+            whole = features.origin_of(folder, data, view, what.qs, "")
+            weights[folder.name] = whole.weights
+            found = _pooled(folder, data, whole) if what.pooled else _stacked(folder, data, whole)
             of_run.append(found[data.places[view]])
         parts.append(features.normalised(np.concatenate(of_run, axis=1)))
     return np.concatenate(parts, axis=1), weights
 
 
-def _stacked(run: RunFolder, data: TransferSet, whole: features.FeatureOrigin) -> np.ndarray:
-    return np.concatenate([_read(run, data, single) for single in _singles(whole)], axis=1)
+def _stacked(folder: RunFolder, data: TransferSet, whole: features.FeatureOrigin) -> np.ndarray:
+    return np.concatenate([_read(folder, data, single) for single in _singles(whole)], axis=1)
 
 
-def _pooled(run: RunFolder, data: TransferSet, whole: features.FeatureOrigin) -> np.ndarray:
+def _pooled(folder: RunFolder, data: TransferSet, whole: features.FeatureOrigin) -> np.ndarray:
     """From the pooled file where it is there, else from the files of its Q: the same numbers."""
-    if features.file_path(run.path, data.name, whole.view, whole.qs).is_file():
-        return _read(run, data, whole)
-    return features.pooled([_read(run, data, single) for single in _singles(whole)])
+    if features.file_path(folder.path, data.name, whole.view, whole.qs).is_file():
+        return _read(folder, data, whole)
+    return features.pooled([_read(folder, data, single) for single in _singles(whole)])
 
 
 def _singles(whole: features.FeatureOrigin) -> Iterator[features.FeatureOrigin]:
@@ -99,10 +99,10 @@ def _singles(whole: features.FeatureOrigin) -> Iterator[features.FeatureOrigin]:
         yield dataclasses.replace(whole, qs=(q,), pixels=(pixels,))
 
 
-def _read(run: RunFolder, data: TransferSet, wanted: features.FeatureOrigin) -> np.ndarray:
+def _read(folder: RunFolder, data: TransferSet, wanted: features.FeatureOrigin) -> np.ndarray:
     """The features of a file that stands for `wanted`, a row a picture of the set."""
-    path = features.file_path(run.path, data.name, wanted.view, wanted.qs)
-    words = [run.name, "--q", ",".join(map(str, wanted.qs))]
+    path = features.file_path(folder.path, data.name, wanted.view, wanted.qs)
+    words = [folder.name, "--q", ",".join(map(str, wanted.qs))]
     renew = advice.command("features", *words)
     if not path.is_file():
         raise InputError(f"{path} does not exist; run '{renew}'")
@@ -115,14 +115,14 @@ def _read(run: RunFolder, data: TransferSet, wanted: features.FeatureOrigin) -> 
     return np.concatenate([batch.features for batch in batches])
 
 
-def splits_of(data: TransferSet, protocol: Transfer, seeds: Sequence[int]) -> list[Split]:
+def splits_of(data: TransferSet, protocol: Transfer, seeds: Sequence[int]) -> list[ExampleSplit]:
     """The published split, or a random one for each seed, the same for every representation.
 
     Raises:
         InputError: a class with too few images.
     """
     if data.train is not None:
-        return [Split(None, np.flatnonzero(data.train), np.flatnonzero(~data.train))]
+        return [ExampleSplit(None, np.flatnonzero(data.train), np.flatnonzero(~data.train))]
     train = protocol.train or 1
     counts = np.bincount(data.labels, minlength=len(data.classes))
     if counts.min() <= train:
@@ -138,7 +138,7 @@ def splits_of(data: TransferSet, protocol: Transfer, seeds: Sequence[int]) -> li
             order = np.random.default_rng((seed, label)).permutation(np.flatnonzero(data.labels == label))
             parts[0].append(order[:train])
             parts[1].append(order[train:] if protocol.test is None else order[train : train + protocol.test])
-        result.append(Split(seed, *(np.sort(np.concatenate(part)) for part in parts)))
+        result.append(ExampleSplit(seed, *(np.sort(np.concatenate(part)) for part in parts)))
     return result
 
 
@@ -185,7 +185,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(there)) if there else float("nan")
 
 
-def score_split(x: np.ndarray, labels: np.ndarray, split: Split) -> dict[str, Any]:
+def score_split(x: np.ndarray, labels: np.ndarray, split: ExampleSplit) -> dict[str, Any]:
     """Chooses C, trains and scores: `seed`, `C`, `train`, `test` (numbers of examples) and the measures (per cent)."""
     seed = split.seed or 0
     held_out = _fifth(labels, split.train, seed)
@@ -279,7 +279,7 @@ def representation(made: dict[str, Any]) -> Representation:
 
 
 def study(
-    runs: Sequence[RunFolder], protocol: Transfer, qs: Sequence[int], views: Sequence[str]
+    folders: Sequence[RunFolder], protocol: Transfer, qs: Sequence[int], views: Sequence[str]
 ) -> list[Representation]:
     """The representations that answer the paper's questions: each run at each Q, stacked, pooled; two nets together.
 
@@ -287,11 +287,11 @@ def study(
     """
     last = tuple(views)
     result = []
-    for run in runs:
-        result += [Representation((run.name,), (q,), False, last) for q in qs]
+    for folder in folders:
+        result += [Representation((folder.name,), (q,), False, last) for q in qs]
         if len(qs) > 1:
-            result += [Representation((run.name,), tuple(qs), pooled, last) for pooled in (False, True)]
-    configs = {run.name: run.config() for run in runs}
+            result += [Representation((folder.name,), tuple(qs), pooled, last) for pooled in (False, True)]
+    configs = {folder.name: folder.config() for folder in folders}
     for scale in dict.fromkeys(config.scale for config in configs.values()):
         names = [name for name, config in configs.items() if config.scale == scale]
         names.sort(key=lambda name: list(paper.NETS).index(configs[name].net))

@@ -15,13 +15,13 @@ import numpy as np
 from vggrepro.paper import View
 from vggrepro.results import columns
 from vggrepro.results.intervals import ALPHA, Comparison, Seeds, compare, holm, over_seeds, seeds_of
-from vggrepro.results.paper_claims import MARGINS, Claim, Kind, Pair
+from vggrepro.results.paper_claims import MARGINS, Claim, Pair, Relation
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "not decided", "not run"
 LARGER = "larger than the paper's"  # "errs slightly less": less, but by more than the margin
 # The measures that are tested; an image counts as wrong if its true class has this rank or a later one.
-MEASURES = {columns.MEASURES[name].short: rank for name, rank in columns.ERRORS.items()}
-BETTER = (Kind.LOWER, Kind.SLIGHTLY_LOWER)  # shown by top-1 or top-5; the other kinds by both
+MEASURES = {columns.MEASURES[name].short: least for name, least in columns.ERRORS.items()}
+BETTER = (Relation.LOWER, Relation.SLIGHTLY_LOWER)  # shown by top-1 or top-5; the other kinds by both
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,27 +158,27 @@ def _either(ps: Sequence[float]) -> float:
     return min(1.0, len(ps) * min(ps))
 
 
-def _combined(kind: Kind, ps: Sequence[float]) -> float:
+def _combined(kind: Relation, ps: Sequence[float]) -> float:
     return _either(ps) if kind in BETTER else max(ps)
 
 
 def _tested(pair: Pair, made: Mapping[str, Comparison]) -> Iterable[Tested]:
     for measure, comparison in made.items():
-        margin = None if pair.kind is Kind.LOWER else MARGINS[measure] * comparison.b
+        margin = None if pair.kind is Relation.LOWER else MARGINS[measure] * comparison.b
         yield Tested(measure, comparison, margin, *p_values(pair.kind, comparison, margin or 0.0))
 
 
-def p_values(kind: Kind, made: Comparison, margin: float) -> tuple[float, float, bool]:
+def p_values(kind: Relation, made: Comparison, margin: float) -> tuple[float, float, bool]:
     """p-values that the difference is as claimed, and that it is not (at most 1); whether it is then too low.
 
     `margin` in points.
     """
     below, above = made.below, made.above
-    if kind is Kind.LOWER:
+    if kind is Relation.LOWER:
         p_for, p_against, too_low = below(0.0), above(0.0), False
-    elif kind is Kind.NOT_LOWER:
+    elif kind is Relation.NOT_LOWER:
         p_for, p_against, too_low = above(-margin), below(-margin), False
-    elif kind is Kind.ALIKE:  # not alike on either side: twice the smaller
+    elif kind is Relation.ALIKE:  # not alike on either side: twice the smaller
         p_for, p_against, too_low = max(above(-margin), below(margin)), 2 * min(below(-margin), above(margin)), False
     else:
         p_for, p_against, too_low = below(0.0), 2 * min(below(-margin), above(0.0)), below(-margin) < above(0.0)

@@ -184,7 +184,7 @@ class RunFolder:
             raise InputError(f"{self.progress_path}: damaged ({error}); remove it") from None
 
 
-def folder(runs: Path, name: str) -> RunFolder:
+def find_run(runs: Path, name: str) -> RunFolder:
     """A run by its name or path.
 
     Raises:
@@ -193,7 +193,7 @@ def folder(runs: Path, name: str) -> RunFolder:
     for path in (runs / name, Path(name)):
         if (path / "config.json").is_file():
             return RunFolder(path)
-    known = ", ".join(run.name for run in existing(runs)) or "none"
+    known = ", ".join(there.name for there in existing(runs)) or "none"
     run = Run.parse(name)
     command = advice.training(run) if run else "vggrepro train NET --scale S"
     raise InputError(f"no run '{name}' in {runs} (there: {known}); train it with '{command}'")
@@ -221,4 +221,4 @@ def seed_folders(runs: Path) -> list[Path]:
 
 def finished(runs: Path) -> list[RunFolder]:
     """The runs that have their weights, in `existing`'s order."""
-    return [run for run in existing(runs) if run.finished]
+    return [folder for folder in existing(runs) if folder.finished]

@@ -44,51 +44,51 @@ class Status:
     starts_from: str | None = None  # a run
 
 
-def status(run: RunFolder) -> Status:
+def status(folder: RunFolder) -> Status:
     """How far a run is, from its files alone."""
-    if not run.config_path.is_file():
-        parent = known.parent if (known := Run.parse(run.name)) else None
+    if not folder.config_path.is_file():
+        parent = known.parent if (known := Run.parse(folder.name)) else None
         start = parent.name if parent else None
-        return Status(run.name, "not started", "", None, None, None, None, None, None, "", starts_from=start)
+        return Status(folder.name, "not started", "", None, None, None, None, None, None, "", starts_from=start)
     try:
-        config = run.config()
+        config = folder.config()
     except InputError as error:
-        return Status(run.name, "damaged", "", None, None, None, None, None, None, str(error))
-    epochs, progress = run.epochs(), run.progress()
+        return Status(folder.name, "damaged", "", None, None, None, None, None, None, str(error))
+    epochs, progress = folder.epochs(), folder.progress()
     last = epochs[-1] if epochs else None
     now = progress or last
-    imported = run.trained and config.imported is not None
-    if run.trained:
+    imported = folder.trained and config.imported is not None
+    if folder.trained:
         state, note = FINISHED, "imported" if imported else ""
-        note += "" if run.finished else ", without weights" if note else "without weights"
-    elif holder := locked_by(run.path):
+        note += "" if folder.finished else ", without weights" if note else "without weights"
+    elif holder := locked_by(folder.path):
         state, note = "training", holder
     else:
         state, note = "interrupted", "run the same train command to resume"
-    if not run.trained:
+    if not folder.trained:
         epoch = f"{progress.epoch:g}/{progress.epochs}" if progress else f"{len(epochs)}/?"
     else:
         epoch = "" if imported else str(len(epochs))
     return Status(
-        run.name,
+        folder.name,
         state,
         epoch,
         now.learning_rate if now else None,
         last.top1_error if last else None,
         last.top5_error if last else None,
         now.images_per_second if now else None,
-        progress.seconds_left if progress and not run.trained else None,
-        None if run.trained else _age(run),
+        progress.seconds_left if progress and not folder.trained else None,
+        None if folder.trained else _age(folder),
         note,
-        None if imported else float(progress.epoch if progress and not run.trained else len(epochs)),
+        None if imported else float(progress.epoch if progress and not folder.trained else len(epochs)),
         (progress.epochs if progress else config.epochs) or None,
         config.start.run,
     )
 
 
-def _age(run: RunFolder) -> float | None:
+def _age(folder: RunFolder) -> float | None:
     """Seconds since the last checkpoint was written; None without one."""
-    for path in (run.checkpoint_path, run.previous_checkpoint_path):
+    for path in (folder.checkpoint_path, folder.previous_checkpoint_path):
         with suppress(FileNotFoundError):
             return max(0.0, time.time() - path.stat().st_mtime)
     return None
@@ -96,7 +96,7 @@ def _age(run: RunFolder) -> float | None:
 
 def statuses(runs: Path) -> list[Status]:
     """All runs of the paper's chain and any other run there."""
-    names = dict.fromkeys([run.name for run in paper.all_runs()] + [run.name for run in existing(runs)])
+    names = dict.fromkeys([run.name for run in paper.all_runs()] + [folder.name for folder in existing(runs)])
     return [status(RunFolder(runs / name)) for name in names]
 
 

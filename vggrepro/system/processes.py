@@ -1,4 +1,4 @@
-"""The processes that torchrun starts: their numbers, their shares of work, and sums over all of them."""
+"""The processes that torchrun starts: their ranks, their shares of work, and sums over all of them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ LARGE = 1 << 16  # elements of a gradient worth a message of its own
 
 
 def local_rank() -> int:
-    """This process's number on its machine."""
+    """This process's rank on its machine, 0 is the first."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def rank() -> int:
-    """This process's number under torchrun; 0 alone."""
+    """This process's rank under torchrun, 0 is the first; 0 alone."""
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this is the first process, which alone writes files and prints."""
+    return rank() == 0
 
 
 def world() -> int:
@@ -59,7 +64,7 @@ def is_lost_process(error: Exception) -> bool:
 
 def first_process(context: AbstractContextManager[object]) -> AbstractContextManager[object]:
     """`context`, such as a lock, entered by the first process for all."""
-    return nullcontext() if rank() else context
+    return context if is_first() else nullcontext()
 
 
 def leave_processes() -> bool:
@@ -101,23 +106,40 @@ class GradientSum:
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self._on_the_way: list[dist.Work] = []
         self._small: list[Tensor] = []
-        self._armed = False
+        self._held: list[Tensor] = []
+        self._armed = self._holds = False
         if world() > 1:
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(self._ready)  # type: ignore[no-untyped-call]
 
-    def arm(self, *, last: bool) -> None:
-        """Before each backward pass of a step: only the gradients of the last are whole."""
-        self._armed = last
+    def arm(self, *, last: bool, hold: bool = False) -> None:
+        """Before each backward pass of a step: only the gradients of the last are whole.
+
+        `hold` keeps them back until `release`: the backward pass may fail in one process, and the others must not wait.
+        """
+        self._armed, self._holds = last, hold
+        self._held.clear()
 
     def _ready(self, parameter: Tensor) -> None:
         gradient = parameter.grad
         if not self._armed or gradient is None:
             return
+        if self._holds:
+            self._held.append(gradient)
+        else:
+            self._send(gradient)
+
+    def _send(self, gradient: Tensor) -> None:
         if gradient.numel() < LARGE:
             self._small.append(gradient)
         elif work := dist.all_reduce(gradient, async_op=True):
             self._on_the_way.append(work)
+
+    def release(self) -> None:
+        """Sends what was held, in the order of the backward pass: the sums have the same bits as without holding."""
+        for gradient in self._held:
+            self._send(gradient)
+        self._held.clear()
 
     def finish(self, *others: Tensor) -> None:
         """Returns when all sums are made (on a GPU: are due before what is asked of it next), `others` among them."""

@@ -11,6 +11,7 @@ import torch
 
 from vggrepro import __version__, paper
 from vggrepro.data.dataset import Dataset
+from vggrepro.data.images import decoders
 from vggrepro.errors import InputError
 from vggrepro.nets import weights
 from vggrepro.nets.initialise import initialise
@@ -27,7 +28,7 @@ from vggrepro.system.files import lock, write_json
 from vggrepro.system.interrupt import Stopped
 from vggrepro.system.progress import say
 from vggrepro.training.loader import check_stored
-from vggrepro.training.train import Plan, Training
+from vggrepro.training.train import Goal, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,11 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
             raise InputError(f"{parent.name} is not finished; finish it before training {run.name} from it")
         config = _config(run, request, start)
         model = VGG.of(config.architecture, request.recipe.lrn)
-        plan = Plan(run, request.recipe, config.learning_rate, config.epochs, request.seed, start)
-        training = Training(plan, model, request.dataset, folder, request.machine)
+        goal = Goal(run, request.recipe, config.learning_rate, config.epochs, request.seed, start)
+        training = Training(goal, model, request.dataset, folder, request.machine)
         changed = folder.config_path.is_file() and folder.config().difference(config, IDENTITY) is not None
         processes.barrier()  # all processes have looked before the first one writes
-        if processes.rank() == 0:
+        if processes.is_first():
             if anew and (folder.finished or changed):
                 _set_aside(folder)
             write_json(folder.config_path, config.as_json())
@@ -173,7 +174,7 @@ def _fit(training: Training, request: Request, config: RunConfig, folder: RunFol
         where = f"epoch {len(state.history) + 1}, step {state.step}"
         say(f"{name}: stopped and saved at {where}; run the same command to resume")
         raise
-    if processes.rank() == 0:
+    if processes.is_first():
         weights.save(folder.weights_path, training.model.state_dict(), {"run": name})
         folder.remove_progress()
         folder.remove_former()
@@ -192,7 +193,7 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
     if start in paper.INITIALISERS or (start is None and run.parent is None):
         return None
     if start is not None:
-        parent = run_folders.folder(request.runs, start)
+        parent = run_folders.find_run(request.runs, start)
     else:
         assert run.parent is not None
         parent = RunFolder(request.runs / run.parent.name)
@@ -250,7 +251,7 @@ def _config(run: Run, request: Request, start: str | None) -> RunConfig:
             dataset.counts["val"],
         ),
         device=devices.describe(machine.device),
-        versions={"vggrepro": __version__, "commit": commit(), "torch": torch.__version__},
+        versions={"vggrepro": __version__, "commit": commit(), "torch": torch.__version__, **decoders()},
     )
 
 

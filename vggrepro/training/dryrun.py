@@ -20,7 +20,7 @@ from vggrepro.system.progress import duration, say
 from vggrepro.training.chain import Link, Request, epochs_done
 from vggrepro.training.loader import Batch, Loader
 from vggrepro.training.resident import fits
-from vggrepro.training.train import Plan, Training
+from vggrepro.training.train import Goal, Training
 
 RATE = 1e-6  # learning rate of measured steps, small so that the loss stays finite
 MEASURE_SECONDS = 2.0  # for one timed step, about
@@ -29,7 +29,7 @@ CHECKPOINTS = 3  # at most on disk: the newest, the previous, and the one being 
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Section:
     """A part of a rehearsal: a title, rows of cells under their headings (none if empty), and remarks."""
 
     title: str
@@ -42,7 +42,7 @@ class Part:
         return "\n".join([self.title, *_indented(table), *(f"  {remark}" for remark in self.remarks)])
 
 
-def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) -> list[Part]:
+def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) -> list[Section]:
     """What training `links` would do and cost: recipe, chain, cost.
 
     Measures a training step of each net to be trained, a few seconds each, on synthetic images. Takes no lock.
@@ -53,7 +53,8 @@ def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) 
         given: the recipe's values that options set.
 
     Raises:
-        InputError: the batch is larger than the data set or the memory; or torchrun started several processes.
+        InputError: the batch is larger than the data set, an image alone larger than the memory; or torchrun started
+            several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--dry-run measures one process; run it without torchrun")
@@ -64,14 +65,14 @@ def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) 
         if kind not in seconds:
             say(f"measuring a training step of net {link.run.net} on synthetic images, a few seconds")
             seconds[kind] = step_seconds(link, request)
-    parts = [_recipe(request.recipe, given), Part("chain", (), [_chain_row(link) for link in links])]
+    parts = [_recipe(request.recipe, given), Section("chain", (), [_chain_row(link) for link in links])]
     return [*parts, _cost(todo, request, seconds)] if todo else parts
 
 
 # Recipe and chain: the same on every machine
 
 
-def _recipe(chosen: recipe.Recipe, given: Mapping[str, Any]) -> Part:
+def _recipe(chosen: recipe.Recipe, given: Mapping[str, Any]) -> Section:
     preset = recipe.load(chosen.preset).as_dict()
     reasons = recipe.reasons(chosen.preset)
     rows = []
@@ -80,7 +81,7 @@ def _recipe(chosen: recipe.Recipe, given: Mapping[str, Any]) -> Part:
             continue
         note = f"preset: {_word(preset[name])}" if name in given else reasons[name]
         rows.append([name, _word(value), "option" if name in given else "preset", note])
-    return Part(f"recipe of preset {chosen.preset} (reasons and sources: docs/recipe.md)", (), rows)
+    return Section(f"recipe of preset {chosen.preset} (reasons and sources: docs/recipe.md)", (), rows)
 
 
 def _word(value: Any) -> str:
@@ -112,7 +113,7 @@ def _chain_row(link: Link) -> list[str]:
 # Cost
 
 
-def _cost(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, bool], float]) -> Part:
+def _cost(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, bool], float]) -> Section:
     dataset, chosen = request.dataset, request.recipe
     trained = chosen.training_images(dataset.counts["train"])
     per_epoch = trained // chosen.batch * chosen.batch
@@ -143,7 +144,7 @@ def _cost(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, b
         f"Time: from measured steps on synthetic images ({device}), without decoding images.",
         f"Disk: all weights and {CHECKPOINTS} checkpoints at the same time, {disk}B.",
     )
-    return Part("cost, at most (a plateau may end a run earlier)", heads, rows, remarks)
+    return Section("cost, at most (a plateau may end a run earlier)", heads, rows, remarks)
 
 
 def si(value: float) -> str:
@@ -172,16 +173,18 @@ def step_seconds(link: Link, request: Request) -> float:
     On a GPU the whole batch is timed. On a CPU two smaller batches are timed and their times extrapolated.
 
     Raises:
-        InputError: the batch is larger than the data set or the memory.
+        InputError: the batch is larger than the data set, or an image alone larger than the memory.
     """
     chosen, machine, run = request.recipe, request.machine, link.run
     classes = len(request.dataset.classes)
     loader = Loader(request.dataset, chosen, run.scale, request.seed, torch.device("cpu"), 0)  # nothing is decoded
     model = VGG.of(link.config.architecture, chosen.lrn)
-    plan = Plan(run, chosen, link.config.learning_rate, link.config.epochs, request.seed)
-    training = Training(plan, model, request.dataset, link.folder, machine, loader)
+    goal = Goal(run, chosen, link.config.learning_rate, link.config.epochs, request.seed)
+    training = Training(goal, model, request.dataset, link.folder, machine, loader)
 
-    on_device = machine.device.type == "cuda" and fits(loader.train)  # then `train` keeps the images there
+    on_device = machine.device.type == "cuda" and fits(
+        loader.train, machine.device
+    )  # then `train` keeps the images there
 
     def timed(count: int) -> float:
         crops = torch.randint(0, 256, (count, chosen.crop, chosen.crop, 3), dtype=torch.uint8)
@@ -199,15 +202,9 @@ def step_seconds(link: Link, request: Request) -> float:
             taken.append(time.perf_counter() - began)
         return min(taken)
 
-    try:
-        if machine.device.type != "cpu":
-            return timed(chosen.batch)
-        return extrapolated(timed, chosen.batch)
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"a batch of {machine.micro_batch or chosen.batch} images of net {run.net} does not fit {machine.device}; "
-            "give --micro-batch a smaller number"
-        ) from None
+    if machine.device.type != "cpu":
+        return timed(chosen.batch)
+    return extrapolated(timed, chosen.batch)
 
 
 def extrapolated(timed: Callable[[int], float], batch: int) -> float:

@@ -2,7 +2,8 @@
 
 The state of a training is (weights, momentum, history, step). All random choices are functions of seed, epoch and image
 (`keyed`), so a run sees the same crops and dropout masks after a resumption, and with any number of processes or
-micro-batches. No step makes the host wait for the device: results of a step are read a little later (`Readings`).
+micro-batches. No step but the first ones makes the host wait for the device: results of a step are read a little later
+(`Readings`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vggrepro.errors import InputError
 from vggrepro.nets import weights
 from vggrepro.nets.vgg import VGG, to_input
 from vggrepro.paper import TOP_K, Run
-from vggrepro.posteriors.ranks import ranks
+from vggrepro.posteriors.ranks import true_ranks
 from vggrepro.recipe import Recipe
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices, processes
@@ -28,13 +29,13 @@ from vggrepro.system.devices import Machine
 from vggrepro.system.interrupt import Stopped, StopRequest
 from vggrepro.system.threads import Follower
 from vggrepro.training.checkpoint import Checkpoints
+from vggrepro.training.gradient import Gradient
 from vggrepro.training.loader import Batch, Loader
 from vggrepro.training.monitor import Curves, Monitor, Readings, State
-from vggrepro.training.step import Loss, pieces
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Goal:
     """What to train: a run, and its recipe's values for its place in the chain."""
 
     run: Run
@@ -50,15 +51,15 @@ class Training:
 
     def __init__(
         self,
-        plan: Plan,
+        goal: Goal,
         model: VGG,
         dataset: Dataset,
         folder: RunFolder,
         machine: Machine,
         loader: Loader | None = None,
     ) -> None:
-        self.plan, self.folder, self.machine = plan, folder, machine
-        self.recipe = plan.recipe
+        self.goal, self.folder, self.machine = goal, folder, machine
+        self.recipe = goal.recipe
         self.model = model.to(machine.device).to(memory_format=torch.channels_last)
         self.classes = len(dataset.classes)
         self.batch = self.recipe.batch
@@ -68,26 +69,26 @@ class Training:
                 f"recipe: batch = {self.batch} must be at least the number of processes ({processes.world()}) and at "
                 f"most the number of training images ({images:,})"
             )
-        self.loader = loader or Loader(dataset, self.recipe, plan.run.scale, plan.seed, machine.device, machine.workers)
+        self.loader = loader or Loader(dataset, self.recipe, goal.run.scale, goal.seed, machine.device, machine.workers)
         self.steps = self.loader.steps
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
         devices.repeatable(machine)
-        self.loss = Loss(self.model, self.recipe, self.mean, machine.precision, compiled=machine.compile)
+        self.gradient = Gradient(self.model, self.recipe, self.mean, machine, self._trained(), goal.run.name)
+        self.scaler = self.gradient.scaler
         self.threads = Follower(machine.device.type == "cpu")
-        self.gradient_sum = processes.GradientSum(self._trained())
         self.state = State()
         self.checkpoints = Checkpoints(folder)
         self.readings = Readings(machine.device)
         self.monitor = Monitor(
-            plan.run,
+            goal.run,
             self.recipe,
-            plan.learning_rate,
-            plan.epochs,
+            goal.learning_rate,
+            goal.epochs,
             self.steps,
             self.classes,
             Curves(folder, machine.tensorboard),
-            plan.start,
+            goal.start,
         )
         self.stop = StopRequest()
         self._stopping = False  # whether all processes have agreed to stop
@@ -103,20 +104,25 @@ class Training:
         recipe = self.recipe
         groups: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, parameter in self.model.named_parameters():
-            if self.plan.run.fc_only and not name.startswith("fc"):
+            if self.goal.run.fc_only and not name.startswith("fc"):
                 parameter.requires_grad_(False)
             else:
                 groups[name.endswith(".bias")].append(parameter)
         decay = recipe.weight_decay
-        return torch.optim.SGD(
+        optimiser = torch.optim.SGD(
             [
                 {"params": groups[0], "rate": 1.0, "weight_decay": decay},
                 {"params": groups[1], "rate": recipe.bias_rate, "weight_decay": decay * recipe.bias_decay},
             ],
-            lr=self.plan.learning_rate,
+            lr=self.goal.learning_rate,
             momentum=recipe.momentum,
             fused=self.machine.device.type in ("cpu", "cuda"),
         )
+        if self.machine.precision == "fp16" and recipe.momentum:
+            # If fp16 leaves out its first step, torch would go on with momentum that nobody has written.
+            for trained in (*groups[0], *groups[1]):
+                optimiser.state[trained]["momentum_buffer"] = torch.zeros_like(trained)
+        return optimiser
 
     # State
 
@@ -130,7 +136,7 @@ class Training:
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self.monitor.diverged("the weights are", len(self.state.history) + 1)
         self._saved = time.monotonic()
-        if processes.rank():
+        if not processes.is_first():
             return
         self.monitor.curves.flush()
         tensors: dict[str, Tensor] = {}
@@ -139,6 +145,7 @@ class Training:
             buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum/{name}"] = buffer
+        self.state.scaler = self.scaler.state_dict()
         self.checkpoints.save(tensors, asdict(self.state))
 
     def resume(self) -> bool:
@@ -162,6 +169,9 @@ class Training:
             self.state = State.of(values)
         except (TypeError, ValueError):
             raise InputError(f"{path}: not a training checkpoint; remove it to start this run again") from None
+        self.gradient.limit = self.state.micro_batch
+        if self.state.scaler:
+            self.scaler.load_state_dict(self.state.scaler)
         return True
 
     # The loop of Sect. 3.1
@@ -190,7 +200,7 @@ class Training:
         Sect. 3.1: the rate is divided by 10 when the validation accuracy stops improving, three times in all.
         """
         errors = [each.top1_error for each in self.state.history]
-        return self.recipe.rate_after(errors, self.plan.learning_rate, self.plan.epochs)
+        return self.recipe.rate_after(errors, self.goal.learning_rate, self.goal.epochs)
 
     def _epoch(self, rate: float) -> None:
         """One epoch of Sect. 3.1 at the schedule's learning rate, from step `state.step` on."""
@@ -211,7 +221,7 @@ class Training:
 
         # Validation: its error decides when the rate drops.
         done = self.monitor.end_epoch(*self._validate())
-        self.state = State(rate=state.rate, history=[*state.history, done])
+        self.state = State(rate=state.rate, history=[*state.history, done], micro_batch=state.micro_batch)
 
         # Checkpoint of the finished epoch.
         self.save()
@@ -228,35 +238,44 @@ class Training:
         Returns:
             (4,) float32 on the device: the loss summed over the global batch, the norm of its gradient before clipping,
             the number of processes that were asked to stop, and 1 if a checkpoint is due.
+
+        Raises:
+            InputError: an image alone does not fit the memory, or memory fell short later in one of several processes.
         """
-        device, recipe = self.machine.device, self.recipe
+        recipe = self.recipe
         self.threads.follow()
 
         # Learning rate: the schedule's, after a warm-up (none in the paper).
         self._set_rate(rate, epoch * self.steps + self.state.step)
 
         # Loss and gradient: mean cross-entropy over the batch (256 images), one micro-batch after another.
-        self.optimiser.zero_grad()
-        total = torch.zeros((), device=device)
-        done = 0
-        for piece in pieces(batch, self.machine.micro_batch, device):
-            done += len(piece.labels)
-            loss = self.loss(piece)
-            self.gradient_sum.arm(last=done == len(batch.labels))
-            torch.autograd.backward(loss / self.batch)
-            total += loss.detach()
+        total = self.gradient.make(batch)
+        self.state.micro_batch = self.gradient.limit
         sums = torch.stack([total, *self._asks()])  # summed in the same message as small gradients
-        self.gradient_sum.finish(sums)
+        self.gradient.finish(sums)
 
         # Clipping: none in the paper; the small presets limit the gradient's norm.
+        self.scaler.unscale_(self.optimiser)
         parameters = self._trained()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if recipe.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
 
         # Momentum (0.9) and weight decay (5e-4) are applied by the optimiser.
-        self.optimiser.step()
-        return torch.stack([sums[0], norm, sums[1], sums[2]])
+        told = self._told(norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return torch.stack([sums[0], told, sums[1], sums[2]])
+
+    def _told(self, norm: Tensor) -> Tensor:
+        """The gradient's norm for the record: 0 if fp16 leaves out this step since its scaled gradient overflowed.
+
+        The next step then has half the scale. An overflow at scale 1 is the gradient's own, and stays infinite.
+        """
+        if not self.scaler.is_enabled():
+            return norm
+        scale = self.scaler.scale(torch.ones_like(norm))
+        return torch.where(norm.isfinite() | (scale <= 1), norm, 0.0)
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -289,9 +308,9 @@ class Training:
             for pixels, labels in self.loader.validation():
                 x = to_input(pixels.to(machine.device), self.mean, self.recipe.input_scale)
                 with devices.autocast(machine.precision, machine.device):
-                    scores = self.model(x)
-                rank = ranks(scores.float().cpu().numpy(), labels)
-                wrong += torch.tensor([(rank >= 1).sum(), (rank >= TOP_K).sum()], device=machine.device)
+                    scores = torch.cat([self.model(part) for part in torch.split(x, self.gradient.limit or len(x))])
+                ranks = true_ranks(scores.float().cpu().numpy(), labels)
+                wrong += torch.tensor([(ranks >= 1).sum(), (ranks >= TOP_K).sum()], device=machine.device)
         processes.sum_over_processes([wrong])
         top1, top5 = (100 * images / count for images in wrong.tolist())
         return top1, top5 if self.classes > TOP_K else None
@@ -304,7 +323,7 @@ class Training:
 
     def _asks(self) -> tuple[Tensor, Tensor]:
         """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each, on the device."""
-        due = processes.rank() == 0 and time.monotonic() - self._saved > self.machine.checkpoint_seconds
+        due = processes.is_first() and time.monotonic() - self._saved > self.machine.checkpoint_seconds
         if due:
             self._saved = time.monotonic()
         return self._bits[int(self.stop.number > 0)], self._bits[int(due)]

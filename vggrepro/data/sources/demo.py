@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from vggrepro.data.sources.base import Example, Source, digest
 
 Points = NDArray[np.complex128]  # vertices of a polygon as x + iy, y downwards; an object fills about |z| <= 1
-Part = tuple[Points, int]  # a polygon and its ink: 255 adds to the object's mask, 0 cuts out of it
+Polygon = tuple[Points, int]  # a polygon and its ink: 255 adds to the object's mask, 0 cuts out of it
 
 SHORT_SIDE = (73, 95)  # smallest and largest shorter side of an image, pixels
 MAX_ASPECT = 1.6  # largest ratio of the longer side to the shorter
@@ -54,7 +54,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> Points:
     return _polygon(left + 1j * top, right + 1j * top, right + 1j * bottom, left + 1j * bottom)
 
 
-def _face(up: float) -> list[Part]:
+def _face(up: float) -> list[Polygon]:
     """A head with two eyes and a mouth; `up` = 1 the right way up, -1 upside down."""
     return [
         (_circle(0, 0, 1), 255),
@@ -70,7 +70,7 @@ def _heart() -> Points:
     return np.asarray(np.sin(t) ** 3 - 1j * (y + 2.5) / 16)
 
 
-_SHAPES: dict[str, list[Part]] = {
+_SHAPES: dict[str, list[Polygon]] = {
     "crescent": [(_circle(0, 0, 1), 255), (_circle(0.5, 0, 0.8), 0)],
     "cross": [(_box(-1, -0.3, 1, 0.3), 255), (_box(-0.3, -1, 0.3, 1), 255)],
     "diamond": [(_regular(4), 255)],
@@ -131,7 +131,7 @@ def _object_colour(rng: np.random.Generator, background_luma: float) -> tuple[in
             return tuple(int(c) for c in colour)
 
 
-def _mask(rng: np.random.Generator, parts: list[Part], size: tuple[int, int], short: float) -> Image.Image:
+def _mask(rng: np.random.Generator, parts: list[Polygon], size: tuple[int, int], short: float) -> Image.Image:
     """The object's mask: its parts at a random size, tilt and place, wholly inside `size`."""
     radius = short * rng.uniform(*OBJECT_RADIUS)
     turn = radius * np.exp(1j * rng.uniform(-MAX_TILT, MAX_TILT))

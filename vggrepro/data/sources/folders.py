@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from vggrepro.data import synsets
 from vggrepro.data.sources.base import IMAGE_SUFFIXES, Example, LeftOut, Source, digest, is_hidden, some
-from vggrepro.data.sources.listing import Images, Part, image_files, is_image, split_folder, subfolders
+from vggrepro.data.sources.listing import Listing, Part, image_files, is_image, split_folder, subfolders
 from vggrepro.errors import InputError
 
 
@@ -68,10 +68,10 @@ class FolderSource(Source):
         return result
 
     @cached_property
-    def _images(self) -> dict[str, Images]:
-        result = {split: Images(self._labelled(self._places[split])) for split in self.required}
+    def _images(self) -> dict[str, Listing]:
+        result = {split: Listing(self._labelled(self._places[split])) for split in self.required}
         if not self.val_only and (folder := split_folder(self.folder, "test")) is not None:
-            result["test"] = Images(self._test(folder))
+            result["test"] = Listing(self._test(folder))
         for split in result:
             self._count_loose(split)
         self._count_beside()

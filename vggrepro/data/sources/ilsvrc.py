@@ -18,7 +18,7 @@ from vggrepro.data.sources.archives import Members, members, nested
 from vggrepro.data.sources.base import VAL_ONLY, Example, LeftOut, Source, digest, is_hidden
 from vggrepro.data.sources.listing import (
     Files,
-    Images,
+    Listing,
     Part,
     image_files,
     image_members,
@@ -85,7 +85,7 @@ class IlsvrcSource(Source):
         self._index = {wnid: label for label, wnid in enumerate(self.classes)}
         if len(self.devkit.truth) == synsets.VAL_IMAGES:
             synsets.check_first_images(self.devkit.truth, str(self.devkit.path))
-        read: dict[str, Callable[[], Images]] = {"val": self._val, "test": self._test, "train": self._train}
+        read: dict[str, Callable[[], Listing]] = {"val": self._val, "test": self._test, "train": self._train}
         if val_only:
             read = {"val": self._val}
         self._images = {split: images() for split, images in read.items()}  # the longest last: mistakes show at once
@@ -94,7 +94,7 @@ class IlsvrcSource(Source):
     def _tar(self, name: str) -> Path | None:
         return next((path for path in (self.folder / name, self.data / name) if path.is_file()), None)
 
-    def _train(self) -> Images:
+    def _train(self) -> Listing:
         tar, root = self._tar(TRAIN_TAR), split_folder(self.data, "train")
         if (place := tar or root) is None:
             near = sorted(path.name for path in self.data.glob("ILSVRC2012_img_train*"))
@@ -113,9 +113,9 @@ class IlsvrcSource(Source):
         if not any(len(part) for part in parts.values()):
             what = f"no inner tars <wnid>.tar with images; take {TRAIN_TAR} as downloaded"
             raise InputError(f"prepare: {place}: {what if tar else 'no images in train/<wnid>/; put them there'}")
-        return Images(part for _, part in sorted(parts.items()))
+        return Listing(part for _, part in sorted(parts.items()))
 
-    def _val(self) -> Images:
+    def _val(self) -> Listing:
         tar, root = self._tar(VAL_TAR), split_folder(self.data, "val")
         if (place := tar or root) is None:
             raise InputError(
@@ -129,7 +129,7 @@ class IlsvrcSource(Source):
         ]
         if not sum(map(len, parts)):
             raise InputError(f"prepare: {place} holds no validation image; put them there")
-        return Images(self._checked(parts, len(flat), place), by_name=True)
+        return Listing(self._checked(parts, len(flat), place), by_name=True)
 
     def _by_number(self, images: Files | Members, place: Path) -> np.ndarray:
         """The labels of validation images that lie in no class folder."""
@@ -175,7 +175,7 @@ class IlsvrcSource(Source):
             synsets.check_first_images(found, str(place))
         return [Part(part.images, part.labels) for part in parts]
 
-    def _test(self) -> Images:
+    def _test(self) -> Listing:
         tars = sorted({path for folder in (self.folder, self.data) for path in folder.glob(TEST_TARS)})
         held: Files | Members
         if base := [path for path in tars if "patch" not in path.name]:
@@ -183,11 +183,11 @@ class IlsvrcSource(Source):
         elif root := split_folder(self.data, "test"):
             held = image_files(root, self._left, deep=False)
         else:
-            return Images(())
+            return Listing(())
         parts: list[Files | Members] = [held]
         for patch in (image_members(members(path), self._left) for path in tars if "patch" in path.name):
             parts = [images.select(~np.isin(images.names, patch.names)) for images in parts] + [patch]
-        return Images((Part.of(images, -1) for images in parts), by_name=True)
+        return Listing((Part.of(images, -1) for images in parts), by_name=True)
 
     def _label(self, wnid: str, place: Path) -> int:
         if wnid not in self._index:

@@ -195,7 +195,7 @@ class Part:
         return self.prefix + self.images.name(row)
 
 
-class Images:
+class Listing:
     """A split's images: those of `parts` one after another or, `by_name`, all of them sorted by name."""
 
     def __init__(self, parts: Iterable[Part], by_name: bool = False) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vggrepro.data.sources.folders import FolderSource
-from vggrepro.data.sources.listing import Images, Part, image_files, split_folder
+from vggrepro.data.sources.listing import Listing, Part, image_files, split_folder
 from vggrepro.errors import InputError
 
 ANNOTATIONS = "val_annotations.txt"  # name, wnid and box of each validation image, tab-separated
@@ -58,12 +58,12 @@ class TinyImageNetSource(FolderSource):
         return dict.fromkeys(listed or self._lists[ANNOTATIONS].values(), root / "images")
 
     @cached_property
-    def _images(self) -> dict[str, Images]:
-        result = {"val": Images(self._val())}
+    def _images(self) -> dict[str, Listing]:
+        result = {"val": Listing(self._val())}
         if not self.val_only:
-            result["train"] = Images(self._labelled(self._places["train"]))
+            result["train"] = Listing(self._labelled(self._places["train"]))
             if (folder := split_folder(self.folder, "test")) is not None:
-                result["test"] = Images(self._test(folder))
+                result["test"] = Listing(self._test(folder))
             self._count_loose("train")
         self._count_beside()
         return result

@@ -24,7 +24,7 @@ PROBES = 16  # images of a split by which a changed set of arrays is told from t
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class NamedSet:
     """What torchvision calls a data set, and which of its parts serve as our splits.
 
     A published validation part is "val", and the test part beside it stays "test": training looks at "val" when it
@@ -49,24 +49,24 @@ def _parts(train: str = "train", val: str = "test", test: str = "", **more: Any)
     return {split: {"split": part, **more} for split, part in parts.items() if part}
 
 
-def _imagenette(size: str, stem: str) -> Published:
+def _imagenette(size: str, stem: str) -> NamedSet:
     get = f"https://s3.amazonaws.com/fast-ai-imageclas/{stem}.tgz, unpacked to {stem}/"
-    return Published("Imagenette", _parts(val="val", size=size), (9469, 3925), get)
+    return NamedSet("Imagenette", _parts(val="val", size=size), (9469, 3925), get)
 
 
-def _mnist(kind: str, site: str) -> Published:
+def _mnist(kind: str, site: str) -> NamedSet:
     get = f"the four files *-ubyte.gz of {site}, gunzipped to {kind}/raw/"
-    return Published(kind, _train_flag(), (60000, 10000), get)
+    return NamedSet(kind, _train_flag(), (60000, 10000), get)
 
 
-def _cifar(kind: str, archive: str, folder: str) -> Published:
+def _cifar(kind: str, archive: str, folder: str) -> NamedSet:
     get = f"https://www.cs.toronto.edu/~kriz/{archive}, unpacked to {folder}/"
-    return Published(kind, _train_flag(), (50000, 10000), get)
+    return NamedSet(kind, _train_flag(), (50000, 10000), get)
 
 
 OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
-ENTRIES: dict[str, Published] = {
+ENTRIES: dict[str, NamedSet] = {
     "imagenette": _imagenette("full", "imagenette2"),
     "imagenette-320": _imagenette("320px", "imagenette2-320"),
     "imagenette-160": _imagenette("160px", "imagenette2-160"),
@@ -76,7 +76,7 @@ ENTRIES: dict[str, Published] = {
     "fashion-mnist": _mnist("FashionMNIST", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"),
     "kmnist": _mnist("KMNIST", "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
     # Without its part "extra", 531,131 easier digits
-    "svhn": Published(
+    "svhn": NamedSet(
         "SVHN",
         _parts(),
         (73257, 26032),
@@ -85,40 +85,40 @@ ENTRIES: dict[str, Published] = {
         scipy=True,
     ),
     # Without its unlabelled part
-    "stl10": Published(
+    "stl10": NamedSet(
         "STL10",
         _parts(),
         (5000, 8000),
         "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz, unpacked to stl10_binary/",
     ),
-    "food101": Published(
+    "food101": NamedSet(
         "Food101",
         _parts(),
         (75750, 25250),
         "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz, unpacked to food-101/",
     ),
     # The large part is the test part: 10 images a class in each of the others
-    "flowers102": Published(
+    "flowers102": NamedSet(
         "Flowers102",
         _parts(val="val", test="test"),
         (1020, 1020, 6149),
         f"102flowers.tgz, imagelabels.mat and setid.mat of {OXFORD}/flowers/102/, unpacked to flowers-102/",
         scipy=True,
     ),
-    "oxford-iiit-pet": Published(
+    "oxford-iiit-pet": NamedSet(
         "OxfordIIITPet",
         _parts("trainval"),
         (3680, 3669),
         f"images.tar.gz and annotations.tar.gz of {OXFORD}/pets/data/, unpacked to oxford-iiit-pet/",
     ),
     # The first of its ten partitions, as torchvision
-    "dtd": Published(
+    "dtd": NamedSet(
         "DTD",
         _parts(val="val", test="test"),
         (1880, 1880, 1880),
         f"{OXFORD}/dtd/download/dtd-r1.0.1.tar.gz, unpacked to dtd/dtd/",
     ),
-    "gtsrb": Published(
+    "gtsrb": NamedSet(
         "GTSRB",
         _parts(),
         (26640, 12630),
@@ -126,20 +126,20 @@ ENTRIES: dict[str, Published] = {
         "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/, unpacked to gtsrb/",
         numbered=43,
     ),
-    "country211": Published(
+    "country211": NamedSet(
         "Country211",
         _parts(val="valid", test="test"),
         (31650, 10550, 21100),
         "https://openaipublic.azureedge.net/clip/data/country211.tgz, unpacked to country211/",
     ),
     # Classes are the 100 variants
-    "fgvc-aircraft": Published(
+    "fgvc-aircraft": NamedSet(
         "FGVCAircraft",
         _parts(val="val", test="test"),
         (3334, 3333, 3333),
         f"{OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz, unpacked to fgvc-aircraft-2013b/",
     ),
-    "stanford-cars": Published(
+    "stanford-cars": NamedSet(
         "StanfordCars",
         _parts(),
         (8144, 8041),
@@ -194,7 +194,7 @@ class NamedSource(Source):
         if missing:
             say(f"prepare: {name} in {self.root} holds {self.subset}; if a download was cut off, {REDO}")
 
-    def _open(self, entry: Published, arguments: dict[str, Any]) -> Any:
+    def _open(self, entry: NamedSet, arguments: dict[str, Any]) -> Any:
         from torchvision import datasets  # here, as it takes a second
 
         kind = getattr(datasets, entry.kind)

@@ -11,7 +11,7 @@ JITTERED = "256:512"  # the authors' released D and E are those trained with S i
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Release:
     """A released file."""
 
     net: str
@@ -29,7 +29,7 @@ def _authors(what: str) -> str:
 
 
 FILES = (
-    Published(
+    Release(
         "D",
         _authors("the authors' Caffe model VGG_ILSVRC_16_layers"),
         "a6196bc498e45ea4cb2637114ae8db9410cf1556fd60a55ae93272371beba197",
@@ -37,44 +37,44 @@ FILES = (
         553_432_081,
         stem="VGG_ILSVRC_16_layers",
     ),
-    Published(
+    Release(
         "E",
         _authors("the authors' Caffe model VGG_ILSVRC_19_layers"),
         md5="b5c644beabd7cf06bdd9065cfd674c97",
         size=574_671_192,
         stem="VGG_ILSVRC_19_layers",
     ),
-    Published(
+    Release(
         "D",
         _authors("MatConvNet's imagenet-vgg-verydeep-16, of the authors"),
         md5="f72d927587ca4c97fbd165ec9cb9997f",
         stem="imagenet-vgg-verydeep-16",
     ),
-    Published(
+    Release(
         "E",
         _authors("MatConvNet's imagenet-vgg-verydeep-19, of the authors"),
         md5="106118b7cf60435e6d8e04f6a6dc3657",
         stem="imagenet-vgg-verydeep-19",
     ),
-    Published(
+    Release(
         "E",
         _authors("MatConvNet's imagenet-vgg-verydeep-19 (beta16), of the authors"),
         md5="8ee3263992981a1d26e73b3ca028a123",
     ),
-    Published(
+    Release(
         "D",
         _authors("Keras's VGG16, of the authors' Caffe model"),
         md5="64373286793e3c8b2b4e3219cbf3544b",
         stem="vgg16_weights_tf_dim_ordering_tf_kernels",
     ),
-    Published(
+    Release(
         "E",
         _authors("Keras's VGG19, of the authors' Caffe model"),
         md5="cbe5617147190e668d6c5d5026f83318",
         stem="vgg19_weights_tf_dim_ordering_tf_kernels",
     ),
     *(
-        Published(
+        Release(
             net,
             _authors(f"the authors' Caffe model converted for PyTorch, {name}"),
             name.partition("-")[2],
@@ -84,7 +84,7 @@ FILES = (
         for net, name in (("D", "vgg16-00b39a1b"), ("E", "vgg19-d01eb7cb"))
     ),
     *(
-        Published(
+        Release(
             net,
             f"trained elsewhere: torchvision's {name}, {NOT_THE_PAPERS}",
             name.partition("-")[2],
@@ -101,7 +101,7 @@ FILES = (
 )
 
 
-def find(source: WeightsFile) -> Published | None:
+def find(source: WeightsFile) -> Release | None:
     """Which released file this is, by its hash; hashing half a gigabyte takes a second or two."""
     for file in FILES:
         if (file.sha256 and source.sha256.startswith(file.sha256)) or (file.md5 and source.md5 == file.md5):
@@ -109,7 +109,7 @@ def find(source: WeightsFile) -> Published | None:
     return None
 
 
-def recognise(source: WeightsFile) -> Published | None:
+def recognise(source: WeightsFile) -> Release | None:
     """Which released file this is, by its name; where that says nothing, by its hash."""
     stem = source.path.name.partition(".")[0]
     named = next((file for file in FILES if file.stem and file.stem == stem), None)
