@@ -8,7 +8,7 @@ or more on white. Each has a partner that the page uses on a dark background. Th
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -436,6 +436,20 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
     below.margins(y=0.25)  # room for the legend
     below.set_ylim(bottom=0)
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+@styled
+def receptive_fields(fields: Mapping[str, Sequence[int]], crop: int) -> Figure:
+    """The receptive field of each conv. layer in its order, a line a net, and the crop; all in pixels."""
+    figure, axes = _figure()
+    for net, sides in fields.items():
+        axes.plot(range(1, len(sides) + 1), sides, "o-", color=colour(net))
+    axes.axhline(crop, color=MUTED, linestyle=(0, (4, 2)))
+    axes.annotate("crop", (1, crop), (0, 3), textcoords="offset points", color=MUTED)
+    axes.set(xlabel="conv. layer", ylabel="receptive field (pixels)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, [_handle(net, "o", colour(net), line="-") for net in fields], 5)
     return figure
 
 
