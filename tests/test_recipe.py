@@ -62,6 +62,7 @@ def test_recipes_of_older_runs_mean_what_they_meant() -> None:
 def test_overrides_are_toml_values_or_bare_words() -> None:
     texts = ["dropout=0.2", "batch = 64", "initialisation=he", "drop_by=[0.5, 1]"]
     values = recipe.parse_overrides(texts)
+    assert recipe.load("demo", {"initialisation": "glorot"}).initialisation == "glorot-uniform"
     assert values == {"dropout": 0.2, "batch": 64, "initialisation": "he", "drop_by": [0.5, 1]}
     changed = recipe.load("paper", values)
     assert (changed.dropout, changed.batch, changed.initialisation, changed.drop_by) == (
@@ -85,7 +86,7 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
         ("demo", {"weight_decay": -1.0}, "weight_decay = -1.0 must be a number 0 or more"),
         ("demo", {"crop": 31}, "crop = 31; the poolings need at least 32 pixels"),
         ("demo", {"dropout": 1.0}, "dropout = 1.0 must be below 1"),
-        ("demo", {"initialisation": "zero"}, "initialisation 'zero'; choose random, glorot, he"),
+        ("demo", {"initialisation": "zero"}, "initialisation 'zero'; choose random, glorot-uniform"),
         ("demo", {"resample": "lanczos"}, "resample 'lanczos'; choose bilinear, bicubic"),
         ("demo", {"drop_by": [0.2, 0.4, 0.6, 0.8]}, "at most one for each drop"),
         ("demo", {"drop_by": [0.8, 0.2]}, "rising shares"),

@@ -70,7 +70,7 @@ def new_net(
         crop: side of a training crop in pixels.
         width: multiplies channels and FC units; 1 is the paper.
         stride: pixels between two positions of the score map; 32 is the paper.
-        initialisation: random (the paper's), glorot, he or delta.
+        initialisation: random (the paper's), glorot (uniform), glorot-normal, he or delta.
         seed: of the weights.
 
     Raises:

@@ -19,8 +19,16 @@ from vggrepro.errors import InputError
 
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
-# N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means
-INITIALISERS = ("random", "glorot", "he", "delta")
+# How first weights are drawn: what a user may say, and the name that a run's config.json records.
+# N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means.
+INITIALISERS = {
+    "random": "random",
+    "glorot": "glorot-uniform",  # as Glorot & Bengio have it; a config.json with "glorot" is older and means normal
+    "glorot-uniform": "glorot-uniform",
+    "glorot-normal": "glorot-normal",
+    "he": "he",
+    "delta": "delta",
+}
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
 STRIDES = (32, 16, 8)  # ours: with crop 112 or 56, the first one or two poolings are left out; fc6 still sees 7 x 7

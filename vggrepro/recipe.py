@@ -16,7 +16,7 @@ from vggrepro.paper import INITIALISERS, LRN_DEFINITIONS, STRIDE, check_geometry
 
 PRESETS = ("paper", "half", "quarter", "coarse", "demo")
 CHOICES = {  # values that are words; docs/recipe.md explains each
-    "initialisation": INITIALISERS,
+    "initialisation": tuple(dict.fromkeys(INITIALISERS.values())),
     "lrn": tuple(LRN_DEFINITIONS),
     "momentum_form": ("caffe", "torch"),
     "resample": ("bilinear", "bicubic"),
@@ -60,7 +60,7 @@ class Recipe:
     dropout: float
     warmup_steps: int  # the learning rate rises linearly over so many first steps
     clip_norm: float  # largest norm of the gradient; 0 is no limit
-    initialisation: str  # random, glorot, he or delta
+    initialisation: str  # random, glorot-uniform, glorot-normal, he or delta
     initial_std: float  # of `random`
     initial_fc8: float  # multiplies fc8's random weights: a small one starts at even scores
     input_scale: float  # the net's input is (RGB 0-255 - mean) * input_scale
@@ -143,6 +143,7 @@ def load(preset: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     if "preset" in (overrides or {}):
         raise InputError("--set preset=…: the preset is the data set's; prepare the data with another --preset")
     values |= {"preset": preset, **(overrides or {})}
+    values["initialisation"] = INITIALISERS.get(values["initialisation"], values["initialisation"])
     known = {field.name: field.type for field in dataclasses.fields(Recipe)}
     for name in values:
         if name not in known:

@@ -80,7 +80,7 @@ def test_the_card_follows_the_starts(tmp_path: Path) -> None:
         (line,) = [line for line in text.splitlines() if line.startswith(f"- {name}: ")]
         return line.partition(": ")[2]
 
-    copied = "conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; the others random, glorot"
+    copied = "conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; the others random, glorot-normal"
     assert lines("start") == f"D-256 (all layers) ← A-256 ({copied}) ← random weights (he)"
     assert lines("epochs") == "7 (A-256) + 5 (D-256) + 3 (this run)"
     assert lines("learning rate") == "0.003 at first"

@@ -362,7 +362,7 @@ def test_masks_multiply_the_rectified_fc_layers() -> None:
 # Initialisation
 
 
-@pytest.mark.parametrize("how", ["random", "glorot", "he"])
+@pytest.mark.parametrize("how", ["random", "glorot", "glorot-normal", "he"])
 def test_initial_weights_have_their_variance_and_zero_biases(how: str) -> None:
     model = VGG("C", 200, 64, 1 / 4)
     initialise(model, how, seed=1, std=0.02)
@@ -372,12 +372,24 @@ def test_initial_weights_have_their_variance_and_zero_biases(how: str) -> None:
             continue
         area = math.prod(parameter.shape[2:])
         outgoing, incoming = parameter.shape[0] * area, parameter.shape[1] * area
-        expected = {"random": 0.02, "glorot": (2 / (incoming + outgoing)) ** 0.5, "he": (2 / incoming) ** 0.5}[how]
+        glorot = (2 / (incoming + outgoing)) ** 0.5
+        expected = {"random": 0.02, "he": (2 / incoming) ** 0.5}.get(how, glorot)
         values = parameter.detach().double()
         deviations = 5 / math.sqrt(2 * values.numel())  # five standard errors of an estimated deviation
         assert values.std().item() == pytest.approx(expected, rel=deviations), name
         assert abs(values.mean().item()) < 5 * expected / math.sqrt(values.numel()), name
         assert len(values.flatten(1).sum(1).unique()) == len(values), name  # no row is drawn twice
+
+
+def test_glorot_is_uniform_over_torchs_xavier_range() -> None:
+    model, reference = VGG("A", 200, 64, 1 / 8), VGG("A", 200, 64, 1 / 8)
+    initialise(model, "glorot", seed=1)
+    for layer in ("conv1_1", "conv3_2", "fc6"):
+        values = model.get_parameter(f"{layer}.weight").detach().double()
+        bound = torch.nn.init.xavier_uniform_(reference.get_parameter(f"{layer}.weight")).abs().max().item()
+        assert values.abs().max().item() == pytest.approx(bound, rel=0.02), layer
+        quarters = torch.histc(values, bins=4, min=-bound, max=bound) / values.numel()
+        torch.testing.assert_close(quarters, torch.full((4,), 0.25, dtype=torch.float64), atol=0.05, rtol=0)
 
 
 def test_delta_has_centred_orthogonal_matrices_at_the_kernels_centres() -> None:
@@ -444,7 +456,9 @@ def test_the_last_layer_can_start_smaller_and_it_alone() -> None:
 
 
 def test_an_unknown_initialisation_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="unknown initialisation 'zero'; choose one of random, glorot, he, delta"):
+    with pytest.raises(
+        InputError, match="unknown initialisation 'zero'; choose one of random, glorot, glorot-uniform, "
+    ):
         initialise(VGG("A", 7, 64, 1 / 64), "zero", 0)
 
 

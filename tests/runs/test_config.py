@@ -111,6 +111,18 @@ def test_before_the_stride_the_preset_coarse_was_called_quarter(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
+    ("word", "meaning"), [("glorot", "glorot-normal"), ("glorot-uniform", "glorot-uniform"), ("he", "he")]
+)
+def test_glorot_in_an_older_config_is_normal(tmp_path: Path, word: str, meaning: str) -> None:
+    recipe = TRAINED["recipe"] | {"initialisation": word}
+    older = {name: value for name, value in TRAINED.items() if name != "stride"}  # 2d51eb6 had no stride
+    for values in (TRAINED, older):
+        config = read(written(tmp_path, values | {"recipe": recipe, "start": {"initialisation": word}}))
+        assert config.start == Start(initialisation=meaning)
+        assert (config.recipe.initialisation, config.recipe.values["initialisation"]) == (meaning, meaning)
+
+
+@pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"crop": "64"}, "crop is no number; restore the file or remove its folder"),

@@ -83,7 +83,7 @@ def test_first_four_layers_and_fc_are_trained_weights_of_a(dataset: Dataset, tmp
 def test_init_overrides_the_start(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("D", S256), request(dataset, tmp_path), "glorot")
     assert [run.name for run in run_folders.finished(tmp_path)] == ["D-256"]
-    assert RunFolder(tmp_path / "D-256").config().start == Start(initialisation="glorot")
+    assert RunFolder(tmp_path / "D-256").config().start == Start(initialisation="glorot-uniform")
     train_chain(Run("E", S256), request(dataset, tmp_path), "D-256")
     assert RunFolder(tmp_path / "E-256").config().start.run == "D-256"
     with pytest.raises(InputError, match="no run 'nowhere' in"):
@@ -95,7 +95,7 @@ def test_glorot_trains_without_a_and_so_does_what_follows(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_chain(Run("D", S256), request(dataset, tmp_path), "glorot")
-    assert "D-256: at most 1 epoch from random weights (glorot), all layers fresh" in capsys.readouterr().err
+    assert "D-256: at most 1 epoch from random weights (glorot-uniform), all layers fresh" in capsys.readouterr().err
     train_chain(Run("D", JITTER), request(dataset, tmp_path))  # D-256 is there: nobody needs A
     assert "plan: D-256 (done, 0 epochs) → D-384 (to train) → D-256-512 (to train)" in capsys.readouterr().err
     assert {run.name for run in run_folders.finished(tmp_path)} == {"D-256", "D-384", "D-256-512"}

@@ -155,7 +155,9 @@ DecodeOption = Annotated[
     Decode | None,
     typer.Option("--decode", help="region: decode only what a training crop shows; needs pip install vggrepro[fast]."),
 ]
-Init = Annotated[str | None, typer.Option("--init", help="Start from random, glorot, he, delta or a finished run.")]
+Init = Annotated[
+    str | None, typer.Option("--init", help="Start from random, glorot, glorot-normal, he, delta or a finished run.")
+]
 MicroBatch = Annotated[int, typer.Option("--micro-batch", min=0, help="Images at a time on a device; 0: all.")]
 CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0.0, help="Between two checkpoints.")]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again although it is finished.")]

@@ -1,4 +1,4 @@
-"""Random weights of a new net: the paper's, and three other initialisations (Sect. 3.1)."""
+"""Random weights of a new net: the paper's, and other initialisations (Sect. 3.1)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
     """Fills all layers with random weights and zero biases, each layer keyed by (seed, its name).
 
     `random` is N(0, std²), the paper's (Sect. 3.1, with Caffe's reading of its "10^-2 variance"); `glorot`
-    (Glorot & Bengio 2010, Sect. 3.1) has variance 2/(in+out); `he` (He et al. 2015) 2/in; `delta` has
-    random orthogonal matrices at the kernels' centres (Xiao et al. 2018) and no filter with a mean (`_centred`).
-    `fc8` multiplies the last layer's weights.
+    (Glorot & Bengio 2010, Sect. 3.1) is uniform with variance 2/(in+out), `glorot-normal` normal with the same
+    variance; `he` (He et al. 2015) is normal with variance 2/in; `delta` has random orthogonal matrices at the kernels'
+    centres (Xiao et al. 2018) and no filter with a mean (`_centred`). `fc8` multiplies the last layer's weights.
+
+    Raises:
+        InputError: `how` is no initialisation.
     """
     if how not in paper.INITIALISERS:
         raise InputError(f"unknown initialisation '{how}'; choose one of {', '.join(paper.INITIALISERS)}")
+    how = paper.INITIALISERS[how]
+    draw = _uniform if how == "glorot-uniform" else keyed.normal
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
@@ -43,16 +48,22 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
             outgoing, incoming = parameter.shape[0] * area, parameter.shape[1] * area
             scale = {
                 "random": std,
-                "glorot": math.sqrt(2 / (incoming + outgoing)),
+                "glorot-uniform": math.sqrt(2 / (incoming + outgoing)),
+                "glorot-normal": math.sqrt(2 / (incoming + outgoing)),
                 "he": math.sqrt(2 / incoming),
                 "delta": math.sqrt((CENTRED_GAIN if rectified else 2) / incoming),
             }[how] * (fc8 if name == "fc8.weight" else 1)
             for start in range(0, len(rows), 64):  # fc6 has 103 million weights: a few rows at a time
                 part = slice(start, start + 64)
-                values = keyed.normal(rows[part], parameter[0].numel())
+                values = draw(rows[part], parameter[0].numel())
                 if rectified:
                     values = _centred(values)
                 parameter[part] = (values * scale).view(parameter[part].shape)
+
+
+def _uniform(keys: Tensor, count: int) -> Tensor:
+    """`count` uniform numbers of mean 0 and variance 1 for each key: (…) int64 -> (…, count) float32."""
+    return (2 * keyed.uniform(keys, count) - 1) * math.sqrt(3)
 
 
 def _orthogonal(values: Tensor) -> Tensor:

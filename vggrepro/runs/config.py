@@ -228,7 +228,7 @@ def read(path: Path) -> RunConfig:
     Raises:
         InputError: it is damaged, or lacks what describes the net.
     """
-    values = _renamed_preset(read_json(path))
+    values = _with_present_names(read_json(path))
     missing = [name for name in NEEDED if name not in values]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; {REMEDY}")
@@ -267,13 +267,18 @@ def _table(kind: type[Any], values: Mapping[str, Any]) -> Any:
     return kind(**{each.name: values.get(each.name) for each in dataclasses.fields(kind)})
 
 
-def _renamed_preset(values: dict[str, Any]) -> dict[str, Any]:
-    """A config from before the net had a stride: it is the paper's 32, and the preset `quarter` is now `coarse`."""
+def _with_present_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an older config by the names of this version.
+
+    `glorot` was normal; what is uniform is recorded as `glorot-uniform`. Before the net had a stride, it was the
+    paper's 32, and the preset `coarse` was called `quarter`.
+    """
+    values = _renamed(values, ("recipe", "start"), "initialisation", "glorot", "glorot-normal")
     if "stride" in values:
         return values
-    renamed = {
-        part: {**values[part], "preset": "coarse"}
-        for part in ("recipe", "dataset")
-        if isinstance(values.get(part), dict) and values[part].get("preset") == "quarter"
-    }
-    return {**values, **renamed, "stride": paper.STRIDE}
+    return _renamed(values, ("recipe", "dataset"), "preset", "quarter", "coarse") | {"stride": paper.STRIDE}
+
+
+def _renamed(values: dict[str, Any], parts: Sequence[str], name: str, was: str, now: str) -> dict[str, Any]:
+    changed = [part for part in parts if isinstance(values.get(part), dict) and values[part].get(name) == was]
+    return values | {part: values[part] | {name: now} for part in changed}

@@ -258,7 +258,7 @@ def _start(run: Run, request: Request, start: str | None) -> tuple[Start, int, f
     """What a run starts from, its most epochs and its first learning rate."""
     recipe, parent = request.recipe, _parent(run, request, start)
     if parent is None:
-        how = start if start in paper.INITIALISERS else recipe.initialisation
+        how = paper.INITIALISERS.get(start or "", recipe.initialisation)
         return Start(initialisation=how), recipe.epochs, recipe.learning_rate
     origin = Start(run=parent.name, weights=_weights_hash(parent) if parent.finished else None)
     if _same_net(run, parent):
