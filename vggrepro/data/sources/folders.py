@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from vggrepro.data import synsets
-from vggrepro.data.sources.base import IMAGE_SUFFIXES, Example, LeftOut, Source, digest, is_hidden, some
-from vggrepro.data.sources.listing import Listing, Part, image_files, is_image, split_folder, subfolders
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, LeftOut, digest, is_hidden, some
+from vggrepro.data.sources.listing import ListedSource, Listing, Part, image_files, is_image, split_folder, subfolders
 from vggrepro.errors import InputError
 
 
-class FolderSource(Source):
+class FolderSource(ListedSource):
     """`train/<class>/*` and `val/<class>/*` image files; classes are the folder names, sorted.
 
     Names are taken in Unicode's composed form (NFC): macOS writes `é` as two characters, other systems as one.
@@ -126,12 +126,3 @@ class FolderSource(Source):
 
     def contents(self) -> str:
         return digest((f"{split}/{name}", n) for split, images in self._images.items() for name, n in images.digests())
-
-    def count(self, split: str) -> int:
-        return len(self._images.get(split, ()))
-
-    def left_out(self) -> dict[str, int]:
-        return self._left.reasons()
-
-    def examples(self, split: str, start: int) -> Iterator[Example]:
-        return self._images[split].examples(start)

@@ -15,9 +15,10 @@ import numpy as np
 from vggrepro.data import synsets
 from vggrepro.data.sources import devkit
 from vggrepro.data.sources.archives import Members, members, nested
-from vggrepro.data.sources.base import VAL_ONLY, Example, LeftOut, Source, digest, is_hidden
+from vggrepro.data.sources.base import VAL_ONLY, LeftOut, digest, is_hidden
 from vggrepro.data.sources.listing import (
     Files,
+    ListedSource,
     Listing,
     Part,
     image_files,
@@ -42,7 +43,7 @@ MD5 = {
 }
 
 
-class IlsvrcSource(Source):
+class IlsvrcSource(ListedSource):
     """ILSVRC-2012: classes are the devkit's 1000 leaf synsets, sorted by wnid.
 
     Where both a tar and a folder hold a split or a class, the tar counts: a folder may be half unpacked.
@@ -201,15 +202,6 @@ class IlsvrcSource(Source):
         truth = hashlib.sha256(json.dumps([self.classes, sorted(self.devkit.truth.items())]).encode()).hexdigest()
         found = [(f"{split}/{name}", n) for split, images in self._images.items() for name, n in images.digests()]
         return digest([*found, (truth, len(self.devkit.truth))])
-
-    def count(self, split: str) -> int:
-        return len(self._images.get(split, ()))
-
-    def left_out(self) -> dict[str, int]:
-        return self._left.reasons()
-
-    def examples(self, split: str, start: int) -> Iterator[Example]:
-        return self._images[split].examples(start)
 
     def checksums(self) -> list[tuple[Path, str]]:
         names = (VAL_TAR, devkit.TAR) if self.val_only else tuple(MD5)
