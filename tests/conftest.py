@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,15 @@ def dataset(photos: Path, tmp_path: Path) -> Dataset:
 def run(tmp_path: Path) -> RunFolder:
     """A finished run A-256 of random weights, in `tmp_path/runs`."""
     return random_run(tmp_path / "runs" / "A-256")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread, as in processes with OMP_NUM_THREADS=1: two threads may give sums another last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

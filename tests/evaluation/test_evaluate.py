@@ -182,7 +182,17 @@ def test_any_number_of_processes_writes_the_same_file(photos: Path, tmp_path: Pa
     for processes in (1, 2, 3):
         run = random_run(tmp_path / f"runs{processes}" / "A-256")
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-        words = [*(launcher if processes > 1 else []), "vggrepro", "evaluate", "--dense", "--multicrop", "--q", "224"]
+        words = [
+            *(launcher if processes > 1 else []),
+            "vggrepro",
+            "evaluate",
+            "--dense",
+            "--multicrop",
+            "--grid",
+            "2",
+            "--q",
+            "224",
+        ]
         words += ["--data", str(tmp_path / "data"), "--runs", str(run.path.parent), "--precision", "fp32"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -191,5 +201,5 @@ def test_any_number_of_processes_writes_the_same_file(photos: Path, tmp_path: Pa
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("A-256") == 2  # one table, from the first process
         written.append({path.name: path.read_bytes() for path in sorted((run.path / "posteriors").iterdir())})
-    assert list(written[0]) == ["val-dense-q224.parquet", "val-multicrop-q224.parquet"]
+    assert list(written[0]) == ["val-dense-q224.parquet", "val-multicrop-grid2-q224.parquet"]
     assert written[0] == written[1] == written[2]

@@ -42,7 +42,7 @@ class Goal:
     learning_rate: float  # of the first epoch
     epochs: int  # at most
     seed: int
-    start: str | None = None  # what the user had it start from, if not what the paper has
+    start: str | None = None  # what the user chose to start from; None: the paper's choice
 
 
 class Training:
