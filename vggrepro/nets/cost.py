@@ -1,8 +1,8 @@
 """What nets cost: multiply-adds and bytes, counted exactly from Table 1.
 
 A multiply-add (MAC) is two FLOPs. Convolutional and FC layers are counted; biases, ReLU, LRN, pooling and soft-max
-are not (together under 1 %). Training costs three forward passes: one forward, one for the gradients of the weights, one
-for the gradients of the inputs.
+are not (together under 1 %). Training costs three forward passes: one forward, one for the gradients of the weights,
+one for the gradients of the inputs.
 """
 
 from __future__ import annotations

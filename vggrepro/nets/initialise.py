@@ -79,7 +79,8 @@ def _orthogonal(values: Tensor) -> Tensor:
 def _centred(values: Tensor) -> Tensor:
     """Subtracts each row's mean, (rows, in) -> the same: what all rectified activations share is not passed on.
 
-    With He's weights this common part grows from layer to layer: at the start, fc7's activations of any two images point the same way
-    (a cosine of 0.97 in E), and the gradient is nearly all fc8's. Brock et al. 2021 take the means out in each step.
+    With He's weights this common part grows from layer to layer: at the start, fc7's activations of any two images
+    point the same way (a cosine of 0.97 in E), and the gradient is nearly all fc8's. Brock et al. 2021 take the means
+    out in each step.
     """
     return values - values.mean(1, keepdim=True)
