@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := --data data/demo --runs runs/demo
 
-.PHONY: demo test test-all check clean
+.PHONY: setup demo test test-all check clean
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml
@@ -12,6 +12,8 @@ DEMO := --data data/demo --runs runs/demo
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" >&2
 	@touch $@
+
+setup: .venv/installed
 
 # The whole pipeline on generated images. On a terminal a summary, in a pipe Tables 1-7; progress on stderr.
 demo: .venv/installed

@@ -99,13 +99,13 @@ def rates(functions: dict[str, Callable[[], int]]) -> dict[str, float]:
 def difference(loader: Loader, original: Split) -> dict[str, float]:
     """Mean and greatest absolute difference to cutting the same windows out of the whole resized original."""
     recipe_, scale = loader.recipe, loader.scale
-    images = torch.arange(len(loader.train))
-    drawn = augment.draws(0, 0, images)
-    crops = loader._batch(images, 0, 0).crops.numpy().astype(int)
+    drawn = loader.draw(0)
+    crops = torch.cat([batch.crops for batch in loader.batches(0)]).numpy().astype(int)
+    place = augment.draws(0, 0, drawn.images).place
+    windows = augment.training_windows(original.sizes[:, drawn.images.numpy()], scale, recipe_.crop, place)
     differences = []
-    for row in range(len(images)):
-        image = original.image(row)
-        window = augment.training_window(*image.size, scale, recipe_.crop, drawn.place[row])
+    for row, position in enumerate(drawn.images.tolist()):
+        image, window = original.image(position), windows[row]
         shorter = round(min(image.size) / min(window.ratio))
         assert real_pixels(scale.low, 224) <= shorter <= real_pixels(scale.high, 224)
         whole = np.asarray(vision.resize(image, shorter))

@@ -42,7 +42,8 @@ def cut(pixels: np.ndarray, shorter: int, side: int, left: int, top: int, resamp
 
 def training_crop(pixels: np.ndarray, scale: Scale, crop: int, place: np.ndarray) -> np.ndarray:
     height, width, _ = pixels.shape
-    return rescaling.cut(Image.fromarray(pixels), augment.training_window(width, height, scale, crop, place))
+    windows = augment.training_windows(np.array([[width], [height]]), scale, crop, place[None])
+    return rescaling.cut(Image.fromarray(pixels), windows[0])
 
 
 def test_rescaled_size_is_torchvisions() -> None:
@@ -104,15 +105,17 @@ def test_training_crops_reach_both_borders_and_every_place_is_as_likely() -> Non
 def test_jitter_draws_every_size_between_its_ends() -> None:
     drawn = augment.draws(0, 0, torch.arange(3000)).place
 
-    def shorter(scale: Scale, crop: int, place: np.ndarray) -> int:
-        return round(70 / augment.training_window(80, 70, scale, crop, place).ratio[1])
+    def shorter(scale: Scale, crop: int, places: np.ndarray) -> list[int]:
+        sizes = np.array([[80], [70]]).repeat(len(places), 1)
+        windows = augment.training_windows(sizes, scale, crop, places)
+        return [round(70 / windows[number].ratio[1]) for number in range(len(places))]
 
-    seen = [shorter(JITTER, 56, place) for place in drawn]  # [64; 128] real pixels
+    seen = shorter(JITTER, 56, drawn)  # [64; 128] real pixels
     counts = np.bincount(seen)
     assert (min(seen), max(seen), np.count_nonzero(counts)) == (64, 128, 65)
     expected = 3000 / 65
     assert ((counts[64:] - expected) ** 2 / expected).sum() < 64 + 4 * np.sqrt(2 * 64)
-    assert {shorter(S256, 224, place) for place in drawn[:50]} == {256}
+    assert set(shorter(S256, 224, drawn[:50])) == {256}
 
 
 def test_scale_and_place_are_drawn_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, photo
-from PIL import Image
+from operators import Operators
 from torch import Tensor
 
 from vggrepro import recipe
@@ -22,9 +22,9 @@ from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
 from vggrepro.nets import keyed
 from vggrepro.paper import Scale
-from vggrepro.training import augment
+from vggrepro.training import resident
 from vggrepro.training.loader import Batch, Loader, check_stored
-from vggrepro.training.resident import Resident, fits
+from vggrepro.training.resident import Resident
 
 CPU = torch.device("cpu")
 JITTER = Scale(256, 512)
@@ -127,42 +127,37 @@ def test_small_copies_are_not_enlarged(photos: Path, tmp_path: Path) -> None:
 # Resident data
 
 
-@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("scale", "crop"), [("256", 56), ("384", 56), ("256:512", 56), ("256:512", 32)])
-def test_resident_crops_are_the_same_up_to_rounding(dataset: Dataset, scale: str, crop: int, resample: str) -> None:
-    split = Split(dataset, "train")
-    assert fits(split)
-    resident, images, parsed = Resident(split, CPU), torch.arange(len(split)), Scale.parse(scale)
-    for epoch in range(3):
-        drawn = augment.draws(1, epoch, images)
-        crops = resident.crops(images, parsed, crop, torch.from_numpy(drawn.place), resample).numpy()
-        expected = np.stack(
-            [
-                cut(image, augment.training_window(*image.size, parsed, crop, drawn.place[i]), resample)
-                for i, image in enumerate(map(split.image, images.tolist()))
-            ]
-        )
-        difference = np.abs(crops.astype(int) - expected)
-        assert difference.max() <= (2 if resample == "bilinear" else 8)
-        assert difference.mean() < 0.2
+def test_resident_crops_are_those_of_the_host(dataset: Dataset) -> None:
+    """Both filters, enlarged and shrunk, batches cut together or one at a time, an epoch entered in its middle."""
+    for resample, crop in itertools.product(("bilinear", "bicubic"), (32, 56)):
+        chosen = replace(RECIPE, resample=resample, crop=crop)
+        own, plain = loader(dataset, recipe=chosen), loader(dataset, recipe=chosen)
+        own.resident = Resident(own.train, CPU)
+        for epoch in range(3):
+            expected = together(list(plain.batches(epoch)))
+            assert equal(together(list(own.batches(epoch))), expected)
+        assert equal(together(list(own.batches(2, 1))), [part[8:] for part in expected])
 
 
-def test_images_of_the_right_size_are_only_cut(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        for label, name in enumerate(CLASSES):
-            (tmp_path / "in" / split / name).mkdir(parents=True)
-            Image.fromarray(photo(label, label, 64, 64)).save(tmp_path / "in" / split / name / "0.png")
-    made = prepare(FolderSource(tmp_path / "in"), tmp_path / "data", "coarse", workers=0)
-    split = Split(made, "train")
-    place = torch.tensor([[0.0, 0.999, 0.0]]).double().expand(6, 3)
-    crops = Resident(split, CPU).crops(torch.arange(6), Scale(256, 256), 56, place)
-    for index in range(6):
-        assert np.array_equal(crops[index].numpy(), np.asarray(split.image(index))[:56, 8:])
+def test_crops_of_few_batches_are_cut_at_once_where_memory_is_small(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, plain = loader(dataset), loader(dataset)
+    own.resident = Resident(own.train, CPU, workers=2)
+    monkeypatch.setattr(resident, "WORK_BYTES", 1)
+    assert equal(together(list(own.batches(1))), together(list(plain.batches(1))))
 
 
-def test_the_loader_takes_resident_crops(dataset: Dataset) -> None:
-    own, plain = loader(dataset, 2), loader(dataset)
+def test_a_batch_of_resident_crops_costs_few_operators(dataset: Dataset) -> None:
+    own = loader(dataset, recipe=replace(RECIPE, batch=1))
     own.resident = Resident(own.train, CPU)
-    for a, b in zip(own.batches(0), plain.batches(0), strict=True):
-        assert equal(together([a])[1:], together([b])[1:])
-        assert (a.crops.int() - b.crops.int()).abs().max() <= 2
+    with Operators() as done:
+        batches = sum(1 for _ in own.batches(0))
+    assert batches == 30
+    assert done.count < 20 * batches  # with all random draws of the epoch
+
+
+def test_runs_of_a_process_share_the_training_images(dataset: Dataset) -> None:
+    one, other = loader(dataset), loader(dataset, seed=4)
+    assert one.train is other.train
+    assert loader(replace(dataset, fingerprint="another")).train is not one.train

@@ -38,10 +38,11 @@ def jpeg(width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:
 def difference(data: bytes, scale: Scale, crop: int, resample: str = "bilinear") -> tuple[float, int]:
     """Mean and greatest difference to Pillow's crops at twelve drawn places and in the four corners."""
     image = decode(data)
-    places = [*augment.draws(0, 0, torch.arange(12)).place, *np.array([[0.5, x, y] for x in (0, 1) for y in (0, 1)])]
+    corners = np.minimum([[0.5, x, y] for x in (0, 1) for y in (0, 1)], 1 - 2**-24)
+    places = np.concatenate([augment.draws(0, 0, torch.arange(12)).place, corners])
+    windows = augment.training_windows(np.array([image.size] * len(places)).T, scale, crop, places)
     found = []
-    for place in places:
-        window = augment.training_window(*image.size, scale, crop, np.minimum(place, 1 - 2**-24))
+    for window in (windows[number] for number in range(len(places))):
         crop_ = region.cut(memoryview(data), *image.size, window, resample)
         assert crop_ is not None
         assert crop_.shape == (crop, crop, 3)

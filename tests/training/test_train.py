@@ -79,8 +79,8 @@ def test_steps_equal_plain_sgd(dataset: Dataset, tmp_path: Path, form: str) -> N
         for row in range(8):
             image = int(orders[epoch][within * 8 + row])
             drawn = augment.draws(3, epoch, torch.tensor([image]))
-            window = augment.training_window(*split.image(image).size, scale, 32, drawn.place[0])
-            crop = cut(split.image(image), window)
+            windows = augment.training_windows(split.sizes[:, [image]], scale, 32, drawn.place)
+            crop = cut(split.image(image), windows[0])
             crop = crop[:, ::-1] if drawn.flip[0] else crop
             shift = sum(
                 0.1 * drawn.colour[0, i] * dataset.rgb_eigenvalues[i] / 255 * np.array(dataset.rgb_eigenvectors[i])

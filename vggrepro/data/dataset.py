@@ -53,6 +53,9 @@ class Dataset:
     store_side: int = 0  # training images are kept as copies of at most this shorter side (pixels); 0: as they were
     statistics: str = "train"  # "val": prepared with --val-only, without training images
 
+    def __hash__(self) -> int:
+        return hash((self.folder, self.fingerprint))
+
     @property
     def trainable(self) -> bool:
         """Whether it has training images, and colours measured on them."""
@@ -172,10 +175,15 @@ class Split:
             np.concatenate([rows[field].to_numpy() for rows in batches]) for field in ("label", "width", "height")
         )
         self._check_rows(len(dataset.classes))
-        pixels = int((self.widths.astype(np.int64) * self.heights).sum())
+        pixels = int(self.sizes.prod(0).sum())
         self._cache: list[Image.Image | None] | None = None
         if cache and 3 * pixels <= CACHE_BYTES:
             self._cache = [None] * count
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Widths and heights: int64 (2, n)."""
+        return np.stack([self.widths, self.heights]).astype(np.int64)
 
     @property
     def cached(self) -> bool:

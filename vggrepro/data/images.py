@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+import PIL
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from vggrepro.system.files import LFS_POINTER, is_lfs_pointer
 
@@ -87,6 +88,14 @@ def bring(data: bytes | memoryview) -> Brought:
         if sixteen or image.mode[0] in "FI":
             _check_scale(kind, image, rgb, sixteen)
         return Brought(rgb, kind, _orientation(image))
+
+
+def decoders() -> dict[str, str]:
+    """The versions of Pillow and of its JPEG library, on which the decoded pixels depend."""
+    turbo = features.version("libjpeg_turbo")
+    return {"pillow": PIL.__version__} | (
+        {"libjpeg-turbo": turbo} if turbo else {"libjpeg": features.version("jpg") or "?"}
+    )
 
 
 @contextmanager

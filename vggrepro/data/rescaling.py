@@ -34,6 +34,23 @@ class Window:
         return self.left * x, self.top * y, right * x, bottom * y
 
 
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Square crops of n rescaled images, in real pixels."""
+
+    places: np.ndarray  # int64 (3, 2, n): original size, rescaled size, corner (left, top); [:, 0] across, [:, 1] down
+    side: int
+
+    def __getitem__(self, number: int) -> Window:
+        (width, height), (new_width, new_height), (left, top) = self.places[:, :, number].tolist()
+        return Window((width / new_width, height / new_height), left, top, self.side)
+
+    @property
+    def shrink(self) -> float:
+        """Original pixels per rescaled pixel, at most."""
+        return float((self.places[0] / self.places[1]).max())
+
+
 def centre_window(width: int, height: int, shorter: int, crop: int) -> Window:
     """The central crop of an image whose shorter side is rescaled to `shorter` pixels, as torchvision's CenterCrop."""
     new_width, new_height = rescaled_size(width, height, shorter)

@@ -42,10 +42,32 @@ class Header:
         data = self.dataset
         return f"Data: {data.name}, {self.size} (fingerprint {data.fingerprint[:12]}); preset {data.preset}."
 
-    def reading(self, bold: str = "bold") -> str:
-        """How to read the numbers; `bold` is that word as the format sets it."""
+    @property
+    def chance(self) -> float:
+        """The top-1 error of guessing, in per cent."""
+        return 100 * (1 - 1 / len(self.dataset.classes))
+
+    @property
+    def comparable(self) -> bool:
+        """Whether errors can be compared with the paper's: on all its validation images and classes."""
+        data = self.dataset
+        sizes = {"classes": len(data.classes), "val": data.counts[SPLIT]}
+        return not data.subset and all(sizes[name] == ILSVRC[name] for name in sizes)
+
+    def reading(self, bold: str = "bold", *, ranks: bool = False) -> str:
+        """How to read the numbers.
+
+        Args:
+            bold: that word as the format sets it.
+            ranks: the tables show ranks in place of differences (`layout.columns`).
+        """
+        beside = (
+            "; rank: the place of the row by its error, 1 is the smallest, among the rows that have both numbers"
+            if ranks
+            else " and Δ = ours - the paper's"
+        )
         return (
-            "Numbers: ours, the paper's (arXiv 1409.1556v6) and Δ = ours - the paper's, errors in per cent; "
+            f"Numbers: ours, the paper's (arXiv 1409.1556v6){beside}, errors in per cent; "
             "[low; high] is the 95 % interval of ours over images (Wilson), – not run (or not published), "
             f"{bold} the best."
         )

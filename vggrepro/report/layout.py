@@ -33,10 +33,15 @@ SIGNS = {HOLDS: "✓", CONTRADICTED: "✗", LARGER: ">", UNDECIDED: "?", NOT_RUN
 COUNTS = {"parameters": "exactly", "parameters_here": "here"}  # Table 2's counts, and their headings
 
 
-def columns(table: Table) -> list[Column]:
+def columns(table: Table, *, ranks: bool = False) -> list[Column]:
     """The table's columns in the paper's order; of each measure ours, its 95 % interval, the paper's, the difference.
 
     There is a column of intervals only if a number of ours has one, and a column of notes only if a row has a note.
+
+    Args:
+        table: the table.
+        ranks: errors have the rank of each row, ours and the paper's, in place of the difference: for data on which
+            the errors themselves cannot be compared.
     """
     frame = table.frame
     if table.layers:
@@ -45,7 +50,7 @@ def columns(table: Table) -> list[Column]:
                 for net in table.labels]  # fmt: skip
     result = [_label(name, frame[name]) for name in table.labels]
     for name in table.measures:
-        result += _precision(table, name) if table.precisions else _measure(table, name)
+        result += _precision(table, name) if table.precisions else _measure(table, name, ranks and table.measured)
     for name, heading in COUNTS.items():
         if name in frame:
             cells = [f"{count:,}" for count in frame[name]]
@@ -62,7 +67,7 @@ def _label(name: str, values: pd.Series) -> Column:
     return column_of(kind, top, sub, heading, values, [label(name, text) for text in values])
 
 
-def _measure(table: Table, name: str) -> list[Column]:
+def _measure(table: Table, name: str, ranks: bool) -> list[Column]:
     """A measure's columns; among errors the smallest of ours and the smallest of the paper's are bold."""
     frame, (top, short) = table.frame, MEASURES[name]
     best, decimals = table.measured, 0 if name == "parameters_millions" else 1
@@ -72,7 +77,25 @@ def _measure(table: Table, name: str) -> list[Column]:
     result = [numbers(Kind.OURS, top, "ours", f"{short} ours", frame[name], best=best)]
     if f"{name}_low" in frame and frame[f"{name}_low"].notna().any():
         result.append(interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
+    if ranks:
+        return [*result, theirs, *_ranks(frame, name)]
     return [*result, theirs, numbers(Kind.DIFFERENCE, top, "Δ", f"Δ {short}", frame[f"{name}_difference"])]
+
+
+def _ranks(frame: pd.DataFrame, name: str) -> list[Column]:
+    """The rank of each row among the rows that have our number and the paper's, 1 is the smallest error.
+
+    Rows of equal numbers, as printed, share a rank. There are no columns if no row has both numbers.
+    """
+    both = frame[[name, f"{name}_paper"]].dropna().round(1)
+    if both.empty:
+        return []
+    top, short = MEASURES[name]
+    places = both.rank(method="min").reindex(frame.index)
+    return [
+        numbers(Kind.NUMBER, top, sub, f"{short} {sub}", places[of], decimals=0)
+        for of, sub in ((name, "rank"), (f"{name}_paper", "paper's rank"))
+    ]
 
 
 def _precision(table: Table, name: str) -> list[Column]:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from vggrepro.report import findings, layout, markdown
 from vggrepro.report.documents import Document
-from vggrepro.report.header import header_of
+from vggrepro.report.header import Header, header_of
 from vggrepro.report.records import json_text
 from vggrepro.results import claims
 from vggrepro.results.claims import Finding
@@ -148,19 +148,18 @@ def summary(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
     if header.reduced:
         yield Text(f"{header.reduced} {header.caution}", style="yellow")
     finished = sum(run.state == FINISHED for run in runs)
-    yield Text("\n".join([f"Nets: {finished} of {len(runs)} finished.", *_best(made)]))
+    yield Text("\n".join([f"Nets: {finished} of {len(runs)} finished.", *_best(made, header)]))
     yield claim_lines(made.findings)
 
 
-def _best(made: Document) -> list[str]:
-    """The least top-1 error of one net and of several, and what guessing would give."""
-    classes = len(made.dataset.classes)
+def _best(made: Document, header: Header) -> list[str]:
+    """The smallest top-1 error of one net and of several, and the error of guessing."""
     lines = []
     for name, wanted in (("Best single net", (3, 4, 5)), ("Best fusion", (6,))):
         rows = [row for table in made.tables if table.number in wanted for row in _measured(table)]
         if rows:
             lines.append(f"{name}: {min(rows)[1]}")
-    chance = f"Chance: {100 * (1 - 1 / classes):.1f} % with {classes:,} classes."
+    chance = f"Chance: {header.chance:.1f} % with {len(made.dataset.classes):,} classes."
     return [*lines, chance] if lines else ["No error yet: no run is evaluated.", chance]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from vggrepro.data.rescaling import Window, rescaled_size
+from vggrepro.data.rescaling import Windows
 from vggrepro.nets import keyed
 from vggrepro.paper import Scale, real_pixels
 
@@ -32,21 +32,20 @@ def draws(seed: int, epoch: int, images: Tensor) -> Draws:
     return Draws(numbers[:, :3], numbers[:, 3] < 0.5, colour)
 
 
-def training_window(width: int, height: int, scale: Scale, crop: int, drawn: np.ndarray) -> Window:
-    """A random crop of an image rescaled to S; from a range, S is drawn uniformly among whole pixels.
+def training_windows(sizes: np.ndarray, scale: Scale, crop: int, place: np.ndarray) -> Windows:
+    """Random crops of images rescaled to S; from a range, S is drawn uniformly among whole pixels.
 
     Args:
-        width, height: of the original image.
+        sizes: int64 (2, n), widths and heights of the original images.
         scale: S in paper pixels.
         crop: side in real pixels.
-        drawn: (3,) in [0, 1); they choose S, left and top edge.
+        place: (n, 3) in [0, 1); they choose S, left and top edge.
     """
     low, high = real_pixels(scale.low, crop), real_pixels(scale.high, crop)
-    shorter = max(crop, low + int(drawn[0] * (high - low + 1)))
-    new_width, new_height = rescaled_size(width, height, shorter)
-    left = int(drawn[1] * (new_width - crop + 1))
-    top = int(drawn[2] * (new_height - crop + 1))
-    return Window((width / new_width, height / new_height), left, top, crop)
+    shorter = np.maximum(crop, low + (place[:, 0] * (high - low + 1)).astype(np.int64))
+    new_sizes = shorter * sizes // sizes.min(0)  # the longer side is rounded down, as in `rescaled_size`
+    corners = (place[:, 1:].T * (new_sizes - crop + 1)).astype(np.int64)
+    return Windows(np.stack([sizes, new_sizes, corners]), crop)
 
 
 def colour_basis(

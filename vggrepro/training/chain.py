@@ -11,6 +11,7 @@ import torch
 
 from vggrepro import __version__, paper
 from vggrepro.data.dataset import Dataset
+from vggrepro.data.images import decoders
 from vggrepro.errors import InputError
 from vggrepro.nets import weights
 from vggrepro.nets.initialise import initialise
@@ -250,7 +251,7 @@ def _config(run: Run, request: Request, start: str | None) -> RunConfig:
             dataset.counts["val"],
         ),
         device=devices.describe(machine.device),
-        versions={"vggrepro": __version__, "commit": commit(), "torch": torch.__version__},
+        versions={"vggrepro": __version__, "commit": commit(), "torch": torch.__version__, **decoders()},
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,14 +17,15 @@ from torch import Tensor
 
 from vggrepro.data.dataset import CACHE_BYTES, Dataset, Split
 from vggrepro.data.images import ordered
-from vggrepro.data.rescaling import Window, centre_window, cut
+from vggrepro.data.rescaling import Window, Windows, centre_window, cut
 from vggrepro.errors import InputError
 from vggrepro.nets import keyed
+from vggrepro.nets.resampling import Resampler
 from vggrepro.paper import Scale, real_pixels
 from vggrepro.recipe import Recipe
 from vggrepro.system import devices, processes
 from vggrepro.training import augment, region
-from vggrepro.training.resident import Resident, fits
+from vggrepro.training.resident import Resident, at_once, fits
 
 VALIDATION_PIXELS = 4 << 20  # at most, in a batch of validation crops
 
@@ -37,6 +39,15 @@ class Batch:
     shift: Tensor  # float32 (n, 3), colour shift to add, RGB 0-255
     labels: Tensor  # int64 (n,)
     keys: Tensor  # int64 (n,), from which dropout masks are drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """This process's share of an epoch: its n images, batch after batch, and all random choices for them."""
+
+    images: Tensor  # int64 (n,), positions in the training split
+    windows: Windows
+    rest: tuple[Tensor, Tensor, Tensor, Tensor]  # flip, shift, labels and keys, as in `Batch`
 
 
 def mirror(crops: Tensor, flip: Tensor) -> Tensor:
@@ -78,6 +89,18 @@ def members(count: int, recipe: Recipe) -> tuple[Tensor, np.ndarray]:
     return order[:trained].sort().values, order[trained:].sort().values.numpy()
 
 
+@lru_cache(maxsize=1)
+def training_images(dataset: Dataset, device: torch.device, workers: int) -> tuple[Split, Resident | None]:
+    """The training split, and its decoded images on a GPU that has room for them.
+
+    The last ones are kept for the next run: what is decoded serves all runs of a process.
+    """
+    # With a GPU the host keeps no decoded images: the GPU has room for more of them.
+    split = Split(dataset, "train", cache=device.type != "cuda")
+    on_gpu = device.type == "cuda" and fits(split, device)
+    return split, Resident(split, device, workers) if on_gpu else None
+
+
 class Loader:
     """Loads the crops of one run: training `batches` and `validation` crops.
 
@@ -108,8 +131,7 @@ class Loader:
         if recipe.decode == "region":
             region.require()
         self.recipe, self.scale, self.seed, self.workers = recipe, scale, seed, workers
-        # With a GPU the host keeps no decoded images: the GPU has room for more of them (`Resident`).
-        self.train = Split(dataset, "train", cache=device.type != "cuda")
+        self.train, self.resident = training_images(dataset, device, workers)
         self.members, held_out = members(len(self.train), recipe)
         self.validation_split = self.train if recipe.held_out else Split(dataset, "val")
         self.validation_rows = held_out if recipe.held_out else np.arange(len(self.validation_split))
@@ -123,43 +145,58 @@ class Loader:
             recipe.colour_std,
             recipe.colour_scale,
         )
-        self.resident = Resident(self.train, device) if device.type == "cuda" and fits(self.train) else None
         self._own_rows = self.validation_rows[list(share_of(len(self.validation_rows)))]
         self._validation_crops: list[Tensor] | None = None
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This process's share of the epoch's batches, from step `start` on."""
-        order = self.members[keyed.permutation(self.seed, epoch, len(self.members))]
+        drawn = self.draw(epoch)
+        if self.resident:
+            return self._cut_on_device(self.resident, drawn, start)
 
         def load(step: int) -> Batch:
-            images = order[step * self.recipe.batch + self.rows_in_batch]
-            return self._batch(images, epoch, step)
+            rows = self._rows(step, step + 1)
+            pixels = np.empty((rows.stop - rows.start, self.recipe.crop, self.recipe.crop, 3), np.uint8)
+            for place, row in enumerate(range(rows.start, rows.stop)):
+                pixels[place] = self._cut(int(drawn.images[row]), drawn.windows[row])
+            return Batch(torch.from_numpy(pixels), *(part[rows] for part in drawn.rest))
 
-        workers = 0 if self.resident else self.workers
-        return ordered(load, range(start, self.steps), workers, workers + 2)
+        return ordered(load, range(start, self.steps), self.workers, self.workers + 2)
 
-    def _batch(self, images: Tensor, epoch: int, step: int) -> Batch:
-        """The crops of `images` (n,), positions in the training split, with this epoch's random choices."""
-        drawn = augment.draws(self.seed, epoch, images)
-        crop, resample = self.recipe.crop, self.recipe.resample
-        if self.resident:
-            place = devices.upload(torch.from_numpy(drawn.place), self.device)
-            crops = self.resident.crops(devices.upload(images, self.device), self.scale, crop, place, resample)
-        else:
-            pixels = np.empty((len(images), crop, crop, 3), np.uint8)
-            for row, (image, place) in enumerate(zip(images.tolist(), drawn.place, strict=True)):
-                window = augment.training_window(
-                    int(self.train.widths[image]), int(self.train.heights[image]), self.scale, crop, place
-                )
-                pixels[row] = self._cut(image, window)
-            crops = torch.from_numpy(pixels)
-        return Batch(
-            crops,
-            torch.from_numpy(drawn.flip),
-            torch.from_numpy((drawn.colour @ self.basis).astype(np.float32)),
-            torch.from_numpy(self.train.labels[images.numpy()]).long(),
-            keyed.key(self.seed, keyed.DROPOUT, epoch, step, self.rows_in_batch),
+    def draw(self, epoch: int) -> Epoch:
+        """This process's share of the epoch's images, and all random choices for them."""
+        order = self.members[keyed.permutation(self.seed, epoch, len(self.members))]
+        steps = torch.arange(self.steps)[:, None]
+        images = order[steps * self.recipe.batch + self.rows_in_batch].flatten()
+        drawn, rows = augment.draws(self.seed, epoch, images), images.numpy()
+        return Epoch(
+            images,
+            augment.training_windows(self.train.sizes[:, rows], self.scale, self.recipe.crop, drawn.place),
+            (
+                torch.from_numpy(drawn.flip),
+                torch.from_numpy((drawn.colour @ self.basis).astype(np.float32)),
+                torch.from_numpy(self.train.labels[rows]).long(),
+                keyed.key(self.seed, keyed.DROPOUT, epoch, steps, self.rows_in_batch).flatten(),
+            ),
         )
+
+    def _rows(self, first: int, end: int) -> slice:
+        """The rows of an `Epoch` that belong to the steps from `first` to before `end`."""
+        share = len(self.rows_in_batch)
+        return slice(first * share, end * share)
+
+    def _cut_on_device(self, resident: Resident, drawn: Epoch, start: int) -> Iterator[Batch]:
+        """Batches of resident data: an epoch's choices are copied at once, crops of several batches are cut at once."""
+        resampler = Resampler(self.recipe.crop, drawn.windows.shrink, self.recipe.resample)
+        places = devices.upload(torch.from_numpy(drawn.windows.places), self.device)
+        images, *rest = (devices.upload(part, self.device) for part in (drawn.images, *drawn.rest))
+        share = len(self.rows_in_batch)
+        steps = max(1, at_once(resampler) // share)
+        for first in range(start, self.steps, steps):
+            rows = self._rows(first, min(first + steps, self.steps))
+            crops = resident.crops(images[rows], places[:, :, rows], resampler)
+            fields = (part.view(-1, share, *part.shape[1:]) for part in (crops, *(part[rows] for part in rest)))
+            yield from map(Batch, *(field.unbind() for field in fields))
 
     def _cut(self, image: int, window: Window) -> np.ndarray:
         if self.recipe.decode == "region" and not self.train.cached:
@@ -176,7 +213,7 @@ class Loader:
         take little memory are kept for the next epoch.
 
         Yields:
-            centre crops at Q = S, or at the middle of a range S, uint8 (n, crop, crop, 3), and labels (n,).
+            centre crops at Q = S, or at the middle of a range S, uint8 (n, crop, crop, 3) on the device; labels (n,).
         """
         start = 0
         for crops in self._validation_crops or self._cut_validation():
@@ -196,6 +233,7 @@ class Loader:
             return torch.from_numpy(np.stack(cuts))
 
         for pixels in ordered(load, range(0, len(images), count), self.workers, self.workers + 1):
+            pixels = devices.upload(pixels, self.device)
             if keep is not None:
                 keep.append(pixels)
             yield pixels

@@ -75,14 +75,34 @@ def test_headings_go_down_one_step_at_a_time(page_text: str) -> None:
 
 def test_the_summary_counts(page_text: str) -> None:
     words = " ".join(Reader(page_text).text.split())
-    assert "6 classes, 30 training and 18 validation images. 5 runs: 4 finished, 1 interrupted." in words
+    assert "6 classes, 30 training and 18 validation images. Guessing has a top-1 error of 83.3 %." in words
+    assert "5 runs: 4 finished, 1 interrupted." in words
     assert re.search(r"Of \d+ claims? tested on images, one seed: .*; 1 holds by arithmetic\.", words)
-    assert "A reduced reproduction." in words
+    assert words.index("A reduced reproduction.") < words.index("Best single net")
+    assert "guessing among 6 classes: 83.3\u00a0%" in page_text
+    assert "the paper's same row" not in page_text.replace("&#x27;", "'")
+
+
+def test_other_data_has_the_order_of_the_rows_in_place_of_differences(page_text: str) -> None:
+    table = page_text[page_text.index('id="table3"') : page_text.index('id="table4"')]
+    heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table.replace("&#x27;", "'"))
+    assert "Δ" not in heads
+    assert heads.count("rank") == heads.count("paper's rank") == 2
+
+
+def test_words_are_explained(page_text: str) -> None:
+    part = page_text[page_text.index('<section id="words"') :]
+    assert {"S", "Q", "Dense", "Multi-crop", "Top-5 error"} <= set(re.findall("<dt>(.*?)</dt>", part))
+
+
+def test_both_p_values_are_named(page_text: str) -> None:
+    words = " ".join(Reader(page_text).text.split())
+    assert re.search(r"p [=<] [\d.]+ by this test alone, p [=<] [\d.]+ after Holm's correction\.", words)
 
 
 def test_sections_stand_in_order(page_text: str) -> None:
     names = [attributes["id"] for attributes in Reader(page_text).all("section")]
-    assert names == ["claims", "tables", "errors", "beyond", "training", "filters", "mistakes", "provenance"]
+    assert names == ["claims", "tables", "errors", "beyond", "training", "filters", "mistakes", "words", "provenance"]
 
 
 def test_tables_hold_our_numbers_beside_the_papers(page_text: str, page_runs: Path, page_data: Dataset) -> None:
@@ -105,11 +125,14 @@ def test_provenance_says_who_when_and_with_what(page_text: str, page_data: Datas
     assert "Posteriors were evaluated by commit abc123." in part
     assert f"fingerprint {page_data.fingerprint[:12]}" in part
     assert "drop_by0.7" in part
+    assert re.search(r"made on \d{4}-\d\d-\d\d \(UTC\) by vggrepro .*numpy \d.*pillow \d.*libjpeg", part)
+    assert "vggrepro prepare SOURCE --preset demo" in part
+    assert "vggrepro train D --scale 256:512 --seed 3" in part
 
 
 def test_without_runs_there_are_the_papers_numbers_alone(tmp_path: Path, page_data: Dataset) -> None:
     reader = Reader(stage.page(tmp_path, page_data))
-    assert [attributes["id"] for attributes in reader.all("section")] == ["claims", "tables", "provenance"]
+    assert [attributes["id"] for attributes in reader.all("section")] == ["claims", "tables", "words", "provenance"]
     assert "No runs yet." in reader.text
     assert not reader.all("svg")
 
@@ -117,7 +140,13 @@ def test_without_runs_there_are_the_papers_numbers_alone(tmp_path: Path, page_da
 def test_a_single_unfinished_run_has_its_curves(tmp_path: Path, page_data: Dataset) -> None:
     make_run(tmp_path, "A-256", Run("A", S256), epochs=1, finished=False)
     reader = Reader(stage.page(tmp_path, page_data))
-    assert [attributes["id"] for attributes in reader.all("section")] == ["claims", "tables", "training", "provenance"]
+    assert [attributes["id"] for attributes in reader.all("section")] == [
+        "claims",
+        "tables",
+        "training",
+        "words",
+        "provenance",
+    ]
     assert "1 run: 1 interrupted." in reader.text
     assert len(reader.all("svg")) == 1
 
@@ -187,5 +216,5 @@ def test_text_is_escaped() -> None:
 
 def test_a_plain_table_names_its_rows_and_sorts_by_numbers() -> None:
     made = plain_table(("run", "time"), [("<a>", Number(61.0, "1 min 01 s"))], "Runs", ("time",))
-    assert '<th scope="row">&lt;a&gt;</th><td class="n" data-sort="61">1 min 01 s</td>' in made
+    assert '<th scope="row">&lt;a&gt;</th><td data-of="time" class="n" data-sort="61">1 min 01 s</td>' in made
     assert '<div class="scroll" role="region" aria-label="Runs" tabindex="0">' in made

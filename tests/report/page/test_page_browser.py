@@ -105,30 +105,62 @@ def test_without_javascript_everything_is_there(show: Any) -> None:
     assert tab.locator("#table3 tbody tr").count() == 12
 
 
-@pytest.mark.parametrize("width", [320, 390, 1280])
-def test_nothing_but_tables_scrolls_sideways(show: Any, width: int) -> None:
-    tab = show(viewport={"width": width, "height": 844})
+CUT = """() => [...document.querySelectorAll(".scroll, .scroll *, main p, main li, figure")]
+  .filter(one => getComputedStyle(one).display !== "inline" && one.scrollWidth > one.clientWidth + 1 && one.clientWidth)
+  .map(one => one.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (360, "dark"), (800, "light"), (1280, "dark")])
+def test_nothing_is_cut_or_scrolls_sideways(show: Any, width: int, scheme: str) -> None:
+    tab = show(viewport={"width": width, "height": 844}, color_scheme=scheme)
     tab.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    if width == 390:
-        box = tab.locator("#table3 .scroll")
-        assert box.evaluate("one => one.scrollWidth > one.clientWidth && one.clientWidth < innerWidth")
+    if width <= 360:
+        assert tab.evaluate(CUT) == []
         letters = "all => Math.min(...all.map(one => one.getBoundingClientRect().height))"
         assert tab.locator("#depth-top-1 svg text").evaluate_all(letters) >= 9
+    if width == 1280:
+        assert tab.locator("#table3 .scroll").evaluate("one => one.scrollWidth <= one.clientWidth")
 
 
-def test_claims_stand_beside_their_figure_where_there_is_room(show: Any) -> None:
-    boxes = "all => all.map(one => one.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])"
-    for width in (390, 1280):
-        tab = show(viewport={"width": width, "height": 844})
-        tab.locator("#claims li:first-child details").evaluate("one => one.open = true")
-        reading, forest, *cards = tab.locator(
-            "#claims .claims > div:first-child, #claims figure, #claims ol > li"
-        ).evaluate_all(boxes)
-        assert (forest[0] >= reading[2]) == (width == 1280)
-        for left, top, right, bottom in [reading, *cards]:
-            apart = right <= forest[0] or left >= forest[2] or bottom <= forest[1] or top >= forest[3]
-            assert apart, (width, left, top)
+def test_on_a_telephone_a_row_is_a_card_with_its_headings(show: Any) -> None:
+    tab = show(viewport={"width": 360, "height": 844})
+    row = tab.locator("#table3 tbody tr").first
+    assert row.locator("th").inner_text() == "A"
+    shown = "all => all.filter(one => one.offsetWidth).map(one => one.dataset.of)"
+    cells = row.locator("td").evaluate_all(shown)
+    assert cells[:4] == ["S", "Q", "top-1 ours", "top-1 95 %"]
+    assert not tab.locator("#table3 thead").is_visible()
+
+
+def test_comparisons_take_the_whole_width(show: Any) -> None:
+    tab = show(viewport={"width": 1280, "height": 844})
+    claim = tab.locator("#claims ol > li").nth(5)
+    claim.locator("summary").click()
+    box = claim.locator(".scroll")
+    assert box.evaluate("one => one.scrollWidth <= one.clientWidth")  # no column is hidden
+    assert claim.evaluate("one => one.offsetWidth") > 1100
+    heads = claim.locator("thead th").all_inner_texts()
+    assert [head.strip() for head in heads][-3:] == ["p", "p after Holm", "verdict"]
+
+
+def test_a_figure_is_enlarged_by_click_and_by_keyboard(show: Any) -> None:
+    tab = show(viewport={"width": 1280, "height": 844})
+    small = tab.locator("#depth-top-1 > svg").bounding_box()["width"]
+    button = tab.get_by_role("button", name="Enlarge: Top-1 error against depth")
+    button.focus()
+    tab.keyboard.press("Enter")
+    dialog = tab.get_by_role("dialog", name="Top-1 error against depth")
+    assert dialog.locator("svg").bounding_box()["width"] > 1.5 * small
+    assert dialog.get_by_role("button", name="Close").evaluate("one => one === document.activeElement")
+    tab.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert tab.locator("#depth-top-1 > svg").bounding_box()["width"] == small
+    assert button.evaluate("one => one === document.activeElement")
+    tab.locator("#depth-top-1 > svg").click()
+    assert dialog.is_visible()
+    dialog.locator("svg").click()
+    assert not dialog.is_visible()
 
 
 CONTRAST = """() => {
@@ -170,6 +202,7 @@ def test_it_prints_in_light_colours_with_everything_unfolded(show: Any) -> None:
     assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(28, 31, 36)"
     assert not tab.locator("nav").is_visible()
     assert tab.locator(".claims table").first.is_visible()
+    assert not tab.locator(".enlarge").first.is_visible()
     printed = tab.pdf(format="A4")
     assert printed.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) > 3

@@ -16,6 +16,7 @@ from vggrepro.report.page import provenance, sections
 from vggrepro.report.page.contents import Contents, contents_of
 from vggrepro.report.page.drawings import drawings
 from vggrepro.report.page.html import colour_variables, escape, paragraph
+from vggrepro.report.page.words import words
 from vggrepro.system.files import atomic, write_text
 
 ERRORS = (
@@ -73,7 +74,7 @@ def _bodies(contents: Contents, against: Path | None) -> dict[tuple[str, str], s
     }
     beside = sections.beyond_tables(contents.beside, "against-")
     return {
-        ("claims", "The paper's claims"): sections.claim_cards(document.findings, grids["claims"]),
+        ("claims", "The paper's claims"): sections.claims_section(document.findings, grids["claims"]),
         ("tables", "Tables"): sections.tables(document.tables, contents.header),
         ("against", "Two reproductions"): beside and paragraph(BESIDE.format(folder=against)) + beside,
         ("errors", "Errors"): grids["errors"] and paragraph(ERRORS) + grids["errors"],
@@ -81,6 +82,7 @@ def _bodies(contents: Contents, against: Path | None) -> dict[tuple[str, str], s
         ("training", "Training"): grids["training"] and paragraph(TRAINING) + grids["training"],
         ("filters", "First layer"): grids["filters"] and paragraph(FILTERS) + grids["filters"],
         ("mistakes", "Most confident mistakes"): sections.mistakes(contents),
+        ("words", "Words"): words(contents.header),
         ("provenance", "Provenance"): provenance.provenance(contents),
     }
 

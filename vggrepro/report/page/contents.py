@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,13 @@ class RunFacts:
     def seconds(self) -> float:
         """Seconds spent in the finished epochs."""
         return sum(epoch.seconds for epoch in self.epochs)
+
+    @property
+    def finished_on(self) -> str:
+        """The date in UTC on which the weights were written, by their file; empty for an unfinished run."""
+        if not self.folder.finished:
+            return ""
+        return datetime.fromtimestamp(self.folder.weights_path.stat().st_mtime, UTC).date().isoformat()
 
     def filters(self) -> np.ndarray | None:
         """The first layer's weights, (channels, 3, k, k); None if there are none or, with a warning, none readable."""

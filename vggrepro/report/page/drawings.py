@@ -25,6 +25,8 @@ from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
 from vggrepro.results.paper_claims import Relation
 from vggrepro.results.tables import views_of
 
+LEAST = 5  # rows that a rank correlation needs to say anything
+
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
@@ -241,12 +243,21 @@ def _alt(frame: pd.DataFrame, measure: str, names: tuple[str, ...]) -> str:
     return "; ".join(parts) + "."
 
 
+def rank_correlation(points: pd.DataFrame) -> float:
+    """Spearman's rank correlation of our errors and the paper's (`agreement_frame`); NaN for few rows."""
+    if len(points) < LEAST or min(points["ours"].nunique(), points["paper"].nunique()) < 3:
+        return math.nan
+    return float(stats.spearmanr(points["ours"], points["paper"]).statistic)
+
+
 def _rank_caption(points: pd.DataFrame) -> str:
-    text = "Top-1 errors, a point a row of Tables 3–6 (each once); on the dashed line both are equal."
-    if points["ours"].nunique() > 2 and points["paper"].nunique() > 2:
-        rho = float(stats.spearmanr(points["ours"], points["paper"]).statistic)
-        text += f" Rank correlation over {len(points)} rows (Spearman): {rho:.2f}."
-    return text
+    text = "Top-1 errors, a point a row of Tables 3–6 (each once)."
+    rho = rank_correlation(points)
+    return (
+        text
+        if math.isnan(rho)
+        else f"{text} Rank correlation over {len(points)} rows (Spearman): {minus(f'{rho:.2f}')}."
+    )
 
 
 def _agreement_alt(points: pd.DataFrame) -> str:

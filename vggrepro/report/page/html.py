@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from vggrepro.report import figures
 from vggrepro.report.layout import columns, groups
-from vggrepro.results.columns import Column, Kind
+from vggrepro.results.columns import DASH, Column, Kind
 from vggrepro.results.tables import Table
 
 # A figure's colours, and the page's names for them, which have other values on a dark background.
@@ -109,26 +109,43 @@ def plain_table(
     top = "".join(f'<th scope="col"{_class(head in right)}>{escape(head)}</th>' for head in heads)
     body = []
     for row in rows:
-        cells = []
-        for place, (head, value) in enumerate(zip(heads, row, strict=True)):
-            sort = f' data-sort="{value.key}"' if isinstance(value, Number) else ""
-            text = escape(minus(value.text) if isinstance(value, Number) else value)
-            tag = 'th scope="row"' if place == 0 else "td"
-            cells.append(f"<{tag}{_class(head in right)}{sort}>{text}</{tag.split()[0]}>")
+        cells = [
+            _plain_cell(value, head, heads_row=place == 0, right=head in right)
+            for place, (head, value) in enumerate(zip(heads, row, strict=True))
+        ]
         body.append(f"<tr>{''.join(cells)}</tr>")
-    whole = f'<table class="sortable {kind}"><thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    whole = (
+        f'<table class="sortable stacked {kind}"><thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    )
     return scrolling(whole, label)
+
+
+def _plain_cell(value: object, head: str, *, heads_row: bool, right: bool) -> str:
+    sort = f' data-sort="{value.key}"' if isinstance(value, Number) else ""
+    text = minus(value.text) if isinstance(value, Number) else str(value)
+    if heads_row:
+        return f'<th scope="row"{_class(right)}{sort}>{escape(text)}</th>'
+    return f"<td{_named(head, text)}{_class(right)}{sort}>{escape(text)}</td>"
 
 
 def _class(right: bool) -> str:
     return ' class="n"' if right else ""
 
 
-def paper_table(table: Table) -> str:
-    """One of the paper's tables with its headings grouped as there; sortable unless its cells are layers."""
-    return column_table(
-        columns(table), groups(table), f"Table {table.number}", f"t{table.number}", sortable=not table.layers
-    )
+def _named(heading: str, text: str) -> str:
+    """The heading of a cell, which a telephone shows above it; none for an empty cell, which it leaves out."""
+    return "" if text in ("", DASH) else f' data-of="{escape(heading)}"'
+
+
+def paper_table(table: Table, *, ranks: bool = False) -> str:
+    """One of the paper's tables with its headings grouped as there; sortable unless its cells are layers.
+
+    Args:
+        table: the table.
+        ranks: as of `layout.columns`.
+    """
+    made = columns(table, ranks=ranks)
+    return column_table(made, groups(table), f"Table {table.number}", f"t{table.number}", sortable=not table.layers)
 
 
 def column_table(made: Sequence[Column], starts: Sequence[str], label: str, name: str, *, sortable: bool = True) -> str:
@@ -148,7 +165,7 @@ def column_table(made: Sequence[Column], starts: Sequence[str], label: str, name
         count = len(list(members))
         body.append(f"<tbody>{''.join(lines[place : place + count])}</tbody>")
         place += count
-    kind = f"sortable {name}" if sortable else name
+    kind = f"sortable stacked {name}" if sortable else name
     return scrolling(f'<table class="{kind}"><thead>{_heads(made)}</thead>{"".join(body)}</table>', label)
 
 
@@ -184,7 +201,7 @@ def _cell(column: Column, row: int, name: str, heads_row: bool) -> str:
     attributes += f' data-sort="{_sort_key(column, row)}"' if not column.left else ""
     if heads_row:
         return f'<th scope="row"{attributes}>{text}</th>'
-    return f"<td{attributes}>{text}</td>"
+    return f"<td{_named(column.heading, column.cells[row])}{attributes}>{text}</td>"
 
 
 def _sort_key(column: Column, row: int) -> str:

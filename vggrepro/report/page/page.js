@@ -1,6 +1,7 @@
-// Sorting: a click on a heading sorts by it, a second one the other way round, a third one restores the paper's order.
-// Without JavaScript the tables stand as they are.
+// Without JavaScript the tables and figures stand as they are.
 "use strict";
+
+// Sorting: a click on a heading sorts by it, a second one the other way round, a third one restores the paper's order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const bodies = [...table.tBodies], rows = bodies.flatMap(body => [...body.rows]);
   const home = new Map(rows.map(row => [row, row.parentNode]));
@@ -47,3 +48,36 @@ function compare(a, b, down) {
   const numbers = !isNaN(a) && !isNaN(b);
   return down * (numbers ? a - b : a.localeCompare(b, "en", { numeric: true }));
 }
+
+// A click on a figure, or its button, shows it in the whole window; Escape, a click or the button closes it.
+// The picture itself moves there and back, for a copy would have its ids twice.
+const dialog = document.createElement("dialog"), close = document.createElement("button");
+close.type = "button";
+close.textContent = "Close";
+document.body.append(dialog);
+for (const figure of document.querySelectorAll("figure")) {
+  const picture = figure.querySelector("svg"), caption = figure.querySelector("figcaption");
+  const title = caption.querySelector("b").textContent, button = document.createElement("button");
+  button.type = "button";
+  button.className = "enlarge";
+  button.textContent = "⤢";
+  button.title = "Enlarge";
+  button.setAttribute("aria-label", `Enlarge: ${title}`);
+  button.addEventListener("click", enlarge);
+  picture.addEventListener("click", () => dialog.open ? dialog.close() : enlarge());
+  figure.append(button);
+
+  function enlarge() {
+    figure.style.minHeight = `${figure.offsetHeight}px`; // the page stands still
+    dialog.setAttribute("aria-label", title);
+    dialog.replaceChildren(close, picture, caption.cloneNode(true));
+    dialog.addEventListener("close", () => {
+      figure.prepend(picture);
+      figure.style.minHeight = "";
+      button.focus();
+    }, { once: true });
+    dialog.showModal();
+  }
+}
+close.addEventListener("click", () => dialog.close());
+dialog.addEventListener("click", event => event.target === dialog && dialog.close());

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from vggrepro import __version__
+from vggrepro.report.page import making
 from vggrepro.report.page.contents import Contents, RunFacts
-from vggrepro.report.page.html import Number, paragraph, plain_table
+from vggrepro.report.page.html import Number, escape, paragraph, plain_table
 from vggrepro.results.columns import DASH
 from vggrepro.system.commit import commit
 from vggrepro.system.progress import duration
@@ -21,16 +22,25 @@ def provenance(contents: Contents) -> str:
     """Data, runs, recipes, and the commits that evaluated."""
     runs, data = contents.runs, contents.dataset
     here = f"vggrepro {__version__}" + (f", commit {commit()}" if commit() else "")
+    software = ", ".join(f"{name} {version}" for name, version in making.versions().items())
     parts = [
         f"Data: {data.name}, preset {data.preset}, fingerprint `{data.fingerprint[:12]}`. The paper's numbers: arXiv "
-        f"1409.1556v6. This page: {here}.",
+        "1409.1556v6.",
         f"The data set is a subset: {data.subset}" if data.subset else "",
+        f"This page was made on {making.today()} (UTC) by {here}, with {software}.",
     ]
     commits = _evaluated_by(contents)
     if commits:
         parts.append(f"Posteriors were evaluated by commit{'s' * (len(commits) > 1)} {', '.join(commits)}.")
     text = "".join(paragraph(part) for part in parts)
-    return text + _runs(runs) + _recipes(runs) if runs else text
+    return text + _runs(runs) + _recipes(runs) + _commands(contents) if runs else text
+
+
+def _commands(contents: Contents) -> str:
+    """The commands that make all of it again."""
+    lines = "\n".join(map(escape, making.commands(contents)))
+    told = paragraph("SOURCE is what the data set was prepared from. `train` also trains what a run starts from.")
+    return f'<h3>Commands</h3>{told}<pre tabindex="0"><code>{lines}</code></pre>'
 
 
 def _evaluated_by(contents: Contents) -> list[str]:
@@ -69,6 +79,7 @@ def _row(run: RunFacts) -> dict[str, object]:
         "device": config.device or "",
         "versions": ", ".join(f"{name} {value}" for name, value in (config.versions or {}).items() if value),
         "weights": run.folder.weights_hash()[:12] if run.folder.trained else "",
+        "finished": run.finished_on,
     }
 
 
@@ -85,4 +96,4 @@ def _recipes(runs: Sequence[RunFacts]) -> str:
         several = "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
         rows.append((name, next(iter(values)) if len(values) == 1 else several))
     heads = ("value", "of all runs, or of those named")
-    return f"<h3>Recipe</h3>{plain_table(heads, rows, 'Recipe')}" if rows else ""
+    return f"<h3>Recipe</h3>{plain_table(heads, rows, 'Recipe', kind='pairs')}" if rows else ""

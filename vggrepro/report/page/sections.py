@@ -14,7 +14,7 @@ from vggrepro.posteriors.protocol import LABELS
 from vggrepro.report import findings, layout
 from vggrepro.report.header import Header
 from vggrepro.report.page.contents import Contents, RunFacts
-from vggrepro.report.page.drawings import Drawing
+from vggrepro.report.page.drawings import Drawing, agreement_frame, rank_correlation
 from vggrepro.report.page.html import (
     Number,
     bullets,
@@ -41,6 +41,17 @@ CLASSES = {
     UNDECIDED: "open",
     NOT_RUN: "unrun",
 }
+CLAIMS = (
+    "A claim holds if all its comparisons hold. It is contradicted if one comparison is significantly the other way. "
+    "Otherwise it is not decided. Each claim shows the comparison that decides: the one least in its favour.",
+    "Δ is the error of the first minus that of the second, in points, with its 95 % interval. Below zero, the first "
+    "errs less.",
+    "p belongs to one test. p after Holm is corrected for all tests of this page, and the verdict uses it. The "
+    "interval belongs to the test alone: it can leave out zero while the claim is not decided.",
+    "One seed: each net was trained once. Trained again with another seed, it may differ by more than the interval.",
+)
+
+UNBROKEN = "\u00a0%"  # stays on the line of its number
 
 
 def section(name: str, title: str, body: str) -> str:
@@ -55,15 +66,18 @@ def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
 
 
 def summary(contents: Contents) -> str:
-    """The data, how many runs there are and how many claims hold; the best numbers; in what this is a reduced one."""
+    """What the numbers are not; then the data, the runs and the claims in a line, and the best numbers."""
     header = contents.header
-    name = escape(contents.dataset.name)
-    lead = f"<b>{name}</b>: {header.size}. {_run_counts(contents.runs)} {_claim_counts(contents)}"
-    parts = [f'<p class="lead">{lead}</p>', _tiles(contents)]
+    parts = []
     if header.reductions:
         body = f"<p><b>A reduced reproduction.</b> {header.caution} What is reduced:</p>{bullets(header.reductions)}"
         parts.append(f'<aside class="note">{body}</aside>')
-    return "\n".join(part for part in parts if part)
+    lead = (
+        f"<b>{escape(contents.dataset.name)}</b>: {header.size}. Guessing has a top-1 error of "
+        f"{header.chance:.1f}&nbsp;%. {_run_counts(contents.runs)}"
+    )
+    links = f'{_claim_counts(contents)} <a href="#words">What the words mean</a>'
+    return "\n".join([*parts, f'<p class="lead">{lead}</p>', _tiles(contents), f"<p>{links}</p>"])
 
 
 def _run_counts(runs: Sequence[RunFacts]) -> str:
@@ -79,56 +93,61 @@ def _claim_counts(contents: Contents) -> str:
 
 
 def _tiles(contents: Contents) -> str:
-    """Our best row of Tables 3-6, of one net and of several, beside the paper's number for the same row."""
+    """Our best row of Tables 3-6, of one net and of several, and how our order of the rows agrees with the paper's."""
     tiles = []
-    for name, numbers in (("Best single net", (3, 4, 5)), ("Best fusion", (6,))):
+    for name, numbers in (("Best single net", (3, 4, 5)), ("Best fusion of nets", (6,))):
         rows = [(row, table) for table in map(contents.table, numbers) for row in table.frame.to_dict("records")]
         rows = [pair for pair in rows if not math.isnan(pair[0][TOP1])]
-        if not rows:
-            continue
-        row, table = min(rows, key=lambda pair: pair[0][TOP1])
-        ends = span(row[f"{TOP1}_low"], row[f"{TOP1}_high"])
-        lines = (
-            f"<span>{name}, top-1 error</span><strong>{row[TOP1]:.1f}&nbsp;%</strong>",
-            f"<span>{ends}, the paper's same row {number(row[f'{TOP1}_paper'])} %</span>",
-            f"<span>{escape(layout.row_name(row, table))}</span>",
-        )
-        tiles.append(f'<a class="tile" href="#table{table.number}">{"".join(lines)}</a>')
+        if rows:
+            tiles.append(_best_tile(name, *min(rows, key=lambda pair: pair[0][TOP1]), contents.header))
+    points = agreement_frame(contents)
+    if not math.isnan(rho := rank_correlation(points)):
+        lines = ("Order of the rows, ours and the paper's", minus(f"{rho:.2f}"), "rank correlation (Spearman)",
+                 f"over {len(points)} rows; 1 is the same order, 0 is none in common")  # fmt: skip
+        tiles.append(_tile("#agreement", *lines))
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
 
 
-def claim_cards(found: Sequence[Finding], forest: str) -> str:
-    """Each claim with its verdict and the comparison it rests on; below it, folded, all its comparisons."""
+def _best_tile(name: str, row: dict[Any, Any], table: Table, header: Header) -> str:
+    """A row's top-1 error beside that of guessing and, on the paper's images, beside the paper's of the same row."""
+    ends = f"95 % interval {span(row[f'{TOP1}_low'], row[f'{TOP1}_high'])}"
+    beside = f"guessing among {len(header.dataset.classes):,} classes: {header.chance:.1f} %"
+    if header.comparable:
+        beside += f"; the paper's same row: {number(row[f'{TOP1}_paper'])} %"
+    name = f"{name}, top-1 error"
+    return _tile(f"#table{table.number}", name, f"{number(row[TOP1])} %", beside, ends, layout.row_name(row, table))
+
+
+def _tile(link: str, name: str, value: str, *lines: str) -> str:
+    told = "".join(f"<span>{escape(line.replace(' %', UNBROKEN))}</span>" for line in lines)
+    return f'<a class="tile" href="{link}"><span>{escape(name)}</span><strong>{escape(value)}</strong>{told}</a>'
+
+
+def claims_section(found: Sequence[Finding], forest: str) -> str:
+    """How many claims hold, the figure of all, how to read it, and each claim with what it rests on."""
     frame = claims.frame(found)
-    # On a wide screen the forest stands at the right, as tall as the text and the first cards at its left together.
-    tested = sum(finding.deciding is not None for finding in found)
-    left = max(0, (50 * tested - 90) // 160)  # cards at its left: its height in pixels less the text's, by a card's
-    cards = [
-        _claim(finding, frame[frame["claim"] == finding.claim.number], beside=place < left)
-        for place, finding in enumerate(found)
-    ]
-    reading = "".join(map(paragraph, findings.preface(found).split("\n\n")))
-    parts = f"<div>{reading}</div>{forest}\n<ol>{''.join(cards)}</ol>"
-    return f'<div class="claims" style="--rows: {1 + left}">{parts}</div>'
+    cards = [_claim(finding, frame[frame["claim"] == finding.claim.number]) for finding in found]
+    tests = "".join(map(paragraph, findings.preface(found).split("\n\n")))
+    reading = f"{bullets(CLAIMS)}<details><summary>How the tests work</summary>{tests}</details>"
+    lead = f'<p class="lead">{escape(findings.counts(found))}</p>'
+    return f'{lead}<div class="beside">{forest}<div>{reading}</div></div>\n<ol class="claims">{"".join(cards)}</ol>'
 
 
-def _claim(finding: Finding, lines: pd.DataFrame, *, beside: bool) -> str:
+def _claim(finding: Finding, lines: pd.DataFrame) -> str:
     claim, word = finding.claim, finding.verdict
     sign = f'<span aria-hidden="true">{layout.SIGNS[word]}</span> {finding.standing}'
-    chip = f'<span class="verdict {CLASSES[word]}">{sign}</span>'
-    heads = ("comparison", "measure", "ours", "Δ ours, 95 %", "the paper", "Δ paper", "p (Holm)", "verdict")
+    heads = ("comparison", "measure", "ours", "Δ ours, 95 %", "the paper", "Δ paper", "p", "p after Holm", "verdict")
     rows = [_comparison(row) for row in lines.to_dict("records")]
-    table = plain_table(heads, rows, f"Comparisons of claim {claim.number}", heads[2:7])
+    table = plain_table(heads, rows, f"Comparisons of claim {claim.number}", heads[2:8])
     parts = [
-        f"<h3>{claim.number}. {escape(claim.sentence)}</h3>",
-        f'<p>{chip} <span class="muted">Sect. {escape(claim.section)}</span></p>',
-        paragraph(_decisive(finding)),
+        f'<h3>{claim.number}. {escape(claim.sentence)} <span class="muted">Sect. {escape(claim.section)}</span></h3>',
+        f'<p class="verdict {CLASSES[word]}">{sign}</p>',
+        f'<p class="decides">{prose(_decisive(finding))}</p>',
         f"<details><summary>{_extent(finding, len(rows))}</summary>{table}",
         bullets([*finding.notes, *finding.conditions]),
         "</details>",
     ]
-    kind = ' class="beside"' if beside else ""
-    return f"<li{kind}>{''.join(parts)}</li>"
+    return f"<li>{''.join(parts)}</li>"
 
 
 def _extent(finding: Finding, lines: int) -> str:
@@ -149,13 +168,17 @@ def _decisive(finding: Finding) -> str:
     if outcome is None or test is None:
         return ""
     made, theirs = test.comparison, claims.printed(outcome.pair, test.measure)
-    p = p_text(outcome.p)
-    equation = (f"p {p}" if p.startswith("<") else f"p = {p}").replace(" ", "\u00a0")  # on one line
     return minus(
         f"{outcome.pair.label}, {test.measure}: {number(made.difference, '+')} points "
         f"{span(made.low, made.high)}; the paper {number(theirs['difference_paper'], '+')}; "
-        f"{equation}."
+        f"{_equation(test.p)} by this test alone, {_equation(outcome.p)} after Holm's correction."
     )
+
+
+def _equation(p: float) -> str:
+    """`p = 0.041` or `p < 0.001`, on one line."""
+    text = p_text(p)
+    return (f"p {text}" if text.startswith("<") else f"p = {text}").replace(" ", "\u00a0")
 
 
 def _comparison(row: dict[Any, Any]) -> list[object]:
@@ -174,6 +197,7 @@ def _comparison(row: dict[Any, Any]) -> list[object]:
         Number(row["difference"], difference),
         both[1],
         Number(row["difference_paper"], number(row["difference_paper"], "+")),
+        Number(row["p"], p_text(row["p"])),
         Number(row["p_holm"], p_text(row["p_holm"])),
         worded(row["verdict"], 0 if pd.isna(row["seeds"]) else int(row["seeds"])),
     ]
@@ -181,7 +205,8 @@ def _comparison(row: dict[Any, Any]) -> list[object]:
 
 def tables(made: Sequence[Table], header: Header) -> str:
     """Tables 1-7, each with its caption and footnotes."""
-    parts = [paragraph(f"{minus(header.reading())} A click on a heading sorts.")]
+    ranks = not header.comparable
+    parts = [paragraph(f"{minus(header.reading(ranks=ranks))} A click on a heading sorts.")]
     for table in made:
         notes = [f"<li>{prose(remark)}</li>" for remark in table.remarks]
         for place, note in enumerate(table.notes):
@@ -189,7 +214,7 @@ def tables(made: Sequence[Table], header: Header) -> str:
             notes.append(f'<li id="t{table.number}-{mark}"><b>({mark})</b> {prose(note)}</li>')
         listed = f'<ul class="notes">{"".join(notes)}</ul>' if notes else ""
         title = f"<h3>Table {table.number}</h3>{paragraph(table.caption)}"
-        parts.append(f'<article id="table{table.number}">{title}{paper_table(table)}{listed}</article>')
+        parts.append(f'<article id="table{table.number}">{title}{paper_table(table, ranks=ranks)}{listed}</article>')
     return "\n".join(parts)
 
 

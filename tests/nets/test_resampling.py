@@ -1,0 +1,99 @@
+"""Resampling by matrix products against Pillow, to the bit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vggrepro.data.rescaling import Windows, cut, rescaled_size
+from vggrepro.nets import resampling
+from vggrepro.nets.resampling import Resampler
+
+rng = np.random.default_rng(0)
+
+
+def images(sizes: list[tuple[int, int]]) -> list[np.ndarray]:
+    """Noise of few, extreme values, whose sums are often halves, and noise of all values."""
+    few = np.array([0, 3, 128, 255], np.uint8)
+    shapes = [(height, width, 3) for width, height in sizes]
+    return [rng.choice(few, shape) if rng.random() < 0.5 else rng.integers(0, 256, shape, np.uint8) for shape in shapes]
+
+
+def random_windows(pixels: list[np.ndarray], side: int, most: int) -> Windows:
+    """A random square of each image, rescaled to a random size from `side` to `most`."""
+    sizes = [(image.shape[1], image.shape[0]) for image in pixels]
+    new = [rescaled_size(*size, int(rng.integers(side, most + 1))) for size in sizes]
+    corners = [rng.integers(0, [width - side + 1, height - side + 1]).tolist() for width, height in new]
+    return Windows(np.array([sizes, new, corners]).transpose(0, 2, 1).copy(), side)
+
+
+def resampled(pixels: list[np.ndarray], windows: Windows, resample: str) -> np.ndarray:
+    """All windows at once."""
+    counts = [image.shape[0] * image.shape[1] for image in pixels]
+    rows = torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in pixels]))
+    starts = torch.tensor(np.cumsum([0, *counts[:-1]]))
+    resampler = Resampler(windows.side, windows.shrink, resample)
+    return resampler.cut(rows, starts, torch.from_numpy(windows.places)).numpy()
+
+
+def pillow(pixels: list[np.ndarray], windows: Windows, resample: str) -> np.ndarray:
+    cuts = [cut(Image.fromarray(image), windows[number], resample) for number, image in enumerate(pixels)]
+    return np.stack(cuts)
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("side", "most"), [(1, 9), (16, 40), (32, 64), (56, 56), (64, 128), (224, 300)])
+def test_windows_are_pillows_to_the_bit(side: int, most: int, resample: str) -> None:
+    """Images of all shapes, enlarged and shrunk; Pillow takes either side of them first. 4 million values in all."""
+    count = 8 if side == 224 else 40
+    pixels = images([(int(width), int(height)) for width, height in rng.integers(1, 3 * side + 100, (count, 2))])
+    windows = random_windows(pixels, side, most)
+    np.testing.assert_array_equal(resampled(pixels, windows, resample), pillow(pixels, windows, resample))
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(640, 600), (90, 1500), (2000, 2100), (32, 32), (32, 70)])
+def test_images_are_pillows_to_the_bit_where_sums_are_long_and_where_a_pass_is_left_out(
+    size: tuple[int, int], resample: str
+) -> None:
+    pixels = images([size])
+    windows = random_windows(pixels, 32, 32)
+    np.testing.assert_array_equal(resampled(pixels, windows, resample), pillow(pixels, windows, resample))
+
+
+def test_older_pillows_always_begin_with_the_horizontal_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 13 on a tall image is taken down first: the two orders round differently."""
+    sides = torch.tensor([50, 64, 64]), torch.tensor([300, 64, 300])  # widths and heights
+    orders = []
+    for chooses in (False, True):
+        monkeypatch.setattr(resampling, "CHOOSES_ORDER", chooses)
+        orders.append(resampling._down_first(*sides, 64).tolist())
+    assert orders == [[False, False, False], [True, False, True]]
+
+
+@pytest.mark.parametrize("shrink", [0.3, 1.0, 2.5, 7.4, 15.0, 40.0])
+def test_sums_are_exact_in_fp32_and_factors_in_tf32(shrink: float) -> None:
+    """Every sum of bytes times digits stays below 2^24, and a digit has at most the 11 bits that TF32 keeps."""
+    for resample in ("bilinear", "bicubic"):
+        resampler = Resampler(32, shrink, resample)
+        size = torch.tensor([round(100 * shrink), round(77 * shrink)])
+        _, digits = resampler._weights(size, torch.tensor([100, 77]), torch.tensor([68, 0]))
+        assert (255 * digits.abs().sum(1)).max() < 1 << 24
+        mantissas = torch.frexp(digits[digits != 0]).mantissa * (1 << 11)
+        assert torch.equal(mantissas, mantissas.round())
+        parts = digits.double().split(32, 2)
+        total = sum(part * float(1 << resampler.digit_bits * place) for place, part in enumerate(parts))
+        assert isinstance(total, torch.Tensor)
+        assert (total.sum(1) - (1 << resampling.BITS)).abs().max() <= math.ceil(resampler.taps / 2)
+
+
+def test_autocast_does_not_reach_the_sums() -> None:
+    pixels = images([(100, 90)])
+    windows = random_windows(pixels, 32, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = resampled(pixels, windows, "bilinear")
+    np.testing.assert_array_equal(found, pillow(pixels, windows, "bilinear"))

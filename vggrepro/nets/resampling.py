@@ -1,0 +1,137 @@
+"""Pillow's 8-bit antialiased resampling as matrix products on any device, equal to Pillow's to the bit.
+
+Pillow multiplies pixels by weights with 22 bits after the point, along one side of the image and then along the other,
+and rounds to bytes after each. Here a weight is split into digits so small that every sum of products is a whole number
+below 2^24. fp32 holds it exactly in any order of sums, and TF32, which rounds factors to 11 bits, has nothing to round.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import PIL
+import torch
+from torch import Tensor
+
+from vggrepro.data.rescaling import SUPPORT
+from vggrepro.system import devices
+
+BITS = 22  # after the point of Pillow's weights
+EXACT = 1 << 24  # fp32 holds all whole numbers up to here
+LARGEST_DIGIT = 11  # bits; TF32 keeps so many
+# From version 13 on, Pillow begins with the vertical pass where that saves work.
+CHOOSES_ORDER = int(PIL.__version__.partition(".")[0]) >= 13
+
+
+@dataclass(frozen=True, slots=True)
+class Resampler:
+    """Cuts square windows of rescaled images.
+
+    Args:
+        side: of the windows, in rescaled pixels.
+        shrink: original pixels per rescaled pixel, at most; the host knows it without asking the device.
+        resample: bilinear or bicubic.
+    """
+
+    side: int
+    shrink: float
+    resample: str
+
+    @property
+    def taps(self) -> int:
+        """Original pixels along a side that one pixel of a window is made of, at most."""
+        return 2 * math.ceil(SUPPORT[self.resample] * max(1.0, self.shrink)) + 1
+
+    @property
+    def reach(self) -> int:
+        """Original pixels along a side that a window is made of, at most."""
+        return math.ceil((self.side - 1) * self.shrink) + 1 + self.taps
+
+    @property
+    def digit_bits(self) -> int:
+        """The base of the digits is two to this power: a sum of bytes times digits of half the base is exact."""
+        return min(LARGEST_DIGIT, int(math.log2(EXACT / 255 / self.taps))) + 1
+
+    def cut(self, pixels: Tensor, starts: Tensor, places: Tensor) -> Tensor:
+        """The windows' pixels: uint8 (n, side, side, 3).
+
+        Args:
+            pixels: uint8 (P, 3), the rows of all images, one image after another.
+            starts: (n,) int64, where in `pixels` the image of each window begins.
+            places: (3, 2, n) int64 on the device, as in `rescaling.Windows`.
+        """
+        count, side = len(starts), self.side
+        width, height = places[0]
+        down_first = _down_first(width, height, side)
+        facts = torch.cat([places, torch.stack([torch.ones_like(width), width])[None]])  # with the steps in `pixels`
+        size, new_size, corner, step = torch.where(down_first, facts.flip(1), facts)  # (2, n): first, second pass
+        place, digits = self._weights(size.flatten(), new_size.flatten(), corner.flatten())
+        first, second = place.view(2, count, -1) * step[:, :, None]
+        found = pixels[starts[:, None, None] + second[:, :, None] + first[:, None, :]]  # (n, second, first, 3)
+        lines = found.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        with devices.uncast(pixels.device):
+            lines = self._pass(lines.flatten(1, 2), digits[:count]).view(count, 3, -1, side)
+            lines = self._pass(lines.transpose(2, 3).flatten(1, 2), digits[count:]).view(count, 3, side, side)
+        result = torch.where(down_first[:, None, None, None], lines, lines.transpose(2, 3))  # (n, 3, down, across)
+        return result.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    def _weights(self, size: Tensor, new_size: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+        """What windows are made of along one side of their images, whose lengths and corners are (m,) int64.
+
+        Returns:
+            places (m, reach) int64 of original pixels; those beyond the image are put on its edge and weigh nothing.
+            digits (m, reach, digits * side) float32 of the weights, the lowest digit first.
+        """
+        side, device = self.side, size.device
+        ratio = size.double() / new_size
+        start, end = (corner * ratio).float(), ((corner + side) * ratio).float()  # Pillow takes edges as C floats
+        scale = ((end - start).double() / side)[:, None]
+        stretch = scale.clamp(min=1)
+        support = SUPPORT[self.resample] * stretch
+        centre = start.double()[:, None] + (torch.arange(side, device=device) + 0.5) * scale
+        first = (centre - support + 0.5).long().clamp(min=0)
+        last = torch.minimum((centre + support + 0.5).long(), size[:, None])[:, :, None]
+        tap = first[:, :, None] + torch.arange(self.taps, device=device)
+        weight = _kernel((tap - centre[:, :, None] + 0.5) * (1 / stretch)[:, :, None], self.resample)
+        weight = torch.where(tap < last, weight, 0.0)
+        weight = weight / weight.sum(2, keepdim=True) * (1 << BITS)
+        digits = _digits((weight + torch.copysign(torch.full_like(weight, 0.5), weight)).trunc(), self.digit_bits)
+        column = (tap - first[:, :1, None]).repeat(1, len(digits), 1)
+        matrix = torch.zeros(len(size), column.shape[1], self.reach, device=device)
+        matrix.scatter_(2, column, torch.cat(digits, 1))
+        place = first[:, :1] + torch.arange(self.reach, device=device)
+        return torch.minimum(place, size[:, None] - 1), matrix.transpose(1, 2)
+
+    def _pass(self, lines: Tensor, digits: Tensor) -> Tensor:
+        """One pass of Pillow's: (n, lines, reach) bytes and (n, reach, …) digits -> (n, lines, side), all float32."""
+        *lower, total = torch.split(torch.bmm(lines, digits).int(), self.side, 2)
+        for part in reversed(lower):
+            total = torch.add(part, total, alpha=1 << self.digit_bits)
+        return ((total + (1 << BITS - 1)) >> BITS).clamp(0, 255).float()
+
+
+def _down_first(width: Tensor, height: Tensor, side: int) -> Tensor:
+    """For each image, whether Pillow takes the vertical pass first: (n,) bool."""
+    less = height - side
+    return (less > 0) & (less > 2 * (width - side)) & CHOOSES_ORDER
+
+
+def _digits(weights: Tensor, bits: int) -> list[Tensor]:
+    """Whole numbers below 2^23 in base 2^bits, lowest digit first, float32; digits are at most half the base."""
+    left, found = weights, []
+    for _ in range(math.ceil((BITS + 1) / bits) - 1):
+        higher = torch.round(left / (1 << bits))
+        found.append((left - higher * (1 << bits)).float())
+        left = higher
+    return [*found, left.float()]
+
+
+def _kernel(x: Tensor, resample: str) -> Tensor:
+    """A filter's value at distance x: the triangle, or Keys' cubic with a = -0.5."""
+    x = x.abs()
+    if resample == "bilinear":
+        return (1 - x).clamp(min=0)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * -0.5
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
