@@ -20,7 +20,6 @@ from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import FolderSource
 from vggrepro.evaluation.evaluator import Evaluator
 from vggrepro.nets.trained import Trained
-from vggrepro.report import page
 from vggrepro.runs.folder import RunFolder
 
 # Tests compare bits, which depend on the number of threads: it does not follow the load.
@@ -121,6 +120,8 @@ def page_run(page_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def page_text(page_runs: Path, page_data: Dataset) -> str:
     """The HTML report of `page_runs`."""
+    from vggrepro.report import page  # here, as matplotlib takes a second that other tests need not wait for
+
     return page.page(page_runs, page_data)
 
 
