@@ -282,6 +282,17 @@ def test_a_lost_process_is_said_in_a_line(
     refused(result, "no connection to another process", "Connection closed by peer", "run the same command")
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")])
+def test_a_lack_of_memory_is_said_in_a_line(
+    vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fall_short(device: torch.device) -> None:
+        raise error
+
+    monkeypatch.setattr(processes, "join_processes", fall_short)
+    refused(vggrepro("train", "A", *FAST), "memory fell short", "a smaller --micro-batch; finished work is kept")
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
 def test_help_needs_no_torch(words: list[str]) -> None:
     done = program.run("help_without_torch", *words)

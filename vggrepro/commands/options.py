@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.system import advice
+from vggrepro.system.precisions import help_text
 
 if TYPE_CHECKING:
     from vggrepro.runs.folder import RunFolder
@@ -138,7 +139,7 @@ SeedList = Annotated[str | None, typer.Option("--seeds", help="Train and test ev
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if faster.")]
+Precision = Annotated[str, typer.Option("--precision", help=help_text())]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
 AsJson = Annotated[
     TableFormat, typer.Option("--format", help="A table for people, or JSON for programs (docs/json.md).")

@@ -52,10 +52,10 @@ class Evaluator:
         self.mean = torch.tensor(config.mean_rgb, dtype=torch.float32, device=machine.device)
         self.model = trained.model()
         self.model.to(machine.device).to(memory_format=torch.channels_last)
-        if machine.precision == "bf16":  # what autocast would do in each pass; fc8 stays in fp32
+        if half := devices.HALVES.get(machine.precision):  # what autocast would do in each pass; fc8 stays in fp32
             for name, layer in self.model.named_children():
                 if name != "fc8":
-                    layer.to(torch.bfloat16)
+                    layer.to(half)
         self._budget = FORWARD_PIXELS.get(machine.device.type, FORWARD_PIXELS["cpu"])
 
     @property

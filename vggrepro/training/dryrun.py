@@ -53,7 +53,8 @@ def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) 
         given: the recipe's values that options set.
 
     Raises:
-        InputError: the batch is larger than the data set or the memory; or torchrun started several processes.
+        InputError: the batch is larger than the data set, an image alone larger than the memory; or torchrun started
+            several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--dry-run measures one process; run it without torchrun")
@@ -172,7 +173,7 @@ def step_seconds(link: Link, request: Request) -> float:
     On a GPU the whole batch is timed. On a CPU two smaller batches are timed and their times extrapolated.
 
     Raises:
-        InputError: the batch is larger than the data set or the memory.
+        InputError: the batch is larger than the data set, or an image alone larger than the memory.
     """
     chosen, machine, run = request.recipe, request.machine, link.run
     classes = len(request.dataset.classes)
@@ -201,15 +202,9 @@ def step_seconds(link: Link, request: Request) -> float:
             taken.append(time.perf_counter() - began)
         return min(taken)
 
-    try:
-        if machine.device.type != "cpu":
-            return timed(chosen.batch)
-        return extrapolated(timed, chosen.batch)
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"a batch of {machine.micro_batch or chosen.batch} images of net {run.net} does not fit {machine.device}; "
-            "give --micro-batch a smaller number"
-        ) from None
+    if machine.device.type != "cpu":
+        return timed(chosen.batch)
+    return extrapolated(timed, chosen.batch)
 
 
 def extrapolated(timed: Callable[[int], float], batch: int) -> float:

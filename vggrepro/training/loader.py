@@ -51,8 +51,9 @@ class Epoch:
 
 
 def mirror(crops: Tensor, flip: Tensor) -> Tensor:
-    """Mirrors the crops (n, H, W, 3) left to right where `flip` (n,) is true; may change `crops` in place."""
-    if crops.device.type == "cpu":  # copies only the mirrored crops; a GPU would make the host wait for `flip`
+    """Mirrors the crops (n, H, W, 3) left to right where `flip` (n,) is true; `crops` stay as they are."""
+    if crops.device.type == "cpu":  # turns only the mirrored crops; a GPU would make the host wait for `flip`
+        crops = crops.clone()
         for row in flip.nonzero().flatten().tolist():
             crops[row] = crops[row].flip(1)
         return crops

@@ -43,6 +43,8 @@ class State:
     rate: float = 0.0  # learning rate of the last step
     seconds: float = 0.0  # spent on this epoch so far
     waited: float = 0.0  # of these, seconds in which training waited for data
+    micro_batch: int = 0  # images at a time on each device, since memory was short; 0: it was not
+    scaler: dict[str, float] = field(default_factory=dict)  # how fp16 scales the loss; empty at other precisions
     history: list[Epoch] = field(default_factory=list)  # the finished epochs
 
     @classmethod
@@ -298,6 +300,7 @@ class Monitor:
             gradient_norm=state.line_norm,
             images_per_second=round((step - first) * batch / taken, 1),
             data_wait=round((state.waited - waited) / taken, 4),
+            micro_batch=state.micro_batch,
         )
         if processes.is_first():
             self.curves.write(line.step, line)
@@ -332,6 +335,7 @@ class Monitor:
             images_per_second=round(images / seconds, 1),
             data_wait=round(state.waited / seconds, 4),
             seconds=round(seconds, 3),
+            micro_batch=state.micro_batch,
         )
         if processes.is_first():
             self.curves.write(self._number * self.steps, epoch)

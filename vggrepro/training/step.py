@@ -37,7 +37,7 @@ class Loss:
         model: on the device.
         recipe: dropout and input scale.
         mean: (3,), mean RGB of the training set, on the device.
-        precision: fp32, tf32 or bf16.
+        precision: fp32, tf32, bf16 or fp16.
         compiled: uses torch.compile. Compiling takes about a minute at first; then the operations between matrix
             products are fused. Results differ by rounding. Dropout masks are drawn outside and stay exactly the same.
             What cannot be compiled is an error; nothing runs uncompiled instead.

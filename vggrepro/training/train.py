@@ -2,7 +2,8 @@
 
 The state of a training is (weights, momentum, history, step). All random choices are functions of seed, epoch and image
 (`keyed`), so a run sees the same crops and dropout masks after a resumption, and with any number of processes or
-micro-batches. No step makes the host wait for the device: results of a step are read a little later (`Readings`).
+micro-batches. No step but the first ones makes the host wait for the device: results of a step are read a little later
+(`Readings`).
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from vggrepro.system.devices import Machine
 from vggrepro.system.interrupt import Stopped, StopRequest
 from vggrepro.system.threads import Follower
 from vggrepro.training.checkpoint import Checkpoints
+from vggrepro.training.gradient import Gradient
 from vggrepro.training.loader import Batch, Loader
 from vggrepro.training.monitor import Curves, Monitor, Readings, State
-from vggrepro.training.step import Loss, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,9 @@ class Training:
         self.mean = torch.tensor(dataset.mean_rgb, dtype=torch.float32, device=machine.device)
         self.optimiser = self._optimiser()
         devices.repeatable(machine)
-        self.loss = Loss(self.model, self.recipe, self.mean, machine.precision, compiled=machine.compile)
+        self.gradient = Gradient(self.model, self.recipe, self.mean, machine, self._trained(), goal.run.name)
+        self.scaler = self.gradient.scaler
         self.threads = Follower(machine.device.type == "cpu")
-        self.gradient_sum = processes.GradientSum(self._trained())
         self.state = State()
         self.checkpoints = Checkpoints(folder)
         self.readings = Readings(machine.device)
@@ -108,7 +109,7 @@ class Training:
             else:
                 groups[name.endswith(".bias")].append(parameter)
         decay = recipe.weight_decay
-        return torch.optim.SGD(
+        optimiser = torch.optim.SGD(
             [
                 {"params": groups[0], "rate": 1.0, "weight_decay": decay},
                 {"params": groups[1], "rate": recipe.bias_rate, "weight_decay": decay * recipe.bias_decay},
@@ -117,6 +118,11 @@ class Training:
             momentum=recipe.momentum,
             fused=self.machine.device.type in ("cpu", "cuda"),
         )
+        if self.machine.precision == "fp16" and recipe.momentum:
+            # If fp16 leaves out its first step, torch would go on with momentum that nobody has written.
+            for trained in (*groups[0], *groups[1]):
+                optimiser.state[trained]["momentum_buffer"] = torch.zeros_like(trained)
+        return optimiser
 
     # State
 
@@ -139,6 +145,7 @@ class Training:
             buffer = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum/{name}"] = buffer
+        self.state.scaler = self.scaler.state_dict()
         self.checkpoints.save(tensors, asdict(self.state))
 
     def resume(self) -> bool:
@@ -162,6 +169,9 @@ class Training:
             self.state = State.of(values)
         except (TypeError, ValueError):
             raise InputError(f"{path}: not a training checkpoint; remove it to start this run again") from None
+        self.gradient.limit = self.state.micro_batch
+        if self.state.scaler:
+            self.scaler.load_state_dict(self.state.scaler)
         return True
 
     # The loop of Sect. 3.1
@@ -211,7 +221,7 @@ class Training:
 
         # Validation: its error decides when the rate drops.
         done = self.monitor.end_epoch(*self._validate())
-        self.state = State(rate=state.rate, history=[*state.history, done])
+        self.state = State(rate=state.rate, history=[*state.history, done], micro_batch=state.micro_batch)
 
         # Checkpoint of the finished epoch.
         self.save()
@@ -228,35 +238,44 @@ class Training:
         Returns:
             (4,) float32 on the device: the loss summed over the global batch, the norm of its gradient before clipping,
             the number of processes that were asked to stop, and 1 if a checkpoint is due.
+
+        Raises:
+            InputError: an image alone does not fit the memory, or memory fell short later in one of several processes.
         """
-        device, recipe = self.machine.device, self.recipe
+        recipe = self.recipe
         self.threads.follow()
 
         # Learning rate: the schedule's, after a warm-up (none in the paper).
         self._set_rate(rate, epoch * self.steps + self.state.step)
 
         # Loss and gradient: mean cross-entropy over the batch (256 images), one micro-batch after another.
-        self.optimiser.zero_grad()
-        total = torch.zeros((), device=device)
-        done = 0
-        for piece in pieces(batch, self.machine.micro_batch, device):
-            done += len(piece.labels)
-            loss = self.loss(piece)
-            self.gradient_sum.arm(last=done == len(batch.labels))
-            torch.autograd.backward(loss / self.batch)
-            total += loss.detach()
+        total = self.gradient.make(batch)
+        self.state.micro_batch = self.gradient.limit
         sums = torch.stack([total, *self._asks()])  # summed in the same message as small gradients
-        self.gradient_sum.finish(sums)
+        self.gradient.finish(sums)
 
         # Clipping: none in the paper; the small presets limit the gradient's norm.
+        self.scaler.unscale_(self.optimiser)
         parameters = self._trained()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if recipe.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
 
         # Momentum (0.9) and weight decay (5e-4) are applied by the optimiser.
-        self.optimiser.step()
-        return torch.stack([sums[0], norm, sums[1], sums[2]])
+        told = self._told(norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return torch.stack([sums[0], told, sums[1], sums[2]])
+
+    def _told(self, norm: Tensor) -> Tensor:
+        """The gradient's norm for the record: 0 if fp16 leaves out this step since its scaled gradient overflowed.
+
+        The next step then has half the scale. An overflow at scale 1 is the gradient's own, and stays infinite.
+        """
+        if not self.scaler.is_enabled():
+            return norm
+        scale = self.scaler.scale(torch.ones_like(norm))
+        return torch.where(norm.isfinite() | (scale <= 1), norm, 0.0)
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -289,7 +308,7 @@ class Training:
             for pixels, labels in self.loader.validation():
                 x = to_input(pixels.to(machine.device), self.mean, self.recipe.input_scale)
                 with devices.autocast(machine.precision, machine.device):
-                    scores = self.model(x)
+                    scores = torch.cat([self.model(part) for part in torch.split(x, self.gradient.limit or len(x))])
                 ranks = true_ranks(scores.float().cpu().numpy(), labels)
                 wrong += torch.tensor([(ranks >= 1).sum(), (ranks >= TOP_K).sum()], device=machine.device)
         processes.sum_over_processes([wrong])
