@@ -63,6 +63,7 @@ class Layers(StrEnum):
 class SplitName(StrEnum):
     """Which split evaluate runs over."""
 
+    train = "train"
     val = "val"
     test = "test"
 
@@ -174,7 +175,9 @@ Tencrop = Annotated[bool, typer.Option("--tencrop", help="Krizhevsky et al.'s te
 Googlenet = Annotated[bool, typer.Option("--googlenet", help="Szegedy et al.'s 144 crops over four Q.")]
 CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense: poolings round up, as Caffe's do.")]
 TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
-SplitOption = Annotated[SplitName, typer.Option("--split", help="val, or the unlabelled test images.")]
+SplitOption = Annotated[
+    SplitName, typer.Option("--split", help="val; train, for the training error; or the unlabelled test images.")
+]
 Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
 Search = Annotated[
     bool,

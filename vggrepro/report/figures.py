@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 import matplotlib
+import matplotlib.colors
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -336,6 +337,60 @@ def forest(frame: pd.DataFrame) -> Figure:
         Line2D([], [], color=LINE, linewidth=7, solid_capstyle="butt", label="as claimed"),
     ]
     _legend(figure, handles, 3)
+    return figure
+
+
+RIGHT, WRONG = COLOURS["B"][0], COLOURS["D"][0]  # of answers
+
+
+@styled
+def confusion(shares: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
+    """How often each class gets which answer, a line for each class.
+
+    Args:
+        shares: (rows, columns) of a class's images, in per cent; the answer of column i is right for row i.
+        rows: the classes' names.
+        columns: the answers' names.
+    """
+    side = max(3.2, 0.21 * len(columns) + 1.2)
+    figure, axes = _figure(max(2.4, 0.21 * len(rows) + 1.4), side)
+    picture = np.zeros((*shares.shape, 4))
+    picture[..., :3] = matplotlib.colors.to_rgb(WRONG)
+    right = np.arange(len(shares))
+    picture[right, right, :3] = matplotlib.colors.to_rgb(RIGHT)
+    picture[..., 3] = np.sqrt(shares / 100)  # so that a few per cent can be seen
+    axes.imshow(picture, interpolation="none", aspect="auto")
+    least = 1 if len(columns) < 25 else 5
+    for row, column in zip(*np.nonzero(shares >= least), strict=True):
+        axes.annotate(f"{shares[row, column]:.0f}", (column, row), ha="center", va="center", fontsize=6)
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7.5)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7.5)
+    axes.set(xlabel="answer", ylabel="true class")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def reliability(frame: pd.DataFrame) -> Figure:
+    """Right answers against confidence, and below it how many images have which confidence.
+
+    Columns from, to, confidence, right, right_low, right_high (%), images: `Answers.calibration`.
+    """
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 100], [0, 100], "--", color=MUTED, linewidth=0.9)
+    ends = [frame["right"] - frame["right_low"], frame["right_high"] - frame["right"]]
+    shade = COLOURS["A"][0]
+    above.errorbar(frame["confidence"], frame["right"], yerr=ends, fmt="o", color=shade, elinewidth=1.1, capsize=2)
+    above.set(ylabel="right answers (%)", xlim=(0, 100), ylim=(-2, 102))
+    share = 100 * frame["images"] / frame["images"].sum()
+    below.bar(frame["from"], share, frame["to"] - frame["from"], align="edge", color=shade, edgecolor=GROUND)
+    below.set(xlabel="confidence (%)", ylabel="images (%)")
+    handles = [_handle("answers, 95 %", shade=shade, line="-")]
+    handles.append(Line2D([], [], color=MUTED, linestyle="--", linewidth=0.9, label="as right as confident"))
+    _legend(figure, handles, 2)
     return figure
 
 

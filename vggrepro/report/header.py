@@ -23,6 +23,7 @@ class Header:
 
     dataset: Dataset
     reductions: tuple[str, ...]
+    precisions: bool = False  # whether Tables 11 or 12 are among the tables
 
     @property
     def title(self) -> str:
@@ -66,8 +67,9 @@ class Header:
             if ranks
             else " and Δ = ours - the paper's"
         )
+        others = " (in Tables 11 and 12 precision and recall, the larger the better)" if self.precisions else ""
         return (
-            f"Numbers: ours, the paper's (arXiv 1409.1556v6){beside}, errors in per cent; "
+            f"Numbers: ours, the paper's (arXiv 1409.1556v6){beside}, errors in per cent{others}; "
             "[low; high] is the 95 % interval of ours over images (Wilson), – not run (or not published), "
             f"{bold} the best."
         )
@@ -94,7 +96,8 @@ class Header:
 
 def header_of(tables: Sequence[Table], dataset: Dataset) -> Header:
     """The header of a report of these tables."""
-    return Header(dataset, (*_less_data(dataset), *_less_net(tables), *_subset(dataset)))
+    reductions = (*_less_data(dataset), *_less_net(tables), *_subset(dataset))
+    return Header(dataset, reductions, any(table.precisions for table in tables))
 
 
 def _less_data(dataset: Dataset) -> list[str]:

@@ -26,7 +26,8 @@ ERRORS = (
 TRAINING = (
     "Above: the training loss of each epoch, thin between them. Below: errors on central crops, measured while "
     "training on the validation images, or on training images held out for it. A dotted line is a drop of the "
-    "learning rate, with the new rate."
+    "learning rate, with the new rate. How far the validation error is above the training error: `vggrepro evaluate "
+    "--split train` measures it, and this page then shows it under Beyond the paper."
 )
 FILTERS = (
     "Each small square is a filter over R, G, B, in the order of the weights file; grey is zero, and each filter has a "
@@ -70,18 +71,27 @@ def _bodies(contents: Contents, against: Path | None) -> dict[tuple[str, str], s
     drawn = drawings(contents)
     grids = {
         name: sections.grid([one for one in drawn if one.section == name], kind)
-        for name, kind in (("claims", ""), ("errors", ""), ("training", ""), ("filters", "small"))
+        for name, kind in (
+            ("claims", ""),
+            ("errors", ""),
+            ("classes", "whole"),
+            ("calibration", ""),
+            ("training", ""),
+            ("filters", "small"),
+        )
     }
     beside = sections.beyond_tables(contents.beside, "against-")
     return {
-        ("claims", "The paper's claims"): sections.claims_section(document.findings, grids["claims"]),
+        ("claims", "Claims"): sections.claims_section(document.findings, grids["claims"]),
         ("tables", "Tables"): sections.tables(document.tables, contents.header),
         ("against", "Two reproductions"): beside and paragraph(BESIDE.format(folder=against)) + beside,
         ("errors", "Errors"): grids["errors"] and paragraph(ERRORS) + grids["errors"],
+        ("classes", "Classes"): sections.classes(contents, grids["classes"]),
+        ("calibration", "Calibration"): sections.calibration(contents, grids["calibration"]),
         ("beyond", "Beyond the paper"): sections.beyond_tables(document.beyond_tables),
         ("training", "Training"): grids["training"] and paragraph(TRAINING) + grids["training"],
         ("filters", "First layer"): grids["filters"] and paragraph(FILTERS) + grids["filters"],
-        ("mistakes", "Most confident mistakes"): sections.mistakes(contents),
+        ("mistakes", "Mistakes"): sections.mistakes(contents),
         ("words", "Words"): words(contents.header),
         ("provenance", "Provenance"): provenance.provenance(contents),
     }

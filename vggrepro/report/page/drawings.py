@@ -19,13 +19,16 @@ from vggrepro import paper
 from vggrepro.report import figures
 from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.html import minus
+from vggrepro.report.page.mistakes import class_words
 from vggrepro.results import claims
+from vggrepro.results.answers import Answers
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
 from vggrepro.results.paper_claims import Relation
 from vggrepro.results.tables import views_of
 
 LEAST = 5  # rows that a rank correlation needs to say anything
+SHOWN = 40  # classes that the confusion matrix has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Drawing:
     """A figure to be drawn: the name of its file, its section of the page, and its texts."""
 
     name: str
-    section: str  # "claims", "errors", "training" or "filters"
+    section: str  # "claims", "errors", "classes", "calibration", "training" or "filters"
     title: str
     caption: str
     alt: str
@@ -45,6 +48,7 @@ def drawings(contents: Contents) -> list[Drawing]:
     drawn = [
         *forest(contents.document.findings),
         *errors(contents),
+        *answered(contents),
         *curves(contents.runs),
         *first_layers(contents.runs),
     ]
@@ -164,6 +168,61 @@ def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
             f"Top-1 error of net {net} by test scale. " + _alt(lines, TOP1, ("S", "Q")),
             lambda lines=lines: figures.against_test_scale(lines, TOP1),  # type: ignore[misc]
         )  # fmt: skip
+
+
+def answered(contents: Contents) -> Iterator[Drawing]:
+    """Which classes the best posterior file takes for which, and whether it is as right as confident."""
+    made = contents.answers
+    if made is None:
+        return
+    shares, rows, names = confusion_shares(made, class_words(contents.dataset))
+    told = "" if len(rows) == len(names) else f"The {len(rows)} classes of the largest error. "
+    yield Drawing(
+        "confusion", "classes", "Which class is taken for which",
+        f"{told}A line is a true class; numbers are per cent of its images, without the smallest. Green: right; "
+        "red: wrong. The stronger the colour, the larger the share.",
+        f"Shares of the images of {len(rows)} classes by answer. " + _confusion_alt(shares, rows, names),
+        lambda: figures.confusion(shares, rows, names),
+    )  # fmt: skip
+    bins = made.calibration()
+    yield Drawing(
+        "reliability", "calibration", "Confidence and right answers",
+        "Each point is a bin of confidence. On the line the net is as right as it is confident; below it, it is too "
+        "sure. The bars show how many images each bin has.",
+        "Right answers by confidence: " + "; ".join(
+            f"{row['confidence']:.0f} % sure, {row['right']:.0f} % right, {row['images']} images"
+            for row in bins.to_dict("records")) + ".",
+        lambda: figures.reliability(bins),
+    )  # fmt: skip
+
+
+def confusion_shares(made: Answers, words: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
+    """Per cent of each class's images by answer, and the names of rows and columns.
+
+    Of more than `SHOWN` classes: those of the largest error, and a last column for the other answers.
+    """
+    images = made.counts.sum(axis=1)
+    there = np.flatnonzero(images)
+    if len(made.counts) > SHOWN:
+        errors = 1 - np.diag(made.counts)[there] / images[there]
+        there = np.sort(there[np.argsort(-errors, kind="stable")[:SHOWN]])
+    shares = 100 * made.counts[there] / images[there, None]
+    names = [words[label] for label in there.tolist()]
+    if len(there) == len(made.counts):
+        return shares, names, names
+    rest = 100 - shares[:, there].sum(axis=1, keepdims=True)
+    return np.hstack([shares[:, there], rest]), names, [*names, "other"]
+
+
+def _confusion_alt(shares: np.ndarray, rows: Sequence[str], names: Sequence[str]) -> str:
+    """The ten most frequent wrong answers."""
+    wrong = np.where(np.eye(*shares.shape) > 0, 0, shares)
+    first = np.argsort(-wrong, axis=None, kind="stable")[:10]
+    pairs = [(int(row), int(column)) for row, column in zip(*np.unravel_index(first, wrong.shape), strict=True)]
+    parts = [
+        f"{rows[row]} as {names[column]} {wrong[row, column]:.0f} %" for row, column in pairs if wrong[row, column]
+    ]
+    return f"Most frequent mistakes: {'; '.join(parts)}." if parts else "No mistake."
 
 
 def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
