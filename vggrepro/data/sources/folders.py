@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from vggrepro.data import synsets
-from vggrepro.data.sources.base import IMAGE_SUFFIXES, LeftOut, digest, is_hidden, some
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, digest, is_hidden, some
 from vggrepro.data.sources.listing import ListedSource, Listing, Part, image_files, is_image, split_folder, subfolders
 from vggrepro.errors import InputError
 
@@ -67,8 +66,7 @@ class FolderSource(ListedSource):
             result[name] = path
         return result
 
-    @cached_property
-    def _images(self) -> dict[str, Listing]:
+    def _list(self) -> dict[str, Listing]:
         result = {split: Listing(self._labelled(self._places[split])) for split in self.required}
         if not self.val_only and (folder := split_folder(self.folder, "test")) is not None:
             result["test"] = Listing(self._test(folder))
@@ -76,10 +74,6 @@ class FolderSource(ListedSource):
             self._count_loose(split)
         self._count_beside()
         return result
-
-    @cached_property
-    def _left(self) -> LeftOut:
-        return LeftOut()
 
     def _count_loose(self, split: str) -> None:
         """Counts the files beside the class folders of a split, unless these are the images of test."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,15 +82,15 @@ class IlsvrcSource(ListedSource):
         self.classes = tuple(synset.wnid for synset in self.devkit.synsets)
         self.words = tuple(synset.words for synset in self.devkit.synsets)
         self.devkit_ids = tuple(synset.id for synset in self.devkit.synsets)
-        self._left = LeftOut()
         self._index = {wnid: label for label, wnid in enumerate(self.classes)}
         if len(self.devkit.truth) == synsets.VAL_IMAGES:
             synsets.check_first_images(self.devkit.truth, str(self.devkit.path))
-        read: dict[str, Callable[[], Listing]] = {"val": self._val, "test": self._test, "train": self._train}
-        if val_only:
-            read = {"val": self._val}
-        self._images = {split: images() for split, images in read.items()}  # the longest last: mistakes show at once
         self.subset = synsets.subset(None if val_only else self.count("train"), self.count("val"))
+
+    def _list(self) -> dict[str, Listing]:
+        if self.val_only:
+            return {"val": self._val()}
+        return {"val": self._val(), "test": self._test(), "train": self._train()}  # the longest last
 
     def _tar(self, name: str) -> Path | None:
         return next((path for path in (self.folder / name, self.data / name) if path.is_file()), None)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -246,10 +248,19 @@ class Listing:
 
 
 class ListedSource(Source):
-    """A source whose splits are listings: `_images` by split; `_left` counts what is not in them."""
+    """A source whose splits are listings."""
 
-    _images: Mapping[str, Listing]
-    _left: LeftOut
+    @abstractmethod
+    def _list(self) -> dict[str, Listing]:
+        """The images of each split; counts in `_left` what is not among them."""
+
+    @cached_property
+    def _images(self) -> dict[str, Listing]:
+        return self._list()
+
+    @cached_property
+    def _left(self) -> LeftOut:
+        return LeftOut()
 
     def count(self, split: str) -> int:
         return len(self._images.get(split, ()))
