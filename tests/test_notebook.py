@@ -21,6 +21,6 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert all(f"\n{number}. " in questions for number in range(1, 6))
     cell = next(cell for cell in notebook.cells if 'command("prepare", "demo")\n' in cell.source)
     cell.source = cell.source.replace('command("prepare", "demo")\n', "")
-    prepare(DemoSource(0, train=320, val=160), tmp_path / "data" / "first-hour", "demo")
+    prepare(DemoSource(0, train=160, val=80), tmp_path / "data" / "first-hour", "demo")
     nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "runs" / "first-hour" / "B-256" / "weights.safetensors").is_file()
