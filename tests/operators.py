@@ -9,12 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Operators(TorchDispatchMode):
-    """Counts the operators dispatched inside a `with` statement, views included."""
+    """Counts the operators inside a `with` statement, and those of them that only view a tensor differently."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count = self.views = 0
 
     def __torch_dispatch__(self, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
+        self.views += func.is_view
         return func(*args, **(kwargs or {}))

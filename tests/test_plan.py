@@ -1,4 +1,4 @@
-"""The pipeline as jobs: what needs what, the order in which make and a stand-in for Slurm run them, the bits of --jobs."""
+"""The pipeline as jobs: what each needs, the order in which make and a stand-in for Slurm run them, bits of --jobs."""
 
 from __future__ import annotations
 

@@ -105,12 +105,12 @@ def test_a_reduced_reproduction_says_so() -> None:
     data = described(subset="2 of 10 shards")
     text = header_markdown([table_of([1.0])], data)
     for said in (
-        "12 classes (the paper: 1,000)",
+        "This is a reduced reproduction. How all runs differ from the paper's:\n\n- 12 classes (the paper: 1,000).\n",
         "4,800 training images (the paper: 1,281,167)",
         "600 validation images (the paper: 50,000)",
-        "crop 64 (the paper: 224",
-        "width 0.125 (the paper: 1)",
-        "a subset: 2 of 10 shards",
+        "- Crop 64 (the paper: 224",
+        "- Width 0.125 (the paper: 1)",
+        "- A subset: 2 of 10 shards",
         "±4.0 points",
         "fingerprint 0123456789ab",
     ):

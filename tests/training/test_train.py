@@ -34,7 +34,7 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.runs.metrics import Steps
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import read_json
-from vggrepro.training import augment
+from vggrepro.training import augment, recorded
 from vggrepro.training.chain import Request, train_chain
 from vggrepro.training.checkpoint import Checkpoints
 from vggrepro.training.train import Goal, Training
@@ -47,6 +47,25 @@ def test_two_trainings_on_a_gpu_end_in_the_same_bits(dataset: Dataset, tmp_path:
         pytest.skip("no GPU")
     machine = Machine(torch.device("cuda:0"), precision, workers=0)
     one, two = (train(dataset, tmp_path / name, machine) for name in ("one", "two"))
+    assert one.weights_path.read_bytes() == two.weights_path.read_bytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_on_a_gpu_have_the_same_bits(
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    machine = Machine(torch.device("cuda:0"), precision, workers=0)
+    one = train(dataset, tmp_path / "recorded", machine, batch=2)
+    assert "cannot be recorded" not in capsys.readouterr().err
+    monkeypatch.setattr(recorded, "PIXELS", 0)
+    two = train(dataset, tmp_path / "plain", machine, batch=2)
     assert one.weights_path.read_bytes() == two.weights_path.read_bytes()
 
 

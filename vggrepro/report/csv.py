@@ -24,7 +24,7 @@ BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, *answers.NAMES, fit.NAME, seed
 
 
 def explained(table: Table) -> pd.DataFrame:
-    """The raw frame with footnote letters replaced by their texts; rows that ran get the remarks too."""
+    """The raw frame with footnote letters replaced by their texts; rows that ran get what holds for all rows too."""
     frame = table.frame.copy()
     if "note" not in frame:
         return frame
@@ -32,7 +32,7 @@ def explained(table: Table) -> pd.DataFrame:
     notes = []
     for marks, ran in zip(frame["note"], frame[list(table.measures)].notna().any(axis=1), strict=True):
         parts = [texts[mark] for mark in marks.split(", ") if mark]
-        notes.append(" ".join([*parts, *table.remarks] if ran else parts))
+        notes.append(" ".join([*parts, *table.remarks, *table.training] if ran else parts))
     return frame.assign(note=notes)
 
 

@@ -16,6 +16,7 @@ from vggrepro import paper
 from vggrepro.paper import JITTER, Run
 from vggrepro.results import transfer
 from vggrepro.results.columns import NAN
+from vggrepro.results.conditions import shared
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, letter
 from vggrepro.results.transfer import Representation
@@ -66,7 +67,9 @@ def _table(number: int, scores: Scores) -> Table | None:
         ", ".join(letter(place) for place, text in enumerate(texts) if row in notes[text]) for row in range(len(frame))
     ]
     remarks = (STARRED[number], "The rows of other teams are quoted from the paper.")
-    return Table(number, CAPTIONS[number], frame, ("method",), MEASURES[number], texts, remarks, scores.geometry)
+    return Table(
+        number, CAPTIONS[number], frame, ("method",), MEASURES[number], texts, remarks, scores.geometry, shared(scores)
+    )
 
 
 def _measure(number: int, name: str, line: dict[str, str], scores: Scores) -> dict[str, Any]:

@@ -182,9 +182,8 @@ def step_seconds(link: Link, request: Request) -> float:
     goal = Goal(run, chosen, link.config.learning_rate, link.config.epochs, request.seed)
     training = Training(goal, model, request.dataset, link.folder, machine, loader)
 
-    on_device = machine.device.type == "cuda" and fits(
-        loader.train, machine.device
-    )  # then `train` keeps the images there
+    # Then `train` keeps the images there.
+    on_device = machine.device.type == "cuda" and fits(loader.train, machine.device)
 
     def timed(count: int) -> float:
         crops = torch.randint(0, 256, (count, chosen.crop, chosen.crop, 3), dtype=torch.uint8)

@@ -67,11 +67,11 @@ def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
 
 
 def summary(contents: Contents) -> str:
-    """What the numbers are not; then the data, the runs and the claims in a line, and the best numbers."""
+    """How all runs differ from the paper's; then the data, the runs and the claims in a line, and the best numbers."""
     header = contents.header
     parts = []
-    if header.reductions:
-        body = f"<p><b>A reduced reproduction.</b> {header.caution} What is reduced:</p>{bullets(header.reductions)}"
+    if header.lead:
+        body = f"<p><b>{escape(header.lead)}</b></p>{bullets(header.differences)}<p>{escape(header.caution)}</p>"
         parts.append(f'<aside class="note">{body}</aside>')
     lead = (
         f"<b>{escape(contents.dataset.name)}</b>: {header.size}. Guessing has a top-1 error of "
