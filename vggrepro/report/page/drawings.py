@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -73,7 +73,8 @@ def forest(findings: Sequence[Finding]) -> Iterator[Drawing]:
     yield Drawing(
         "claims-forest", "claims", "The difference that decides each claim",
         "First − second: left of zero the first errs less. Grey: where the claim has it. Filled: ours, 95 %; hollow: "
-        "the paper's.",
+        "the paper's. Each claim is shown by the comparison least in its favour. "
+        f"{len(frame)} of the {len(findings)} claims were tested on images.",
         "Differences in points. " + "; ".join(parts) + ".",
         lambda: figures.forest(frame),
     )  # fmt: skip
@@ -91,7 +92,7 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
         kind = outcome.pair.kind
         label = f"{finding.claim.number}. {outcome.pair.label}, {test.measure}"
         label += "" if kind is Relation.LOWER else f" ({kind})"
-        record: dict[str, Any] = {"label": label, "verdict": finding.verdict}
+        record: dict[str, Any] = {"label": label, "measure": test.measure, "verdict": finding.verdict}
         record["claimed_low"], record["claimed_high"] = _claimed(kind, test.margin or 0.0)
         record |= {"difference": made.difference, "low": made.low, "high": made.high}
         records.append(record | {"difference_paper": claims.printed(outcome.pair, test.measure)["difference_paper"]})
@@ -164,7 +165,8 @@ def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
             continue
         yield Drawing(
             f"test-scale-{net.lower()}", "errors", f"Net {net}: top-1 error against the test scale Q",
-            "Dense evaluation at a single Q; the paper prints averages over Q alone (Table 4).",
+            "Dense evaluation at a single Q. The markers were measured, the lines between them were not. The paper "
+            "prints averages over Q alone (Table 4).",
             f"Top-1 error of net {net} by test scale. " + _alt(lines, TOP1, ("S", "Q")),
             lambda lines=lines: figures.against_test_scale(lines, TOP1),  # type: ignore[misc]
         )  # fmt: skip
@@ -225,15 +227,17 @@ def _confusion_alt(shares: np.ndarray, rows: Sequence[str], names: Sequence[str]
     return f"Most frequent mistakes: {'; '.join(parts)}." if parts else "No mistake."
 
 
-def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
+def curves(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
     """Training curves: all runs in one figure, then a figure for each run."""
     trained = [run for run in runs if run.curve["loss"].notna().any()]
     if len(trained) > 1:
-        frames = {run.name: run.curve for run in trained}
+        before = epochs_before(trained)
+        frames = {run.name: run.curve.assign(epoch=run.curve["epoch"] + before[run.name]) for run in trained}
         ends = ", ".join(f"{run.name} {number(run.curve['top1_error'].iloc[-1])} %" for run in trained)
         yield Drawing(
             "all-runs", "training", "All runs: error by epoch",
-            "Top-1 error while training; the tables' protocols see more of each image.",
+            "Top-1 error while training; the tables' protocols see more of each image. A run of another S goes on "
+            "after the run that it starts from.",
             f"Top-1 error by epoch, while training. At the end: {ends}.",
             lambda: figures.all_runs(frames, {run.name: (run.net, run.scale) for run in trained}),
         )  # fmt: skip
@@ -244,9 +248,23 @@ def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
         )  # fmt: skip
 
 
-def first_layers(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
-    """The first layer of each finished run."""
+def epochs_before(runs: Sequence[RunFacts]) -> dict[str, int]:
+    """The epochs that a run's net has had before the run: those of the runs of the same net that it goes on from."""
+    known = {run.name: run for run in runs}
+
+    def before(run: RunFacts) -> int:
+        parent = known.get(run.config.start.run or "")
+        return before(parent) + len(parent.epochs) if parent and parent.net == run.net else 0
+
+    return {run.name: before(run) for run in runs}
+
+
+def first_layers(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
+    """The first layer of the runs at the start and at the end of each chain: in between it hardly changes."""
+    names, starts = {run.name for run in runs}, {run.config.start.run for run in runs}
     for run in runs:
+        if run.config.start.run in names and run.name in starts:
+            continue
         weights = run.filters()
         if weights is None or weights.ndim != 4 or weights.shape[1] != 3:
             continue
