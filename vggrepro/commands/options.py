@@ -18,8 +18,6 @@ from vggrepro.system import advice
 from vggrepro.system.precisions import help_text
 
 if TYPE_CHECKING:
-    from vggrepro.data.dataset import Dataset
-    from vggrepro.recipe import Recipe
     from vggrepro.runs.folder import RunFolder
     from vggrepro.system.devices import Machine
 
@@ -280,22 +278,6 @@ def seeds_of(text: str | None, seed: int) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def recipe_values(
-    set_: list[str] | None, epochs: int | None, width: float | None, decode: Decode | None
-) -> dict[str, Any]:
-    """Recipe values from options; --epochs stands for the three kinds of run."""
-    from vggrepro.recipe import parse_overrides
-
-    values: dict[str, Any] = {}
-    if epochs is not None:
-        values |= {"epochs": epochs, "deeper_epochs": epochs, "rescale_epochs": epochs}
-    if width is not None:
-        values["width"] = width
-    if decode is not None:
-        values["decode"] = decode.value
-    return values | parse_overrides(set_ or [])
-
-
 def machine_of(
     device: str,
     precision: str,
@@ -322,15 +304,6 @@ def machine_of(
         compile_,
         fast and chosen.type == "cuda",
     )
-
-
-def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
-    """The data set and its preset's recipe with the user's values; needs no torch, so that slips show at once."""
-    from vggrepro import recipe
-    from vggrepro.data.dataset import load
-
-    dataset = load(data)
-    return dataset, recipe.load(dataset.preset, overrides)
 
 
 def methods_of(**wanted: bool) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from vggrepro.training.resident import fits
 from vggrepro.training.train import Goal, Training
 
 RATE = 1e-6  # learning rate of measured steps, small so that the loss stays finite
-MEASURE_SECONDS = 2.0  # for one timed step, about
+MEASURE_SECONDS = 2.0  # how long steps of a net are timed, about
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 CHECKPOINTS = 3  # at most on disk: the newest, the previous, and the one being written
 

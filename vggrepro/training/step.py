@@ -53,7 +53,7 @@ class Loss:
     def _compiled(self) -> Callable[..., Tensor]:
         """`_plain`, compiled for each shape that comes.
 
-        torch counts the shapes of all nets together and stops to compile at the eighth: a new net starts a new count.
+        torch counts the shapes of all nets together and stops compiling at the eighth, so a new net resets the count.
         """
         torch._dynamo.reset()
         return torch.compile(self._plain, dynamic=False, fullgraph=True)

@@ -47,7 +47,7 @@ class Goal:
     learning_rate: float  # of the first epoch
     epochs: int  # at most
     seed: int
-    start: str | None = None  # what the user had it start from, if not what the paper has
+    start: str | None = None  # what the user chose to start from; None: the paper's choice
 
 
 class Training:
@@ -352,7 +352,7 @@ class Training:
         """The validation errors of the last epoch in words; empty before the first."""
         return self.monitor.summary(self.state.history)
 
-    # When to save and to stop: processes agree on the step by numbers that travel with the gradients.
+    # When to save and to stop: processes agree on the step by numbers that are summed with the gradients.
 
     def _asks(self) -> tuple[Tensor, Tensor]:
         """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each, on the device."""

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,33 +127,30 @@ def errors(contents: Contents) -> Iterator[Drawing]:
 
 
 def _depth(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = MEASURES[measure].short.capitalize()
-    return Drawing(
-        f"depth-{short.lower()}", "errors", f"{short} error against depth",
-        "One test scale (Table 3). C and D both have 16 weight layers; C's additional ones see 1 × 1 pixels.",
-        f"{short} error by net. " + _alt(frame, measure, ("net", "S")),
-        lambda: figures.against_depth(frame, measure),
-    )  # fmt: skip
+    text = "One test scale (Table 3). C and D both have 16 weight layers; C's additional ones see 1 × 1 pixels."
+    alt, draw = _alt(frame, measure, ("net", "S")), partial(figures.against_depth, frame, measure)
+    return _of_measure(measure, "depth", "against depth", text, f"by net. {alt}", draw)
 
 
 def _training_scale(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = MEASURES[measure].short.capitalize()
-    return Drawing(
-        f"training-scale-{short.lower()}", "errors", f"{short} error against the training scale S",
-        "One test scale (Table 3). [256;512] is scale jitter, tested at Q = 384.",
-        f"{short} error by training scale. " + _alt(frame, measure, ("net", "S")),
-        lambda: figures.against_training_scale(frame, measure),
-    )  # fmt: skip
+    text = "One test scale (Table 3). [256;512] is scale jitter, tested at Q = 384."
+    alt, draw = _alt(frame, measure, ("net", "S")), partial(figures.against_training_scale, frame, measure)
+    return _of_measure(
+        measure, "training-scale", "against the training scale S", text, f"by training scale. {alt}", draw
+    )
 
 
 def _methods(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = MEASURES[measure].short.capitalize()
-    return Drawing(
-        f"methods-{short.lower()}", "errors", f"{short} error by method",
-        "Q = 256, 384, 512 (Tables 5 and 6); fused nets in grey.",
-        f"Bars of the {short.lower()} error. " + _alt(frame, measure, ("nets", "method")),
-        lambda: figures.methods(frame, measure),
-    )  # fmt: skip
+    text = "Q = 256, 384, 512 (Tables 5 and 6); fused nets in grey."
+    alt, draw = _alt(frame, measure, ("nets", "method")), partial(figures.methods, frame, measure)
+    return _of_measure(measure, "methods", "by method", text, f"by method, as bars. {alt}", draw)
+
+
+def _of_measure(measure: str, name: str, title: str, text: str, alt: str, draw: Callable[[], Figure]) -> Drawing:
+    """A drawing of an error; its title and its alternative text begin with the name of the error."""
+    short = MEASURES[measure].short
+    error = f"{short.capitalize()} error"
+    return Drawing(f"{name}-{short}", "errors", f"{error} {title}", text, f"{error} {alt}", draw)
 
 
 def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
