@@ -56,6 +56,7 @@ DEVICE = torch.device("cuda" if GPU else "cpu")
 CONTENDERS = {
     "ours": "vggrepro",
     "ours plain memory": "vggrepro without kept memory and huge pages (CPU)",
+    "ours fast": "vggrepro --fast: kernels whose bits may differ from run to run (GPU)",
     "ours compiled": "vggrepro --compile",
     "ours graphs": "vggrepro, compiled into CUDA graphs (GPU)",
     "ours fp32": "vggrepro --precision fp32",
@@ -139,7 +140,6 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     from vggrepro.system import devices
     from vggrepro.system.devices import Machine
     from vggrepro.training.loader import Batch
-    from vggrepro.training.step import Loss
     from vggrepro.training.train import Goal, Training
 
     (preset, width, classes), sizes = SIZES[size], architecture(net, size)
@@ -154,11 +154,11 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     loader: Any = SimpleNamespace(steps=1)
     goal = Goal(paper.Run(net, paper.S256), chosen, 1e-5, 1, seed=0)
     folder = RunFolder(Path(tempfile.mkdtemp()) / "run")
-    training = Training(goal, model, dataset, folder, Machine(device, precision), loader)
-    if name in ("ours compiled", "ours graphs"):
-        training.loss = Loss(model, chosen, training.mean, precision, compiled=True)
+    way = {"compile": name == "ours compiled", "fast": name == "ours fast" and GPU}
+    training = Training(goal, model, dataset, folder, Machine(device, precision, **way), loader)
     if name == "ours graphs":
-        training.loss._loss = torch.compile(training.loss._plain, dynamic=False, mode="reduce-overhead")
+        loss = training.gradient.loss
+        loss._loss = torch.compile(loss._plain, dynamic=False, mode="reduce-overhead")
     generator = torch.Generator().manual_seed(0)
     rows = len(processes.share(batch))
     crops = torch.randint(0, 256, (rows, crop, crop, 3), dtype=torch.uint8, generator=generator)

@@ -282,6 +282,17 @@ def test_a_lost_process_is_said_in_a_line(
     refused(result, "no connection to another process", "Connection closed by peer", "run the same command")
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")])
+def test_a_lack_of_memory_is_said_in_a_line(
+    vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fall_short(device: torch.device) -> None:
+        raise error
+
+    monkeypatch.setattr(processes, "join_processes", fall_short)
+    refused(vggrepro("train", "A", *FAST), "memory fell short", "a smaller --micro-batch; finished work is kept")
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
 def test_help_needs_no_torch(words: list[str]) -> None:
     done = program.run("help_without_torch", *words)
@@ -308,16 +319,25 @@ def test_greyscale_and_cmyk_images_train(vggrepro: Call, photos: Path) -> None:
     assert vggrepro("train", "A", *FAST)[0] == 0
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
-def test_any_output_encoding_shows_whole_documents(encoding: str) -> None:
-    command = "from vggrepro import cli; cli.leave_with = lambda app: print('Q – × é \\udce9'); cli.main()"
-    run = subprocess.run(
-        [sys.executable, "-c", command],
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-        capture_output=True,
-        check=True,
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "utf-8"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+    ids=["latin-1", "ascii", "utf-8", "the locale C"],
+)
+def test_any_output_encoding_shows_whole_documents(environment: dict[str, str]) -> None:
+    text = "Q – × é \\udce9"
+    command = (
+        f"import sys; from vggrepro import cli; cli.leave_with = lambda app: print('{text}') or "
+        f"print('{text}', file=sys.stderr); cli.main()"
     )
-    assert run.stdout.decode("utf-8") == "Q – × é \\udce9\n"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO"))}
+    run = subprocess.run([sys.executable, "-c", command], env=clean | environment, capture_output=True, check=True)
+    assert run.stdout.decode("utf-8") == run.stderr.decode("utf-8") == f"{text}\n"
 
 
 def test_without_fcntl_one_line_says_which_systems_it_runs_on() -> None:

@@ -10,6 +10,7 @@ import platform
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from vggrepro.nets import weights
 from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture
 from vggrepro.runs.folder import RunFolder
+from vggrepro.system import devices
 from vggrepro.system.files import read_json, write_json
 
 
@@ -103,6 +105,17 @@ def test_torchvision_made_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> 
     found = machine.torchvision_()
     assert found.state == BROKEN
     assert found.result == "0.21.0 does not fit torch 2.15.0 (operator torchvision::nms does not exist)"
+
+
+def test_a_card_that_torch_has_no_kernels_for_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="Tesla V100", total_memory=16 << 30)
+    for name, value in (("is_available", True), ("device_count", 2), ("get_device_properties", card)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(devices, "without_kernels", lambda number: "")
+    assert only(machine.device()).result == "Tesla V100, 16 GB; Tesla V100, 16 GB"
+    monkeypatch.setattr(devices, "without_kernels", lambda number: "no kernels" if number else "")
+    found = only(machine.device())
+    assert (found.state, found.result) == (BROKEN, "no kernels")
 
 
 def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:

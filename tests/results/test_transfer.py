@@ -101,13 +101,23 @@ def test_tables_11_and_12_show_results_beside_the_papers(tmp_path: Path, dataset
     text = markdown([table11, table12], dataset)
     row = next(line for line in text.splitlines() if line.startswith("| VGG Net-D & Net-E "))
     assert [cell in row for cell in ("42.0 ± 2.0", "92.7 ± 0.5", "-50.7")] == [True] * 3
+    assert "errors in per cent (in Tables 11 and 12 precision and recall, the larger the better)" in text
     assert "85.2*" in text
     assert "1,512 classes" in text
     assert "42.0 ± 2.0" in paper_table(table11)
     assert r"42.0 $\pm$ 2.0" in latex([table11, table12], dataset)
     frame = csv.tidy([table11, table12])
     assert list(frame[frame["ours"].notna()]["std"]) == [2.0, 2.0]
+    both = "D-256-512 E-256-512 --data"
+    assert table11.notes[-1] == (
+        f"Not run: voc2007, voc2012, caltech-256; `vggrepro features {both} voc2007`, then `vggrepro transfer {both} "
+        "voc2007`; the same with --data voc2012, caltech256."
+    )
+    action = "--data voc2012 --task action"
+    assert f"Not run: voc2012-action; `vggrepro features D-256-512 E-256-512 {action}`, then" in table12.notes[0]
+    assert table11.frame["note"].tolist()[:4] == [""] * 4
     random_run(runs / "D-256-512", seed=5, net="D", scale="256:512")
     table11, _ = transfer_tables(Scores(runs, dataset))
-    assert "is of other weights of D-256-512" in table11.notes[0]
+    (stale,) = [note for note in table11.notes if "is of other weights of D-256-512" in note]
+    assert f"renew it with `vggrepro features {both} caltech101`, then `vggrepro transfer {both} caltech101`." in stale
     assert table11.frame["caltech101_mean_recall"].isna().all()

@@ -120,6 +120,47 @@ def test_auto_is_bf16_where_it_is_faster(
     assert devices.precision("auto", torch.device("cpu")) == expected
 
 
+@pytest.mark.parametrize(
+    ("capability", "bf16", "expected"), [((9, 0), True, "bf16"), ((7, 5), False, "fp16"), ((6, 1), False, "fp32")]
+)
+def test_auto_on_a_gpu_is_what_its_matrix_units_know(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], bf16: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert devices.precision("auto", torch.device("cuda:0")) == expected
+
+
+BUILT = ["sm_75", "sm_80", "sm_86", "sm_90a", "compute_100"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [((7, 0), False), ((7, 5), True), ((8, 9), True), ((9, 0), True), ((10, 3), True), ((12, 0), True)],
+)
+def test_a_card_without_kernels_is_named(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], runs: bool
+) -> None:
+    """Code for 8.6 runs on 8.9; that for 9.0a on 9.0 alone; compute_100 is compiled for any card from 10.0 on."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: BUILT)
+    reason = devices.without_kernels(0)
+    assert bool(reason) is not runs
+    if reason:
+        assert reason.startswith(f"torch {torch.__version__} has no kernels for Tesla V100 (sm_70), only for sm_75,")
+
+
+def test_a_command_on_a_card_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with")
+
+    monkeypatch.setattr(torch, "zeros", refuse)
+    monkeypatch.setattr(devices, "without_kernels", lambda number: f"no kernels for card {number}")
+    with pytest.raises(InputError, match=r"--device cuda:1: not usable here \(no kernels for card 1\); try --device"):
+        devices.device("cuda:1")
+
+
 def test_a_cpu_is_described_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_cpu", lambda: "processor\t: 0\nmodel name\t: AMD EPYC 9R14\n")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
@@ -134,5 +175,7 @@ def test_precisions() -> None:
     assert devices.precision("fp32", cpu) == "fp32"
     with pytest.raises(InputError, match="--precision tf32 needs a GPU"):
         devices.precision("tf32", cpu)
-    with pytest.raises(InputError, match="--precision fp16: choose one of auto, fp32, tf32, bf16"):
-        devices.precision("fp16", cpu)
+    with pytest.raises(InputError, match="--precision fp8: choose one of auto, fp32, tf32, bf16, fp16"):
+        devices.precision("fp8", cpu)
+    with pytest.raises(InputError, match="--precision fp16 is not for mps"):
+        devices.precision("fp16", torch.device("mps"))

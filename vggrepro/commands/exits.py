@@ -63,6 +63,11 @@ def leave_with(app: typer.Typer) -> NoReturn:
                 f"no connection to another process, which says why or was killed ({str(error).splitlines()[0]}); run "
                 "the same command again: finished work is kept (torchrun --max-restarts does so by itself)"
             )
+        if _is_out_of_memory(error):
+            _leave(
+                f"memory fell short ({str(error).splitlines()[0] if str(error) else 'of this machine'}); end other "
+                "programs that use it, or give fewer --workers or a smaller --micro-batch; finished work is kept"
+            )
         if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
             raise  # a bug: keeps its traceback
         if "NoArgs" in type(error).__name__:
@@ -92,6 +97,14 @@ def _is_lost_process(error: Exception) -> bool:
     from vggrepro.system import processes
 
     return processes.is_lost_process(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from vggrepro.system import devices
+
+    return devices.is_out_of_memory(error)
 
 
 def _leave(message: str, code: int = 2) -> NoReturn:

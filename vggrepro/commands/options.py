@@ -14,10 +14,9 @@ from typer.core import TyperCommand, TyperGroup
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.system import advice
+from vggrepro.system.precisions import help_text
 
 if TYPE_CHECKING:
-    from vggrepro.data.dataset import Dataset
-    from vggrepro.recipe import Recipe
     from vggrepro.runs.folder import RunFolder
     from vggrepro.system.devices import Machine
 
@@ -64,6 +63,7 @@ class Layers(StrEnum):
 class SplitName(StrEnum):
     """Which split evaluate runs over."""
 
+    train = "train"
     val = "val"
     test = "test"
 
@@ -140,7 +140,7 @@ SeedList = Annotated[str | None, typer.Option("--seeds", help="Train and test ev
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, tf32 or bf16; auto is bf16 if faster.")]
+Precision = Annotated[str, typer.Option("--precision", help=help_text())]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
 AsJson = Annotated[
     TableFormat, typer.Option("--format", help="A table for people, or JSON for programs (docs/json.md).")
@@ -175,7 +175,9 @@ Tencrop = Annotated[bool, typer.Option("--tencrop", help="Krizhevsky et al.'s te
 Googlenet = Annotated[bool, typer.Option("--googlenet", help="Szegedy et al.'s 144 crops over four Q.")]
 CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense: poolings round up, as Caffe's do.")]
 TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
-SplitOption = Annotated[SplitName, typer.Option("--split", help="val, or the unlabelled test images.")]
+SplitOption = Annotated[
+    SplitName, typer.Option("--split", help="val; train, for the training error; or the unlabelled test images.")
+]
 Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
 Search = Annotated[
     bool,
@@ -237,22 +239,6 @@ def seeds_of(text: str | None, seed: int) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def recipe_values(
-    set_: list[str] | None, epochs: int | None, width: float | None, decode: Decode | None
-) -> dict[str, Any]:
-    """Recipe values from options; --epochs stands for the three kinds of run."""
-    from vggrepro.recipe import parse_overrides
-
-    values: dict[str, Any] = {}
-    if epochs is not None:
-        values |= {"epochs": epochs, "deeper_epochs": epochs, "rescale_epochs": epochs}
-    if width is not None:
-        values["width"] = width
-    if decode is not None:
-        values["decode"] = decode.value
-    return values | parse_overrides(set_ or [])
-
-
 def machine_of(
     device: str,
     precision: str,
@@ -279,15 +265,6 @@ def machine_of(
         compile_,
         fast and chosen.type == "cuda",
     )
-
-
-def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
-    """The data set and its preset's recipe with the user's values; needs no torch, so that slips show at once."""
-    from vggrepro import recipe
-    from vggrepro.data.dataset import load
-
-    dataset = load(data)
-    return dataset, recipe.load(dataset.preset, overrides)
 
 
 def methods_of(**wanted: bool) -> tuple[str, ...]:

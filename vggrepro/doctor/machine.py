@@ -135,10 +135,14 @@ def device() -> Diagnosis:
     """What `--device auto` takes."""
     import torch
 
+    from vggrepro.system import devices
+
     if torch.cuda.is_available():
         found = []
         for number in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(number)
+            if reason := devices.without_kernels(number):
+                return Diagnosis(BROKEN, "device", reason, "install a torch built for this card, or give --device cpu")
             found.append(f"{card.name}, {card.total_memory / 2**30:.0f} GB")
         return Diagnosis(OK, "device", "; ".join(found))
     if shutil.which("nvidia-smi"):
@@ -157,11 +161,11 @@ def device() -> Diagnosis:
 def precision() -> Diagnosis:
     """What `--precision auto` takes."""
     from vggrepro.system import devices
+    from vggrepro.system.precisions import PRECISIONS
 
     chosen = devices.device("auto")
     kind = devices.precision("auto", chosen)
-    why = "bf16 is native" if kind == "bf16" else "bf16 is not native"
-    return Diagnosis(OK, "precision", f"--precision auto is {kind} on {chosen} ({why})")
+    return Diagnosis(OK, "precision", f"--precision auto is {kind} on {chosen} ({PRECISIONS[kind]})")
 
 
 def threads() -> Diagnosis:

@@ -52,10 +52,10 @@ class Evaluator:
         self.mean = torch.tensor(config.mean_rgb, dtype=torch.float32, device=machine.device)
         self.model = trained.model()
         self.model.to(machine.device).to(memory_format=torch.channels_last)
-        if machine.precision == "bf16":  # what autocast would do in each pass; fc8 stays in fp32
+        if half := devices.HALVES.get(machine.precision):  # what autocast would do in each pass; fc8 stays in fp32
             for name, layer in self.model.named_children():
                 if name != "fc8":
-                    layer.to(torch.bfloat16)
+                    layer.to(half)
         self._budget = FORWARD_PIXELS.get(machine.device.type, FORWARD_PIXELS["cpu"])
 
     @property
@@ -126,7 +126,7 @@ class Batcher:
         self._waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
         self._images = self._bytes = 0
         self._places: list[int] = []
-        self._found: list[Tensor] = []  # they stay on the device, which need not wait for the host
+        self._found: list[Tensor] = []  # they stay on the device, so that it does not wait for the host
 
     def add(self, image: np.ndarray) -> None:
         """One more image, uint8 (H, W, 3).

@@ -139,7 +139,7 @@ class VGG(nn.Module):
     def score_map(self, images: Tensor) -> Tensor:
         """The class scores at each position of the FC layers, whose mean is `dense_scores`.
 
-        (N, 3, H, W) -> (N, K, rows, columns): positions are a stride apart, each sees a crop's worth.
+        (N, 3, H, W) -> (N, K, rows, columns): positions are a stride apart; each sees an area of a crop's size.
         """
         hidden, shape = self._hidden(images)
         return self._scores(hidden).transpose(1, 2).reshape(len(images), -1, *shape)
@@ -153,7 +153,9 @@ class VGG(nn.Module):
             raise InputError(f"an image of {width}x{height} pixels leaves no {side}x{side} map for fc6; use a larger Q")
         shape = x.shape[2] - side + 1, x.shape[3] - side + 1
         windows = F.unfold(x, side).transpose(1, 2)  # (N, positions, C * side * side), channel first as in fc6
-        x = F.relu(self.fc6(windows.flatten(0, 1)), inplace=True)  # one matrix: quicker than one an image
+        x = F.relu(
+            self.fc6(windows.flatten(0, 1)), inplace=True
+        )  # one product for all images is faster than one for each
         x = F.relu(self.fc7(x), inplace=True).view(*windows.shape[:2], -1)
         return x.to(self.fc8.weight.dtype), shape
 
@@ -169,8 +171,8 @@ class VGG(nn.Module):
 def local_response_norm(x: Tensor, definition: str = "krizhevsky") -> Tensor:
     """LRN: x / (k + alpha * sum over n channels of x²)^0.75, parameters as `paper.LRN_DEFINITIONS` has them.
 
-    (N, C, H, W) -> the same. The sum is not divided by n, as torch's is. It runs over neighbouring channels, that
-    is a 1x1 convolution with a band of ones: 1.5 to 3 times as fast on a CPU as torch's own, forward and backward.
+    (N, C, H, W) -> the same. Unlike torch's, the sum is not divided by n. It runs over neighbouring channels, so it is
+    a 1x1 convolution with a band of ones: 1.5 to 3 times as fast on a CPU as torch's own, forward and backward.
     """
     values = paper.LRN_DEFINITIONS[definition]
     channels, reach = x.shape[1], int(values["n"]) // 2

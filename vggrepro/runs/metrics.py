@@ -27,6 +27,7 @@ class Epoch:
     images_per_second: float = math.nan
     data_wait: float = math.nan  # share of the time in which training waited for data
     seconds: float = 0.0
+    micro_batch: int = 0  # images at a time on each device, since memory was short; 0: it was not
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,12 @@ class Steps:
     gradient_norm: float = math.nan  # the largest, before clipping
     images_per_second: float = math.nan
     data_wait: float = math.nan
+    micro_batch: int = 0  # at the last of these steps
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a running or interrupted training stands."""
+    """How far a running or interrupted training is."""
 
     epoch: float = math.nan  # epochs done, with the fraction of the current one
     epochs: int = 0  # at most

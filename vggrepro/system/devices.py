@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,14 +16,15 @@ import torch
 from torch import Tensor
 
 from vggrepro.errors import InputError
+from vggrepro.system.precisions import PRECISIONS
 from vggrepro.system.processes import local_rank
 
-# How a CPU, cuDNN, cuBLAS and the copying to a GPU say in plain errors that memory is short.
+# What errors of a CPU, of cuDNN, of cuBLAS and of copies to a GPU say when memory is short.
 NO_MEMORY = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # On a CPU a step writes gigabytes of fresh memory, and first touching a 4 kB page costs more than filling it: torch
-# asks for 2 MB pages if told so before its first allocation.
+# asks for 2 MB pages if this is set before its first allocation.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
@@ -54,15 +56,42 @@ def device(text: str = "auto") -> torch.device:
         raise InputError(f"--device {text}: choose auto, cpu, cuda, cuda:1 or mps")
     try:
         chosen = torch.device(text)
-        torch.zeros(1, device=chosen) + 1  # a card that this torch has no kernels for fails here, not at the first step
+        (
+            torch.zeros(1, device=chosen) + 1
+        )  # a GPU for which this torch has no kernels fails here and not at the first step
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
+        if "no kernel image" in reason:
+            reason = without_kernels(chosen.index)
         raise InputError(f"--device {text}: not usable here ({reason}); try --device cpu") from None
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if chosen.type == "cpu":
         keep_memory()
     return chosen
+
+
+def without_kernels(number: int) -> str:
+    """Why this torch cannot compute on a GPU: it was not built for such a card. Empty if it was."""
+    capability, built = torch.cuda.get_device_capability(number), torch.cuda.get_arch_list()
+    if not built or any(_runs(arch, capability) for arch in built):
+        return ""
+    card = f"{torch.cuda.get_device_name(number)} (sm_{capability[0]}{capability[1]})"
+    return f"torch {torch.__version__} has no kernels for {card}, only for {', '.join(built)}"
+
+
+def _runs(arch: str, capability: tuple[int, int]) -> bool:
+    """Whether code built for `arch` runs on a card: `sm_86` on 8.6 and 8.9, `sm_90a` on 9.0, `compute_90` from 9.0 on.
+
+    Names of other makers' cards (`gfx942`) are not judged.
+    """
+    match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", arch)
+    if match is None:
+        return True
+    built = int(match[2]), int(match[3])
+    if match[4] == "a":
+        return capability == built
+    return built <= capability if match[1] == "compute" else built[0] == capability[0] and built <= capability
 
 
 def keep_memory() -> bool:
@@ -86,20 +115,29 @@ def upload(tensor: Tensor, chosen: torch.device) -> Tensor:
 
 
 def precision(text: str, chosen: torch.device) -> str:
-    """Resolves `auto`: bf16 where the device multiplies it faster than fp32, else fp32.
+    """Resolves `auto`: the one of bf16, fp16 (on GPUs) and fp32 that the device multiplies fastest.
 
     Raises:
-        InputError: unknown, or tf32 without a GPU.
+        InputError: unknown, or not for this kind of device.
     """
     if text not in PRECISIONS:
         raise InputError(f"--precision {text}: choose one of {', '.join(PRECISIONS)}")
     if text == "auto":
         if chosen.type == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+            return _fastest_on_gpu(chosen)
         return "bf16" if chosen.type == "cpu" and _fast_bf16() else "fp32"
     if text == "tf32" and chosen.type != "cuda":
         raise InputError("--precision tf32 needs a GPU; use fp32 or bf16")
+    if text == "fp16" and chosen.type not in ("cuda", "cpu"):
+        raise InputError(f"--precision fp16 is not for {chosen.type}; use fp32 or bf16")
     return text
+
+
+def _fastest_on_gpu(chosen: torch.device) -> str:
+    """bf16 from Ampere on; fp16 on Volta and Turing, whose matrix units know no bf16; fp32 on older cards."""
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if torch.cuda.get_device_capability(chosen) >= (7, 0) else "fp32"
 
 
 def _fast_bf16() -> bool:
@@ -121,10 +159,10 @@ def _cpu() -> str:
 
 def autocast(kind: str, chosen: torch.device) -> AbstractContextManager[object]:
     """The context that runs a forward pass at a resolved precision."""
-    if chosen.type == "cuda":  # at bf16, what stays in fp32 (fc8, LRN) is not to be rounded to TF32's 11 bits
+    if chosen.type == "cuda":  # at bf16, what stays in fp32 (fc8, LRN) must not be rounded to TF32's 11 bits
         torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
         torch.backends.cudnn.allow_tf32 = kind == "tf32"
-    return torch.autocast(chosen.type, torch.bfloat16) if kind == "bf16" else nullcontext()
+    return torch.autocast(chosen.type, HALVES[kind]) if kind in HALVES else nullcontext()
 
 
 def uncast(chosen: torch.device) -> AbstractContextManager[object]:
@@ -158,8 +196,14 @@ def cpu_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+def release_memory(chosen: torch.device) -> None:
+    """After a lack of memory: gives back what torch keeps for later, which may be in pieces too small."""
+    if chosen.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the error says that a tensor does not fit the memory; a CPU has no class of error of its own for it."""
+    """Whether the error says that a tensor does not fit the memory; on a CPU, torch has no error class for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(words in str(error) for words in NO_MEMORY)

@@ -96,8 +96,8 @@ def sum_over_processes(tensors: list[Tensor]) -> None:
 class GradientSum:
     """Sums gradients over all processes while the backward pass still runs.
 
-    The FC layers, nine tenths of the weights, are the first that backward reaches: their messages travel during the
-    convolutions. Small gradients share the message of `finish`.
+    The backward pass reaches the FC layers, nine tenths of the weights, first: their gradients are sent while it
+    computes the convolutions. Small gradients share the message of `finish`.
 
     Args:
         parameters: whose gradients are summed; in every process the same.
@@ -106,26 +106,43 @@ class GradientSum:
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self._on_the_way: list[dist.Work] = []
         self._small: list[Tensor] = []
-        self._armed = False
+        self._held: list[Tensor] = []
+        self._armed = self._holds = False
         if world() > 1:
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(self._ready)  # type: ignore[no-untyped-call]
 
-    def arm(self, *, last: bool) -> None:
-        """Before each backward pass of a step: only the gradients of the last are whole."""
-        self._armed = last
+    def arm(self, *, last: bool, hold: bool = False) -> None:
+        """Before each backward pass of a step: only the gradients of the last are whole.
+
+        `hold` keeps them back until `release`: the backward pass may fail in one process, and the others must not wait.
+        """
+        self._armed, self._holds = last, hold
+        self._held.clear()
 
     def _ready(self, parameter: Tensor) -> None:
         gradient = parameter.grad
         if not self._armed or gradient is None:
             return
+        if self._holds:
+            self._held.append(gradient)
+        else:
+            self._send(gradient)
+
+    def _send(self, gradient: Tensor) -> None:
         if gradient.numel() < LARGE:
             self._small.append(gradient)
         elif work := dist.all_reduce(gradient, async_op=True):
             self._on_the_way.append(work)
 
+    def release(self) -> None:
+        """Sends what was held, in the order of the backward pass: the sums have the same bits as without holding."""
+        for gradient in self._held:
+            self._send(gradient)
+        self._held.clear()
+
     def finish(self, *others: Tensor) -> None:
-        """Returns when all sums are made (on a GPU: are due before what is asked of it next), `others` among them."""
+        """Returns when all sums, also those of `others`, are done (on a GPU: come before any later operation)."""
         sum_over_processes([*self._small, *others])
         for work in self._on_the_way:
             work.wait()

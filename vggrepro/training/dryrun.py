@@ -23,7 +23,7 @@ from vggrepro.training.resident import fits
 from vggrepro.training.train import Goal, Training
 
 RATE = 1e-6  # learning rate of measured steps, small so that the loss stays finite
-MEASURE_SECONDS = 2.0  # for one timed step, about
+MEASURE_SECONDS = 2.0  # how long steps of a net are timed, about
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 CHECKPOINTS = 3  # at most on disk: the newest, the previous, and the one being written
 
@@ -53,7 +53,8 @@ def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) 
         given: the recipe's values that options set.
 
     Raises:
-        InputError: the batch is larger than the data set or the memory; or torchrun started several processes.
+        InputError: the batch is larger than the data set, an image alone larger than the memory; or torchrun started
+            several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--dry-run measures one process; run it without torchrun")
@@ -172,7 +173,7 @@ def step_seconds(link: Link, request: Request) -> float:
     On a GPU the whole batch is timed. On a CPU two smaller batches are timed and their times extrapolated.
 
     Raises:
-        InputError: the batch is larger than the data set or the memory.
+        InputError: the batch is larger than the data set, or an image alone larger than the memory.
     """
     chosen, machine, run = request.recipe, request.machine, link.run
     classes = len(request.dataset.classes)
@@ -181,9 +182,8 @@ def step_seconds(link: Link, request: Request) -> float:
     goal = Goal(run, chosen, link.config.learning_rate, link.config.epochs, request.seed)
     training = Training(goal, model, request.dataset, link.folder, machine, loader)
 
-    on_device = machine.device.type == "cuda" and fits(
-        loader.train, machine.device
-    )  # then `train` keeps the images there
+    # Then `train` keeps the images there.
+    on_device = machine.device.type == "cuda" and fits(loader.train, machine.device)
 
     def timed(count: int) -> float:
         crops = torch.randint(0, 256, (count, chosen.crop, chosen.crop, 3), dtype=torch.uint8)
@@ -201,15 +201,9 @@ def step_seconds(link: Link, request: Request) -> float:
             taken.append(time.perf_counter() - began)
         return min(taken)
 
-    try:
-        if machine.device.type != "cpu":
-            return timed(chosen.batch)
-        return extrapolated(timed, chosen.batch)
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"a batch of {machine.micro_batch or chosen.batch} images of net {run.net} does not fit {machine.device}; "
-            "give --micro-batch a smaller number"
-        ) from None
+    if machine.device.type != "cpu":
+        return timed(chosen.batch)
+    return extrapolated(timed, chosen.batch)
 
 
 def extrapolated(timed: Callable[[int], float], batch: int) -> float:

@@ -43,6 +43,8 @@ class State:
     rate: float = 0.0  # learning rate of the last step
     seconds: float = 0.0  # spent on this epoch so far
     waited: float = 0.0  # of these, seconds in which training waited for data
+    micro_batch: int = 0  # images at a time on each device, since memory was short; 0: it was not
+    scaler: dict[str, float] = field(default_factory=dict)  # how fp16 scales the loss; empty at other precisions
     history: list[Epoch] = field(default_factory=list)  # the finished epochs
 
     @classmethod
@@ -50,7 +52,7 @@ class State:
         """From a checkpoint's values.
 
         Raises:
-            TypeError, ValueError: the values are none of a training's state.
+            TypeError, ValueError: the values are not those of a training's state.
         """
         return cls(**values | {"history": [record(Epoch, each) for each in values.get("history", [])]})
 
@@ -196,7 +198,7 @@ class Monitor:
         steps: number of steps in an epoch.
         classes: K; the loss at chance is log K.
         curves: where metrics go.
-        start: what the user had the run start from, if not what the paper has it start from.
+        start: what the user chose to start the run from; None: the paper's choice.
     """
 
     def __init__(
@@ -298,6 +300,7 @@ class Monitor:
             gradient_norm=state.line_norm,
             images_per_second=round((step - first) * batch / taken, 1),
             data_wait=round((state.waited - waited) / taken, 4),
+            micro_batch=state.micro_batch,
         )
         if processes.is_first():
             self.curves.write(line.step, line)
@@ -332,6 +335,7 @@ class Monitor:
             images_per_second=round(images / seconds, 1),
             data_wait=round(state.waited / seconds, 4),
             seconds=round(seconds, 3),
+            micro_batch=state.micro_batch,
         )
         if processes.is_first():
             self.curves.write(self._number * self.steps, epoch)
@@ -373,7 +377,7 @@ class Monitor:
         return advice.training(self.run, "--retrain", "--set", rate, start=self.start)
 
     def _warn_of_jumps(self, step: int, loss: float, norm: float) -> None:
-        """Warns, once an epoch, of a loss or a gradient norm that may be exploding."""
+        """Warns, once per epoch, of a loss or a gradient norm that may be exploding."""
         jumps = [
             f"{name} jumped to {value:.3g}, {value / usual:.0f} times its usual level"
             for name, value, usual, jump in (

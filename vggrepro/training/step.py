@@ -6,7 +6,6 @@ Nothing here makes the host wait for a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -20,12 +19,10 @@ from vggrepro.training.loader import Batch, mirror
 
 def pieces(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
     """Copies the batch to the device in micro-batches of at most `most` images; 0 makes one of the whole batch."""
-    names = [field.name for field in fields(Batch)]
     count = len(batch.labels)
     most = most or max(1, count)
     for start in range(0, count, most):
-        part = (getattr(batch, name)[start : start + most] for name in names)
-        yield Batch(*(devices.upload(tensor, device) for tensor in part))
+        yield Batch(*(devices.upload(tensor[start : start + most], device) for tensor in batch.tensors()))
 
 
 class Loss:
@@ -37,7 +34,7 @@ class Loss:
         model: on the device.
         recipe: dropout and input scale.
         mean: (3,), mean RGB of the training set, on the device.
-        precision: fp32, tf32 or bf16.
+        precision: fp32, tf32, bf16 or fp16.
         compiled: uses torch.compile. Compiling takes about a minute at first; then the operations between matrix
             products are fused. Results differ by rounding. Dropout masks are drawn outside and stay exactly the same.
             What cannot be compiled is an error; nothing runs uncompiled instead.
@@ -56,7 +53,7 @@ class Loss:
     def _compiled(self) -> Callable[..., Tensor]:
         """`_plain`, compiled for each shape that comes.
 
-        torch counts the shapes of all nets together and stops to compile at the eighth: a new net starts a new count.
+        torch counts the shapes of all nets together and stops compiling at the eighth, so a new net resets the count.
         """
         torch._dynamo.reset()
         return torch.compile(self._plain, dynamic=False, fullgraph=True)
