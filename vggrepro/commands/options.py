@@ -182,7 +182,8 @@ Search = Annotated[
     bool,
     typer.Option("--search", help="Also which nets to fuse: all pairs, the best subset; chosen on half the images."),
 ]
-WORKERS = min(8, os.cpu_count() or 2)
+# Threads beyond 16 wait for Python's lock. Of torchrun's processes on a machine each takes its part of the cores.
+WORKERS = max(1, min(16, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 class Program(TyperGroup):
