@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import FolderSource
 from vggrepro.evaluation.evaluator import Evaluator
 from vggrepro.nets.trained import Trained
-from vggrepro.report import page
 from vggrepro.runs.folder import RunFolder
 
 # Tests compare bits, which depend on the number of threads: it does not follow the load.
@@ -85,6 +84,15 @@ def run(tmp_path: Path) -> RunFolder:
     return random_run(tmp_path / "runs" / "A-256")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread, as in processes with OMP_NUM_THREADS=1: two threads may give sums another last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def shared_evaluator(tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
     """An evaluator of such a run, for many examples."""
@@ -112,6 +120,8 @@ def page_run(page_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def page_text(page_runs: Path, page_data: Dataset) -> str:
     """The HTML report of `page_runs`."""
+    from vggrepro.report import page  # here, as matplotlib takes a second that other tests need not wait for
+
     return page.page(page_runs, page_data)
 
 

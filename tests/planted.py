@@ -60,7 +60,7 @@ def make_run(runs: Path, run: Run, done: int = 74, name: str = "", **config: Any
     values: dict[str, Any] = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 3, "epochs": 74}
     values |= {"crop": 64, "width": 0.125, "classes": CLASSES, "mean_rgb": [0, 0, 0], "input_scale": 1.0}
     values |= {"recipe": {"preset": "demo"}, "dataset": {"fingerprint": "print", "train_images": 24}}
-    values["start"] = {"run": run.parent.name} if run.parent else {"initialisation": "he"}
+    values["start"] = {"run": run.parent.name} if run.parent else {"initialisation": "random"}
     folder.config_path.write_text(json.dumps(values | config))
     folder.metrics_path.write_text("{}\n" * done)
     return folder
@@ -103,6 +103,7 @@ def plant(
 
 def multi_scale(runs: Path) -> None:
     """D and E at [256;512] by both methods. Dense D errs on three images, all else is right."""
+    make_run(runs, Run("A", S256))
     for net in ("D", "E"):
         run = Run(net, JITTER)
         for scale in (S256, S384, JITTER):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from conftest import Call, Result
 from PIL import Image
 
+from vggrepro import cli
 from vggrepro.data.dataset import Dataset
 from vggrepro.system import files, processes
 from vggrepro.system.files import lock
@@ -170,7 +172,7 @@ def test_q_without_a_map(vggrepro: Call, dataset: Dataset) -> None:
 def test_slips_on_the_command_line(vggrepro: Call, dataset: Dataset) -> None:
     refused(vggrepro("train", "A", "--epochs", "0"), "--epochs", "see --help")
     refused(vggrepro("trian", "A"), "trian")
-    refused(vggrepro("train"), "net", "see --help")
+    refused(vggrepro("train"), "NET", "see --help")
     refused(vggrepro("prepare", "demo", "--to", ""), "an argument is empty")
     refused(vggrepro("fuse", "--runs", "nowhere"), "no run in nowhere")
     refused(vggrepro("report", "--runs", "nowhere"), "no run in nowhere")
@@ -300,6 +302,15 @@ def test_help_needs_no_torch(words: list[str]) -> None:
     assert done.stdout
 
 
+def test_help_names_arguments_as_manuals_do(vggrepro: Call) -> None:
+    usage = {"train": "[OPTIONS] NET", "import": "[OPTIONS] NET [WEIGHTS]", "fuse": "[OPTIONS] [RUN]..."}
+    for name in cli.EXAMPLES:
+        out = vggrepro(name, "--help")[1]
+        assert not re.search(r"<(str|int|float|path|list)|\{|\[\[", out), name
+        assert out.splitlines()[0].endswith(usage.get(name, "")), name
+    assert "--epochs N" in vggrepro("train", "--help")[1]
+
+
 def test_unexpected_failure_keeps_its_traceback(
     vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,16 +330,25 @@ def test_greyscale_and_cmyk_images_train(vggrepro: Call, photos: Path) -> None:
     assert vggrepro("train", "A", *FAST)[0] == 0
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
-def test_any_output_encoding_shows_whole_documents(encoding: str) -> None:
-    command = "from vggrepro import cli; cli.leave_with = lambda app: print('Q – × é \\udce9'); cli.main()"
-    run = subprocess.run(
-        [sys.executable, "-c", command],
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-        capture_output=True,
-        check=True,
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "utf-8"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+    ids=["latin-1", "ascii", "utf-8", "the locale C"],
+)
+def test_any_output_encoding_shows_whole_documents(environment: dict[str, str]) -> None:
+    text = "Q – × é \\udce9"
+    command = (
+        f"import sys; from vggrepro import cli; cli.leave_with = lambda app: print('{text}') or "
+        f"print('{text}', file=sys.stderr); cli.main()"
     )
-    assert run.stdout.decode("utf-8") == "Q – × é \\udce9\n"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO"))}
+    run = subprocess.run([sys.executable, "-c", command], env=clean | environment, capture_output=True, check=True)
+    assert run.stdout.decode("utf-8") == run.stderr.decode("utf-8") == f"{text}\n"
 
 
 def test_without_fcntl_one_line_says_which_systems_it_runs_on() -> None:

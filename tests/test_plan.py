@@ -1,10 +1,8 @@
-"""The pipeline as jobs: what needs what, and that make, a stand-in for Slurm and --jobs give the same bits."""
+"""The pipeline as jobs: what each needs, the order in which make and a stand-in for Slurm run them, bits of --jobs."""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,37 +84,50 @@ def test_make_understands_the_makefile_and_repeats_the_options(vggrepro: Call, p
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three runs, of which one starts from another."""
-    names = ("A-256", "A-LRN-256", "B-256")
+    """Two runs: while the second, which starts from the first, is trained, the first is evaluated."""
+    names = ("A-256", "B-256")
     views = {run: {"dense": [256]} for run in paper.all_runs() if run.name in names}
     monkeypatch.setattr(plan, "needed_views", lambda multicrop=False: views)
 
 
 def by_make(folder: Path, text: str) -> None:
-    (folder / "runs.mk").write_text(re.sub(r"\t.*reproduce.*", "\ttrue", text))
+    (folder / "runs.mk").write_text(text)
     start(folder, ["make", "-f", "runs.mk", "-j", "2"])
 
 
 def by_slurm(folder: Path, text: str) -> None:
-    (folder / "submit.sh").write_text(re.sub(r"exec .*reproduce[^;]*", "true ", text))
+    (folder / "submit.sh").write_text(text)
     (folder / "sbatch").write_text(f'#!/bin/sh\nexec {sys.executable} {program.TESTS}/programs/sbatch.py "$@"\n')
     (folder / "sbatch").chmod(0o755)
     start(folder, ["sh", "submit.sh", "--partition=all"])
-    assert len((folder / "tasks").read_text().split()) == 7
-
-
-def one_by_one(folder: Path, text: str) -> None:
-    for line in text.splitlines():
-        if line.startswith("\t") and "reproduce" not in line:
-            start(folder, ["sh", "-c", line.strip().replace("$(VGGREPRO)", "$VGGREPRO")])
 
 
 def start(folder: Path, words: list[str]) -> None:
-    environment = os.environ | {"VGGREPRO": f"{sys.executable} -m vggrepro", "OMP_NUM_THREADS": "1"}
-    environment |= {"SBATCH_FOLDER": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    """Runs a scheduler; in place of the program it runs one that writes its arguments to `folder/ran`."""
+    (folder / "program").write_text(f'echo "$@" >> {folder}/ran\n')
+    environment = os.environ | {"VGGREPRO": f"sh {folder}/program", "SBATCH_FOLDER": str(folder)}
+    environment |= {"PATH": f"{folder}:{os.environ['PATH']}"}
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("kind", "run"), [("make", by_make), ("slurm", by_slurm)])
+def test_make_and_slurm_run_every_job_after_what_it_needs(
+    vggrepro: Call, photos: Path, tmp_path: Path, kind: str, run: Callable[[Path, str], None]
+) -> None:
+    vggrepro("prepare", str(photos), "--preset", "demo", "--workers", "1")
+    run(tmp_path, vggrepro("reproduce", "--plan", kind, *FAST)[1])
+    ran = (tmp_path / "ran").read_text().splitlines()
+    jobs = plan.jobs()
+    place = {
+        job.name: next(number for number, line in enumerate(ran) if line.startswith(f"{' '.join(job.words)} --"))
+        for job in jobs
+    }
+    assert sorted(place.values()) == list(range(len(jobs)))
+    for job in jobs:
+        assert all(place[name] < place[job.name] for name in job.needs), job
+    assert len(ran) == len(jobs) + 1
+    assert ran[-1].startswith("reproduce ") and set(FAST) <= set(ran[-1].split())
 
 
 def results(runs: Path) -> dict[str, bytes]:
@@ -125,28 +136,20 @@ def results(runs: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few")
-def test_jobs_make_and_slurm_give_the_bits_of_one_by_one(
+@pytest.mark.usefixtures("few", "one_thread")
+def test_jobs_give_the_bits_of_one_by_one(
     vggrepro: Call, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     vggrepro("prepare", str(photos), "--preset", "demo", "--workers", "1")
-    ways: dict[str, tuple[str, Callable[[Path, str], None]]] = {
-        "alone": ("make", one_by_one),
-        "made": ("make", by_make),
-        "submitted": ("slurm", by_slurm),
-    }
-    for name, (kind, run) in ways.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        shutil.copytree(tmp_path / "data", folder / "data")
-        run(folder, vggrepro("reproduce", "--plan", kind, *FAST, "--workers", "0")[1])
-    code, out, err = vggrepro("reproduce", "--jobs", "2", *FAST, "--workers", "0")
+    options = (*FAST, "--workers", "0")
+    for job in plan.jobs():
+        assert vggrepro(*job.words, *(options if job.words[0] == "train" else options[-4:]), "--runs", "alone")[0] == 0
+    code, out, err = vggrepro("reproduce", "--jobs", "2", *options)
     assert code == 0, err
     assert out.startswith("#")
     assert "train-B-256: done" in err
-    expected = results(tmp_path / "alone" / "runs")
-    assert len(expected) == 6
-    for folder in (tmp_path / "made", tmp_path / "submitted", tmp_path):
-        assert results(folder / "runs") == expected
+    expected = results(tmp_path / "alone")
+    assert len(expected) == 4
+    assert results(tmp_path / "runs") == expected
     assert "B-256: finished" in (tmp_path / "runs" / "logs" / "train-B-256.log").read_text()

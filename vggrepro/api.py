@@ -101,7 +101,7 @@ def load_net(run: str | Path) -> VGG:
 
 
 def preprocess(run: str | Path) -> Callable[[Image.Image], Tensor]:
-    """What turns an image into a net's input: rescaled to Q = S, the central crop, minus the mean: (3, crop, crop).
+    """A function that makes an image the net's input, (3, crop, crop): rescaled to Q = S, central crop, minus the mean.
 
     Raises:
         InputError: as `load_run`.
@@ -167,7 +167,7 @@ def evaluate_run(
 
 
 def read_posteriors(file: str | Path) -> pd.DataFrame:
-    """A posterior file as a frame: an image a row (its key is the index), `label`, and a column for each class number.
+    """A posterior file as a frame: one row per image (its key is the index), `label`, a column for each class number.
 
     Raises:
         InputError: no such file, or a damaged one.
@@ -190,7 +190,7 @@ def make_tables(runs: str | Path, data: str | Path) -> list[Table]:
 
 
 def check_claims(runs: str | Path, data: str | Path) -> pd.DataFrame:
-    """The paper's claims, a line for each comparison and measure (columns: `vggrepro.results.claims.frame`).
+    """The paper's claims, one line for each comparison and measure (columns: `vggrepro.results.claims.frame`).
 
     Raises:
         InputError: no data set, files of different images.

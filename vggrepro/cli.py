@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _take_any_character(stream: io.TextIOWrapper) -> None:
-    """A file or a pipe gets UTF-8, as the documents say; a terminal of another encoding gets `?` for what it lacks."""
+    """A file or a pipe gets UTF-8, as the documents say; a terminal gets `?` for characters that its encoding lacks."""
     if stream.isatty():
         stream.reconfigure(errors="replace")
     else:

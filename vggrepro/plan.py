@@ -156,7 +156,7 @@ def _by_make(command: str) -> str:
 
 
 def sbatch_script(all_jobs: Sequence[Job], last: str) -> str:
-    """A shell script that submits the jobs to Slurm: an array for all that need the same, each after that."""
+    """A shell script that submits the jobs to Slurm: one array for all jobs that need the same jobs, after those."""
     arrays: dict[tuple[str, ...], list[Job]] = {}
     for job in [*all_jobs, Job("report", last, tuple(job.name for job in all_jobs))]:
         arrays.setdefault(job.needs, []).append(job)

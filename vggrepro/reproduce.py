@@ -46,8 +46,8 @@ def reproduce(
 ) -> Document | None:
     """Does what is not yet done for the tables and claims, and writes `<tables_folder>/<data set>/`.
 
-    Every net is trained with each of `seeds` (`seeded`); the demo's images are of the first.
-    With `side_by_side` above 1, so many runs are trained and evaluated at the same time, each in a process of its own.
+    Every net is trained with each of `seeds` (`seeded`); the demo's images are drawn with the first.
+    With `side_by_side` above 1, that many runs are trained and evaluated at the same time, each in its own process.
 
     Returns:
         The report; None in processes that are not the first.
@@ -73,7 +73,7 @@ def reproduce(
 
 
 def seeded(runs: Path, seeds: Sequence[int]) -> dict[Path, int]:
-    """The folder of each seed's runs: of the first `runs` itself, of another `runs/seedN` (`folder.seed_folders`)."""
+    """The folder of each seed's runs: `runs` for the first seed, `runs/seedN` for another (`folder.seed_folders`)."""
     return {runs if place == 0 else runs / f"seed{seed}": seed for place, seed in enumerate(seeds)}
 
 
@@ -96,7 +96,7 @@ def _all_jobs(count: int, runs: Path, machine: Machine, multicrop: bool) -> None
 
 
 def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:
-    """The data set in `data`, prepared if it is not there; a source that is named must be the one it was made of."""
+    """The data set in `data`, prepared if it is not there; a named source must be the one that it was made from."""
     there = (data / DATASET_JSON).is_file()
     if there and preset is not None and load(data).preset != preset:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -112,3 +113,57 @@ def test_faults_of_other_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "packed" / "101_ObjectCategories.tar.gz").touch()
     refused(tmp_path / "packed", "unpack it")
     (root / "BACKGROUND_Google" / "image_0001.jpg").write_bytes(b"no image")
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("caltech101", "caltech"), ("caltech256", "caltech"), ("voc2007", "voc"), ("voc2012", "voc")]
+)
+def test_a_set_by_name_is_where_torchvision_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
+    """torchvision's own classes, with made files in place of the archives that they download."""
+    asked = []
+
+    def unpack(url: str, download_root: str, filename: str = "", **_: object) -> None:
+        root = Path(download_root)
+        asked.append(url)
+        if len(asked) == 1 and name.startswith("voc"):
+            write_voc(root, int(name[3:]))
+        elif len(asked) == 1:
+            write_caltech(root).rename(root / f"{name[-3:]}_ObjectCategories")
+            (root / "caltech-101").mkdir()  # newer versions unpack what is in it, and remove it with the archive
+            (root / filename).touch()
+
+    monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", unpack)
+    data = open_set(name, downloads=tmp_path / "downloads")
+    assert (data.name.replace("-", ""), len(data.classes)) == (name, 3)
+    assert data.folder.is_relative_to(tmp_path / "downloads")
+    downloads = len(asked)
+    assert len(open_set(name, downloads=tmp_path / "downloads")) == len(data)
+    assert len(asked) == downloads > 0  # what is there is not downloaded again
+
+
+def test_a_download_that_fails_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise URLError("no network\nhere")
+
+    monkeypatch.setattr("torchvision.datasets.voc.download_and_extract_archive", fail)
+    with pytest.raises(InputError) as caught:
+        open_set("voc2007", downloads=tmp_path)
+    start = (
+        "torchvision cannot download voc2007 (URLError: <urlopen error no network here>); try again, or get it from "
+    )
+    assert str(caught.value).startswith(start)
+    assert str(caught.value).endswith(f"unpack it to {tmp_path / 'VOCdevkit' / 'VOC2007'}")
+
+
+def test_lines_of_voc_that_are_no_example_or_list_too_few(tmp_path: Path) -> None:
+    lists = write_voc(tmp_path) / "ImageSets" / "Main"
+    path = lists / "cat_trainval.txt"
+    good = path.read_text()
+    for bad in ("000001", "000001 1 1", "000001 one"):
+        path.write_text(good.replace(good.splitlines()[1], bad))
+        refused(tmp_path, f"{path}:2: ", "download the list again")
+    path.write_text(good)
+    (lists / "trainval.txt").write_text((lists / "trainval.txt").read_text() + "000011\n")
+    refused(tmp_path, "'000011' is not in aeroplane_trainval.txt, but in another list")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import write_photos
+from conftest import Call, write_photos
 from evaluations import BOTH
 from nets import (
     CPU,
@@ -172,24 +172,24 @@ def test_bad_input_is_said_in_a_line(run: RunFolder, dataset: Dataset, tmp_path:
 
 
 @pytest.mark.slow
-def test_any_number_of_processes_writes_the_same_file(photos: Path, tmp_path: Path) -> None:
-    """600 images, three parts: one process, and two and three that torchrun starts, byte for byte."""
+@pytest.mark.usefixtures("one_thread")
+def test_any_number_of_processes_writes_the_same_file(vggrepro: Call, photos: Path, tmp_path: Path) -> None:
+    """600 images, three parts: one process, and two that torchrun starts, byte for byte."""
     source = tmp_path / "photos"
     write_photos(source, "val", 100)
     shutil.copytree(photos / "train", source / "train")
     prepare(FolderSource(source), tmp_path / "data", "demo", workers=0)
-    written = []
-    for processes in (1, 2, 3):
-        run = random_run(tmp_path / f"runs{processes}" / "A-256")
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-        words = [*(launcher if processes > 1 else []), "vggrepro", "evaluate", "--dense", "--multicrop", "--q", "224"]
-        words += ["--data", str(tmp_path / "data"), "--runs", str(run.path.parent), "--precision", "fp32"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", *words], env=environment, capture_output=True, text=True, check=False, timeout=180
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("A-256") == 2  # one table, from the first process
-        written.append({path.name: path.read_bytes() for path in sorted((run.path / "posteriors").iterdir())})
-    assert list(written[0]) == ["val-dense-q224.parquet", "val-multicrop-q224.parquet"]
-    assert written[0] == written[1] == written[2]
+    words = ["evaluate", "--dense", "--multicrop", "--grid", "2", "--q", "224", "--precision", "fp32", "--runs"]
+    alone, together = (random_run(tmp_path / name / "A-256") for name in ("alone", "together"))
+    code, out, err = vggrepro(*words, str(alone.path.parent))
+    assert code == 0, err
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vggrepro"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, *words, str(together.path.parent)], env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    assert out == done.stdout  # one table, from the first process
+    one, two = ({path.name: path.read_bytes() for path in run.posteriors_path.iterdir()} for run in (alone, together))
+    assert sorted(one) == ["val-dense-q224.parquet", "val-multicrop-grid2-q224.parquet"]
+    assert one == two

@@ -8,7 +8,6 @@ import numpy as np
 import program
 import pyarrow.parquet as pq
 import pytest
-import torch
 from evaluations import BOTH, count_calls
 from nets import (
     CPU,
@@ -137,20 +136,17 @@ def test_what_a_kill_after_merging_leaves_is_removed(
 
 
 @pytest.mark.slow
-def test_sigkill_at_random_moments_leaves_the_same_files(run: RunFolder, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("one_thread")  # as the killed ones have
+def test_sigkill_at_random_moments_leaves_the_same_files(
+    run: RunFolder, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process is killed again and again, a little later each time, until one comes to the end: the same bytes."""
     other = random_run(tmp_path / "other" / "A-256")
     done = program.run("killed_evaluations", dataset.folder, other.path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the killed ones: sums of two threads may differ in the last bit
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "PART_IMAGES", {"cpu": (3, 3)})
-            evaluate(run, dataset, BOTH, CPU)
-    finally:
-        torch.set_num_threads(threads)
+    monkeypatch.setattr(stage, "PART_IMAGES", {"cpu": (3, 3)})
+    evaluate(run, dataset, BOTH, CPU)
     written = [{path.name: path.read_bytes() for path in (each.path / "posteriors").iterdir()} for each in (run, other)]
     assert len(written[0]) == 4
     assert written[0] == written[1]

@@ -17,6 +17,7 @@ from vggrepro.evaluation.features import DENSE, FeatureNet, compute
 from vggrepro.nets.trained import Trained
 from vggrepro.posteriors import features as files
 from vggrepro.runs.folder import RunFolder
+from vggrepro.system import processes
 
 
 def by_torchvision(run: RunFolder, image: np.ndarray) -> np.ndarray:
@@ -114,6 +115,31 @@ def test_a_part_that_a_kill_left_is_not_computed_again(
     whole = np.concatenate([batch.features for batch in files.read(path)])
     net = FeatureNet(Trained.load(run), CPU)
     assert whole.shape == (90, net.outputs)
+
+
+def test_processes_share_the_parts_and_the_first_joins_them(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torchrun's processes do, one after the other: the second leaves its parts, the first makes the file."""
+    from vggrepro.evaluation import features as stage
+
+    data = open_set(str(write_caltech(tmp_path, classes=3, per_class=4)))
+    monkeypatch.setattr(stage, "part_images", lambda *_: 5)
+    (alone,) = compute(run, data, (256,), CPU)
+    expected = list(files.read(alone))
+    alone.unlink()
+    monkeypatch.setattr(processes, "world", lambda: 2)
+    monkeypatch.setattr(processes, "barrier", lambda: None)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    compute(run, data, (256,), CPU)
+    assert [path.name for path in alone.parent.rglob("*.parquet")] == ["from-00000005.parquet"]
+    monkeypatch.setattr(processes, "rank", lambda: 0)
+    assert compute(run, data, (256,), CPU) == [alone]
+    found = list(files.read(alone))
+    assert [batch.keys for batch in found] == [batch.keys for batch in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.features, other.features)
+    assert [path.name for path in alone.parent.rglob("*")] == [alone.name]
 
 
 def test_transfer_refuses_missing_and_stale_features(vggrepro: Call, run: RunFolder, tmp_path: Path) -> None:

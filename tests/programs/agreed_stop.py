@@ -11,9 +11,9 @@ from vggrepro.system import processes
 from vggrepro.system.interrupt import StopRequest
 
 processes.join_processes(torch.device("cpu"))
-with StopRequest() as wish:
-    before = wish.agreed(torch.device("cpu"))
+with StopRequest() as request:
+    before = request.agreed(torch.device("cpu"))
     if processes.rank() == 1:
         os.kill(os.getpid(), signal.SIGINT)
-    print(int(before), int(wish.agreed(torch.device("cpu"))))
+    print(int(before), int(request.agreed(torch.device("cpu"))))
 processes.leave_processes()

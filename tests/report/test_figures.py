@@ -151,7 +151,14 @@ def test_legends_are_no_wider_than_their_figures() -> None:
     rows = [(nets, method, 25.0, 24.0) for nets in ("D", "E", "D + E") for method in figures.STRENGTHS]
     bars = pd.DataFrame(rows, columns=["nets", "method", TOP1, f"{TOP1}_paper"])
     points = pd.DataFrame({"net": list(figures.COLOURS), "S": [*figures.MARKERS, *[""] * 5], "ours": 1.0, "paper": 2.0})
-    sides = {"difference": 1.0, "low": 0.0, "high": 2.0, "difference_paper": 0.0, "verdict": "holds"}
+    sides = {
+        "measure": "top-1",
+        "difference": 1.0,
+        "low": 0.0,
+        "high": 2.0,
+        "difference_paper": 0.0,
+        "verdict": "holds",
+    }
     longest = "10. D + E multi-crop & dense against D multi-crop & dense, top-1"
     forest = pd.DataFrame([{"label": longest, **sides, "claimed_low": -math.inf, "claimed_high": 0.0}])
     epochs = pd.DataFrame({"epoch": [1.0], "top1_error": [50.0]})
@@ -171,6 +178,46 @@ def test_legends_are_no_wider_than_their_figures() -> None:
             box = one.get_window_extent()
             assert box.x0 >= 0, one
             assert box.x1 <= width, one
+
+
+def test_errors_far_from_the_papers_have_axes_of_their_own() -> None:
+    frame = table3({("A", "256"): 63.0, ("D", "256"): 66.0})
+    for draw in (figures.against_depth, figures.against_training_scale):
+        ours, theirs = draw(frame, TOP1).axes
+        assert ours.get_ylim()[0] > 60  # not from the paper's 25 on
+        assert theirs.get_ylim()[1] < 31
+    assert len(figures.against_depth(table3({("A", "256"): 31.0}), TOP1).axes) == 1
+
+
+def test_a_files_title_names_the_data_and_hides_nothing() -> None:
+    frame = table3({("A", "256"): 30.0})
+    plain, titled = figures.against_depth(frame, TOP1), figures.against_depth(frame, TOP1)
+    figures.titled(titled, "Error against depth", "photos, n = 18 validation images")
+    text = figures.svg(titled)
+    assert "Error against depth" in text
+    assert "photos, n = 18 validation images" in text
+    assert titled.get_figheight() == plain.get_figheight() + figures.TITLE
+    drawn = figures.titled(figures.filters(np.zeros((8, 3, 3, 3))), "A-256", "photos")
+    assert drawn.axes[0].get_position().y1 < 0.8
+
+
+def test_confusion_has_a_cell_for_each_class_and_answer() -> None:
+    shares = np.array([[90.0, 10.0, 0.0], [0.0, 50.0, 50.0]])
+    axes = figures.confusion(shares, ["ant", "bee"], ["ant", "bee", "other"]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["90", "10", "50", "50"]
+    picture = np.asarray(axes.get_images()[0].get_array())
+    assert picture[..., 3] == pytest.approx(np.sqrt(shares / 100))
+    assert (picture[0, 0, :3] == picture[1, 1, :3]).all()
+    assert (picture[0, 0, :3] != picture[1, 2, :3]).any()
+
+
+def test_reliability_shows_right_answers_at_the_mean_confidence_of_a_bin() -> None:
+    bins = {"from": [60.0, 80.0], "to": [80.0, 100.0], "images": [1, 3], "confidence": [70.0, 90.0]}
+    frame = pd.DataFrame(bins | {"right": [50.0, 80.0], "right_low": [40.0, 70.0], "right_high": [60.0, 90.0]})
+    above, below = figures.reliability(frame).axes
+    line = next(line for line in above.get_lines() if line.get_marker() == "o")
+    assert np.asarray(line.get_xydata()).tolist() == [[70.0, 50.0], [90.0, 80.0]]
+    assert [bar.get_height() for bar in below.patches] == [25.0, 75.0]
 
 
 def test_training_scales_are_of_nets_with_several() -> None:
@@ -194,7 +241,8 @@ def test_bars_begin_at_zero_and_bear_their_numbers() -> None:
     frame = pd.DataFrame(rows, columns=["nets", "method", TOP1])
     frame = frame.assign(**{f"{TOP1}_low": frame[TOP1] - 1, f"{TOP1}_high": frame[TOP1] + 1, f"{TOP1}_paper": 24.5})
     axes = figures.methods(frame, TOP1).axes[0]
-    assert [(bar.get_y(), bar.get_height()) for bar in axes.patches] == [(0, 25.0), (0, 24.04)]
+    places = [(bar.get_y(), bar.get_height()) for bar in axes.patches]
+    assert places == [(0, 25.0), (0, 25.0), (0, 24.04), (0, 24.04)]  # each on a ground that hides the grid
     assert [text.get_text() for text in axes.texts] == ["25.0", "24.0"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["D", "D + E"]
 
@@ -235,7 +283,8 @@ def test_names_of_runs_are_taken_as_they_are() -> None:
 
 def test_differences_stand_in_order_with_their_intervals() -> None:
     frame = pd.DataFrame(
-        {"label": ["one", "two"], "difference": [-1.0, 2.0], "low": [-2.0, 1.0], "high": [0.5, 4.0],
+        {"label": ["one", "two"], "measure": ["top-1", "top-5"],
+         "difference": [-1.0, 2.0], "low": [-2.0, 1.0], "high": [0.5, 4.0],
          "difference_paper": [-0.5, math.nan], "verdict": ["not decided", "contradicted"],
          "claimed_low": [-math.inf, -0.5], "claimed_high": [0, 0.5]}
     )  # fmt: skip

@@ -105,12 +105,12 @@ def test_a_reduced_reproduction_says_so() -> None:
     data = described(subset="2 of 10 shards")
     text = header_markdown([table_of([1.0])], data)
     for said in (
-        "12 classes (the paper: 1,000)",
+        "This is a reduced reproduction. How all runs differ from the paper's:\n\n- 12 classes (the paper: 1,000).\n",
         "4,800 training images (the paper: 1,281,167)",
         "600 validation images (the paper: 50,000)",
-        "crop 64 (the paper: 224",
-        "width 0.125 (the paper: 1)",
-        "a subset: 2 of 10 shards",
+        "- Crop 64 (the paper: 224",
+        "- Width 0.125 (the paper: 1)",
+        "- A subset: 2 of 10 shards",
         "±4.0 points",
         "fingerprint 0123456789ab",
     ):
@@ -182,7 +182,9 @@ def test_write_puts_the_extras_beside_the_tables(tmp_path: Path) -> None:
         plant(tmp_path, Run("B", S256), q, rows)
     made = documents.document_of(Scores(tmp_path, dataset_of()))
     paths = made.write(tmp_path / "tables")
-    assert [path.name for path in paths[5:]] == ["curve.csv", "claims.csv", "tables.md", "ranks.parquet"]
+    assert [path.name for path in paths[5:]] == [
+        "curve.csv", "classes.csv", "confusion.csv", "calibration.csv", "claims.csv", "tables.md", "ranks.parquet"
+    ]  # fmt: skip
     assert paths[-2].read_text(encoding="utf-8") == made.markdown()
     searched = tmp_path / "tables" / "pairs.csv"
     searched.write_text("of an earlier search")
@@ -303,8 +305,8 @@ def test_stdout_is_the_document_alone(vggrepro: Call) -> None:
 def test_fuse_writes_what_the_search_found(vggrepro: Call) -> None:
     code, out, _ = vggrepro("fuse", "--search")
     assert (code, out.split()[5:]) == (
-        0, [f"tables/photos/{name}" for name in ("curve.csv", "fusion.csv", "pairs.csv", "claims.csv", "tables.md",
-            "ranks.parquet")]
+        0, [f"tables/photos/{name}" for name in ("curve.csv", "fusion.csv", "pairs.csv", "classes.csv",
+            "confusion.csv", "calibration.csv", "claims.csv", "tables.md", "ranks.parquet")]
     )  # fmt: skip
     assert pd.read_csv("tables/photos/pairs.csv")["runs"].tolist() == ["A-256", "B-256", "A-256 + B-256"]
 

@@ -45,7 +45,7 @@ def test_the_curve_has_a_line_a_run_method_and_q(tmp_path: Path) -> None:
         ["D-256-512", "[256;512]", "multi-crop", 384, 4, 50.0, 25.0],
     ]
     assert curve.frame["top1_val_error_low"].iloc[2] == pytest.approx(15.00, abs=0.01)  # Wilson, 2 of 4
-    assert curve.frame["note"].iloc[0].startswith("Trained for 6 epochs")
+    assert curve.frame["note"].iloc[0].startswith("Trained for ? (A-256) + 6 epochs")
     assert markdown.grid_of(curve.columns).to_numpy().tolist() == [
         ["B-256", "dense", "75.0", "**0.0**", "50.0", "–"],
         ["D-256-512", "multi-crop", "–", "–", "–", "50.0"],
@@ -86,8 +86,8 @@ def test_runs_stand_in_the_papers_order(tmp_path: Path) -> None:
 
 
 def test_other_crops_stand_beside_the_papers_protocols(tmp_path: Path) -> None:
-    for scale in (S256, S384, JITTER):
-        make_run(tmp_path, Run("D", scale))
+    for run in paper.chain(D):
+        make_run(tmp_path, run, recipe={"momentum_form": "caffe"})
     for q in JITTER.test_scales:
         plant(tmp_path, D, q, RIGHT if q == 384 else WRONG)
         plant(tmp_path, D, q, RIGHT, "multicrop")

@@ -250,11 +250,11 @@ def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
     assert set(notes_of(table, line(table, net="B"))) == {
         "Crop 32, width 0.125, stride 32 (most runs: 64, 0.125, 32).",
         "B-256 started from random weights (the paper: A-256).",
+        "Training, the paper's value in brackets: first weights glorot-normal (random).",
     }
     assert set(notes_of(table, line(table, net="C", S="256"))) == {
-        "Trained by the preset 'coarse' (the data set's: 'demo').",
         "Trained on another data set (other).",
-        "Trained for 6 epochs (the paper: 74).",
+        "Trained for 6 (A-256) + 6 epochs (the paper: 74 + 74).",
     }
     assert notes_of(table, line(table, net="C", S="384")) == ["C-384: imported from vgg.npz."]
 
@@ -276,11 +276,13 @@ def test_a_damaged_run_folder_costs_no_row(tmp_path: Path) -> None:
 def test_epochs_are_told_scale_after_scale_and_once_if_all_rows_share_them(tmp_path: Path) -> None:
     multi_scale(tmp_path)
     assert tables.table5(Scores(tmp_path, dataset_of())).remarks == ()
+    make_run(tmp_path, Run("A", S256), 7, epochs=7)
     for net in ("D", "E"):
         for scale, epochs in ((S256, 6), (S384, 2), (JITTER, 1)):
             make_run(tmp_path, Run(net, scale), epochs, epochs=epochs)
     table = tables.table5(Scores(tmp_path, dataset_of()))
-    assert table.remarks == ("Trained for 6 + 2 + 1 epochs at S = 256, 384, [256;512] (the paper: 74 at the first).",)
+    lengths = "7 (A-256) + 6 (S = 256) + 2 (S = 384) + 1 epochs"
+    assert table.remarks == (f"Trained for {lengths} (the paper: 74 + 74, then it does not say).",)
     assert (table.frame["note"] == "").all()
 
 
@@ -338,7 +340,7 @@ def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(RunFolder, "weights_hash", counting_hash)
     tables.tables_of(Scores(tmp_path, dataset_of()))
-    assert len(hashed) == len(set(hashed)) == 6
+    assert len(hashed) == len(set(hashed)) == 7
 
 
 def test_errors_and_their_intervals_from_ranks() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import Call
 from nets import random_run
 from transfer_files import write_actions, write_caltech, write_voc
@@ -13,7 +14,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.data.transfer_sets import open_set
 from vggrepro.paper import TRANSFER, Transfer
 from vggrepro.results.scores import Scores
-from vggrepro.results.transfer import result_path, score_split, splits_of
+from vggrepro.results.transfer import _climbed, result_path, score_split, splits_of
 from vggrepro.results.transfer_tables import ROWS, Representation, transfer_tables
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import write_json
@@ -43,6 +44,20 @@ def test_the_svm_separates_what_can_be_separated(tmp_path: Path) -> None:
     published = splits_of(voc, TRANSFER["voc2007"], [0])[0]
     scored = score_split((voc.labels > 0).astype(np.float32), voc.labels, published)
     assert (scored["map"], scored["map_11_point"]) == (100, 100)
+
+
+@pytest.mark.parametrize("top", range(5))
+def test_c_is_the_top_of_a_hill_and_the_first_of_equal_ones(top: int) -> None:
+    tried = []
+
+    def value(place: int) -> float:
+        tried.append(place)
+        return -abs(place - top)
+
+    assert _climbed(value, 5) == top
+    assert set(tried) <= set(range(min(top - 1, 1), max(top + 1, 3) + 1))  # nothing beyond the neighbours of the top
+    assert _climbed(lambda place: min(place, 3), 5) == 3
+    assert _climbed(lambda place: 0.0, 5) == 0
 
 
 def test_the_study_compares_scales_pooling_depth_and_pairs(vggrepro: Call, tmp_path: Path) -> None:
@@ -101,13 +116,23 @@ def test_tables_11_and_12_show_results_beside_the_papers(tmp_path: Path, dataset
     text = markdown([table11, table12], dataset)
     row = next(line for line in text.splitlines() if line.startswith("| VGG Net-D & Net-E "))
     assert [cell in row for cell in ("42.0 ± 2.0", "92.7 ± 0.5", "-50.7")] == [True] * 3
+    assert "errors in per cent (in Tables 11 and 12 precision and recall, the larger the better)" in text
     assert "85.2*" in text
     assert "1,512 classes" in text
     assert "42.0 ± 2.0" in paper_table(table11)
     assert r"42.0 $\pm$ 2.0" in latex([table11, table12], dataset)
     frame = csv.tidy([table11, table12])
     assert list(frame[frame["ours"].notna()]["std"]) == [2.0, 2.0]
+    both = "D-256-512 E-256-512 --data"
+    assert table11.notes[-1] == (
+        f"Not run: voc2007, voc2012, caltech-256; `vggrepro features {both} voc2007`, then `vggrepro transfer {both} "
+        "voc2007`; the same with --data voc2012, caltech256."
+    )
+    action = "--data voc2012 --task action"
+    assert f"Not run: voc2012-action; `vggrepro features D-256-512 E-256-512 {action}`, then" in table12.notes[0]
+    assert table11.frame["note"].tolist()[:4] == [""] * 4
     random_run(runs / "D-256-512", seed=5, net="D", scale="256:512")
     table11, _ = transfer_tables(Scores(runs, dataset))
-    assert "is of other weights of D-256-512" in table11.notes[0]
+    (stale,) = [note for note in table11.notes if "is of other weights of D-256-512" in note]
+    assert f"renew it with `vggrepro features {both} caltech101`, then `vggrepro transfer {both} caltech101`." in stale
     assert table11.frame["caltech101_mean_recall"].isna().all()

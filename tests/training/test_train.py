@@ -34,7 +34,7 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.runs.metrics import Steps
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import read_json
-from vggrepro.training import augment
+from vggrepro.training import augment, recorded
 from vggrepro.training.chain import Request, train_chain
 from vggrepro.training.checkpoint import Checkpoints
 from vggrepro.training.train import Goal, Training
@@ -47,6 +47,25 @@ def test_two_trainings_on_a_gpu_end_in_the_same_bits(dataset: Dataset, tmp_path:
         pytest.skip("no GPU")
     machine = Machine(torch.device("cuda:0"), precision, workers=0)
     one, two = (train(dataset, tmp_path / name, machine) for name in ("one", "two"))
+    assert one.weights_path.read_bytes() == two.weights_path.read_bytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_on_a_gpu_have_the_same_bits(
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    machine = Machine(torch.device("cuda:0"), precision, workers=0)
+    one = train(dataset, tmp_path / "recorded", machine, batch=2)
+    assert "cannot be recorded" not in capsys.readouterr().err
+    monkeypatch.setattr(recorded, "PIXELS", 0)
+    two = train(dataset, tmp_path / "plain", machine, batch=2)
     assert one.weights_path.read_bytes() == two.weights_path.read_bytes()
 
 
@@ -265,18 +284,18 @@ def test_torchrun_passes_signals_on_and_the_run_is_saved(
 @pytest.mark.slow
 def test_torchrun_goes_on_after_a_killed_process(dataset: Dataset, tmp_path: Path) -> None:
     """One of two processes is killed; with --max-restarts both start again and end as if nothing had been."""
-    values = JITTERED | {"epochs": 60, "rescale_epochs": 60, "patience": 9999}
+    values = JITTERED | {"epochs": 24, "rescale_epochs": 24, "patience": 9999}
     launcher = [*TORCHRUN, "--max-restarts", "2", "--monitor-interval", "0.1"]
     runs = [RunFolder(tmp_path / name / "A-256-512") for name in ("whole", "killed")]
     whole = start(dataset, tmp_path / "whole", TORCHRUN, **values)
     _, talk = whole.communicate(timeout=120)
     assert whole.returncode == 0, talk
-    process = start(dataset, tmp_path / "killed", launcher, "--checkpoint-minutes", "0.005", **values)
-    for epoch in (10, 30):
-        wait_for(process, f"epoch {epoch}/60")
+    process = start(dataset, tmp_path / "killed", launcher, "--checkpoint-minutes", "0.002", **values)
+    for epoch in (5, 12):
+        wait_for(process, f"epoch {epoch}/24")
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         assert len(workers) == 2
-        os.kill(int(workers[epoch == 30]), signal.SIGKILL)
+        os.kill(int(workers[epoch == 12]), signal.SIGKILL)
     _, talk = process.communicate(timeout=120)
     assert process.returncode == 0, talk
     assert "resuming at epoch" in talk

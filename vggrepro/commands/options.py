@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -17,8 +18,6 @@ from vggrepro.system import advice
 from vggrepro.system.precisions import help_text
 
 if TYPE_CHECKING:
-    from vggrepro.data.dataset import Dataset
-    from vggrepro.recipe import Recipe
     from vggrepro.runs.folder import RunFolder
     from vggrepro.system.devices import Machine
 
@@ -65,6 +64,7 @@ class Layers(StrEnum):
 class SplitName(StrEnum):
     """Which split evaluate runs over."""
 
+    train = "train"
     val = "val"
     test = "test"
 
@@ -176,7 +176,9 @@ Tencrop = Annotated[bool, typer.Option("--tencrop", help="Krizhevsky et al.'s te
 Googlenet = Annotated[bool, typer.Option("--googlenet", help="Szegedy et al.'s 144 crops over four Q.")]
 CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense: poolings round up, as Caffe's do.")]
 TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
-SplitOption = Annotated[SplitName, typer.Option("--split", help="val, or the unlabelled test images.")]
+SplitOption = Annotated[
+    SplitName, typer.Option("--split", help="val; train, for the training error; or the unlabelled test images.")
+]
 Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
 Search = Annotated[
     bool,
@@ -195,8 +197,33 @@ class Program(TyperGroup):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
 
 
+WORDS = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"}
+
+
 class Command(TyperCommand):
-    """A command of the program, whose options are repeated by every command that it prints (`advice`)."""
+    """A command of the program, whose options are repeated by every command that it prints (`advice`).
+
+    Its help names arguments and values as manuals do: NET, [RUN]..., --epochs N.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for each in self.params:
+            if each.param_type_name == "argument" and each.metavar is None:
+                each.metavar = str(each.name).upper()
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [each for each in self.params if each.param_type_name == "argument"]
+        return ["[OPTIONS]", *map(_in_usage, arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments and options, with words in place of Python's types."""
+        for kind in ("argument", "option"):
+            params = [each for each in self.get_params(ctx) if each.param_type_name == kind]
+            records = [(each, record) for each in params if (record := each.get_help_record(ctx))]
+            if records:
+                with formatter.section(f"{kind.capitalize()}s"):
+                    formatter.write_dl([(_in_help(each, name), text) for each, (name, text) in records])
 
     def invoke(self, ctx: Any) -> Any:
         commands = ctx.parent.command.commands if ctx.parent else {}
@@ -204,6 +231,19 @@ class Command(TyperCommand):
         given = [words for each in self.params for words in _given(each, ctx)]
         with advice.invocation(advice.Invocation(given, known, _first(ctx.params.get("runs")))):
             return super().invoke(ctx)
+
+
+def _in_usage(argument: Any) -> str:
+    """`NET`, `[WEIGHTS]`, `[RUN]...`"""
+    name = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return str(name) + "..." * (argument.nargs != 1)
+
+
+def _in_help(parameter: Any, name: str) -> str:
+    """The name of a parameter in the list; of an option with the word for its value, `--epochs N`."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar)
+    return re.sub("<(.*)>", lambda kind: WORDS.get(kind[1], kind[1]), name)
 
 
 def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
@@ -239,22 +279,6 @@ def seeds_of(text: str | None, seed: int) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def recipe_values(
-    set_: list[str] | None, epochs: int | None, width: float | None, decode: Decode | None
-) -> dict[str, Any]:
-    """Recipe values from options; --epochs stands for the three kinds of run."""
-    from vggrepro.recipe import parse_overrides
-
-    values: dict[str, Any] = {}
-    if epochs is not None:
-        values |= {"epochs": epochs, "deeper_epochs": epochs, "rescale_epochs": epochs}
-    if width is not None:
-        values["width"] = width
-    if decode is not None:
-        values["decode"] = decode.value
-    return values | parse_overrides(set_ or [])
-
-
 def machine_of(
     device: str,
     precision: str,
@@ -281,15 +305,6 @@ def machine_of(
         compile_,
         fast and chosen.type == "cuda",
     )
-
-
-def resolve(data: Path, overrides: dict[str, Any]) -> tuple[Dataset, Recipe]:
-    """The data set and its preset's recipe with the user's values; needs no torch, so that slips show at once."""
-    from vggrepro import recipe
-    from vggrepro.data.dataset import load
-
-    dataset = load(data)
-    return dataset, recipe.load(dataset.preset, overrides)
 
 
 def methods_of(**wanted: bool) -> tuple[str, ...]:

@@ -88,27 +88,7 @@ def prepare(
         InputError: the folder holds another data set, a corrupt image (unless `skip_bad`), too few classes for a
             top-5 error (unless `allow_few_classes`), a class without images, smaller copies of no training images.
     """
-    if store_side and source.val_only:
-        raise InputError("prepare: --store-side is for training images, --val-only leaves them out; give one of them")
-    crop = recipe.load(preset).crop  # refuses an unknown name before an hour of work
-    least, most = real_pixels(S256.high, crop), real_pixels(JITTER.high, crop)
-    if 0 < store_side < least:
-        raise InputError(
-            f"prepare: --store-side {store_side} suits no training scale: in real pixels preset {preset} needs {least} "
-            f"for S = 256 and {most} for S = [256;512]"
-        )
-    if len(source.classes) <= TOP_K and not allow_few_classes:
-        raise InputError(
-            f"prepare: {len(source.classes)} classes leave no top-5 error, which the paper's tables show; add "
-            "classes (6 or more), or accept tables without it with --no-top5"
-        )
-    if len(source.classes) < 2:
-        raise InputError("prepare: a single class cannot be classified; give at least two")
-    plan: dict[str, Any] = {"source": source.description, "preset": preset, "classes": list(source.classes)}
-    if store_side:
-        plan["store_side"] = store_side
-    if source.val_only:
-        plan["val_only"] = True
+    plan = _plan(source, preset, store_side, allow_few_classes)
     splits = [split for split in ("train", "val", "test") if source.count(split)]  # refuses an empty class
     plan["contents"] = source.contents()
     if done := _already(folder, plan):
@@ -131,6 +111,36 @@ def prepare(
                 (folder / STATE_JSON).unlink()  # nothing was written yet: leave nothing behind
             raise
         return _finish(source, folder, state, splits)
+
+
+def _plan(source: Source, preset: str, store_side: int, allow_few_classes: bool) -> dict[str, Any]:
+    """What is to be prepared, by which a finished or an interrupted preparation is known again.
+
+    Raises:
+        InputError: an unknown preset, too few classes, a `store_side` that no training can use.
+    """
+    if store_side and source.val_only:
+        raise InputError("prepare: --store-side is for training images, --val-only leaves them out; give one of them")
+    crop = recipe.load(preset).crop  # refuses an unknown name before an hour of work
+    least, most = real_pixels(S256.high, crop), real_pixels(JITTER.high, crop)
+    if 0 < store_side < least:
+        raise InputError(
+            f"prepare: --store-side {store_side} suits no training scale: in real pixels preset {preset} needs {least} "
+            f"for S = 256 and {most} for S = [256;512]"
+        )
+    if len(source.classes) <= TOP_K and not allow_few_classes:
+        raise InputError(
+            f"prepare: {len(source.classes)} classes leave no top-5 error, which the paper's tables show; add "
+            "classes (6 or more), or accept tables without it with --no-top5"
+        )
+    if len(source.classes) < 2:
+        raise InputError("prepare: a single class cannot be classified; give at least two")
+    plan: dict[str, Any] = {"source": source.description, "preset": preset, "classes": list(source.classes)}
+    if store_side:
+        plan["store_side"] = store_side
+    if source.val_only:
+        plan["val_only"] = True
+    return plan
 
 
 def check_downloads(source: Source) -> None:
@@ -187,9 +197,8 @@ def _resume(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
             return state
         if state.get("plan") == plan | {"contents": state.get("plan", {}).get("contents")}:
             say("prepare: the source's files have changed since the interruption; starting again")
-            for path in folder.glob(
-                "*-[0-9][0-9][0-9][0-9][0-9].arrow*"
-            ):  # also one cut off or just finished, which `state` does not have
+            # Also a shard that was cut off or just finished, which `state` does not have.
+            for path in folder.glob("*-[0-9][0-9][0-9][0-9][0-9].arrow*"):
                 path.unlink()
         elif state.get("shards"):
             was = state.get("plan", {}).get("source", "?")

@@ -21,7 +21,7 @@ WNID = re.compile(r"n\d{8}", re.ASCII)
 # Class indices of the first validation images, over wnids in sorted order.
 FIRST_IMAGES = {1: 65, 2: 970, 3: 230, 4: 809}
 
-_VAL = re.compile(r"ILSVRC2012_val_(\d{8})(?:_n\d{8})?(?:\.\w+)?", re.ASCII)
+_VAL = re.compile(r"ILSVRC2012_val_(\d{8})(?:_(n\d{8}))?(?:\.\w+)?", re.ASCII)
 
 
 class Synset(NamedTuple):
@@ -58,6 +58,37 @@ def val_number(name: str) -> int | None:
     """
     match = _VAL.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def val_wnid(name: str) -> str | None:
+    """The wnid in a validation image's name, "" if there is none; None for other file names."""
+    match = _VAL.fullmatch(name)
+    return match[2] or "" if match else None
+
+
+def one_to_one(pairs: Iterable[tuple[int, str | None]]) -> dict[int, str]:
+    """The wnid of each label, from the label and the wnid of many images; empty unless one goes with one."""
+    found: dict[int, str] = {}
+    for label, wnid in pairs:
+        if wnid is None or found.setdefault(label, wnid) != wnid:
+            return {}
+    return found if len({*found.values()}) == len(found) else {}
+
+
+def is_validation(pairs: Iterable[tuple[int, str | None]], first: Mapping[int, int]) -> bool:
+    """Whether images are validation images of ILSVRC-2012 and their labels are indices over sorted wnids.
+
+    Args:
+        pairs: the label of each image and what `val_wnid` reads in its name.
+        first: labels of those of the first four validation images that are there, by their numbers. Where no name
+            holds a wnid, these four tell the order.
+    """
+    known, told = tuple(table()), False
+    for label, wnid in pairs:
+        if wnid is None or label not in range(len(known)) or wnid not in ("", known[label]):
+            return False
+        told = told or bool(wnid)
+    return told or first == FIRST_IMAGES
 
 
 def subset(train: int | None, val: int) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation would cost, before it is begun: FLOPs, images/s and time of each method and Q."""
+"""What an evaluation would cost, before it begins: FLOPs, images/s and time of each method and Q."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.system.devices import Machine
 from vggrepro.system.progress import duration, say
 
-MEASURE_SECONDS = 2.0  # of each method and Q, about
-SAMPLE = 64  # sizes whose FLOPs are averaged, images that are timed at most
+MEASURE_SECONDS = 2.0  # how long each method and Q is timed, about
+SAMPLE = 64  # images whose FLOPs are averaged; also the most images that are timed
 
 
 def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
-    """A row a run, method and Q that is not yet done, one for decoding, and a total; nothing if all is done.
+    """One row for each run, method and Q not yet done, one for decoding, and a total; empty if all is done.
 
     Columns: run, method, Q, passes (forward passes an image: distinct crops times flips), GFLOP (an image), images/s
     and GFLOP/s (measured here on the split's own images), time (of one process for the whole split). An image is

@@ -77,7 +77,7 @@ def evaluate(folder: RunFolder, dataset: Dataset, protocol: Protocol, machine: M
 def wanted_files(
     folder: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine
 ) -> dict[tuple[str, int], Origin]:
-    """What the posterior files of a protocol, by (method, Q), are to be made of.
+    """The origin that each posterior file of a protocol must have, by (method, Q).
 
     Raises:
         InputError: unfinished run, another number of classes or another order of them.
@@ -173,7 +173,7 @@ def _origin(
 
 
 def _fresh(path: Path, folder: RunFolder, origin: Origin, exact_precision: bool) -> bool:
-    """Whether the final file is there and stands for `origin`; says why if it does not."""
+    """Whether the final file is there and was made from `origin`; says why if it was not."""
     if not path.is_file():
         return False
     try:
@@ -197,7 +197,7 @@ def part_images(net: Architecture, device: torch.device) -> int:
 def _compute(
     folder: RunFolder, split: Split, protocol: Protocol, machine: Machine, tasks: dict[tuple[str, int], Origin]
 ) -> None:
-    """Computes the parts of all tasks, an image decoded once, then merges each task's parts into its file."""
+    """Computes the parts of all tasks, decoding each image once, then merges each task's parts into its file."""
     trained = Trained.load(folder)
     evaluator = Evaluator(trained, machine)
     size = part_images(trained.config.architecture, machine.device)
@@ -275,7 +275,7 @@ def remove_parts(paths: list[Path]) -> None:
 
 
 def part_path(folder: Path, start: int) -> Path:
-    """A part by its first image: another device's parts have other sizes, and must not pass for these."""
+    """A part by its first image: another device's parts have other sizes, and must not be taken for these."""
     return folder / f"from-{start:08}.parquet"
 
 
@@ -299,7 +299,7 @@ def _chained(paths: list[Path], rows: int) -> Iterator[Rows]:
 
 
 def errors(folder: RunFolder, scale: Scale, protocol: Protocol) -> pd.DataFrame:
-    """Errors of posterior files that exist, a row a method and Q, then the average over Q.
+    """Errors of posterior files that exist, one row for each method and Q, then the average over Q.
 
     Of images without labels, the files and how many images they hold.
     """

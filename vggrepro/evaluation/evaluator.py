@@ -167,7 +167,7 @@ class Batcher:
         self._waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
         self._images = self._bytes = 0
         self._places: list[int] = []
-        self._found: list[Tensor] = []  # they stay on the device, which need not wait for the host
+        self._found: list[Tensor] = []  # they stay on the device, so that it does not wait for the host
 
     def add(self, image: np.ndarray) -> None:
         """One more image, uint8 (H, W, 3).

@@ -1,6 +1,6 @@
 """The features stage: fc7 of a run's net over the pictures of a transfer set, dense, at each Q (Appendix B).
 
-As in the evaluate stage, a picture is decoded once for all its Q, and parts of so many pictures are merged at the end.
+As in `evaluate`, a picture is decoded once for all its Q, and parts of some pictures each are merged at the end.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def compute(
 def _view(
     folder: RunFolder, data: TransferSet, view: str, qs: tuple[int, ...], machine: Machine, pool: bool
 ) -> list[Path]:
-    """The files of one view; a pooled file is made of the files of its Q where these are there."""
+    """The files of one view; a pooled file is made from the files of its Q where they exist."""
     whole = files.origin_of(folder, data, view, qs, machine.precision)
     each = {q: dataclasses.replace(whole, qs=(q,), pixels=(side,)) for q, side in zip(qs, whole.pixels, strict=True)}
     pool = pool and len(qs) > 1
@@ -92,7 +92,7 @@ def _single(folder: RunFolder, origin: FeatureOrigin) -> Path:
 
 
 def _fresh(path: Path, origin: FeatureOrigin) -> bool:
-    """Whether a file is there and stands for `origin`; says why if it does not."""
+    """Whether a file is there and was made from `origin`; says why if it was not."""
     if not path.is_file():
         return False
     try:
@@ -105,7 +105,7 @@ def _fresh(path: Path, origin: FeatureOrigin) -> bool:
 
 
 def _compute(folder: RunFolder, net: FeatureNet, pictures: Pictures, tasks: dict[int, FeatureOrigin]) -> list[int]:
-    """Computes the parts of all Q, a picture decoded once; gives the first picture of each part."""
+    """Computes the parts of all Q, decoding each picture once; gives the first picture of each part."""
     size = part_images(folder.config().architecture, net.machine.device)
     bounds = [(start, min(start + size, len(pictures))) for start in range(0, len(pictures), size)]
     folders = {q: parts_folder(_single(folder, origin)) for q, origin in tasks.items()}
@@ -146,7 +146,7 @@ def _part_done(path: Path, origin: FeatureOrigin, pictures: int) -> bool:
 def _merge(
     folder: RunFolder, units: int, made: dict[int, FeatureOrigin], starts: list[int], whole: FeatureOrigin | None
 ) -> None:
-    """Makes files of the parts: one for each Q, or the average over all Q, parts or files as they are there."""
+    """Makes files of the parts: one for each Q, or their average over all Q; a Q that has a file needs no parts."""
 
     def rows(q: int, origin: FeatureOrigin) -> Iterator[FeatureBatch]:
         paths = [part_path(parts_folder(_single(folder, origin)), start) for start in starts]

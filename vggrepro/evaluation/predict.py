@@ -1,4 +1,4 @@
-"""Classifying image files with a run: top classes by each method, and the map of scores that dense evaluation makes."""
+"""Classifies image files with a run: the best classes by each method, and the map of scores of dense evaluation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from vggrepro.system import devices
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import atomic
 
-BATCH = 32  # images in memory at once, and as many rescaled ahead
+BATCH = 32  # images in memory at once; as many again are rescaled ahead
 LONGEST_FIGURE = 28.0  # inches of a heat map; matplotlib draws 2^16 pixels at most
 
 
 def read(path: Path) -> Image.Image:
-    """An image file as RGB, turned as its EXIF says: people take photographs on their side and see them upright.
+    """An image file as RGB, rotated as its EXIF data say: cameras store photographs on their side.
 
     Raises:
         InputError: no such file, no image, or one whose scale is not known.
@@ -131,7 +131,7 @@ def extent(shape: tuple[int, ...], crop: int, stride: int, unit: float) -> tuple
 
 
 def heatmap(folder: RunFolder, path: Path, best: str, protocol: Protocol, machine: Machine, to: Path) -> None:
-    """Overlays the score map of a class on the image, where each position looks, and writes a PNG.
+    """Overlays the score map of a class on the image, each score at the place that it is about, and writes a PNG.
 
     The map is that of the largest of the protocol's Q, which has the most positions.
 
@@ -144,7 +144,7 @@ def heatmap(folder: RunFolder, path: Path, best: str, protocol: Protocol, machin
         to: the PNG.
 
     Raises:
-        InputError: unfinished run, no image, an image so small at Q that there is one position alone.
+        InputError: unfinished run, no image, an image that has only one position at Q.
     """
     folder.require_finished()
     trained = Trained.load(folder)

@@ -44,9 +44,10 @@ def places(height: int, width: int, crop: int, method: Method) -> list[tuple[int
 
 
 def distinct(height: int, width: int, crop: int, method: Method) -> tuple[list[int], list[int]]:
-    """Which of a method's crops differ, by their first place among all, and which of those each crop is.
+    """The crops of a method that differ, by their first place among all, and for each crop the one that it equals.
 
-    At Q = 224 (paper pixels) the rows of a grid coincide, or its columns: 5 of 25 crops differ, of a square image one.
+    At Q = 224 (paper pixels) the rows of a grid coincide, or its columns: 5 of 25 crops differ.
+    For a square image all 25 are the same.
     """
     if method.name == "googlenet":
         return list(range(method.crops)), list(range(method.crops))

@@ -1,7 +1,8 @@
 """What nets cost: multiply-adds and bytes, counted exactly from Table 1.
 
-A multiply-add (MAC) is two FLOPs. Counted are conv. and FC layers; biases, ReLU, LRN, pooling and soft-max, under 1 %
-together, are not. Training is three forward passes: the forward one, and gradients of weights and of inputs.
+A multiply-add (MAC) is two FLOPs. Convolutional and FC layers are counted; biases, ReLU, LRN, pooling and soft-max
+are not (together under 1 %). Training costs three forward passes: one forward, one for the gradients of the weights,
+one for the gradients of the inputs.
 """
 
 from __future__ import annotations

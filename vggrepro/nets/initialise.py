@@ -37,7 +37,7 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
             if name.endswith(".bias"):
                 parameter.zero_()
                 continue
-            rectified = how == "delta" and parameter.shape[1] > 3  # its input is: all but conv1_1's
+            rectified = how == "delta" and parameter.shape[1] > 3  # whether its input is rectified: all but conv1_1's
             rows = keyed.key(seed, keyed.WEIGHTS, *name.encode(), torch.arange(len(parameter)))
             if rectified and parameter.ndim == 4:
                 middle = parameter.shape[2] // 2
@@ -77,9 +77,10 @@ def _orthogonal(values: Tensor) -> Tensor:
 
 
 def _centred(values: Tensor) -> Tensor:
-    """Rows without their mean, (rows, in): what rectified activations of all images have in common is not passed on.
+    """Subtracts each row's mean, (rows, in) -> the same: what all rectified activations share is not passed on.
 
-    With He's rows it adds up from layer to layer: at the start, fc7's activations of any two images point the same way
-    (a cosine of 0.97 in E), and the gradient is nearly all fc8's. Brock et al. 2021 take the means out in each step.
+    With He's weights this common part grows from layer to layer: at the start, fc7's activations of any two images
+    point the same way (a cosine of 0.97 in E), and the gradient is nearly all fc8's. Brock et al. 2021 take the means
+    out in each step.
     """
     return values - values.mean(1, keepdim=True)

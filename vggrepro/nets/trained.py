@@ -48,7 +48,7 @@ class Trained:
 
     @property
     def title(self) -> str:
-        """A name for files that have one."""
+        """The net and the run, for formats that hold a title."""
         return f"VGG {self.config.net}, {self.run}"
 
     @property
@@ -67,7 +67,7 @@ class Trained:
         return paper.real_pixels(self.config.scale.middle, self.config.crop)
 
     def about(self) -> dict[str, Any]:
-        """What an importer or a user must know: the net, its preprocessing, its classes, where it comes from."""
+        """What an importer or a user must know: the net, its preprocessing, its classes and its origin."""
         config = self.config
         written = config.as_json()
         names = ("net", "scale", "crop", "stride", "width", "classes", "mean_rgb", "input_scale")

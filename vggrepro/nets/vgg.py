@@ -232,7 +232,7 @@ class VGG(nn.Module):
     def score_map(self, images: Tensor) -> Tensor:
         """The class scores at each position of the FC layers, whose mean is `dense_scores`.
 
-        (N, 3, H, W) -> (N, K, rows, columns): positions are a stride apart, each sees a crop's worth.
+        (N, 3, H, W) -> (N, K, rows, columns): positions are a stride apart; each sees an area of a crop's size.
         """
         hidden, shape = self._hidden(images)
         return self._scores(hidden).transpose(1, 2).reshape(len(images), -1, *shape)
@@ -247,7 +247,7 @@ class VGG(nn.Module):
         if min(self._map_extent(extent, ceil_pool).least if extent else x.shape[2:]) < side:
             raise InputError(f"an image of {width}x{height} pixels leaves no {side}x{side} map for fc6; use a larger Q")
         shape = x.shape[2] - side + 1, x.shape[3] - side + 1
-        x = F.relu(self.fc6(self._windows(x, side)), inplace=True)  # one matrix: quicker than one an image
+        x = F.relu(self.fc6(self._windows(x, side)), inplace=True)
         x = F.relu(self.fc7(x), inplace=True).view(len(images), shape[0] * shape[1], -1)
         return x.to(self.fc8.weight.dtype), shape
 
@@ -281,8 +281,8 @@ class VGG(nn.Module):
 def local_response_norm(x: Tensor, definition: str = "krizhevsky") -> Tensor:
     """LRN: x / (k + alpha * sum over n channels of x²)^0.75, parameters as `paper.LRN_DEFINITIONS` has them.
 
-    (N, C, H, W) -> the same. The sum is not divided by n, as torch's is. It runs over neighbouring channels, that
-    is a 1x1 convolution with a band of ones: 1.5 to 3 times as fast on a CPU as torch's own, forward and backward.
+    (N, C, H, W) -> the same. Unlike torch's, the sum is not divided by n. It runs over neighbouring channels, so it is
+    a 1x1 convolution with a band of ones: 1.5 to 3 times as fast on a CPU as torch's own, forward and backward.
     """
     values = paper.LRN_DEFINITIONS[definition]
     channels, reach = x.shape[1], int(values["n"]) // 2

@@ -16,7 +16,7 @@ from vggrepro.errors import InputError
 from vggrepro.nets.vgg import VGG
 from vggrepro.system.files import atomic
 
-# What safetensors calls the types, in the order in which its own writer puts tensors into a file: from the last on.
+# What safetensors calls the types. Its own writer puts tensors of the last type first.
 KINDS = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -30,7 +30,7 @@ KINDS = {
 
 
 class Damaged(InputError):
-    """A file that is not as it was written; `reason` says how that shows."""
+    """A file that has changed since it was written; `reason` says how that was found."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: damaged ({reason}); restore it, or train the run again with --retrain")
@@ -44,15 +44,15 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> No
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-    """What `save` does, without its care for what was there.
+    """As `save`, but writes to `path` itself and not to a temporary file first.
 
-    The bytes are those of safetensors' own writers. Of these, one leaves files of random names when it is killed, the
-    other takes twice the tensors' memory.
+    The bytes are those that safetensors' own writers write. One of these writers leaves files of random names when it
+    is killed; the other takes twice the tensors' memory.
     """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     order = list(KINDS)
     names = sorted(ready, key=lambda name: (-order.index(ready[name].dtype), name))
-    # One entry of metadata: safetensors writes several in any order, and equal contents shall be equal files.
+    # One entry of metadata: safetensors writes several in any order, and equal contents must give equal files.
     header: dict[str, Any] = {"__metadata__": {"state": json.dumps({**state, "sha256": _digest(ready, state)})}}
     end = 0
     for name in names:
@@ -79,7 +79,7 @@ def load(path: Path, *, signed: bool = False) -> tuple[dict[str, Tensor], dict[s
 
     Raises:
         InputError: missing.
-        Damaged: no safetensors file, or one whose contents are not those that were hashed.
+        Damaged: no safetensors file, or its contents do not have its hash.
     """
     try:
         with safe_open(path, framework="pt") as file:

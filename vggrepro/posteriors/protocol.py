@@ -93,7 +93,7 @@ class FileName:
         return cls(found[1], found[2], int(found[4]), found[3]) if found else None
 
 
-_FILE_NAME = re.compile(rf"(val|test)-({'|'.join(METHODS)})((?:-grid\d+)?(?:-ceil)?(?:-noflip)?)-q(\d+)\.parquet")
+_FILE_NAME = re.compile(rf"(train|val|test)-({'|'.join(METHODS)})((?:-grid\d+)?(?:-ceil)?(?:-noflip)?)-q(\d+)\.parquet")
 
 
 def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = "") -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.results import beyond, ensembles, seeds
+from vggrepro.results import answers, beyond, ensembles, fit, seeds
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.columns import LABELS
 from vggrepro.results.tables import Table, letter
@@ -20,11 +20,11 @@ from vggrepro.system.progress import say
 
 ENDS = ("", "_paper", "_difference", "_low", "_high", "_std", "_std_paper", "_starred")  # of a measure's columns
 # The other files that `write` may make.
-BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, seeds.NAME, "table11", "table12")
+BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, *answers.NAMES, fit.NAME, seeds.NAME, "table11", "table12")
 
 
 def explained(table: Table) -> pd.DataFrame:
-    """The raw frame with footnote letters replaced by their texts; rows that ran get the remarks too."""
+    """The raw frame with footnote letters replaced by their texts; rows that ran get what holds for all rows too."""
     frame = table.frame.copy()
     if "note" not in frame:
         return frame
@@ -32,7 +32,7 @@ def explained(table: Table) -> pd.DataFrame:
     notes = []
     for marks, ran in zip(frame["note"], frame[list(table.measures)].notna().any(axis=1), strict=True):
         parts = [texts[mark] for mark in marks.split(", ") if mark]
-        notes.append(" ".join([*parts, *table.remarks] if ran else parts))
+        notes.append(" ".join([*parts, *table.remarks, *table.training] if ran else parts))
     return frame.assign(note=notes)
 
 
@@ -67,8 +67,15 @@ def csv_text(tables: Sequence[Table]) -> str:
     return str(tidy(tables).to_csv(index=False, lineterminator="\n"))
 
 
-def write(tables: Sequence[Table], folder: Path, others: Sequence[BeyondTable] = ()) -> list[Path]:
+def write(
+    tables: Sequence[Table],
+    folder: Path,
+    others: Sequence[BeyondTable] = (),
+    more: Mapping[str, pd.DataFrame] | None = None,
+) -> list[Path]:
     """Writes `table3.csv` … and the other results' `curve.csv` … (raw floats, explained notes), each atomically.
+
+    `more` are further frames by the names of their files.
 
     Removes other results that an earlier call wrote and that this one does not write.
 
@@ -81,7 +88,7 @@ def write(tables: Sequence[Table], folder: Path, others: Sequence[BeyondTable] =
     if folder.resolve() == paper.tables_folder().resolve():
         raise InputError(f"{folder} holds the paper's numbers; rename the data set or give --tables another folder")
     frames = {f"table{table.number}": explained(table) for table in tables}
-    frames |= {table.name: table.frame for table in others}
+    frames |= {table.name: table.frame for table in others} | dict(more or {})
     paths = []
     for name, frame in frames.items():
         paths.append(folder / f"{name}.csv")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from vggrepro.data.dataset import Dataset
 from vggrepro.report import csv, findings, markdown
 from vggrepro.report.latex import latex
-from vggrepro.results import beyond, claims, comparison, ensembles, paper_claims, seeds
+from vggrepro.results import beyond, claims, comparison, ensembles, fit, paper_claims, seeds
+from vggrepro.results.answers import Answers, best_answers
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, tables_of, views_of
@@ -31,12 +32,15 @@ class Document:
     findings: Sequence[claims.Finding]
     beyond_tables: Sequence[BeyondTable]
     evidence: pa.Table | None  # `Scores.evidence`
+    read_answers: Callable[[], Answers | None] = lambda: None  # `best_answers`, which reads that file once more
 
     def markdown(self) -> str:
         return markdown.markdown(self.tables, self.dataset, self.beyond_tables, findings.claims_markdown(self.findings))
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes CSVs of Tables 3-7, of each table beyond the paper and of the claims; `tables.md` and `ranks.parquet`.
+        """Writes CSVs of Tables 3-7, of each table beyond the paper, of the answers by class and of the claims.
+
+        Also `tables.md` and `ranks.parquet`.
 
         Returns:
             their paths.
@@ -44,7 +48,9 @@ class Document:
         Raises:
             InputError: the folder is that of the paper's own numbers.
         """
-        paths = csv.write([table for table in self.tables if table.measured], folder, self.beyond_tables)
+        best = self.read_answers()
+        more = best.frames(self.dataset) if best else {}
+        paths = csv.write([table for table in self.tables if table.measured], folder, self.beyond_tables, more)
         for name, text in (("claims.csv", claims.csv_text(self.findings)), ("tables.md", self.markdown())):
             write_text(folder / name, text)
             paths.append(folder / name)
@@ -79,7 +85,11 @@ def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: S
     over = seeds.over_seeds(scores)
     more = [*([over] if over else []), *beyond.beyond_tables(scores)]
     more += ensembles.search(scores, methods) if methods else []
-    made = Document(scores.dataset, _tables(scores, numbers), claims.evaluate_claims(scores), more, scores.evidence())
+    more += [gap] if (gap := fit.fit(scores)) else []
+    found = claims.evaluate_claims(scores)
+    made = Document(
+        scores.dataset, _tables(scores, numbers), found, more, scores.evidence(), lambda: best_answers(scores)
+    )
     if refused := scores.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
         say(f"note: not used: {refused[0].path}{more_files}; the notes under the tables say why")

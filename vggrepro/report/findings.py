@@ -25,8 +25,8 @@ def document(findings: Sequence[Finding], scores: Scores) -> str:
     parts = [f"# The paper's claims on {scores.dataset.name}", _setting(scores)]
     # Table 2 needs no posteriors, but knows the crop and the width of the runs.
     header = header_of([table2(scores)], scores.dataset)
-    if header.reduced:
-        parts.append(f"{header.reduced} A verdict says what holds here.")
+    if header.lead:
+        parts += [header.lead, *markdown.bullets(header.differences), "A verdict says what holds here."]
     return "\n\n".join([*parts, claims_markdown(findings)])
 
 
@@ -52,7 +52,7 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
             f"- {text} (Claim{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}.)"
             for text, numbers in told.items()
         ]
-        parts += ["## How the runs differ from the paper's", "\n".join(lines)]
+        parts += ["## What else differs from the paper, by claim", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,22 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vggrepro import paper
 from vggrepro.posteriors.protocol import SPLIT
+from vggrepro.results.conditions import ILSVRC, reductions
 from vggrepro.results.tables import Table
 
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
 
-ILSVRC = {"classes": 1000, "train": 1_281_167, "val": 50_000}  # Sect. 4: the data set of all published errors
-
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The data that the numbers were measured on, and in what the reproduction is less than the paper's."""
+    """The data that the numbers were measured on, and how all runs differ from the paper's.
+
+    `reductions`: in what the data and nets are less than the paper's; `training`: how the runs were trained.
+    """
 
     dataset: Dataset
     reductions: tuple[str, ...]
+    training: tuple[str, ...] = ()
+    precisions: bool = False  # whether Tables 11 or 12 are among the tables
 
     @property
     def title(self) -> str:
@@ -66,16 +69,25 @@ class Header:
             if ranks
             else " and Δ = ours - the paper's"
         )
+        others = " (in Tables 11 and 12 precision and recall, the larger the better)" if self.precisions else ""
         return (
-            f"Numbers: ours, the paper's (arXiv 1409.1556v6){beside}, errors in per cent; "
+            f"Numbers: ours, the paper's (arXiv 1409.1556v6){beside}, errors in per cent{others}; "
             "[low; high] is the 95 % interval of ours over images (Wilson), – not run (or not published), "
             f"{bold} the best."
         )
 
     @property
-    def reduced(self) -> str:
-        """Says that the reproduction is a reduced one, and in what; empty for a full one."""
-        return f"This is a reduced reproduction: {'; '.join(self.reductions)}." if self.reductions else ""
+    def lead(self) -> str:
+        """What stands above `differences`; empty if nothing differs."""
+        if not self.differences:
+            return ""
+        reduced = "This is a reduced reproduction. " if self.reductions else ""
+        return f"{reduced}How all runs differ from the paper's:"
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """How all runs differ from the paper's, a line each."""
+        return (*(f"{text[0].upper()}{text[1:]}." for text in self.reductions), *self.training)
 
     @property
     def caution(self) -> str:
@@ -94,40 +106,6 @@ class Header:
 
 def header_of(tables: Sequence[Table], dataset: Dataset) -> Header:
     """The header of a report of these tables."""
-    return Header(dataset, (*_less_data(dataset), *_less_net(tables), *_subset(dataset)))
-
-
-def _less_data(dataset: Dataset) -> list[str]:
-    """Counts that differ from ILSVRC's.
-
-    Without training images the nets were trained elsewhere, and the tables' rows say so.
-    """
-    sizes = {"classes": len(dataset.classes), "val": dataset.counts[SPLIT]}
-    if dataset.trainable:
-        sizes["train"] = dataset.counts.get("train", 0)
-    words = {"classes": "classes", "train": "training images", "val": "validation images"}
-    return [
-        f"{sizes[name]:,} {word} (the paper: {ILSVRC[name]:,})"
-        for name, word in words.items()
-        if name in sizes and sizes[name] != ILSVRC[name]
-    ]
-
-
-def _less_net(tables: Sequence[Table]) -> list[str]:
-    """Crops and widths that differ from the paper's."""
-    result = []
-    for crop, width, stride in dict.fromkeys(table.geometry for table in tables):
-        if crop != paper.CROP:
-            pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
-            if stride != paper.STRIDE:
-                pixels += f"; {sum(paper.poolings(stride))} max-poolings, stride {stride}"
-            if crop % stride:
-                pixels += f"; {crop} is no multiple of {stride}, so dense evaluation meets positions that no crop had"
-            result.append(f"crop {crop} (the paper: {paper.CROP}; {pixels})")
-        if width != 1:
-            result.append(f"width {width:g} (the paper: 1)")
-    return result
-
-
-def _subset(dataset: Dataset) -> list[str]:
-    return [f"a subset: {dataset.subset.rstrip('.')}"] if dataset.subset else []
+    training = dict.fromkeys(line for table in tables for line in table.training)
+    reduced = reductions(dataset, [table.geometry for table in tables])
+    return Header(dataset, reduced, tuple(training), any(table.precisions for table in tables))

@@ -51,7 +51,8 @@ def latex(
 
 def _head(header: Header, standalone: bool) -> str:
     """The header as the beginning of a document, or as comments above the floats."""
-    lines = [line for line in (header.data, header.reading(), header.reduced, header.caution) if line]
+    lines = [header.data, header.reading(), header.lead, *header.differences, header.caution]
+    lines = [line for line in lines if line]
     if standalone:
         return f"{PREAMBLE}\n\\section*{{{escape(header.title)}}}\n" + "\n\n".join(map(prose, lines))
     title = f"{header.title}; needs \\usepackage{{{','.join(PACKAGES)}}}"

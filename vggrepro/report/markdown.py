@@ -36,9 +36,9 @@ def markdown(
 def header_markdown(header: Header) -> str:
     """Title, what the numbers were measured on, and how far that is from the paper."""
     parts = [f"# {header.title}", f"{header.data}\n{header.reading('**bold**')}"]
-    if header.reduced:
-        parts.append(f"{header.reduced}\n{header.caution}")
-    return "\n\n".join(parts)
+    if header.lead:
+        parts += [header.lead, *bullets(header.differences)]
+    return "\n\n".join([*parts, header.caution] if header.caution else parts)
 
 
 def beyond_markdown(table: BeyondTable, level: int = 3) -> str:

@@ -145,8 +145,10 @@ def summary(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
     header = header_of(made.tables, made.dataset)
     yield Rule(header.title, align="left")
     yield Text(header.data)
-    if header.reduced:
-        yield Text(f"{header.reduced} {header.caution}", style="yellow")
+    if header.lead:
+        yield Group(Text(header.lead, style="yellow"), *map(Markdown, markdown.bullets(header.differences)))
+    if header.caution:
+        yield Text(header.caution, style="yellow")
     finished = sum(run.state == FINISHED for run in runs)
     yield Text("\n".join([f"Nets: {finished} of {len(runs)} finished.", *_best(made, header)]))
     yield claim_lines(made.findings)

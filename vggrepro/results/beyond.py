@@ -32,7 +32,7 @@ from vggrepro.results.columns import (
     numbers,
     smallest,
 )
-from vggrepro.results.conditions import conditions
+from vggrepro.results.conditions import conditions, shared
 from vggrepro.results.gaps import not_used
 from vggrepro.results.scores import File, Scores
 from vggrepro.results.tables import errors_of, setting
@@ -168,7 +168,7 @@ def score(scores: Scores, entries: Iterable[Entry]) -> tuple[pd.DataFrame, tuple
             continue
         ranks = scores.ranks(file.path for file in files)
         record = entry.labels | {"images": len(ranks)} | errors_of(ranks, len(scores.dataset.classes))
-        records.append(record | {"note": " ".join(conditions(scores, files))})
+        records.append(record | {"note": " ".join([*conditions(scores, files), *shared(scores)])})
     return pd.DataFrame.from_records(records), tuple(not_used(asked))
 
 
@@ -242,7 +242,7 @@ def shallow(scores: Scores, at_hand: Available) -> BeyondTable | None:
             record |= {f"{name}_low": made.low, f"{name}_high": made.high}
             published = deep.labels["method"] == LABELS["center"] and name == TOP1
             record[f"{name}_paper"] = SHALLOW_PAPER if published else NAN
-        records.append(record | {"note": " ".join(conditions(scores, files[0] + files[1]))})
+        records.append(record | {"note": " ".join([*conditions(scores, files[0] + files[1]), *shared(scores)])})
     frame = pd.DataFrame.from_records(records)
     if frame.empty:
         return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vggrepro import paper
-from vggrepro.results.conditions import conditions
+from vggrepro.results.conditions import conditions, shared
 from vggrepro.results.gaps import not_run, not_used
 from vggrepro.results.intervals import Comparison
 from vggrepro.results.paper_claims import Claim, Pair, Side, claims
@@ -47,8 +47,8 @@ LARGEST = 144.0  # million weights of the "more shallow net"; the paper's nets h
 class Finding:
     """A claim and what the tests found.
 
-    `notes` say what is missing and how to get it, `conditions` how the runs differ from the paper's. `parameters`: see
-    `_parameters`.
+    `notes` say what is missing and how to get it, `conditions` how these runs differ from the paper's, and `training`
+    how all runs do. `parameters`: see `_parameters`.
     """
 
     claim: Claim
@@ -56,6 +56,7 @@ class Finding:
     verdict: str
     notes: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
     parameters: dict[str, tuple[float, float, float]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -131,6 +132,7 @@ def _finding(claim: Claim, outcomes: tuple[Outcome, ...], scores: Scores) -> Fin
         decide_claim([outcome.verdict for outcome in outcomes]),
         tuple([claim.remark] * bool(claim.remark) + _gaps(scores, tuple(views))),
         tuple(conditions(scores, [scores.file(view) for view in used])),
+        shared(scores) if used else (),
     )
 
 
@@ -185,7 +187,7 @@ def frame(findings: Sequence[Finding]) -> pd.DataFrame:
         head = {"claim": claim.number, "sentence": claim.sentence, "section": claim.section}
         head["claim_verdict"] = finding.verdict
         counted = {"counted": "images" if claim.pairs else "arithmetic"}
-        notes = {"notes": " ".join([*finding.notes, *finding.conditions])}
+        notes = {"notes": " ".join([*finding.notes, *finding.conditions, *finding.training])}
         for outcome in finding.outcomes:
             pair = outcome.pair
             names = {"first": pair.first.label, "second": pair.second.label, "expected": pair.kind.value}

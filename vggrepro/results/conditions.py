@@ -1,23 +1,223 @@
-"""How runs and posterior files differ from the paper's, in sentences: what stands as notes under a table."""
+"""How runs and posterior files differ from the paper's, in sentences.
+
+What holds for all runs is told once, above the tables and claims: `reductions` (data and nets) and `shared` (training).
+`conditions` tells the rest, row by row. Every value is compared with the preset `paper`, whatever the run's own preset.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from vggrepro import paper, recipe
-from vggrepro.paper import Run
+from vggrepro.data.dataset import Dataset
+from vggrepro.paper import Geometry, Run
+from vggrepro.posteriors.protocol import SPLIT
 from vggrepro.results.scores import File, Scores
 from vggrepro.runs.config import RunConfig
 
+ILSVRC = {"classes": 1000, "train": 1_281_167, "val": 50_000}  # Sect. 4: the data set of all published errors
 PAPER_EPOCHS = 74  # Sect. 3.1: 370K iterations of 256 images
+QS = (224, 256, 288, 352, 384, 416, 512)  # every test scale of Tables 3-6
+
+# The values of a recipe that are compared, in words. `crop`, `stride` and `width` are those of the nets (`reductions`),
+# the numbers of epochs are told as trained (`_epochs`).
+WORDS = {
+    "batch": "batch",
+    "learning_rate": "learning rate",
+    "rescale_rate": "rate at another S",
+    "momentum": "momentum",
+    "momentum_form": "form of the momentum",
+    "weight_decay": "weight decay",
+    "bias_rate": "factor of the rate of biases",
+    "bias_decay": "factor of the weight decay of biases",
+    "dropout": "dropout",
+    "warmup_steps": "warm-up steps",
+    "clip_norm": "limit of the gradient's norm",
+    "initialisation": "first weights",
+    "initial_std": "deviation of the first weights",
+    "initial_fc8": "factor of the first weights of fc8",
+    "input_scale": "input scale",
+    "lrn": "LRN",
+    "resample": "resampling",
+    "decode": "decoding",
+    "colour_std": "deviation of the RGB shift",
+    "colour_scale": "unit of the RGB shift",
+    "held_out": "share of the training images held out",
+    "schedule": "schedule of the rate",
+    "drops": "drops of the rate",
+    "drop_by": "drops after these shares of the epochs",
+    "patience": "epochs of patience before a drop",
+    "min_improvement": "least improvement, in points",
+    "precision": "precision",
+}
+NONE = ("dropout", "warmup_steps", "clip_norm", "held_out", "drop_by")  # of these, 0 or [] is no such thing
+
+
+class Departure(NamedTuple):
+    """A value of a run's training that is not the paper's."""
+
+    name: str  # of the recipe, or precision
+    words: str  # "batch 64 (256)"
+    silent: bool  # the paper does not give the value: the preset `paper` has chosen one
+
+
+# All runs
+
+
+def reductions(dataset: Dataset, geometries: Iterable[Geometry]) -> tuple[str, ...]:
+    """In what the data and the nets are less than the paper's; nothing for ILSVRC's data and Table 1's nets.
+
+    Args:
+        dataset: without training images, the nets were trained elsewhere, and the rows of the tables say so.
+        geometries: of the nets that were used.
+    """
+    lines = [line for geometry in dict.fromkeys(geometries) for line in _less_net(geometry)]
+    subset = [f"a subset: {dataset.subset.rstrip('.')}"] if dataset.subset else []
+    return (*_less_data(dataset), *lines, *subset)
+
+
+def _less_data(dataset: Dataset) -> list[str]:
+    sizes = {"classes": len(dataset.classes), "val": dataset.counts[SPLIT]}
+    if dataset.trainable:
+        sizes["train"] = dataset.counts.get("train", 0)
+    words = {"classes": "classes", "train": "training images", "val": "validation images"}
+    return [
+        f"{sizes[name]:,} {word} (the paper: {ILSVRC[name]:,})"
+        for name, word in words.items()
+        if name in sizes and sizes[name] != ILSVRC[name]
+    ]
+
+
+def _less_net(geometry: Geometry) -> list[str]:
+    crop, width, stride = geometry
+    result = []
+    if crop != paper.CROP:
+        pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
+        if stride != paper.STRIDE:
+            pixels += f"; {sum(paper.poolings(stride))} max-poolings, stride {stride}"
+        if crop % stride:
+            pixels += f"; {crop} is no multiple of {stride}, so dense evaluation meets positions that no crop had"
+        result += [f"crop {crop} (the paper: {paper.CROP}; {pixels})", _score_maps(geometry)]
+    if width != 1:
+        result.append(f"width {width:g} (the paper: 1)")
+    return result
+
+
+def _score_maps(geometry: Geometry) -> str:
+    """How many positions dense evaluation averages over, beside the paper's."""
+    ours, theirs = positions(geometry), positions(Geometry())
+    if ours == theirs:
+        return "score maps of dense evaluation have as many positions as the paper's at every Q"
+    scales, here, there = (", ".join(map(str, numbers)) for numbers in (QS, ours, theirs))
+    text = (
+        f"score maps of dense evaluation have {here} positions at Q = {scales}, of a square image (the paper: {there})"
+    )
+    return text + ("; a map of one position sees the upper left of the image alone" if ours[1] == 1 else "")
+
+
+def positions(geometry: Geometry) -> list[int]:
+    """The positions of a square image's score map at each of `QS`."""
+    side = geometry.crop // geometry.stride
+    maps = [paper.real_pixels(q, geometry.crop) // geometry.stride for q in QS]
+    return [(each - side + 1) ** 2 for each in maps]
+
+
+def shared(scores: Scores) -> tuple[str, ...]:
+    """How the training of all runs here differs from the paper's.
+
+    A line has the values that the paper gives, another one those that it leaves open.
+    Runs of the other seeds count too; imported weights and runs without config.json do not.
+    """
+    return tuple(_lines(_shared(scores)))
+
+
+def _shared(scores: Scores) -> list[Departure]:
+    runs = [
+        (seed, run) for seed in (scores, *scores.seeds) for run in paper.all_runs() if (seed.runs / run.name).is_dir()
+    ]
+    everyone = [_departures(config) for seed, run in runs if (config := _own_training(seed, run))]
+    common = set(everyone[0]).intersection(*everyone[1:]) if everyone else set()
+    return [departure for departure in everyone[0] if departure in common] if everyone else []
+
+
+def _own_training(scores: Scores, run: Run) -> RunConfig | None:
+    """The config of a run that was trained here, on this data."""
+    config = scores.facts(run).config
+    mine = config and not config.origin and config.dataset.fingerprint in (None, scores.dataset.fingerprint)
+    return config if mine else None
+
+
+def _departures(config: RunConfig) -> list[Departure]:
+    """Where the training of a run differs from the preset `paper`."""
+    reference, silent = _paper()
+    used = config.recipe.complete | {"precision": config.precision or "fp32"}
+    if config.start.initialisation:
+        used["initialisation"] = config.start.initialisation  # train --init
+    without = _meaningless(config, used)
+    return [
+        Departure(
+            name,
+            f"{words} {_value(name, used[name])} ({_value(name, reference[name])})",
+            name in silent,
+        )
+        for name, words in WORDS.items()
+        if name not in without and used.get(name, reference[name]) != reference[name]
+    ]
+
+
+@cache
+def _paper() -> tuple[dict[str, Any], frozenset[str]]:
+    """The values of the preset `paper`, and the names of those that the paper itself does not give."""
+    values = recipe.load("paper").as_dict() | {"precision": "fp32"}
+    said = {name for name, reason in recipe.reasons("paper").items() if not reason.startswith(("open", "ours"))}
+    return values, frozenset(values) - said
+
+
+def _meaningless(config: RunConfig, used: dict[str, Any]) -> set[str]:
+    """Values of a recipe that did nothing in this run."""
+    result = set()
+    if config.lrn is None:
+        result.add("lrn")
+    if used.get("initialisation") != "random":
+        result.add("initial_std")
+    if used.get("schedule") == "fixed":
+        result |= {"patience", "min_improvement"}
+    return result
+
+
+def _value(name: str, value: Any) -> str:
+    if name in NONE and not value:
+        return "none"
+    if isinstance(value, list):
+        return " and ".join(f"{share:g}" for share in value)
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _lines(departures: Sequence[Departure]) -> Iterator[str]:
+    said = [each.words for each in departures if not each.silent]
+    silent = [each.words for each in departures if each.silent]
+    if said:
+        yield f"Training, the paper's value in brackets: {', '.join(said)}."
+    if silent:
+        yield f"Where the paper gives no value, that of the preset `paper` in brackets: {', '.join(silent)}."
+
+
+# One row
 
 
 def conditions(scores: Scores, files: Sequence[File]) -> list[str]:
-    """How the runs and files of a row differ from the paper's, a sentence each, beyond the shared setting."""
+    """How the runs and files of a row differ from the paper's, a sentence each, beyond `reductions` and `shared`."""
+    runs = list(dict.fromkeys(file.view.run for file in files))
     result = []
-    for run in dict.fromkeys(file.view.run for file in files):
-        result += _run_conditions(scores, run)
+    for run in runs:
+        own = _run_conditions(scores, run)
+        result += own
+        for seed in scores.seeds:
+            result += [f"{seed.runs.name}: {text}" for text in _run_conditions(seed, run) if text not in own]
+    result += _training(scores, runs)
     if any(file.origin is None for file in files):
         result.append("Posteriors of another tool, without metadata: weights and data cannot be checked.")
     if any(file.origin and not file.origin.flip and file.view.method != "center" for file in files):
@@ -29,7 +229,19 @@ def conditions(scores: Scores, files: Sequence[File]) -> list[str]:
     return list(dict.fromkeys(result))
 
 
+def _training(scores: Scores, runs: Sequence[Run]) -> list[str]:
+    """The departures of some runs alone, with the runs' names where not all of the row have them."""
+    common = _shared(scores)
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if config := _own_training(scores, run):
+            for line in _lines([departure for departure in _departures(config) if departure not in common]):
+                found.setdefault(line, []).append(run.name)
+    return [line if len(names) == len(runs) else f"{', '.join(names)}: {line}" for line, names in found.items()]
+
+
 def _run_conditions(scores: Scores, run: Run) -> list[str]:
+    """What a run's folder says of its weights, its data, its start and its length."""
     facts = scores.facts(run)
     result = []
     if facts.weights is None:
@@ -46,52 +258,47 @@ def _run_conditions(scores: Scores, run: Run) -> list[str]:
         result.append(f"{own} (most runs: {crop}, {width:g}, {stride}).")
     if config.origin:
         return [*result, f"{run.name}: {config.origin}."]  # what follows describes our own training
-    preset = config.recipe.preset or scores.dataset.preset
-    if preset != scores.dataset.preset:
-        result.append(f"Trained by the preset '{preset}' (the data set's: '{scores.dataset.preset}').")
     if config.dataset.fingerprint not in (None, scores.dataset.fingerprint):
         result.append(f"Trained on another data set ({config.dataset.name or 'unnamed'}).")
-    result += _recipe_conditions(run, config)
     weights = config.start.weights
     parent = scores.facts(run.parent).weights if run.parent else None
     if weights and parent and weights != parent and run.parent:
         result.append(f"{run.name} started from an earlier {run.parent.name}, which was trained again since.")
-    start = Path(config.start.run or "random weights").name
     expected = run.parent.name if run.parent else "random weights"
-    if start != expected:
+    if (start := _start(config)) != expected:
         result.append(f"{run.name} started from {start} (the paper: {expected}).")
-    return result + _epochs(scores, run, start)
+    return result + _epochs(scores, run)
 
 
-def _recipe_conditions(run: Run, config: RunConfig) -> list[str]:
-    """Values of the run's recipe that are not its preset's, beyond those that are shown elsewhere."""
-    if config.recipe.preset not in recipe.PRESETS:
-        return []
-    used, preset = config.recipe.values, recipe.load(config.recipe.preset).as_dict()
-    shown = ("crop", "stride", "width", "epochs", "deeper_epochs", "rescale_epochs")
-    other = [
-        f"{name} {used[name]}" for name in preset if name not in shown and used.get(name, preset[name]) != preset[name]
-    ]
-    return [f"{run.name}: {', '.join(other)} (not the preset's)."] if other else []
+def _start(config: RunConfig) -> str:
+    return Path(config.start.run or "random weights").name
 
 
-def _epochs(scores: Scores, run: Run, start: str) -> list[str]:
-    """The length of the training, scale after scale, where it may be shorter than the paper's.
+def _epochs(scores: Scores, run: Run) -> list[str]:
+    """The length of the training, counted from random weights, where it may be shorter than the paper's.
 
-    The paper trains for 74 epochs; how long it continues at another scale it does not say (Sect. 3.1).
+    The paper trains A, and then each deeper net, for 74 epochs; how long it continues at another scale it does not say
+    (Sect. 3.1).
     """
-    steps = [run]
-    while steps[0].is_rescaling and (parent := steps[0].parent) and (len(steps) > 1 or start == parent.name):
+    steps, everyone = [run], [scores.facts(run)]
+    while (config := everyone[0].config) and (parent := Run.parse(_start(config))) and parent not in steps:
         steps.insert(0, parent)
-    everyone = [scores.facts(step) for step in steps]
-    limit = everyone[-1].config.epochs if everyone[-1].config else 0
-    if everyone[0].epochs == PAPER_EPOCHS and (len(steps) == 1 or limit >= PAPER_EPOCHS):
+        everyone.insert(0, scores.facts(parent))
+    limits = [facts.config.epochs if facts.config else 0 for facts in everyone]
+    said = [not step.is_rescaling for step in steps]
+    if all(
+        facts.epochs == PAPER_EPOCHS if known else limit >= PAPER_EPOCHS
+        for facts, limit, known in zip(everyone, limits, said, strict=True)
+    ):
         return []
-    known = [facts.epochs if facts.config else None for facts in everyone]
-    counts = " + ".join("?" if epochs is None else str(epochs) for epochs in known)
-    if len(steps) > 1:
-        scales = ", ".join(step.scale.label for step in steps)
-        return [f"Trained for {counts} epochs at S = {scales} (the paper: {PAPER_EPOCHS} at the first)."]
-    if run.is_rescaling:
-        return [f"Trained for {counts} epochs at its scale."]
-    return [f"Trained for {counts} epochs (the paper: {PAPER_EPOCHS})."]
+    counts = ["?" if facts.epochs is None or facts.config is None else str(facts.epochs) for facts in everyone]
+    own = [f"{count}{_named(step, run)}" for count, step in zip(counts, steps, strict=True)]
+    theirs = " + ".join([str(PAPER_EPOCHS)] * sum(said)) + (", then it does not say" if not all(said) else "")
+    return [f"Trained for {' + '.join(own)} epochs (the paper: {theirs})."]
+
+
+def _named(step: Run, run: Run) -> str:
+    """Which run a number of epochs belongs to: none for the row's own, the scale for the same net."""
+    if step == run:
+        return ""
+    return f" (S = {step.scale.label})" if step.net == run.net else f" ({step.name})"

@@ -29,7 +29,7 @@ from vggrepro.paper import TOP_K, Geometry, View
 from vggrepro.posteriors.protocol import SPLIT
 from vggrepro.results import intervals
 from vggrepro.results.columns import ERRORS, NAN
-from vggrepro.results.conditions import conditions
+from vggrepro.results.conditions import conditions, shared
 from vggrepro.results.gaps import not_run, not_used
 from vggrepro.results.scores import File, Scores
 
@@ -64,7 +64,8 @@ class Table:
     """A reproduced table.
 
     `labels` and `measures` name columns of `frame` (a measure `X` has `X_paper` and `X_difference` beside
-    it); `notes[0]` is footnote "a"; `remarks` hold for all rows; `geometry` is that of most runs.
+    it); `notes[0]` is footnote "a"; `remarks` hold for all rows; `geometry` is that of most runs, `training` says how
+    the training of all runs differs from the paper's (`conditions.shared`).
     `layers`: the cells are layers and a column is a net, as in Table 1. `sideways`: the paper prints the rows as
     columns, as in Table 2.
     """
@@ -77,6 +78,7 @@ class Table:
     notes: tuple[str, ...]
     remarks: tuple[str, ...]
     geometry: Geometry
+    training: tuple[str, ...] = ()
     layers: bool = False
     sideways: bool = False
 
@@ -183,7 +185,7 @@ def _measured(table: int, scores: Scores) -> Table:
     if "top5_test_error" in measures:
         remarks += (TEST_REMARK,)
     caption = f"{CAPTIONS[table]} {setting(scores)}"
-    return Table(table, caption, frame, labels, measures, notes, remarks, scores.geometry)
+    return Table(table, caption, frame, labels, measures, notes, remarks, scores.geometry, shared(scores))
 
 
 def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:
@@ -261,7 +263,9 @@ def table1(scores: Scores) -> Table:
         missing = 5 - sum(paper.poolings(stride))
         fewer = f", no max-pooling after the first {missing} blocks" if missing else ""
         remarks = (f"Here: input {crop} × {crop}{fewer}, all widths times {width:g}, last layer FC-{classes}.",)
-    return Table(1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, scores.geometry, layers=True)
+    return Table(
+        1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, scores.geometry, shared(scores), layers=True
+    )
 
 
 def table2(scores: Scores) -> Table:
@@ -286,7 +290,7 @@ def table2(scores: Scores) -> Table:
         remarks = (f"Here: our nets, with {classes} classes, crop {crop}, width {width:g}.",)
     frame = pd.DataFrame.from_records(records)
     measures = ("parameters_millions",)
-    return Table(2, CAPTIONS[2], frame, ("net",), measures, (), remarks, scores.geometry, sideways=True)
+    return Table(2, CAPTIONS[2], frame, ("net",), measures, (), remarks, scores.geometry, shared(scores), sideways=True)
 
 
 def views_of(number: int) -> list[tuple[View, ...]]:

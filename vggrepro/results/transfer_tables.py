@@ -6,6 +6,7 @@ under the table and not used.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vggrepro import paper
 from vggrepro.paper import JITTER, Run
 from vggrepro.results import transfer
 from vggrepro.results.columns import NAN
+from vggrepro.results.conditions import shared
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, letter
 from vggrepro.results.transfer import Representation
@@ -50,20 +52,24 @@ def transfer_tables(scores: Scores) -> list[Table]:
 
 def _table(number: int, scores: Scores) -> Table | None:
     lines, notes = paper.published(number), dict[str, set[int]]()
-    frame = pd.DataFrame({"method": [line["method"] for line in lines]})
-    for name in MEASURES[number]:
-        frame = frame.join(pd.DataFrame([_measure(number, name, line, scores) for line in lines]))
-        for row, text in enumerate(frame.pop("text")):
-            if text:
-                notes.setdefault(text, set()).add(row)
-    if not notes:  # every result is named in a note, also one that is not used
+    made = {name: pd.DataFrame([_measure(number, name, line, scores) for line in lines]) for name in MEASURES[number]}
+    if not any(found["text"].any() for found in made.values()):  # every result is named in a note, also one not used
         return None
+    frame = pd.DataFrame({"method": [line["method"] for line in lines]})
+    for found in made.values():
+        frame = frame.join(found.drop(columns="text"))
+    for row, method in enumerate(frame["method"]):
+        said = {name: found["text"][row] for name, found in made.items()}
+        for text in filter(None, [*said.values(), _not_run(method, [name for name in said if not said[name]])]):
+            notes.setdefault(text, set()).add(row)
     texts = tuple(notes)
     frame["note"] = [
         ", ".join(letter(place) for place, text in enumerate(texts) if row in notes[text]) for row in range(len(frame))
     ]
     remarks = (STARRED[number], "The rows of other teams are quoted from the paper.")
-    return Table(number, CAPTIONS[number], frame, ("method",), MEASURES[number], texts, remarks, scores.geometry)
+    return Table(
+        number, CAPTIONS[number], frame, ("method",), MEASURES[number], texts, remarks, scores.geometry, shared(scores)
+    )
 
 
 def _measure(number: int, name: str, line: dict[str, str], scores: Scores) -> dict[str, Any]:
@@ -94,8 +100,8 @@ def _ours(name: str, method: str, scores: Scores) -> tuple[np.ndarray, str]:
     nothing = np.array([])
     if method not in ROWS:
         return nothing, ""
-    data, protocol = next((key, value) for key, value in paper.TRANSFER.items() if value.measure == name)
-    names, views = ROWS[method]
+    data, (names, views) = _data(name), ROWS[method]
+    protocol = paper.TRANSFER[data]
     what = Representation(names, protocol.qs, protocol.pooled, views)
     path = transfer.result_path(scores.runs, data, what)
     if not path.is_file():
@@ -103,11 +109,39 @@ def _ours(name: str, method: str, scores: Scores) -> tuple[np.ndarray, str]:
     made = read_json(path)
     stale = [run for run in names if made["weights"].get(run) != scores.facts(Run(run[0], JITTER)).weights]
     if stale:
-        renew = advice.command("transfer", *names)
-        return nothing, f"Not used: {path.name} is of other weights of {stale[0]}; renew it with `{renew}`."
+        reason = f"Not used: {path.name} is of other weights of {stale[0]}"
+        return nothing, f"{reason}; renew it with {_commands(data, names, views)}."
     splits = made["splits"]
     kind = transfer.RECALL if transfer.RECALL in splits[0] else transfer.AP11 if data == "voc2007" else transfer.AP
     return np.array([split[kind] for split in splits]), _conditions(data, made, protocol)
+
+
+def _data(name: str) -> str:
+    """The data set on which a measure is taken."""
+    return next(data for data, protocol in paper.TRANSFER.items() if protocol.measure == name)
+
+
+def _not_run(method: str, missing: Sequence[str]) -> str:
+    """What gives the numbers of these measures, which are not there; empty if none is missing."""
+    if method not in ROWS or not missing:
+        return ""
+    first, *others = map(_data, missing)
+    more = f"; the same with --data {', '.join(map(_source, others))}" if others else ""
+    return f"Not run: {', '.join([first, *others])}; {_commands(first, *ROWS[method])}{more}."
+
+
+def _source(data: str) -> str:
+    """The name by which torchvision downloads a data set."""
+    return data.replace("caltech-", "caltech").removesuffix("-action")
+
+
+def _commands(data: str, names: tuple[str, ...], views: tuple[str, ...]) -> str:
+    """The two commands that make a result, which download the data set."""
+    options = ["--data", _source(data), *(["--task", "action"] if data.endswith("-action") else [])]
+    box = ["--box"] if "box" in views else []
+    return (
+        f"`{advice.command('features', *names, *options)}`, then `{advice.command('transfer', *names, *options, *box)}`"
+    )
 
 
 def _conditions(data: str, made: dict[str, Any], protocol: paper.Transfer) -> str:

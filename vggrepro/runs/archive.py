@@ -41,8 +41,8 @@ def parse_size(text: str) -> int:
 def archive(folders: Sequence[RunFolder], dataset: Dataset, to: Path, size: int, *, force: bool = False) -> list[Path]:
     """Packs runs and the data set's description; gives the parts, which are one tar file when put together.
 
-    Of a run go in its configuration, metrics, posteriors and the weights' hash: with them, tables and claims are the
-    same. The tar holds `data/dataset.json` and `runs/<name>/…`; the same files give the same bytes.
+    The archive holds the configuration, metrics, posteriors and weights' hash of each run: tables and claims made of
+    them are the same. The tar holds `data/dataset.json` and `runs/<name>/…`; the same files give the same bytes.
 
     Args:
         folders: runs whose training is finished.
@@ -86,7 +86,7 @@ def unpacking(to: Path) -> str:
 
 
 def _members(folder: RunFolder) -> list[tuple[str, Path | bytes]]:
-    """What of a run goes into the archive, by its name there."""
+    """The files of a run that go into the archive, by their names there."""
     files = [folder.config_path, folder.metrics_path, *sorted(folder.posteriors_path.glob("*.parquet"))]
     place = f"runs/{folder.name}"
     result: list[tuple[str, Path | bytes]] = [

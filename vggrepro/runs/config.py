@@ -36,7 +36,7 @@ class UsedRecipe:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> UsedRecipe:
-        """From the table of config.json; values younger than the run are as they were meant before (`FORMER`)."""
+        """From the table of config.json; values that the run's version did not have are taken from `FORMER`."""
         known: dict[str, Any] = {name: (FORMER | values).get(name) for name in cls._names()}
         return cls(values, **known)
 
@@ -46,7 +46,7 @@ class UsedRecipe:
 
     @property
     def complete(self) -> dict[str, Any]:
-        """The values with those that the run's version did not have."""
+        """The values, completed with those that the run's version did not have."""
         return FORMER | self.values
 
 
@@ -66,7 +66,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class TrainedOn:
-    """The data set of a training; None is not recorded."""
+    """The data set of a training; a value that is not recorded is None."""
 
     name: str | None = None
     fingerprint: str | None = None
@@ -104,7 +104,7 @@ class Imported:
 class RunConfig:
     """All of a run's config.json, in the file's order.
 
-    Values that a file does not hold are None, or what was meant before they existed. Keys that this version does not
+    A value that the file does not hold is None, or the one that older versions used. Keys that this version does not
     know are kept in `others`.
     """
 
@@ -144,7 +144,7 @@ class RunConfig:
 
     @property
     def run(self) -> Run:
-        """The run of the paper that this is by its net, scale and trained layers, whatever its folder's name."""
+        """The run of the paper with this net, scale and trained layers; the folder's name does not count."""
         return Run(self.net, self.scale, self.fc_only)
 
     @property
@@ -157,7 +157,7 @@ class RunConfig:
     def net_input(self) -> str:
         """What, beyond the weights, the posteriors depend on; posterior files record it.
 
-        These are mean and input scale, A-LRN's formula, and a stride that is not the paper's.
+        These are the mean, the input scale, A-LRN's formula, and a stride that is not the paper's.
         """
         lrn = [self.recipe.lrn] if self.net == "A-LRN" else []
         stride = [self.stride] if self.stride != paper.STRIDE else []

@@ -1,9 +1,9 @@
 """Run folders: what they hold, which exist, how far they are.
 
 runs/<name>/config.json           every resolved value of the run
-            metrics.jsonl         one line an epoch, and some in between, which have a "step"
+            metrics.jsonl         one line per epoch; lines in between have a "step"
             tensorboard/          the same for TensorBoard, with --tensorboard
-            progress.json         where a running or interrupted training stands
+            progress.json         how far a running or interrupted training is
             checkpoint.safetensors  weights, momentum and history
             checkpoint.previous.safetensors  the one before; both are gone when finished
             weights.safetensors   the finished weights; its presence means finished
@@ -207,7 +207,7 @@ def existing(runs: Path) -> list[RunFolder]:
 
 
 def seed_folders(runs: Path) -> list[Path]:
-    """The folders of runs, one a seed, that `--runs` names: commas between folders, each with its `seed1`, `seed2` …
+    """The folders of runs, one per seed, that `--runs` names: commas between folders, each with its `seed1`, `seed2` …
 
     Raises:
         InputError: one of several has no run.

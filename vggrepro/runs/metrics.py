@@ -46,7 +46,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a running or interrupted training stands."""
+    """How far a running or interrupted training is."""
 
     epoch: float = math.nan  # epochs done, with the fraction of the current one
     epochs: int = 0  # at most

@@ -101,8 +101,8 @@ def statuses(runs: Path) -> list[Status]:
 
 
 def status_table(rows: Sequence[Status]) -> pd.DataFrame:
-    """The runs as a table for a pipe, a row each."""
-    import pandas as pd  # here, as a second of every training's start
+    """The runs as a table for a pipe, one row per run."""
+    import pandas as pd  # here, because it would add a second to the start of every training
 
     frame = pd.DataFrame([dataclasses.asdict(row) for row in rows]).drop(columns=MORE)
     frame["seconds_left"] = frame["seconds_left"].map(lambda s: "" if pd.isna(s) else duration(s))

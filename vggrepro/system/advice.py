@@ -1,7 +1,7 @@
 """Commands that the program prints for the user: complete, so that they act on the same data and runs, and quoted.
 
-The command line says once which options it was given (`invocation`). Each printed command repeats those of them that it
-has itself, so that nobody who copies it works in another folder, or trains by another recipe, than before.
+The command line says once which options it was given (`invocation`). Each printed command repeats the
+options that it has, so that a user who copies it works in the same folders and trains by the same recipe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from vggrepro import paper
 from vggrepro.paper import Run, View
 
-# Options that mean the same to all commands that have them, in the order in which they are printed.
+# Options that mean the same in all commands that have them, in the order in which they are printed.
 FOLDERS = ("--data", "--runs", "--tables")
 RECIPE = ("--epochs", "--width", "--set", "--decode", "--seed")
 MACHINE = (
@@ -33,7 +33,7 @@ REPEATED = (*FOLDERS, *RECIPE, *MACHINE)
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """The command at work.
+    """The command that is running.
 
     Args:
         given: the words of each option that differs from its default, also where an environment variable gave it.
@@ -46,7 +46,7 @@ class Invocation:
     runs: Path | None = None
 
 
-_at_work = [Invocation()]  # the last one is at work
+_at_work = [Invocation()]  # the last one is the running one
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def trainings(missing: Iterable[Run], finished: Iterable[Run] = ()) -> list[str]
     missing = list(dict.fromkeys(missing))
     tuned = [run for run in missing if run.fc_only]
     plain = [run for run in missing if not run.fc_only]
-    for run in tuned:  # the plain way to its start
+    for run in tuned:  # by the usual commands up to its start
         if run.parent and run.parent not in {*done, *plain}:
             plain.append(run.parent)
     on_the_way = {ancestor for run in plain for ancestor in paper.chain(run)[:-1]}

@@ -19,12 +19,12 @@ from vggrepro.errors import InputError
 from vggrepro.system.precisions import PRECISIONS
 from vggrepro.system.processes import local_rank
 
-# How a CPU, cuDNN, cuBLAS and the copying to a GPU say in plain errors that memory is short.
+# What errors of a CPU, of cuDNN, of cuBLAS and of copies to a GPU say when memory is short.
 NO_MEMORY = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # On a CPU a step writes gigabytes of fresh memory, and first touching a 4 kB page costs more than filling it: torch
-# asks for 2 MB pages if told so before its first allocation.
+# asks for 2 MB pages if this is set before its first allocation.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
@@ -56,7 +56,9 @@ def device(text: str = "auto") -> torch.device:
         raise InputError(f"--device {text}: choose auto, cpu, cuda, cuda:1 or mps")
     try:
         chosen = torch.device(text)
-        torch.zeros(1, device=chosen) + 1  # a card that this torch has no kernels for fails here, not at the first step
+        (
+            torch.zeros(1, device=chosen) + 1
+        )  # a GPU for which this torch has no kernels fails here and not at the first step
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         if "no kernel image" in reason:
@@ -160,7 +162,7 @@ def _cpu() -> str:
 
 def autocast(kind: str, chosen: torch.device) -> AbstractContextManager[object]:
     """The context that runs a forward pass at a resolved precision."""
-    if chosen.type == "cuda":  # at bf16, what stays in fp32 (fc8, LRN) is not to be rounded to TF32's 11 bits
+    if chosen.type == "cuda":  # at bf16, what stays in fp32 (fc8, LRN) must not be rounded to TF32's 11 bits
         torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
         torch.backends.cudnn.allow_tf32 = kind == "tf32"
     return torch.autocast(chosen.type, HALVES[kind]) if kind in HALVES else nullcontext()
@@ -204,7 +206,7 @@ def release_memory(chosen: torch.device) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the error says that a tensor does not fit the memory; a CPU has no class of error of its own for it."""
+    """Whether the error says that a tensor does not fit the memory; on a CPU, torch has no error class for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(words in str(error) for words in NO_MEMORY)

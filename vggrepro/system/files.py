@@ -21,7 +21,7 @@ LFS_POINTER = "a pointer of Git LFS; fetch the file itself with 'git lfs pull'"
 
 
 def is_lfs_pointer(head: bytes) -> bool:
-    """Whether a file that begins so is what a clone without `git lfs pull` has in the place of a large file."""
+    """Whether a file that begins so is the pointer that a clone without `git lfs pull` has in place of a large file."""
     return head.startswith(b"version https://git-lfs")
 
 
@@ -32,13 +32,13 @@ def atomic(path: Path) -> Iterator[Path]:
     An interruption leaves the old `path` or none, never half of it. Concurrent writers must hold a lock.
 
     Raises:
-        InputError: the folder cannot be made or takes no files, as those of /proc.
+        InputError: the folder cannot be made or takes no files, as in /proc.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        temporary.unlink()  # so that a block which writes nothing is still found out
+        temporary.unlink()  # so that a block which writes nothing is still noticed
     except FileNotFoundError:
         raise InputError(f"{path}: its folder takes no files; give a path that can be written") from None
     except OSError as error:
@@ -63,7 +63,7 @@ def _of(path: Path, temporary: Path, error: OSError) -> OSError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically; bytes of file names that are none become `\\udcXX`, which JSON reads back."""
+    """Writes UTF-8 text atomically; bytes of file names that are not UTF-8 become `\\udcXX`, which JSON reads back."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -95,7 +95,7 @@ def sha256(path: Path) -> str:
 
 
 class Hashed(io.FileIO):
-    """A new file that takes the SHA-256 of what is written to it, from first byte to last."""
+    """A new file that computes the SHA-256 of what is written to it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "wb")
@@ -105,7 +105,7 @@ class Hashed(io.FileIO):
         self._digest.update(data)
         view = memoryview(data).cast("B")
         written = 0
-        while written < len(view):  # a raw file may take less than all at once
+        while written < len(view):  # a raw file may write only a part at once
             written += super().write(view[written:])
         return written
 

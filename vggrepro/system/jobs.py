@@ -1,4 +1,4 @@
-"""Runs commands of the program side by side, each once what it needs has ended well; a stop stops all of them."""
+"""Runs commands of the program side by side, each after the jobs that it needs; a stop request stops all of them."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class SideBySide:
         """Returns when all jobs have ended well.
 
         Raises:
-            Stopped: a signal asked to stop; the jobs at work were asked too and have ended.
-            InputError: a job failed; those at work were stopped. Its last line and its log are named.
+            Stopped: a signal asked to stop; the running jobs were asked too and have ended.
+            InputError: a job failed; the running ones were stopped. Its last line and its log are named.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         try:
@@ -118,7 +118,7 @@ class SideBySide:
             say(f"{each.job.name}: done")
 
     def _stop_all(self) -> None:
-        """Asks the jobs at work to stop and waits; if that is interrupted too, kills them."""
+        """Asks the running jobs to stop and waits; if that is interrupted too, kills them."""
         try:
             for each in self._running:
                 each.process.send_signal(signal.SIGTERM)
@@ -138,7 +138,7 @@ def _last_line(log: Path) -> str:
 
 
 class _Display:
-    """Shows lines, in a terminal in their place, else one after the other now and then."""
+    """Shows lines: in a terminal it replaces the last ones, elsewhere it prints new ones now and then."""
 
     def __init__(self) -> None:
         self._live = Live(console=console, transient=True) if console.is_terminal else None

@@ -160,8 +160,8 @@ def sum_over_processes(tensors: list[Tensor]) -> None:
 class GradientSum:
     """Sums gradients over all processes while the backward pass still runs.
 
-    The FC layers, nine tenths of the weights, are the first that backward reaches: their messages travel during the
-    convolutions. Small gradients share the message of `finish`.
+    The backward pass reaches the FC layers, nine tenths of the weights, first: their gradients are sent while it
+    computes the convolutions. Small gradients share the message of `finish`.
 
     Args:
         parameters: whose gradients are summed; in every process the same.
@@ -206,7 +206,7 @@ class GradientSum:
         self._held.clear()
 
     def finish(self, *others: Tensor) -> None:
-        """Returns when all sums are made (on a GPU: are due before what is asked of it next), `others` among them."""
+        """Returns when all sums, also those of `others`, are done (on a GPU: come before any later operation)."""
         sum_over_processes([*self._small, *others])
         for work in self._on_the_way:
             work.wait()

@@ -147,7 +147,7 @@ def _train(run: Run, request: Request, start: str | None, anew: bool) -> None:
         goal = Goal(run, request.recipe, config.learning_rate, config.epochs, request.seed, start)
         training = Training(goal, model, request.dataset, folder, request.machine)
         changed = folder.config_path.is_file() and folder.config().difference(config, IDENTITY) is not None
-        processes.barrier()  # all processes have looked before the first one writes
+        processes.barrier()  # no process writes before all have read
         if processes.is_first():
             if anew and (folder.finished or changed):
                 _set_aside(folder)
@@ -160,7 +160,7 @@ def _fit(training: Training, request: Request, config: RunConfig, folder: RunFol
     """Trains from the checkpoint or the start, and leaves the finished weights."""
     name, state = folder.name, training.state
     resumed = training.resume()
-    processes.barrier()  # all processes have read the checkpoint before the first one replaces or removes it
+    processes.barrier()  # no process replaces or removes the checkpoint before all have read it
     if resumed:
         state = training.state
         say(f"{name}: resuming at epoch {len(state.history) + 1}, step {state.step}")

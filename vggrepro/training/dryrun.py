@@ -23,7 +23,7 @@ from vggrepro.training.resident import fits
 from vggrepro.training.train import Goal, Training
 
 RATE = 1e-6  # learning rate of measured steps, small so that the loss stays finite
-MEASURE_SECONDS = 2.0  # for one timed step, about
+MEASURE_SECONDS = 2.0  # how long steps of a net are timed, about
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 CHECKPOINTS = 3  # at most on disk: the newest, the previous, and the one being written
 
@@ -182,9 +182,8 @@ def step_seconds(link: Link, request: Request) -> float:
     goal = Goal(run, chosen, link.config.learning_rate, link.config.epochs, request.seed)
     training = Training(goal, model, request.dataset, link.folder, machine, loader)
 
-    on_device = machine.device.type == "cuda" and fits(
-        loader.train, machine.device
-    )  # then `train` keeps the images there
+    # Then `train` keeps the images there.
+    on_device = machine.device.type == "cuda" and fits(loader.train, machine.device)
 
     def timed(count: int) -> float:
         crops = torch.randint(0, 256, (count, chosen.crop, chosen.crop, 3), dtype=torch.uint8)

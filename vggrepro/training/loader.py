@@ -40,6 +40,10 @@ class Batch:
     labels: Tensor  # int64 (n,)
     keys: Tensor  # int64 (n,), from which dropout masks are drawn
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The fields, in their order."""
+        return self.crops, self.flip, self.shift, self.labels, self.keys
+
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
@@ -157,10 +161,13 @@ class Loader:
 
         def load(step: int) -> Batch:
             rows = self._rows(step, step + 1)
-            pixels = np.empty((rows.stop - rows.start, self.recipe.crop, self.recipe.crop, 3), np.uint8)
+            shape = (rows.stop - rows.start, self.recipe.crop, self.recipe.crop, 3)
+            # Pinned memory, from which a GPU copies while the host goes on.
+            crops = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+            pixels = crops.numpy()
             for place, row in enumerate(range(rows.start, rows.stop)):
                 pixels[place] = self._cut(int(drawn.images[row]), drawn.windows[row])
-            return Batch(torch.from_numpy(pixels), *(part[rows] for part in drawn.rest))
+            return Batch(crops, *(part[rows] for part in drawn.rest))
 
         return ordered(load, range(start, self.steps), self.workers, self.workers + 2)
 

@@ -52,7 +52,7 @@ class State:
         """From a checkpoint's values.
 
         Raises:
-            TypeError, ValueError: the values are none of a training's state.
+            TypeError, ValueError: the values are not those of a training's state.
         """
         return cls(**values | {"history": [record(Epoch, each) for each in values.get("history", [])]})
 
@@ -198,7 +198,7 @@ class Monitor:
         steps: number of steps in an epoch.
         classes: K; the loss at chance is log K.
         curves: where metrics go.
-        start: what the user had the run start from, if not what the paper has it start from.
+        start: what the user chose to start the run from; None: the paper's choice.
     """
 
     def __init__(
@@ -377,7 +377,7 @@ class Monitor:
         return advice.training(self.run, "--retrain", "--set", rate, start=self.start)
 
     def _warn_of_jumps(self, step: int, loss: float, norm: float) -> None:
-        """Warns, once an epoch, of a loss or a gradient norm that may be exploding."""
+        """Warns, once per epoch, of a loss or a gradient norm that may be exploding."""
         jumps = [
             f"{name} jumped to {value:.3g}, {value / usual:.0f} times its usual level"
             for name, value, usual, jump in (

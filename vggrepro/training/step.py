@@ -6,7 +6,6 @@ Nothing here makes the host wait for a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -20,12 +19,10 @@ from vggrepro.training.loader import Batch, mirror
 
 def pieces(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
     """Copies the batch to the device in micro-batches of at most `most` images; 0 makes one of the whole batch."""
-    names = [field.name for field in fields(Batch)]
     count = len(batch.labels)
     most = most or max(1, count)
     for start in range(0, count, most):
-        part = (getattr(batch, name)[start : start + most] for name in names)
-        yield Batch(*(devices.upload(tensor, device) for tensor in part))
+        yield Batch(*(devices.upload(tensor[start : start + most], device) for tensor in batch.tensors()))
 
 
 class Loss:
@@ -61,7 +58,7 @@ class Loss:
         A compiled part's gradients are there all at once, when its backward pass ends. So the FC layers are a part of
         their own: their gradients travel to the other processes during the backward pass of the convolutions.
 
-        torch counts the shapes of all nets together and stops to compile at the eighth: a new net starts a new count.
+        torch counts the shapes of all nets together and stops compiling at the eighth, so a new net resets the count.
         """
         torch._dynamo.reset()
         maps = torch.compile(self._plain_maps, dynamic=False, fullgraph=True)

@@ -13,6 +13,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,10 +29,13 @@ from vggrepro.system import devices, processes
 from vggrepro.system.devices import Machine
 from vggrepro.system.interrupt import Stopped, StopRequest
 from vggrepro.system.threads import Follower
+from vggrepro.training import recorded
 from vggrepro.training.checkpoint import Checkpoints
 from vggrepro.training.gradient import Gradient
 from vggrepro.training.loader import Batch, Loader
 from vggrepro.training.monitor import Curves, Monitor, Readings, State
+
+FRESH_SECONDS = 20.0  # so old may the newest checkpoint be at the end of an epoch without being replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Goal:
     learning_rate: float  # of the first epoch
     epochs: int  # at most
     seed: int
-    start: str | None = None  # what the user had it start from, if not what the paper has
+    start: str | None = None  # what the user chose to start from; None: the paper's choice
 
 
 class Training:
@@ -76,6 +80,7 @@ class Training:
         devices.repeatable(machine)
         self.gradient = Gradient(self.model, self.recipe, self.mean, machine, self._trained(), goal.run.name)
         self.scaler = self.gradient.scaler
+        self.update = recorded.Recorded(self._update) if self._recordable() else self._update
         self.threads = Follower(machine.device.type == "cpu")
         self.state = State()
         self.checkpoints = Checkpoints(folder)
@@ -118,6 +123,9 @@ class Training:
             momentum=recipe.momentum,
             fused=self.machine.device.type in ("cpu", "cuda"),
         )
+        if self.machine.device.type == "cuda":  # a recorded step reads its rate from the GPU
+            for group in optimiser.param_groups:
+                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=self.machine.device)
         if self.machine.precision == "fp16" and recipe.momentum:
             # If fp16 leaves out its first step, torch would go on with momentum that nobody has written.
             for trained in (*groups[0], *groups[1]):
@@ -127,14 +135,19 @@ class Training:
     # State
 
     @torch.no_grad()
-    def save(self) -> None:
+    def save(self, older: float = 0.0) -> None:
         """Writes a checkpoint in the background; only the first process does.
+
+        Args:
+            older: seconds; a checkpoint that is younger is enough.
 
         Raises:
             InputError: the weights are no longer finite; raised in every process.
         """
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self.monitor.diverged("the weights are", len(self.state.history) + 1)
+        if time.monotonic() - self._saved < older:
+            return
         self._saved = time.monotonic()
         if not processes.is_first():
             return
@@ -223,8 +236,8 @@ class Training:
         done = self.monitor.end_epoch(*self._validate())
         self.state = State(rate=state.rate, history=[*state.history, done], micro_batch=state.micro_batch)
 
-        # Checkpoint of the finished epoch.
-        self.save()
+        # Checkpoint of the finished epoch, unless epochs are so short that the last one is fresh.
+        self.save(older=min(FRESH_SECONDS, self.machine.checkpoint_seconds))
         self.monitor.say_epoch(done)
 
     def step(self, rate: float, epoch: int, batch: Batch) -> Tensor:
@@ -242,30 +255,45 @@ class Training:
         Raises:
             InputError: an image alone does not fit the memory, or memory fell short later in one of several processes.
         """
-        recipe = self.recipe
         self.threads.follow()
 
         # Learning rate: the schedule's, after a warm-up (none in the paper).
         self._set_rate(rate, epoch * self.steps + self.state.step)
 
-        # Loss and gradient: mean cross-entropy over the batch (256 images), one micro-batch after another.
-        total = self.gradient.make(batch)
+        # Loss, gradient and new weights.
+        figures = self.update(*batch.tensors(), *self._asks())
         self.state.micro_batch = self.gradient.limit
-        sums = torch.stack([total, *self._asks()])  # summed in the same message as small gradients
+        return figures
+
+    def _update(self, *tensors: Tensor) -> Tensor:
+        """What a step does on the device; the tensors are the batch's and the two of `_asks`."""
+        *of_batch, stop, due = tensors
+
+        # Loss and gradient: mean cross-entropy over the batch (256 images), one micro-batch after another.
+        total = self.gradient.make(Batch(*of_batch))
+        sums = torch.stack([total, stop, due])  # summed in the same message as small gradients
         self.gradient.finish(sums)
 
         # Clipping: none in the paper; the small presets limit the gradient's norm.
         self.scaler.unscale_(self.optimiser)
         parameters = self._trained()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if recipe.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
+        if self.recipe.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
 
         # Momentum (0.9) and weight decay (5e-4) are applied by the optimiser.
         told = self._told(norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         return torch.stack([sums[0], told, sums[1], sums[2]])
+
+    def _recordable(self) -> bool:
+        """Whether each step asks the same of one GPU, and too little at a time to keep it busy."""
+        machine = self.machine
+        alone = machine.device.type == "cuda" and processes.world() == 1
+        plain = not machine.compile and not self.scaler.is_enabled()
+        small = self.loader.resident is not None and self.batch * self.recipe.crop**2 <= recorded.PIXELS
+        return alone and plain and small
 
     def _told(self, norm: Tensor) -> Tensor:
         """The gradient's norm for the record: 0 if fp16 leaves out this step since its scaled gradient overflowed.
@@ -294,7 +322,10 @@ class Training:
             buffers = [kept["momentum_buffer"] for kept in self.optimiser.state.values()]
             torch._foreach_mul_(buffers, state.rate / rate)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["rate"]
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * group["rate"])
+            else:
+                group["lr"] = rate * group["rate"]
         state.rate = rate
 
     def _validate(self) -> tuple[float, float | None]:
@@ -302,24 +333,26 @@ class Training:
 
         The images are the validation set's, or those held out; top-5 is None for five classes or fewer.
         """
-        count, machine = len(self.loader.validation_rows), self.machine
-        wrong = torch.zeros(2, device=machine.device)
+        machine, found, truths = self.machine, list[Tensor](), list[np.ndarray]()
         with torch.inference_mode():
             for pixels, labels in self.loader.validation():
-                x = to_input(pixels.to(machine.device), self.mean, self.recipe.input_scale)
+                x = to_input(devices.upload(pixels, machine.device), self.mean, self.recipe.input_scale)
                 with devices.autocast(machine.precision, machine.device):
-                    scores = torch.cat([self.model(part) for part in torch.split(x, self.gradient.limit or len(x))])
-                ranks = true_ranks(scores.float().cpu().numpy(), labels)
-                wrong += torch.tensor([(ranks >= 1).sum(), (ranks >= TOP_K).sum()], device=machine.device)
+                    found += [self.model(part).float() for part in torch.split(x, self.gradient.limit or len(x))]
+                truths.append(labels)
+        ranks = np.empty(0, int)  # where images are fewer than processes, some have none
+        if found:
+            ranks = true_ranks(torch.cat(found).cpu().numpy(), np.concatenate(truths))  # the only wait for a GPU
+        wrong = torch.tensor([(ranks >= 1).sum(), (ranks >= TOP_K).sum()], dtype=torch.float32, device=machine.device)
         processes.sum_over_processes([wrong])
-        top1, top5 = (100 * images / count for images in wrong.tolist())
+        top1, top5 = (100 * images / len(self.loader.validation_rows) for images in wrong.tolist())
         return top1, top5 if self.classes > TOP_K else None
 
     def summary(self) -> str:
         """The validation errors of the last epoch in words; empty before the first."""
         return self.monitor.summary(self.state.history)
 
-    # When to save and to stop: processes agree on the step by numbers that travel with the gradients.
+    # When to save and to stop: processes agree on the step by numbers that are summed with the gradients.
 
     def _asks(self) -> tuple[Tensor, Tensor]:
         """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each, on the device."""

@@ -83,17 +83,25 @@ def test_tiny_imagenet_that_is_wrong(tiny: Path) -> None:
     assert f"different classes (only in train: none; only in val: {WNIDS[0]})" in message(tiny)
 
 
-def test_imagenette_as_unpacked(tmp_path: Path) -> None:
-    folder = tmp_path / "imagenette2-320"
-    for label, wnid in enumerate(WNIDS[:5]):
-        write(folder / "train" / wnid / "a.JPEG", jpeg(label, 0))
-        write(folder / "val" / wnid / "b.JPEG", jpeg(label, 1))
-    write(folder / "noisy_imagenette.csv", b"path,noisy_labels_0")
+@pytest.mark.parametrize(
+    ("name", "wnid", "words"),
+    [
+        ("imagenette2-320", "n01440764", "tench, Tinca tinca"),
+        ("imagewoof2-160", "n02086240", "Shih-Tzu"),
+    ],
+)
+def test_imagenette_and_imagewoof_as_unpacked(tmp_path: Path, name: str, wnid: str, words: str) -> None:
+    folder, noise = tmp_path / name, f"noisy_{name.partition('2')[0]}.csv"
+    for label, kind in enumerate((wnid, *WNIDS[2:5])):
+        write(folder / "train" / kind / f"{kind}_1.JPEG", jpeg(label, 0))
+        write(folder / "train" / kind / "ILSVRC2012_val_00000907.JPEG", jpeg(label, 2))  # some are ILSVRC's validation
+        write(folder / "val" / kind / f"{kind}_40.JPEG", jpeg(label, 1))
+    write(folder / noise, b"path,noisy_labels_0")
     source = open_source(str(folder))
     assert type(source) is FolderSource
-    assert source.words[0] == "tench, Tinca tinca"
-    assert (source.count("train"), source.count("val")) == (5, 5)
-    assert source.left_out() == {"beside the splits (noisy_imagenette.csv)": 1}
+    assert (source.name, source.classes[0], source.words[0]) == (name, wnid, words)
+    assert (source.count("train"), source.count("val")) == (8, 4)
+    assert source.left_out() == {f"beside the splits ({noise})": 1}
 
 
 @pytest.mark.parametrize("inner", ["", "val"])

@@ -214,9 +214,14 @@ def test_names_from_a_table_beside_the_parquet_files(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         write_parquet(tmp_path / f"{split}.parquet", rows, list(reversed(WNIDS)))
     assert f"{table} lists other classes than the parquet files have" in message(tmp_path)
-    for wrong in ("", "0\ttench\n", "1\tn01440764\ttench\n", "x\n"):
+    for wrong, complaint in {
+        "": ": line 1 is empty",
+        "0\ttench\n": " lists other classes",
+        "1\tn01440764\ttench\n": ": '1, n01440764, tench' should be label 0, wnid, words",
+        "x\n": " has a heading and no classes",
+    }.items():
         table.write_text(wrong)
-        assert f"{table}: no lines of label, wnid, words for labels 0, 1, 2" in message(tmp_path)
+        assert f"{table}{complaint}" in message(tmp_path)
 
 
 def test_a_set_in_several_files_has_grey_images_too(tmp_path: Path) -> None:

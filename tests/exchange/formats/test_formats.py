@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from nets import random_run
 from peers import SMALL, caffe_forward, image, random_weights, relative
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vggrepro import paper
 from vggrepro.errors import InputError
@@ -156,6 +158,30 @@ def test_every_way_of_saving(tmp_path: Path, small: dict[str, Tensor], wrap: Any
     for name, tensor in small.items():
         if name != "conv1_1.weight":
             assert torch.equal(foreign.tensors[name], tensor), name
+
+
+@pytest.mark.parametrize(("net", "twin"), [("A", "vgg11"), ("B", "vgg13"), ("D", "vgg16"), ("E", "vgg19")])
+def test_each_nets_tensors_go_to_the_layers_that_torchvision_gives_them(tmp_path: Path, net: str, twin: str) -> None:
+    """The order of torchvision's own modules, without our table of names: all values, and scores by its layers."""
+    tensors = drawn(net, 1 / 32, 64)
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(twin)
+    names = list(theirs.state_dict())
+    assert len(names) == len(tensors)
+    torch.save(dict(zip(names, tensors.values(), strict=True)), tmp_path / "w.pth")
+    foreign = read(tmp_path / "w.pth", net)
+    deviation = torch.tensor(IMAGENET_STD, dtype=torch.float64)[:, None, None]
+    tensors["conv1_1.weight"] = (tensors["conv1_1.weight"].double() / deviation).float()
+    assert list(foreign.tensors) == list(tensors)
+    assert all(torch.equal(foreign.tensors[name], tensor) for name, tensor in tensors.items())
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    x = to_input(torch.from_numpy(pixels), torch.tensor(foreign.mean_rgb), foreign.input_scale)
+    values = iter(tensors.values())
+    for layer in theirs.features:
+        x = nn.functional.conv2d(x, next(values), next(values), padding=1) if hasattr(layer, "weight") else layer(x)
+    for layer in theirs.classifier:
+        x = nn.functional.linear(x.flatten(1), next(values), next(values)) if hasattr(layer, "weight") else x.relu()
+    torch.testing.assert_close(scores(foreign, pixels), x, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
@@ -360,6 +386,19 @@ def test_cut_files(tmp_path: Path, small: dict[str, Tensor], zipped: bool) -> No
     for share in (0.1, 0.5, 0.9, 0.999):
         path.write_bytes(whole[: int(share * len(whole))])
         assert refused(path).startswith("FILE: ")
+
+
+def test_every_error_of_torchs_old_reader_is_a_line(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    path, buffer = tmp_path / "w.pth", io.BytesIO()
+    path.write_bytes(b"\x80\x02.")  # a pickle that takes from an empty stack: IndexError
+    assert refused(path).endswith("is damaged or cut (pop from empty list); download it again")
+    torch.save({"x": small["fc8.bias"]}, buffer, _use_new_zipfile_serialization=False)
+    *_, key = re.findall(rb"[0-9]{6,}", buffer.getvalue())  # the storage's, in the list of those that follow
+    at = buffer.getvalue().rindex(key)
+    path.write_bytes(buffer.getvalue()[:at] + b"7" * len(key) + buffer.getvalue()[at + len(key) :])
+    with pytest.raises(AssertionError):
+        torch.load(path, weights_only=True)
+    assert re.search(r"is damaged or cut \(.*\); download it again$", refused(path))
 
 
 def test_cut_safetensors(tmp_path: Path, small: dict[str, Tensor]) -> None:

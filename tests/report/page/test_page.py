@@ -14,7 +14,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.paper import S256, Run
 from vggrepro.report import page as stage
 from vggrepro.report.page.html import Number, escape, minus, plain_table, prose
-from vggrepro.report.page.sections import class_words
+from vggrepro.report.page.mistakes import class_words
 
 
 def test_the_page_needs_nothing_from_elsewhere(page_text: str) -> None:
@@ -78,7 +78,8 @@ def test_the_summary_counts(page_text: str) -> None:
     assert "6 classes, 30 training and 18 validation images. Guessing has a top-1 error of 83.3 %." in words
     assert "5 runs: 4 finished, 1 interrupted." in words
     assert re.search(r"Of \d+ claims? tested on images, one seed: .*; 1 holds by arithmetic\.", words)
-    assert words.index("A reduced reproduction.") < words.index("Best single net")
+    assert "6 classes (the paper: 1,000)." in words
+    assert words.index("This is a reduced reproduction.") < words.index("Best single net")
     assert "guessing among 6 classes: 83.3\u00a0%" in page_text
     assert "the paper's same row" not in page_text.replace("&#x27;", "'")
 
@@ -88,6 +89,15 @@ def test_other_data_has_the_order_of_the_rows_in_place_of_differences(page_text:
     heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table.replace("&#x27;", "'"))
     assert "Δ" not in heads
     assert heads.count("rank") == heads.count("paper's rank") == 2
+
+
+def test_each_class_stands_with_its_error(page_text: str, page_runs: Path, page_data: Dataset) -> None:
+    part = page_text[page_text.index('<section id="classes"') : page_text.index('<section id="calibration"')]
+    answers = stage.contents_of(page_runs, page_data, images=False).answers
+    assert answers is not None
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th>.*?top-1 error.*?>([\d.]+)<", part)
+    assert [float(error) for _, error in rows] == [round(e, 1) for e in answers.classes(page_data)["top1_error"]]
+    assert "Expected calibration error: " in page_text
 
 
 def test_words_are_explained(page_text: str) -> None:
@@ -102,7 +112,19 @@ def test_both_p_values_are_named(page_text: str) -> None:
 
 def test_sections_stand_in_order(page_text: str) -> None:
     names = [attributes["id"] for attributes in Reader(page_text).all("section")]
-    assert names == ["claims", "tables", "errors", "beyond", "training", "filters", "mistakes", "words", "provenance"]
+    assert names == [
+        "claims",
+        "tables",
+        "errors",
+        "classes",
+        "calibration",
+        "beyond",
+        "training",
+        "filters",
+        "mistakes",
+        "words",
+        "provenance",
+    ]
 
 
 def test_tables_hold_our_numbers_beside_the_papers(page_text: str, page_runs: Path, page_data: Dataset) -> None:

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 from vggrepro.cli import app
 from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.paper import S256, Run
+from vggrepro.paper import S256, S384, Run
 from vggrepro.report import page as stage
 from vggrepro.report.page.contents import run_facts
-from vggrepro.report.page.drawings import agreement_frame, deciding_frame, drawings
+from vggrepro.report.page.drawings import agreement_frame, deciding_frame, drawings, epochs_before, first_layers
 from vggrepro.results.columns import TOP1
 from vggrepro.results.verdicts import HOLDS, Outcome
+from vggrepro.runs.folder import RunFolder
 
 
 def test_curves_between_epochs_count_in_epochs(tmp_path: Path) -> None:
@@ -63,6 +64,22 @@ def test_claims_stand_with_what_they_expect_and_how_much_was_tested(
     assert "First − second: left of zero the first errs less." in words
     assert "12 comparisons (8 tests): " in words  # scale jitter by top-1 and top-5, D alone
     assert "E against A: +10.8 million parameters; the paper +11." in words
+
+
+def test_a_run_of_another_scale_goes_on_after_its_parent(tmp_path: Path) -> None:
+    runs = []
+    for name, run, start in (("A-256", "A", None), ("D-256", "D", "A-256"), ("D-384", "D", "D-256")):
+        scale = S384 if name.endswith("384") else S256
+        folder = make_run(tmp_path, name, Run(run, scale), epochs=4, start={"run": start} if start else None)
+        runs.append(run_facts(folder))
+    assert epochs_before(runs) == {"A-256": 0, "D-256": 0, "D-384": 4}
+
+
+def test_the_first_layer_is_shown_of_the_ends_of_a_chain(tmp_path: Path) -> None:
+    for name, start in (("A-256", None), ("D-256", "A-256"), ("D-384", "D-256")):
+        make_run(tmp_path, name, Run(name[0], S256), start={"run": start} if start else None)
+    facts = [run_facts(RunFolder(tmp_path / name)) for name in ("A-256", "D-256", "D-384")]
+    assert [one.name for one in first_layers(facts)] == ["filters-A-256", "filters-D-384"]
 
 
 def test_figures_have_names_fit_for_files(page_runs: Path, page_data: Dataset) -> None:

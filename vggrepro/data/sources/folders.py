@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from vggrepro.data import synsets
-from vggrepro.data.sources.base import IMAGE_SUFFIXES, Example, LeftOut, Source, digest, is_hidden, some
-from vggrepro.data.sources.listing import Listing, Part, image_files, is_image, split_folder, subfolders
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, digest, is_hidden, some
+from vggrepro.data.sources.listing import ListedSource, Listing, Part, image_files, is_image, split_folder, subfolders
 from vggrepro.errors import InputError
 
 
-class FolderSource(Source):
+class FolderSource(ListedSource):
     """`train/<class>/*` and `val/<class>/*` image files; classes are the folder names, sorted.
 
     Names are taken in Unicode's composed form (NFC): macOS writes `é` as two characters, other systems as one.
@@ -67,8 +66,7 @@ class FolderSource(Source):
             result[name] = path
         return result
 
-    @cached_property
-    def _images(self) -> dict[str, Listing]:
+    def _list(self) -> dict[str, Listing]:
         result = {split: Listing(self._labelled(self._places[split])) for split in self.required}
         if not self.val_only and (folder := split_folder(self.folder, "test")) is not None:
             result["test"] = Listing(self._test(folder))
@@ -76,10 +74,6 @@ class FolderSource(Source):
             self._count_loose(split)
         self._count_beside()
         return result
-
-    @cached_property
-    def _left(self) -> LeftOut:
-        return LeftOut()
 
     def _count_loose(self, split: str) -> None:
         """Counts the files beside the class folders of a split, unless these are the images of test."""
@@ -126,12 +120,3 @@ class FolderSource(Source):
 
     def contents(self) -> str:
         return digest((f"{split}/{name}", n) for split, images in self._images.items() for name, n in images.digests())
-
-    def count(self, split: str) -> int:
-        return len(self._images.get(split, ()))
-
-    def left_out(self) -> dict[str, int]:
-        return self._left.reasons()
-
-    def examples(self, split: str, start: int) -> Iterator[Example]:
-        return self._images[split].examples(start)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ import numpy as np
 from vggrepro.data import synsets
 from vggrepro.data.sources import devkit
 from vggrepro.data.sources.archives import Members, members, nested
-from vggrepro.data.sources.base import VAL_ONLY, Example, LeftOut, Source, digest, is_hidden
+from vggrepro.data.sources.base import VAL_ONLY, LeftOut, digest, is_hidden
 from vggrepro.data.sources.listing import (
     Files,
+    ListedSource,
     Listing,
     Part,
     image_files,
@@ -42,7 +43,7 @@ MD5 = {
 }
 
 
-class IlsvrcSource(Source):
+class IlsvrcSource(ListedSource):
     """ILSVRC-2012: classes are the devkit's 1000 leaf synsets, sorted by wnid.
 
     Where both a tar and a folder hold a split or a class, the tar counts: a folder may be half unpacked.
@@ -81,15 +82,15 @@ class IlsvrcSource(Source):
         self.classes = tuple(synset.wnid for synset in self.devkit.synsets)
         self.words = tuple(synset.words for synset in self.devkit.synsets)
         self.devkit_ids = tuple(synset.id for synset in self.devkit.synsets)
-        self._left = LeftOut()
         self._index = {wnid: label for label, wnid in enumerate(self.classes)}
         if len(self.devkit.truth) == synsets.VAL_IMAGES:
             synsets.check_first_images(self.devkit.truth, str(self.devkit.path))
-        read: dict[str, Callable[[], Listing]] = {"val": self._val, "test": self._test, "train": self._train}
-        if val_only:
-            read = {"val": self._val}
-        self._images = {split: images() for split, images in read.items()}  # the longest last: mistakes show at once
         self.subset = synsets.subset(None if val_only else self.count("train"), self.count("val"))
+
+    def _list(self) -> dict[str, Listing]:
+        if self.val_only:
+            return {"val": self._val()}
+        return {"val": self._val(), "test": self._test(), "train": self._train()}  # the longest last
 
     def _tar(self, name: str) -> Path | None:
         return next((path for path in (self.folder / name, self.data / name) if path.is_file()), None)
@@ -201,15 +202,6 @@ class IlsvrcSource(Source):
         truth = hashlib.sha256(json.dumps([self.classes, sorted(self.devkit.truth.items())]).encode()).hexdigest()
         found = [(f"{split}/{name}", n) for split, images in self._images.items() for name, n in images.digests()]
         return digest([*found, (truth, len(self.devkit.truth))])
-
-    def count(self, split: str) -> int:
-        return len(self._images.get(split, ()))
-
-    def left_out(self) -> dict[str, int]:
-        return self._left.reasons()
-
-    def examples(self, split: str, start: int) -> Iterator[Example]:
-        return self._images[split].examples(start)
 
     def checksums(self) -> list[tuple[Path, str]]:
         names = (VAL_TAR, devkit.TAR) if self.val_only else tuple(MD5)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from vggrepro.data.sources.archives import Members
-from vggrepro.data.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example, LeftOut, is_hidden
+from vggrepro.data.sources.base import IMAGE_SUFFIXES, TRAIN_NAMES, VAL_NAMES, Example, LeftOut, Source, is_hidden
 from vggrepro.errors import InputError
 
 SIZES = 50_000  # file sizes that are looked up at most to tell a changed split: a minute on a slow network disk
@@ -243,6 +245,31 @@ class Listing:
                 yield f"{part.prefix}{part.images.digest(step)}", len(part)
             else:
                 yield part.images.path.name, part.images.path.stat().st_size
+
+
+class ListedSource(Source):
+    """A source whose splits are listings."""
+
+    @abstractmethod
+    def _list(self) -> dict[str, Listing]:
+        """The images of each split; counts in `_left` what is not among them."""
+
+    @cached_property
+    def _images(self) -> dict[str, Listing]:
+        return self._list()
+
+    @cached_property
+    def _left(self) -> LeftOut:
+        return LeftOut()
+
+    def count(self, split: str) -> int:
+        return len(self._images.get(split, ()))
+
+    def left_out(self) -> dict[str, int]:
+        return self._left.reasons()
+
+    def examples(self, split: str, start: int) -> Iterator[Example]:
+        return self._images[split].examples(start)
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:

@@ -20,7 +20,6 @@ from vggrepro.data import synsets
 from vggrepro.data.sources.base import (
     TRAIN_NAMES,
     VAL_NAMES,
-    VAL_ONLY,
     Example,
     Source,
     digest,
@@ -29,6 +28,7 @@ from vggrepro.data.sources.base import (
     some,
 )
 from vggrepro.data.sources.listing import subfolders
+from vggrepro.data.sources.sharded import CLASS_TABLE, class_table, usable_splits
 from vggrepro.errors import InputError
 
 # `n01440764_10026.JPEG`; at the end: `n01440764_10026_n01440764.JPEG`, `ILSVRC2012_val_00000001_n01751748.JPEG`
@@ -120,17 +120,9 @@ class ParquetSource(Source):
             "val": next((by_word[name] for name in VAL_NAMES if name in by_word), []),
             "test": by_word.get("test", []),
         }
-        if not splits["val"]:
-            splits["val"], splits["test"] = splits["test"], []
-        for split, names in (("train", TRAIN_NAMES), ("val", (*VAL_NAMES, "test"))):
-            if split in self.required and not splits[split]:
-                without = f"; without any, {VAL_ONLY}" if split == "train" and splits["val"] else ""
-                raise InputError(
-                    f"prepare: {self.folder}: no {' or '.join(names)} parquet files among {some(sorted(by_word))}; "
-                    f"names start with their split, such as train-00000-of-00001.parquet{without}"
-                )
         self._unused = len(paths) - sum(map(len, splits.values()))
-        return {split: files for split, files in splits.items() if files and not (self.val_only and split != "val")}
+        naming = "names start with their split, such as train-00000-of-00001.parquet"
+        return usable_splits(splits, self.required, self.folder, "parquet files", sorted(by_word), naming)
 
     def left_out(self) -> dict[str, int]:
         return {"parquet files of no split": self._unused} if self._unused and not self.val_only else {}
@@ -162,8 +154,9 @@ class ParquetSource(Source):
             wnids, words = names, []
         else:
             wnids = self._wnids(len(names))
-        if listed := self._listed(path := self.folder / "classes.tsv"):
+        if listed := class_table(self.folder):
             if len(listed) != len(names) or (wnids and wnids != [wnid for wnid, _ in listed]):
+                path = self.folder / CLASS_TABLE
                 raise InputError(f"prepare: {path} lists other classes than the parquet files have; mend or remove it")
             wnids, words = [wnid for wnid, _ in listed], [text for _, text in listed]
         self.classes = tuple(wnids or names)
@@ -171,38 +164,20 @@ class ParquetSource(Source):
         self.words = tuple(word or name for word, name in zip(known, self.classes, strict=True)) if any(known) else ()
         self.devkit_ids = synsets.devkit_ids(self.classes)
 
-    def _listed(self, path: Path) -> list[tuple[str, str]]:
-        """The wnid and words of each label from `classes.tsv` (label, wnid, words), if there is one."""
-        if not path.is_file():
-            return []
-        try:
-            rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            if rows and not rows[0][0].isdecimal():
-                del rows[0]  # a heading
-            result = [(wnid, words) for _, wnid, words in rows]
-            numbers = [row[0] for row in rows]
-        except (OSError, ValueError):
-            numbers, result = [], []
-        if not result or numbers != [str(label) for label in range(len(result))]:
-            raise InputError(
-                f"prepare: {path}: no lines of label, wnid, words for labels 0, 1, 2, …; mend or remove it"
-            )
-        return result
-
     def _wnids(self, count: int) -> list[str]:
         """Each label's wnid, if all training and validation images carry one and the two correspond one to one."""
         if self.val_only and count == len(synsets.table()) and self._is_imagenets:
             return list(synsets.table())  # of which a part of the validation images may not show all
-        found: dict[int, str] = {}
-        for split in self.required:
-            for path in self.files[split]:
-                wnids = pc.struct_field(pc.extract_regex(self._paths(path), _WNID), "wnid")
-                table = pa.table({"label": _column(path, self.label), "wnid": wnids})
-                for pair in table.group_by(["label", "wnid"]).aggregate([]).to_pylist():
-                    if pair["wnid"] is None or found.setdefault(pair["label"], pair["wnid"]) != pair["wnid"]:
-                        return []
-        one_to_one = sorted(found) == list(range(count)) and len(set(found.values())) == count
-        return [found[label] for label in range(count)] if one_to_one else []
+        files = (path for split in self.required for path in self.files[split])
+        found = synsets.one_to_one(pair for path in files for pair in self._pairs(path, _WNID))
+        return [found[label] for label in range(count)] if sorted(found) == list(range(count)) else []
+
+    def _pairs(self, path: Path, pattern: str) -> Iterator[tuple[int, str | None]]:
+        """The different pairs of label and wnid in a file; `pattern` finds the wnids in its images' paths."""
+        wnids = pc.struct_field(pc.extract_regex(self._paths(path), pattern), "wnid")
+        table = pa.table({"label": _column(path, self.label), "wnid": wnids})
+        for pair in table.group_by(["label", "wnid"]).aggregate([]).to_pylist():
+            yield pair["label"], pair["wnid"]
 
     def _check_imagenet(self) -> None:
         """The whole validation set of ImageNet shows by its first images whether labels are in order of wnids."""
@@ -232,16 +207,8 @@ class ParquetSource(Source):
     @cached_property
     def _is_imagenets(self) -> bool:
         """Whether val is ImageNet's or a part of it: names say so, and by wnids or first images its order is known."""
-        known, told = list(synsets.table()), False
-        for path in self.files["val"]:
-            wnids = pc.struct_field(pc.extract_regex(self._paths(path), _VAL), "wnid")
-            table = pa.table({"label": _column(path, self.label), "wnid": wnids})
-            for pair in table.group_by(["label", "wnid"]).aggregate([]).to_pylist():
-                label, wnid = pair["label"], pair["wnid"]
-                if wnid is None or label not in range(len(known)) or wnid not in ("", known[label]):
-                    return False
-                told = told or bool(wnid)
-        return told or self._first_images == synsets.FIRST_IMAGES
+        pairs = (pair for path in self.files["val"] for pair in self._pairs(path, _VAL))
+        return synsets.is_validation(pairs, self._first_images)
 
     def _label_bounds(self, split: str) -> tuple[int, int]:
         values = self._labels[split]

@@ -57,8 +57,7 @@ class TinyImageNetSource(FolderSource):
         listed = self._lists.get("wnids.txt") or (None if self.val_only else super()._folders("train"))
         return dict.fromkeys(listed or self._lists[ANNOTATIONS].values(), root / "images")
 
-    @cached_property
-    def _images(self) -> dict[str, Listing]:
+    def _list(self) -> dict[str, Listing]:
         result = {"val": Listing(self._val())}
         if not self.val_only:
             result["train"] = Listing(self._labelled(self._places["train"]))

@@ -23,7 +23,6 @@ from vggrepro.data.sources.base import (
     IMAGE_SUFFIXES,
     TRAIN_NAMES,
     VAL_NAMES,
-    VAL_ONLY,
     Example,
     LeftOut,
     Source,
@@ -31,6 +30,7 @@ from vggrepro.data.sources.base import (
     is_hidden,
     some,
 )
+from vggrepro.data.sources.sharded import class_table, text_lines, usable_splits
 from vggrepro.errors import InputError
 from vggrepro.system.progress import Track
 
@@ -104,43 +104,27 @@ class WebDatasetSource(Source):
                 if path.name.endswith(COMPRESSED):
                     raise InputError(f"prepare: {path} is compressed, which leaves no random access; gunzip it first")
                 splits[split].append(path)
-        if not splits["val"]:
-            splits["val"], splits["test"] = splits["test"], []
-        for split, names in (("train", TRAIN_NAMES), ("val", (*VAL_NAMES, "test"))):
-            if split in self.required and not splits[split]:
-                without = f"; without any, {VAL_ONLY}" if split == "train" and splits["val"] else ""
-                raise InputError(
-                    f"prepare: {self.folder}: no {' or '.join(names)} tars among {some([p.name for p in tars])}; "
-                    f"names contain their split, such as train-0000.tar{without}"
-                )
-        return {split: paths for split, paths in splits.items() if paths and not (self.val_only and split != "val")}
+        naming = "names contain their split, such as train-0000.tar"
+        return usable_splits(splits, self.required, self.folder, "tars", [path.name for path in tars], naming)
 
     def _is_imagenets(self) -> bool:
-        """Whether val is ImageNet's by all names, and in the order of wnids by its first images."""
-        first: dict[int, int] = {}
-        for shard in self.shards["val"]:
-            for row, label in enumerate(shard.labels.tolist()):
-                if (number := synsets.val_number(shard.images.name(row).rpartition("/")[2])) is None:
-                    return False
-                if number in synsets.FIRST_IMAGES:
-                    first[number] = label
-        return first == synsets.FIRST_IMAGES
+        """Whether val is ImageNet's or a part of it: names say so, and by wnids or first images its order is known."""
+        named = [
+            (shard.images.name(row).rpartition("/")[2], label)
+            for shard in self.shards["val"]
+            for row, label in enumerate(shard.labels.tolist())
+        ]
+        numbers = {synsets.val_number(name): label for name, label in named}
+        first = {number: numbers[number] for number in synsets.FIRST_IMAGES if number in numbers}
+        return synsets.is_validation(((label, synsets.val_wnid(name)) for name, label in named), first)
 
     def _listed_names(self) -> tuple[list[str], list[str]] | None:
         """Class names and words (maybe none) from a file in the folder, in the order of labels."""
         for path in (self.folder / name for name in NAME_LISTS):
             if path.is_file():
-                return _lines(path), []
-        if not (path := self.folder / "classes.tsv").is_file():
-            return None
-        rows = [line.split("\t") for line in _lines(path)]
-        if not rows[0][0].isdecimal():  # a heading
-            del rows[0]
-        for label, row in enumerate(rows):
-            if len(row) < 2 or row[0] != str(label):
-                raise InputError(f"prepare: {path}: {some(row)!r} should be label {label}, wnid, words, tab-separated")
-        words = [row[2] if len(row) > 2 else row[1] for row in rows]
-        return [row[1] for row in rows], words
+                return text_lines(path), []
+        rows = class_table(self.folder)
+        return ([name for name, _ in rows], [words for _, words in rows]) if rows else None
 
     def _check_labels(self, classes: int | None) -> None:
         """Refuses labels outside the `classes` that are listed or, without a list, gaps in those of train."""
@@ -335,22 +319,7 @@ def _distinct(shards: list[Shard]) -> bool:
 
 def _wnids(shards: list[Shard]) -> dict[int, str]:
     """Each label's wnid where all names start with one and the two correspond one to one, else nothing."""
-    found: dict[int, bytes] = {}
-    for shard in shards:
-        for name, label in zip(shard.images.names, shard.labels.tolist(), strict=True):
-            match = _WNID.match(name)
-            if match is None or found.setdefault(label, match[1]) != match[1]:
-                return {}
-    return {label: wnid.decode() for label, wnid in found.items()} if len({*found.values()}) == len(found) else {}
-
-
-def _lines(path: Path) -> list[str]:
-    """A text file's lines, none of them empty."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"prepare: {path} cannot be read ({error}); mend or remove it") from None
-    if not lines or "" in lines:
-        line = lines.index("") + 1 if lines else 1
-        raise InputError(f"prepare: {path}: line {line} is empty; give a class a line, in the order of labels")
-    return lines
+    named = (pair for shard in shards for pair in zip(shard.labels.tolist(), shard.images.names, strict=True))
+    return synsets.one_to_one(
+        (label, match[1].decode() if (match := _WNID.match(name)) else None) for label, name in named
+    )

@@ -232,11 +232,11 @@ def _has_fc(names: Iterable[str]) -> bool:
 def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> Architecture:
     """The architecture of a net whose tensors have these shapes (names and layout ours), with the paper's stride.
 
-    1000 classes, crop 224 and width 1 for the published nets. Where nothing fits, what comes nearest: `check` then
-    names the tensor.
+    1000 classes, crop 224 and width 1 for the published nets. Nothing but names and shapes is read for it.
 
     Raises:
-        InputError: names of another net, or shapes that are no net's at any crop or width.
+        InputError: names of another net, or shapes that are no net's at any crop or width; where some fit, the first
+            that does not is named.
     """
     check_names(net, shapes, place)
     try:
@@ -253,7 +253,9 @@ def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> Archi
     own = {name: tuple(shape) for name, shape in shapes.items()}
     check_count(own, place)
     found = [Architecture(net, classes, side * paper.STRIDE, width) for width in widths]
-    return next((one for one in found if one.shapes() == own), found[0])
+    nearest = next((one for one in found if one.shapes() == own), found[0])
+    check_shapes(net, own, nearest.shapes(), place)
+    return nearest
 
 
 def check_count(shapes: Mapping[str, Sequence[int]], place: str) -> None:
@@ -264,6 +266,11 @@ def check_count(shapes: Mapping[str, Sequence[int]], place: str) -> None:
     """
     if (count := sum(math.prod(shape) for shape in shapes.values())) > MAX_PARAMETERS:
         raise InputError(f"{place}: {count:,} weights are more than {MAX_PARAMETERS:,}; it is no net of Table 1")
+
+
+def usual_layers() -> set[str]:
+    """The names of the nets' layers with weights, ours and the authors'."""
+    return {name.rpartition(".")[0] for net in paper.NETS for name in Architecture(net, 1).shapes()}
 
 
 def names_by_order(kinds: str, net: str) -> list[str] | None:
@@ -304,6 +311,19 @@ def check_lrn(net: str, count: int, place: str) -> None:
 def printable(text: str) -> str:
     """A name from a file, for messages: at most 60 characters, none that would break the line."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:60])
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, for messages: its first line, at most 200 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def not_downloaded(name: str, file: str, error: BaseException) -> InputError:
+    """What to do when weights named `name` cannot be downloaded; `file` is what to get where there is a network."""
+    return InputError(
+        f"{name}: could not be downloaded ({first_line(error)}); download {file} where there is a network and give "
+        "that file"
+    )
 
 
 def bgr_to_rgb(weight: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import math
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,13 +23,13 @@ from vggrepro.exchange.formats.base import (
     WeightsFile,
     bgr_to_rgb,
     check_lrn,
-    check_shapes,
     geometry,
     lrn_definition,
     names_by_order,
     printable,
     sidecar,
     sized,
+    usual_layers,
 )
 from vggrepro.exchange.formats.protobuf import (
     FIXED32,
@@ -148,33 +148,22 @@ def foreign(layers: Sequence[Layer], source: WeightsFile, net: str) -> Foreign:
     named, by_order = _named(layers, net, place)
     shapes = {name: _shape(name, blob, place) for name, blob in named.items()}
     architecture = geometry(net, shapes, place)
-    expected = architecture.shapes()
-    check_shapes(net, shapes, expected, place)
-    tensors = {name: torch.from_numpy(named[name].read()).view(shape) for name, shape in expected.items()}
+    tensors = {name: torch.from_numpy(named[name].read()).view(shape) for name, shape in architecture.shapes().items()}
     tensors["conv1_1.weight"] = bgr_to_rgb(tensors["conv1_1.weight"]).contiguous()
-    known, exported = published.find(source), sidecar(source.path)
+    about, exported = published.origin_of(source, "the Caffe model"), sidecar(source.path)
     notes = ["its layers have other names than the authors' and were taken in their order"] if by_order else []
-    if not known and not exported:
+    if not about["known"] and not exported:
         notes.append(
             "its mean and scale are not in the file: the authors' are taken (BGR 103.939, 116.779, 123.68; scale 1)"
         )
-    values: dict[str, Any] = {
-        "mean_rgb": CAFFE_MEAN_RGB,
-        "input_scale": 1.0,
-        "origin": known.origin if known else f"trained elsewhere: the Caffe model {source.path.name}",
-        "scale": known.scale if known else None,
-        "lrn": _lrn(layers, net, place),
-    }
+    about |= {"mean_rgb": CAFFE_MEAN_RGB, "input_scale": 1.0, "lrn": _lrn(layers, net, place)}
     architecture, exported = sized(architecture, exported)
     return Foreign(
         architecture=architecture,
         tensors=tensors,
         format="Caffe",
-        place=place,
-        known=known is not None,
         notes=tuple(notes),
-        hashes={"sha256": source.sha256, "md5": source.md5},
-        **(values | exported),
+        **(about | exported),
     )
 
 
@@ -311,8 +300,7 @@ def _named(layers: Sequence[Layer], net: str, place: str) -> tuple[dict[str, Blo
     full = [layer for layer in layers if layer.blobs]
     if not full:
         raise InputError(f"{place}: holds no weights; give the .caffemodel of a trained net")
-    usual = {name.rpartition(".")[0] for other in paper.NETS for name in paper.Architecture(other, 1).shapes()}
-    in_order = names_by_order(_kinds(full), net) if {layer.name for layer in full} - usual else None
+    in_order = names_by_order(_kinds(full), net) if {layer.name for layer in full} - usual_layers() else None
     names = in_order or [layer.name for layer in full]
     result: dict[str, Blob | Stored] = {}
     for name, layer in zip(names, full, strict=True):

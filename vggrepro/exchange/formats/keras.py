@@ -22,7 +22,6 @@ from vggrepro.exchange.formats.base import (
     Foreign,
     WeightsFile,
     bgr_to_rgb,
-    check_shapes,
     geometry,
     names_by_order,
     printable,
@@ -46,16 +45,15 @@ def foreign(file: h5py.File, held: Mapping[str, h5py.Dataset], source: WeightsFi
     named, by_order = _named(_layers(file, held), net, place)
     shapes = {name: _shape(name, data.shape, place) for name, data in named.items()}
     architecture = geometry(net, shapes, place)
-    expected = architecture.shapes()
-    check_shapes(net, shapes, expected, place)
     maps = shapes["fc6.weight"][1] // architecture.map_side**2
     tensors = {
-        name: _tensor(named[name], shape, maps if name == "fc6.weight" else 0) for name, shape in expected.items()
+        name: _tensor(named[name], shape, maps if name == "fc6.weight" else 0)
+        for name, shape in architecture.shapes().items()
     }
     tensors["conv1_1.weight"] = bgr_to_rgb(tensors["conv1_1.weight"]).contiguous()
-    known = published.find(source)
+    about = published.origin_of(source, "the Keras weights")
     notes = ["its layers have other names than Keras's VGG and were taken in their order"] if by_order else []
-    if not known:
+    if not about["known"]:
         notes.append("Keras's preprocessing for VGG ('caffe': BGR, minus the mean) is taken for its own")
     return Foreign(
         architecture=architecture,
@@ -63,12 +61,8 @@ def foreign(file: h5py.File, held: Mapping[str, h5py.Dataset], source: WeightsFi
         mean_rgb=CAFFE_MEAN_RGB,
         input_scale=1.0,
         format="Keras",
-        origin=known.origin if known else f"trained elsewhere: the Keras weights {source.path.name}",
-        place=place,
-        known=known is not None,
-        scale=known.scale if known else None,
         notes=tuple(notes),
-        hashes={"sha256": source.sha256, "md5": source.md5},
+        **about,
     )
 
 

@@ -23,11 +23,11 @@ from vggrepro.exchange.formats.base import (
     Foreign,
     WeightsFile,
     check_lrn,
-    check_shapes,
     geometry,
     lrn_definition,
     names_by_order,
     printable,
+    usual_layers,
 )
 
 
@@ -43,13 +43,10 @@ def read(source: WeightsFile, net: str) -> Foreign:
     arrays, by_order = _named(layers, net, place)
     shapes = {name: _shape(name, array) for name, array in arrays.items()}
     architecture = geometry(net, shapes, place)
-    expected = architecture.shapes()
-    check_shapes(net, shapes, expected, place)
     tensors = {}
-    for name, shape in expected.items():
+    for name, shape in architecture.shapes().items():
         array = _four(arrays[name]).transpose(3, 2, 0, 1) if name.endswith("weight") else arrays[name]
         tensors[name] = torch.from_numpy(np.array(array, np.float32, order="C")).view(shape)
-    known = published.find(source)
     notes = ["its layers have other names than the authors' and were taken in their order"] if by_order else []
     mean, said = _mean(meta, place)
     names, order = _class_names(meta, architecture.classes)
@@ -62,15 +59,11 @@ def read(source: WeightsFile, net: str) -> Foreign:
         mean_rgb=mean,
         input_scale=1.0,
         format="MatConvNet",
-        origin=known.origin if known else f"trained elsewhere: the MatConvNet model {source.path.name}",
-        place=place,
         class_order=WNID_ORDER,
         class_names=names,
-        known=known is not None,
-        scale=known.scale if known else None,
         notes=(*notes, *said),
-        hashes={"sha256": source.sha256, "md5": source.md5},
         lrn=_lrn(layers, net, place),
+        **published.origin_of(source, "the MatConvNet model"),
     )
 
 
@@ -125,9 +118,8 @@ def _named(layers: Sequence[dict[str, Any]], net: str, place: str) -> tuple[dict
                 f"a file of net {net}"
             )
         full.append((name, parts))
-    usual = {name.rpartition(".")[0] for other in paper.NETS for name in paper.Architecture(other, 1).shapes()}
     kinds = "c" * (len(full) - 3) + "f" * min(3, len(full))  # FC layers are convolutions there
-    in_order = names_by_order(kinds, net) if {name for name, _ in full} - usual else None
+    in_order = names_by_order(kinds, net) if {name for name, _ in full} - usual_layers() else None
     result: dict[str, np.ndarray] = {}
     for name, (written, parts) in zip(in_order or [name for name, _ in full], full, strict=True):
         result |= {f"{name or written}.weight": parts[0], f"{name or written}.bias": parts[1]}

@@ -17,7 +17,7 @@ import torch
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.exchange.formats.base import Foreign, WeightsFile, stated
+from vggrepro.exchange.formats.base import Foreign, WeightsFile, first_line, stated
 from vggrepro.exchange.formats.state_dict import Preprocessing, made
 from vggrepro.nets.vgg import to_input
 from vggrepro.system.files import atomic
@@ -60,7 +60,7 @@ def write(path: Path, trained: Trained, dense: bool = False) -> None:
             difference = compare(temporary, trained, dense)
         except Exception as error:  # onnxruntime's own errors, of an old version or too little memory
             raise InputError(
-                f"{path}: onnxruntime cannot run it ({_line(error)}); install a newer onnxruntime"
+                f"{path}: onnxruntime cannot run it ({first_line(error)}); install a newer onnxruntime"
             ) from None
         if not difference <= TOLERANCE:
             raise InputError(
@@ -68,10 +68,6 @@ def write(path: Path, trained: Trained, dense: bool = False) -> None:
                 "try another version of onnxruntime"
             )
         say(f"export {trained.run}: onnxruntime's posteriors are ours within {difference:.1g}")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def graph(trained: Trained, dense: bool) -> Any:
@@ -189,7 +185,7 @@ def read(source: WeightsFile, net: str) -> Foreign:
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         about = json.loads(metadata.get(ABOUT, "{}"))
     except Exception as error:  # protobuf's errors are no common family over its versions
-        raise InputError(f"{path}: damaged ({_line(error)}); download or export it again") from None
+        raise InputError(f"{path}: damaged ({first_line(error)}); download or export it again") from None
     exported = stated(about, str(path))
     if not exported:
         raise InputError(
@@ -206,7 +202,7 @@ def read(source: WeightsFile, net: str) -> Foreign:
                 values = torch.from_numpy(onnx.numpy_helper.to_array(initializer).copy())
             except Exception as error:  # onnx's, numpy's and torch's, of contradicting sizes or unknown types
                 raise InputError(
-                    f"{path}: damaged ({initializer.name}: {_line(error)}); download or export it again"
+                    f"{path}: damaged ({initializer.name}: {first_line(error)}); download or export it again"
                 ) from None
             tensors[initializer.name] = (
                 values.flatten(1) if initializer.name.startswith("fc") and values.ndim > 1 else values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from vggrepro.exchange.formats.base import NOT_THE_PAPERS, WeightsFile
 
@@ -107,6 +108,18 @@ def find(source: WeightsFile) -> Release | None:
         if (file.sha256 and source.sha256.startswith(file.sha256)) or (file.md5 and source.md5 == file.md5):
             return file
     return None
+
+
+def origin_of(source: WeightsFile, tool: str) -> dict[str, Any]:
+    """Arguments of `Foreign` for a file of `tool`, such as "the Keras weights": where it is from, place and hashes."""
+    known = find(source)
+    return {
+        "origin": known.origin if known else f"trained elsewhere: {tool} {source.path.name}",
+        "known": known is not None,
+        "scale": known.scale if known else None,
+        "place": str(source.path),
+        "hashes": {"sha256": source.sha256, "md5": source.md5},
+    }
 
 
 def recognise(source: WeightsFile) -> Release | None:

@@ -144,7 +144,6 @@ def made(
     _check_plain(tensors, place)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     architecture = base.geometry(net, shapes, place)
-    base.check_shapes(net, shapes, architecture.shapes(), place)
     architecture, exported = base.sized(architecture, how.exported)
     tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
     values: dict[str, Any] = {"origin": origin, **exported}

@@ -133,11 +133,7 @@ def read_name(name: str, net: str) -> Foreign:
     try:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever its download, its cache or its files run into
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise InputError(
-            f"timm:{name}: could not be downloaded ({line}); download its model.safetensors where there is a network "
-            "and give that file"
-        ) from None
+        raise base.not_downloaded(f"timm:{name}", "its model.safetensors", error) from None
     described: Any = model.pretrained_cfg
     how = Preprocessing(tuple(described["mean"]), tuple(described["std"]), said=True)
     origin = f"trained elsewhere: timm's {described.get('architecture', base_name)}.{described.get('tag', '')}"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import base, timm, torchvision
-from vggrepro.exchange.formats.base import Foreign, WeightsFile
+from vggrepro.exchange.formats.base import Foreign, WeightsFile, first_line
 from vggrepro.exchange.formats.state_dict import Preprocessing, asked, bare
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights in a checkpoint
@@ -53,7 +53,7 @@ def _state(source: WeightsFile) -> dict[str, Tensor]:
     except InputError:
         raise
     except Exception as error:  # torch's readers raise all kinds for damaged files, AssertionError and IndexError too
-        raise InputError(f"{path}: is damaged or cut ({_line(error)}); download it again") from None
+        raise InputError(f"{path}: is damaged or cut ({first_line(error)}); download it again") from None
     for _ in range(2):
         if isinstance(loaded, dict):
             loaded = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), dict)), loaded)
@@ -71,7 +71,3 @@ def _check_stored(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise InputError(f"{path}: was packed again, compressed; give the file as torch.save wrote it")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -14,7 +14,7 @@ from torch import Tensor
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.exchange.formats import published
-from vggrepro.exchange.formats.base import Foreign, WeightsFile
+from vggrepro.exchange.formats.base import Foreign, WeightsFile, not_downloaded
 from vggrepro.exchange.formats.state_dict import INPUTS, TWINS, Preprocessing, made, renamed
 from vggrepro.system.files import atomic
 from vggrepro.system.progress import say
@@ -84,11 +84,7 @@ def downloaded(name: str, net: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), path.stem.partition("-")[2], progress=False)
         except Exception as error:  # whatever its network, its cache or its hash runs into
-            line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise InputError(
-                f"torchvision:{name}: could not be downloaded ({line}); download {path.name} where there is a network "
-                "and give that file"
-            ) from None
+            raise not_downloaded(f"torchvision:{name}", path.name, error) from None
     return path
 
 

@@ -11,26 +11,30 @@ from string import Template
 
 from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
+from vggrepro.posteriors.protocol import SPLIT
 from vggrepro.report import figures
 from vggrepro.report.page import provenance, sections
 from vggrepro.report.page.contents import Contents, contents_of
-from vggrepro.report.page.drawings import drawings
+from vggrepro.report.page.drawings import Drawing, drawings
 from vggrepro.report.page.html import colour_variables, escape, paragraph
 from vggrepro.report.page.words import words
 from vggrepro.system.files import atomic, write_text
 
 ERRORS = (
     "Filled: ours with its 95 % interval; hollow, on broken lines: the paper's. A net has one colour and a training "
-    "scale S one marker throughout. Whether two rows differ is for the claims' paired tests: all saw the same images."
+    "scale S one marker throughout. Where ours and the paper's lie far apart, each has axes of its own. Only bars "
+    "begin at zero. Whether two rows differ is for the claims' paired tests: all saw the same images."
 )
 TRAINING = (
     "Above: the training loss of each epoch, thin between them. Below: errors on central crops, measured while "
     "training on the validation images, or on training images held out for it. A dotted line is a drop of the "
-    "learning rate, with the new rate."
+    "learning rate, with the new rate. How far the validation error is above the training error: `vggrepro evaluate "
+    "--split train` measures it, and this page then shows it under Beyond the paper."
 )
 FILTERS = (
     "Each small square is a filter over R, G, B, in the order of the weights file; grey is zero, and each filter has a "
-    "scale of its own. A run that starts from another begins with its filters, in the same places."
+    "scale of its own. A run that starts from another begins with its filters, in the same places, and changes them "
+    "little: only the first and the last run of each chain are shown."
 )
 BESIDE = (
     "Ours are the runs of this page, theirs those of `{folder}`, both on the same images. Δ = ours − theirs in points, "
@@ -70,18 +74,27 @@ def _bodies(contents: Contents, against: Path | None) -> dict[tuple[str, str], s
     drawn = drawings(contents)
     grids = {
         name: sections.grid([one for one in drawn if one.section == name], kind)
-        for name, kind in (("claims", ""), ("errors", ""), ("training", ""), ("filters", "small"))
+        for name, kind in (
+            ("claims", ""),
+            ("errors", ""),
+            ("classes", "whole"),
+            ("calibration", ""),
+            ("training", ""),
+            ("filters", "small"),
+        )
     }
     beside = sections.beyond_tables(contents.beside, "against-")
     return {
-        ("claims", "The paper's claims"): sections.claims_section(document.findings, grids["claims"]),
+        ("claims", "Claims"): sections.claims_section(document.findings, grids["claims"]),
         ("tables", "Tables"): sections.tables(document.tables, contents.header),
         ("against", "Two reproductions"): beside and paragraph(BESIDE.format(folder=against)) + beside,
         ("errors", "Errors"): grids["errors"] and paragraph(ERRORS) + grids["errors"],
+        ("classes", "Classes"): sections.classes(contents, grids["classes"]),
+        ("calibration", "Calibration"): sections.calibration(contents, grids["calibration"]),
         ("beyond", "Beyond the paper"): sections.beyond_tables(document.beyond_tables),
         ("training", "Training"): grids["training"] and paragraph(TRAINING) + grids["training"],
         ("filters", "First layer"): grids["filters"] and paragraph(FILTERS) + grids["filters"],
-        ("mistakes", "Most confident mistakes"): sections.mistakes(contents),
+        ("mistakes", "Mistakes"): sections.mistakes(contents),
         ("words", "Words"): words(contents.header),
         ("provenance", "Provenance"): provenance.provenance(contents),
     }
@@ -97,9 +110,18 @@ def write_figures(runs: Path, dataset: Dataset, folder: Path) -> list[Path]:
         raise InputError(f"--figures {folder} is a file; give a folder")
     paths = []
     for one in drawings(contents_of(runs, dataset, images=False)):
-        drawn = one.draw()
+        drawn = figures.titled(one.draw(), one.title, _measured_on(dataset, one))
         paths += [folder / f"{one.name}.png", folder / f"{one.name}.svg"]
         with atomic(paths[-2]) as temporary:
             temporary.write_bytes(figures.png(drawn))
         write_text(paths[-1], figures.svg(drawn, figures.GROUND))
     return paths
+
+
+def _measured_on(dataset: Dataset, drawing: Drawing) -> str:
+    """The data of a figure in a line: it stands in the file, which has no page around it."""
+    if drawing.section == "filters":
+        return dataset.name
+    split = "train" if drawing.section == "training" else SPLIT
+    words = {"train": "training", SPLIT: "validation"}
+    return f"{dataset.name}, n = {dataset.counts[split]:,} {words[split]} images of {len(dataset.classes):,} classes"

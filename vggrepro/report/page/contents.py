@@ -13,15 +13,14 @@ from safetensors import SafetensorError, safe_open
 
 from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
-from vggrepro.paper import View
 from vggrepro.posteriors.means import average
 from vggrepro.report import documents
 from vggrepro.report.documents import Document
 from vggrepro.report.header import Header, header_of
 from vggrepro.report.page.mistakes import Mistake, most_confident, pictures, whole_rows
 from vggrepro.results import beyond, comparison
-from vggrepro.results.beyond import BeyondTable, Entry
-from vggrepro.results.columns import TOP1
+from vggrepro.results.answers import Answers
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.scores import Scores, over_seeds
 from vggrepro.results.tables import Table
 from vggrepro.runs.config import RunConfig
@@ -90,7 +89,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Everything that the page shows. `mistakes` and their pictures are those of the view `mistakes_of`.
+    """Everything that the page shows. `answers`, `mistakes` and their pictures are of the best posterior file.
 
     `by_test_scale` has a row for each posterior file: run, net, S, method, Q, images and the measures of the tables.
     """
@@ -99,7 +98,7 @@ class Contents:
     document: Document
     runs: Sequence[RunFacts]
     by_test_scale: pd.DataFrame
-    mistakes_of: View | None
+    answers: Answers | None
     mistakes: Sequence[Mistake]
     pictures: Sequence[str]
     beside: Sequence[BeyondTable]  # the tables of both reproductions side by side, if there is another one
@@ -124,22 +123,14 @@ def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, imag
     """
     scores = over_seeds(runs, dataset)
     document = documents.document_of(scores)
-    entries = beyond.curve_rows(beyond.available(scores))
-    by_test_scale, _ = beyond.score(scores, entries)
-    best = best_view(by_test_scale, entries)
-    worst = most_confident(average([scores.file(best).path], scores.images)) if best and images else []
+    by_test_scale, _ = beyond.score(scores, beyond.curve_rows(beyond.available(scores)))
+    answers = document.read_answers()
+    path = scores.file(answers.view).path if answers else None
+    worst = most_confident(average([path], scores.images)) if path and images else []
     mistakes = whole_rows(worst)
     facts = [made for folder in existing(scores.runs) if (made := readable_facts(folder)) is not None]
     beside = comparison.side_by_side(scores, Scores(other, dataset)) if other else []
-    return Contents(scores, document, facts, by_test_scale, best, mistakes, pictures(dataset, mistakes), beside)
-
-
-def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
-    """The file with the smallest top-1 error; of equal ones the first in the paper's order."""
-    if frame.empty:
-        return None
-    row = frame.iloc[int(frame[TOP1].to_numpy().argmin())]
-    return next(entry.views[0] for entry in entries if all(row[name] == text for name, text in entry.labels.items()))
+    return Contents(scores, document, facts, by_test_scale, answers, mistakes, pictures(dataset, mistakes), beside)
 
 
 def readable_facts(folder: RunFolder) -> RunFacts | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from vggrepro import paper
 from vggrepro.report import figures
 from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.html import minus
+from vggrepro.report.page.mistakes import class_words
 from vggrepro.results import claims
+from vggrepro.results.answers import Answers
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
 from vggrepro.results.paper_claims import Relation
 from vggrepro.results.tables import views_of
 
 LEAST = 5  # rows that a rank correlation needs to say anything
+SHOWN = 40  # classes that the confusion matrix has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Drawing:
     """A figure to be drawn: the name of its file, its section of the page, and its texts."""
 
     name: str
-    section: str  # "claims", "errors", "training" or "filters"
+    section: str  # "claims", "errors", "classes", "calibration", "training" or "filters"
     title: str
     caption: str
     alt: str
@@ -44,6 +48,7 @@ def drawings(contents: Contents) -> list[Drawing]:
     drawn = [
         *forest(contents.document.findings),
         *errors(contents),
+        *answered(contents),
         *curves(contents.runs),
         *first_layers(contents.runs),
     ]
@@ -68,7 +73,8 @@ def forest(findings: Sequence[Finding]) -> Iterator[Drawing]:
     yield Drawing(
         "claims-forest", "claims", "The difference that decides each claim",
         "First − second: left of zero the first errs less. Grey: where the claim has it. Filled: ours, 95 %; hollow: "
-        "the paper's.",
+        "the paper's. Each claim is shown by the comparison least in its favour. "
+        f"{len(frame)} of the {len(findings)} claims were tested on images.",
         "Differences in points. " + "; ".join(parts) + ".",
         lambda: figures.forest(frame),
     )  # fmt: skip
@@ -86,7 +92,7 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
         kind = outcome.pair.kind
         label = f"{finding.claim.number}. {outcome.pair.label}, {test.measure}"
         label += "" if kind is Relation.LOWER else f" ({kind})"
-        record: dict[str, Any] = {"label": label, "verdict": finding.verdict}
+        record: dict[str, Any] = {"label": label, "measure": test.measure, "verdict": finding.verdict}
         record["claimed_low"], record["claimed_high"] = _claimed(kind, test.margin or 0.0)
         record |= {"difference": made.difference, "low": made.low, "high": made.high}
         records.append(record | {"difference_paper": claims.printed(outcome.pair, test.measure)["difference_paper"]})
@@ -121,33 +127,30 @@ def errors(contents: Contents) -> Iterator[Drawing]:
 
 
 def _depth(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = MEASURES[measure].short.capitalize()
-    return Drawing(
-        f"depth-{short.lower()}", "errors", f"{short} error against depth",
-        "One test scale (Table 3). C and D both have 16 weight layers; C's additional ones see 1 × 1 pixels.",
-        f"{short} error by net. " + _alt(frame, measure, ("net", "S")),
-        lambda: figures.against_depth(frame, measure),
-    )  # fmt: skip
+    text = "One test scale (Table 3). C and D both have 16 weight layers; C's additional ones see 1 × 1 pixels."
+    alt, draw = _alt(frame, measure, ("net", "S")), partial(figures.against_depth, frame, measure)
+    return _of_measure(measure, "depth", "against depth", text, f"by net. {alt}", draw)
 
 
 def _training_scale(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = MEASURES[measure].short.capitalize()
-    return Drawing(
-        f"training-scale-{short.lower()}", "errors", f"{short} error against the training scale S",
-        "One test scale (Table 3). [256;512] is scale jitter, tested at Q = 384.",
-        f"{short} error by training scale. " + _alt(frame, measure, ("net", "S")),
-        lambda: figures.against_training_scale(frame, measure),
-    )  # fmt: skip
+    text = "One test scale (Table 3). [256;512] is scale jitter, tested at Q = 384."
+    alt, draw = _alt(frame, measure, ("net", "S")), partial(figures.against_training_scale, frame, measure)
+    return _of_measure(
+        measure, "training-scale", "against the training scale S", text, f"by training scale. {alt}", draw
+    )
 
 
 def _methods(frame: pd.DataFrame, measure: str) -> Drawing:
-    short = MEASURES[measure].short.capitalize()
-    return Drawing(
-        f"methods-{short.lower()}", "errors", f"{short} error by method",
-        "Q = 256, 384, 512 (Tables 5 and 6); fused nets in grey.",
-        f"Bars of the {short.lower()} error. " + _alt(frame, measure, ("nets", "method")),
-        lambda: figures.methods(frame, measure),
-    )  # fmt: skip
+    text = "Q = 256, 384, 512 (Tables 5 and 6); fused nets in grey."
+    alt, draw = _alt(frame, measure, ("nets", "method")), partial(figures.methods, frame, measure)
+    return _of_measure(measure, "methods", "by method", text, f"by method, as bars. {alt}", draw)
+
+
+def _of_measure(measure: str, name: str, title: str, text: str, alt: str, draw: Callable[[], Figure]) -> Drawing:
+    """A drawing of an error; its title and its alternative text begin with the name of the error."""
+    short = MEASURES[measure].short
+    error = f"{short.capitalize()} error"
+    return Drawing(f"{name}-{short}", "errors", f"{error} {title}", text, f"{error} {alt}", draw)
 
 
 def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
@@ -162,21 +165,79 @@ def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
             continue
         yield Drawing(
             f"test-scale-{net.lower()}", "errors", f"Net {net}: top-1 error against the test scale Q",
-            "Dense evaluation at a single Q; the paper prints averages over Q alone (Table 4).",
+            "Dense evaluation at a single Q. The markers were measured, the lines between them were not. The paper "
+            "prints averages over Q alone (Table 4).",
             f"Top-1 error of net {net} by test scale. " + _alt(lines, TOP1, ("S", "Q")),
             lambda lines=lines: figures.against_test_scale(lines, TOP1),  # type: ignore[misc]
         )  # fmt: skip
 
 
-def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
+def answered(contents: Contents) -> Iterator[Drawing]:
+    """Which classes the best posterior file takes for which, and whether it is as right as confident."""
+    made = contents.answers
+    if made is None:
+        return
+    shares, rows, names = confusion_shares(made, class_words(contents.dataset))
+    told = "" if len(rows) == len(names) else f"The {len(rows)} classes of the largest error. "
+    yield Drawing(
+        "confusion", "classes", "Which class is taken for which",
+        f"{told}A line is a true class; numbers are per cent of its images, without the smallest. Green: right; "
+        "red: wrong. The stronger the colour, the larger the share.",
+        f"Shares of the images of {len(rows)} classes by answer. " + _confusion_alt(shares, rows, names),
+        lambda: figures.confusion(shares, rows, names),
+    )  # fmt: skip
+    bins = made.calibration()
+    yield Drawing(
+        "reliability", "calibration", "Confidence and right answers",
+        "Each point is a bin of confidence. On the line the net is as right as it is confident; below it, it is too "
+        "sure. The bars show how many images each bin has.",
+        "Right answers by confidence: " + "; ".join(
+            f"{row['confidence']:.0f} % sure, {row['right']:.0f} % right, {row['images']} images"
+            for row in bins.to_dict("records")) + ".",
+        lambda: figures.reliability(bins),
+    )  # fmt: skip
+
+
+def confusion_shares(made: Answers, words: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
+    """Per cent of each class's images by answer, and the names of rows and columns.
+
+    Of more than `SHOWN` classes: those of the largest error, and a last column for the other answers.
+    """
+    images = made.counts.sum(axis=1)
+    there = np.flatnonzero(images)
+    if len(made.counts) > SHOWN:
+        errors = 1 - np.diag(made.counts)[there] / images[there]
+        there = np.sort(there[np.argsort(-errors, kind="stable")[:SHOWN]])
+    shares = 100 * made.counts[there] / images[there, None]
+    names = [words[label] for label in there.tolist()]
+    if len(there) == len(made.counts):
+        return shares, names, names
+    rest = 100 - shares[:, there].sum(axis=1, keepdims=True)
+    return np.hstack([shares[:, there], rest]), names, [*names, "other"]
+
+
+def _confusion_alt(shares: np.ndarray, rows: Sequence[str], names: Sequence[str]) -> str:
+    """The ten most frequent wrong answers."""
+    wrong = np.where(np.eye(*shares.shape) > 0, 0, shares)
+    first = np.argsort(-wrong, axis=None, kind="stable")[:10]
+    pairs = [(int(row), int(column)) for row, column in zip(*np.unravel_index(first, wrong.shape), strict=True)]
+    parts = [
+        f"{rows[row]} as {names[column]} {wrong[row, column]:.0f} %" for row, column in pairs if wrong[row, column]
+    ]
+    return f"Most frequent mistakes: {'; '.join(parts)}." if parts else "No mistake."
+
+
+def curves(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
     """Training curves: all runs in one figure, then a figure for each run."""
     trained = [run for run in runs if run.curve["loss"].notna().any()]
     if len(trained) > 1:
-        frames = {run.name: run.curve for run in trained}
+        before = epochs_before(trained)
+        frames = {run.name: run.curve.assign(epoch=run.curve["epoch"] + before[run.name]) for run in trained}
         ends = ", ".join(f"{run.name} {number(run.curve['top1_error'].iloc[-1])} %" for run in trained)
         yield Drawing(
             "all-runs", "training", "All runs: error by epoch",
-            "Top-1 error while training; the tables' protocols see more of each image.",
+            "Top-1 error while training; the tables' protocols see more of each image. A run of another S goes on "
+            "after the run that it starts from.",
             f"Top-1 error by epoch, while training. At the end: {ends}.",
             lambda: figures.all_runs(frames, {run.name: (run.net, run.scale) for run in trained}),
         )  # fmt: skip
@@ -187,9 +248,23 @@ def curves(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
         )  # fmt: skip
 
 
-def first_layers(runs: Iterable[RunFacts]) -> Iterator[Drawing]:
-    """The first layer of each finished run."""
+def epochs_before(runs: Sequence[RunFacts]) -> dict[str, int]:
+    """The epochs that a run's net has had before the run: those of the runs of the same net that it goes on from."""
+    known = {run.name: run for run in runs}
+
+    def before(run: RunFacts) -> int:
+        parent = known.get(run.config.start.run or "")
+        return before(parent) + len(parent.epochs) if parent and parent.net == run.net else 0
+
+    return {run.name: before(run) for run in runs}
+
+
+def first_layers(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
+    """The first layer of the runs at the start and at the end of each chain: in between it hardly changes."""
+    names, starts = {run.name for run in runs}, {run.config.start.run for run in runs}
     for run in runs:
+        if run.config.start.run in names and run.name in starts:
+            continue
         weights = run.filters()
         if weights is None or weights.ndim != 4 or weights.shape[1] != 3:
             continue

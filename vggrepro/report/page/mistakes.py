@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from vggrepro.data import synsets
 from vggrepro.data.dataset import Dataset, Split
 from vggrepro.errors import InputError
 from vggrepro.posteriors.files import Rows
@@ -56,6 +57,12 @@ def most_confident(batches: Iterable[Rows], count: int = COUNT) -> list[Mistake]
 def whole_rows(mistakes: list[Mistake]) -> list[Mistake]:
     """Leaves out the mistakes after the last full row of the page; fewer than a row are all kept."""
     return mistakes[: len(mistakes) // ROW * ROW or None]
+
+
+def class_words(dataset: Dataset) -> list[str]:
+    """What people call each class: the first of its words. ILSVRC's classes have words even if the data has none."""
+    words = synsets.words(dataset.classes) if dataset.words == dataset.classes else dataset.words
+    return [(word or name).split(",")[0] for word, name in zip(words, dataset.classes, strict=True)]
 
 
 def pictures(dataset: Dataset, mistakes: Iterable[Mistake]) -> list[str]:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from vggrepro.data import synsets
-from vggrepro.data.dataset import Dataset
+from vggrepro.paper import View
 from vggrepro.posteriors.protocol import LABELS
 from vggrepro.report import findings, layout
 from vggrepro.report.header import Header
 from vggrepro.report.page.contents import Contents, RunFacts
-from vggrepro.report.page.drawings import Drawing, agreement_frame, rank_correlation
+from vggrepro.report.page.drawings import SHOWN, Drawing, agreement_frame, rank_correlation
 from vggrepro.report.page.html import (
     Number,
     bullets,
@@ -27,10 +26,12 @@ from vggrepro.report.page.html import (
     plain_table,
     prose,
 )
+from vggrepro.report.page.mistakes import class_words
 from vggrepro.results import claims
+from vggrepro.results.answers import BINS
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.claims import Finding
-from vggrepro.results.columns import TOP1, number, p_text, span
+from vggrepro.results.columns import DASH, TOP1, number, p_text, span
 from vggrepro.results.tables import Table, letter
 from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED, worded
 
@@ -66,11 +67,11 @@ def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
 
 
 def summary(contents: Contents) -> str:
-    """What the numbers are not; then the data, the runs and the claims in a line, and the best numbers."""
+    """How all runs differ from the paper's; then the data, the runs and the claims in a line, and the best numbers."""
     header = contents.header
     parts = []
-    if header.reductions:
-        body = f"<p><b>A reduced reproduction.</b> {header.caution} What is reduced:</p>{bullets(header.reductions)}"
+    if header.lead:
+        body = f"<p><b>{escape(header.lead)}</b></p>{bullets(header.differences)}<p>{escape(header.caution)}</p>"
         parts.append(f'<aside class="note">{body}</aside>')
     lead = (
         f"<b>{escape(contents.dataset.name)}</b>: {header.size}. Guessing has a top-1 error of "
@@ -184,7 +185,7 @@ def _equation(p: float) -> str:
 def _comparison(row: dict[Any, Any]) -> list[object]:
     """A line of `claims.frame` as cells."""
     both = [
-        Number(row[f"first_{whose}"], f"{number(row[f'first_{whose}'])} / {number(row[f'second_{whose}'])}")
+        Number(row[f"first_{whose}"], _both(row[f"first_{whose}"], row[f"second_{whose}"]))
         for whose in ("ours", "paper")
     ]
     difference = number(row["difference"], "+")
@@ -201,6 +202,10 @@ def _comparison(row: dict[Any, Any]) -> list[object]:
         Number(row["p_holm"], p_text(row["p_holm"])),
         worded(row["verdict"], 0 if pd.isna(row["seeds"]) else int(row["seeds"])),
     ]
+
+
+def _both(first: float, second: float) -> str:
+    return DASH if math.isnan(first) and math.isnan(second) else f"{number(first)} / {number(second)}"
 
 
 def tables(made: Sequence[Table], header: Header) -> str:
@@ -229,21 +234,64 @@ def beyond_tables(made: Sequence[BeyondTable], prefix: str = "") -> str:
     return "\n".join(parts)
 
 
-def class_words(dataset: Dataset) -> list[str]:
-    """What people call each class: the first of its words. ILSVRC's classes have words even if the data has none."""
-    words = synsets.words(dataset.classes) if dataset.words == dataset.classes else dataset.words
-    return [(word or name).split(",")[0] for word, name in zip(words, dataset.classes, strict=True)]
+def classes(contents: Contents, matrix: str) -> str:
+    """Each class's error and its most frequent wrong answer, beside the matrix of all answers."""
+    made = contents.answers
+    if made is None:
+        return ""
+    frame, words = made.classes(contents.dataset), class_words(contents.dataset)
+    names = dict(zip(contents.dataset.classes, words, strict=True))
+    heads = ("class", "images", "top-1 error (%)", "95 %", "top-5 error (%)", "most often taken for")
+    rows = [
+        (
+            names[row["class"]],
+            Number(row["images"], f"{row['images']:,}"),
+            Number(row["top1_error"], number(row["top1_error"])),
+            Number(row["low"], span(row["low"], row["high"])),
+            Number(row["top5_error"], number(row["top5_error"])),
+            f"{names[row['taken_for']]} ({row['taken_for_images']:,})" if row["taken_for"] else DASH,
+        )
+        for row in frame.head(SHOWN).to_dict("records")
+    ]
+    part = "" if len(frame) <= SHOWN else f" The {SHOWN} classes of the largest error are shown."
+    intro = (
+        f"The answers of {_named(made.view)}, which has the smallest top-1 error of a single run at a single Q.{part} "
+        "`vggrepro fuse` writes all classes and all pairs of them: `classes.csv`, `confusion.csv`."
+    )
+    table = plain_table(heads, rows, "Classes", heads[1:5], "classes")
+    return f"{paragraph(intro)}{matrix}{table}"
+
+
+def _named(view: View) -> str:
+    return f"{view.run.name}, {LABELS[view.method]}, Q = {view.q}"
+
+
+def calibration(contents: Contents, diagram: str) -> str:
+    """Whether the net is as right as it is confident."""
+    made = contents.answers
+    if made is None:
+        return ""
+    gap = made.confidence - made.right
+    lines = (
+        f"{_named(made.view)}: its confidence, the posterior of its answer, is {made.confidence:.1f} % on average. "
+        f"{made.right:.1f} % of its answers are right. So it is {abs(gap):.1f} points too "
+        f"{'sure' if gap > 0 else 'unsure'} on average.",
+        f"Expected calibration error: {made.calibration_error:.1f} points. It is the mean distance between confidence "
+        f"and right answers, over {BINS} bins of equal width. Few images in a bin make it larger than it is in truth.",
+        "Dense and multi-crop evaluation average posteriors, which makes them less confident than those of one crop.",
+        "`vggrepro fuse` writes the bins: `calibration.csv`.",
+    )
+    return f'<div class="beside">{diagram}<div>{bullets(lines)}</div></div>'
 
 
 def mistakes(contents: Contents) -> str:
     """The most confident mistakes of one posterior file, with their images if the data set is there."""
-    view = contents.mistakes_of
-    if not contents.mistakes or view is None:
+    if not contents.mistakes or contents.answers is None:
         return ""
     words = class_words(contents.dataset)
     intro = (
-        f"The wrong first classes with the largest posteriors: {view.run.name}, {LABELS[view.method]}, Q = {view.q}, "
-        "which has the least top-1 error of a single run at a single Q. After each class stands its posterior."
+        f"The wrong answers with the largest posteriors: {_named(contents.answers.view)}, which has the smallest "
+        "top-1 error of a single run at a single Q. After each class stands its posterior."
     )
     cards = []
     for mistake, picture in zip(contents.mistakes, contents.pictures, strict=True):
