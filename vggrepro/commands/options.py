@@ -28,6 +28,7 @@ STAGES = {  # the commands in the order of the pipeline, and an example of each
         "dataset": "vggrepro dataset --data data/photos --sheet sheet.png",
     },
     "2. Nets": {
+        "nets": "vggrepro nets D",
         "train": "vggrepro train D --scale 256:512",
         "finetune-scale": "vggrepro finetune-scale D --scale 384",
         "import": "vggrepro import D VGG_ILSVRC_16_layers.caffemodel",
