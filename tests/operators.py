@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 class Operators(TorchDispatchMode):
@@ -14,8 +16,10 @@ class Operators(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.count = self.views = 0
+        self.devices: set[str] = set()  # of all tensors that operators were given
 
     def __torch_dispatch__(self, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
         self.views += func.is_view
+        self.devices |= {value.device.type for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         return func(*args, **(kwargs or {}))

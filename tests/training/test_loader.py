@@ -157,6 +157,21 @@ def test_a_batch_of_resident_crops_costs_few_operators(dataset: Dataset) -> None
     assert done.count < 20 * batches  # with all random draws of the epoch
 
 
+def test_resident_batches_copy_nothing_from_the_host_after_the_first(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the meta device, which like a GPU is none of the host's; there, reading a number would be an error."""
+    monkeypatch.setattr(resident, "WORK_BYTES", 1)
+    own = loader(dataset)
+    own.device = torch.device("meta")
+    own.resident = Resident(own.train, own.device)
+    batches = own.batches(0)
+    next(batches)
+    with Operators() as done:
+        assert len(list(batches)) == 2
+    assert done.devices == {"meta"}
+
+
 def test_runs_of_a_process_share_the_training_images(dataset: Dataset) -> None:
     one, other = loader(dataset), loader(dataset, seed=4)
     assert one.train is other.train

@@ -17,6 +17,7 @@ from vggrepro.nets.initialise import initialise
 from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Run, Scale
 from vggrepro.runs.folder import RunFolder
+from vggrepro.system.devices import Machine
 from vggrepro.training import recorded
 from vggrepro.training.recorded import FIRST, Recorded
 from vggrepro.training.train import Goal, Training
@@ -42,14 +43,15 @@ def by_hand(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]
     return repeat, result
 
 
-def new_training(dataset: Dataset, folder: Path) -> Training:
-    """A small training, with learning rates as tensors, as on a GPU."""
+def new_training(dataset: Dataset, folder: Path, machine: Machine = CPU) -> Training:
+    """A small training; on a CPU with learning rates as tensors, as on a GPU."""
     model = VGG("A", len(dataset.classes), 32, 1 / 32)
     initialise(model, "he", 0)
     goal = Goal(Run("A", Scale(256, 256)), recipe.load("demo", VALUES), 0.01, 2, seed=0)
-    training = Training(goal, model, dataset, RunFolder(folder), CPU)
-    for group in training.optimiser.param_groups:
-        group["lr"] = torch.tensor(group["lr"])
+    training = Training(goal, model, dataset, RunFolder(folder), machine)
+    if machine is CPU:
+        for group in training.optimiser.param_groups:
+            group["lr"] = torch.tensor(group["lr"])
     return training
 
 
@@ -100,3 +102,15 @@ def test_a_step_of_net_a_costs_few_operators(dataset: Dataset, tmp_path: Path) -
     with Operators() as done:
         training.step(0.02, 0, next(batches))
     assert done.count - done.views < 170
+
+
+def test_a_step_never_leaves_its_device(dataset: Dataset, tmp_path: Path) -> None:
+    """So it can be recorded: reading a number of the meta device, or mixing in the host's tensors, is an error."""
+    training = new_training(dataset, tmp_path, Machine(torch.device("meta"), "fp32", workers=0))
+    tensors = [tensor.to("meta") for tensor in next(training.loader.batches(0)).tensors()]
+    for _ in range(FIRST):  # the first steps may ask whether memory suffices
+        training.update(*tensors, *training._asks())
+    with Operators() as done:
+        figures = training.update(*tensors, *training._asks())
+    assert figures.is_meta
+    assert done.devices == {"meta"}

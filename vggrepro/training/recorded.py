@@ -56,7 +56,10 @@ class Recorded:
 
 def record(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     """Records the function without running it; gives a function that runs it and the tensor that holds its result."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            result = function()
+    finally:
+        torch.cuda.set_stream(stream)  # a recording that fails leaves its own stream
     return graph.replay, result
