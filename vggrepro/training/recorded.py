@@ -61,5 +61,5 @@ def record(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         with torch.cuda.graph(graph):
             result = function()
     finally:
-        torch.cuda.set_stream(stream)  # a recording that fails leaves its own stream
+        torch.cuda.set_stream(stream)  # a recording that fails leaves its own stream set
     return graph.replay, result
