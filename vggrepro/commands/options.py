@@ -28,6 +28,7 @@ STAGES = {  # the commands in the order of the pipeline, and an example of each
         "dataset": "vggrepro dataset --data data/photos --sheet sheet.png",
     },
     "2. Nets": {
+        "nets": "vggrepro nets D",
         "train": "vggrepro train D --scale 256:512",
         "finetune-scale": "vggrepro finetune-scale D --scale 384",
         "import": "vggrepro import D VGG_ILSVRC_16_layers.caffemodel",
@@ -200,7 +201,8 @@ Search = Annotated[
         "--search", help="Also find which nets to fuse: all pairs, the best set; chosen on half of the images."
     ),
 ]
-WORKERS = min(8, os.cpu_count() or 2)
+# Threads beyond 16 wait for Python's lock. Of torchrun's processes on a machine each takes its part of the cores.
+WORKERS = max(1, min(16, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 class Program(TyperGroup):
