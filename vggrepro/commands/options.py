@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.system import advice
+from vggrepro.system import advice, threads
 from vggrepro.system.precisions import help_text
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ Search = Annotated[
     bool,
     typer.Option("--search", help="Also which nets to fuse: all pairs, the best subset; chosen on half the images."),
 ]
-WORKERS = min(8, os.cpu_count() or 2)
+WORKERS = threads.workers()
 
 
 class Program(TyperGroup):
