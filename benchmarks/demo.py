@@ -1,6 +1,6 @@
 """Claim: the demo takes at most 8 minutes and 4 GB on two CPU cores, and seconds when it is done.
 
-python benchmarks/demo.py [SEED]     (in a folder that is removed afterwards)
+python benchmarks/demo.py [SEED] [OPTIONS of reproduce]     (in a folder that is removed afterwards)
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from vggrepro.runs.folder import RunFolder
 
 def main() -> None:
     """Runs `vggrepro reproduce --preset demo` twice as a user would, and stores times, memory and Table 3."""
-    seed = sys.argv[1] if len(sys.argv) > 1 else "0"
+    seed, *options = sys.argv[1:] or ["0"]
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "vggrepro", "reproduce", "--preset", "demo", "--seed", seed]
+        words = [sys.executable, "-m", "vggrepro", "reproduce", "--preset", "demo", "--seed", seed, *options]
         seconds, tables = [], []
         for _ in range(2):
             began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 python benchmarks/evaluate.py [--photos FOLDER] [--images N] [--sample N] [--rounds N] [--device cuda] [--workers N]
 
-Net D with the same weights on the same real photographs, turn by turn in one run. The peer is torchvision's vgg16
+Net D with the same weights on the same photographs, turn by turn in one run. The peer is torchvision's vgg16
 turned convolutional, in a process of its own, an image at a time, each Q and flip a pass that decodes the file again;
 for multi-crop, crop by crop. Ours is what `vggrepro evaluate` does. Posteriors are compared; the best classes must
 agree in fp32. The matrix rate is that of one large product in the same turns; the share of it is FLOPs x images/s, on
@@ -21,7 +21,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,16 +29,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-from evaluate_peer import CLASSES, INPUT_SCALE, MEAN
+from evaluate_peer import INPUT_SCALE, MEAN
+from photographs import drawn, make_dataset, photographs
 from record import clocks, product, product_side, write
-from torch import Tensor
 
 from vggrepro import paper
 from vggrepro.data import rescaling
-from vggrepro.data.dataset import DATASET_JSON, SCHEMA, Dataset, Split, load
-from vggrepro.data.images import decode
+from vggrepro.data.dataset import Dataset, Split
 from vggrepro.evaluation import evaluate as stage
 from vggrepro.evaluation.evaluator import Batcher, Evaluator
 from vggrepro.nets import cost, weights
@@ -53,47 +50,18 @@ from vggrepro.system import devices
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import write_json
 
-PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "ilsvrc-mini"
 QS = (256, 384, 512)
 KINDS = ("fp32", "bf16")
+NETS = {"paper": Architecture("D", 1000), "tiny": Architecture("D", 10, 64, 1 / 32)}
 VAL_IMAGES = 50_000
 
 
-def photographs(folder: Path, count: int) -> list[bytes]:
-    """The first image files of a folder or of the validation tar in it."""
-    tar = folder / "ILSVRC2012_img_val.tar"
-    if tar.is_file():
-        with tarfile.open(tar) as file:
-            members = [file.extractfile(member) for member in list(file)[:count]]
-            return [member.read() for member in members if member]
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    if not paths:
-        sys.exit(f"--photos {folder}: no *.jpg, *.jpeg or ILSVRC2012_img_val.tar there; give a folder of photographs")
-    return [path.read_bytes() for path in paths[:count]]
-
-
-def make_dataset(folder: Path, images: list[bytes]) -> Dataset:
-    """A prepared data set whose `val` are these images, with labels that mean nothing."""
-    folder.mkdir()
-    sizes = [decode(image).size for image in images]
-    columns: list[Any] = [
-        [f"{number:05}.jpg" for number in range(len(images))],
-        [number % CLASSES for number in range(len(images))],
-        images,
-    ]
-    columns += [[width for width, _ in sizes], [height for _, height in sizes]]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    with pa.OSFile(str(folder / "val-00000.arrow"), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
-    about: dict[str, Any] = {"name": "photographs", "classes": [str(k) for k in range(CLASSES)], "mean_rgb": MEAN}
-    about |= {"counts": {"val": len(images)}, "rgb_eigenvectors": np.eye(3).tolist(), "rgb_eigenvalues": [3, 2, 1]}
-    write_json(folder / DATASET_JSON, about | {"preset": "paper", "fingerprint": "photographs"})
-    return load(folder)
-
-
-def make_run(folder: Path, crops: Tensor) -> RunFolder:
-    """A finished run of net D with random weights whose scores have mean 0 and deviation 3 over photographs."""
-    model = VGG("D", CLASSES, 224, 1.0)
+def make_run(folder: Path, net: Architecture, split: Split) -> RunFolder:
+    """A finished run with random weights whose scores have mean 0 and deviation 3 over crops of photographs."""
+    side, count = paper.real_pixels(256, net.crop), min(32, len(split))
+    cut = [rescaling.rescale(split.image(index), side)[: net.crop, : net.crop].copy() for index in range(count)]
+    crops = to_input(torch.from_numpy(np.stack(cut)), torch.tensor(MEAN), INPUT_SCALE)
+    model = VGG.of(net)
     initialise(model, "he", 0)
     with torch.no_grad():
         scores = model(crops)
@@ -101,10 +69,9 @@ def make_run(folder: Path, crops: Tensor) -> RunFolder:
         model.fc8.weight *= scale[:, None]
         model.fc8.bias -= (scores * scale).mean(0)
     run = RunFolder(folder)
-    config = {"net": "D", "scale": "256:512", "crop": 224, "width": 1.0, "classes": CLASSES}
-    write_json(
-        run.config_path, config | {"mean_rgb": MEAN, "input_scale": INPUT_SCALE, "recipe": {"resample": "bilinear"}}
-    )
+    config: dict[str, Any] = {name: getattr(net, name) for name in ("net", "crop", "width", "classes", "stride")}
+    config |= {"scale": "256:512", "mean_rgb": MEAN, "input_scale": INPUT_SCALE, "recipe": {"resample": "bilinear"}}
+    write_json(run.config_path, config)
     weights.save(run.weights_path, dict(model.named_parameters()), {})
     return run
 
@@ -123,10 +90,11 @@ class Peer:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def ask(self, method: str, q: int, files: list[Path], exact: bool) -> np.ndarray:
-        """Posteriors of the files by a method at Q."""
+    def ask(self, method: str, pixels: int, crop: int, files: list[Path], exact: bool) -> np.ndarray:
+        """Posteriors of the files, rescaled to a shorter side of so many pixels, by a method."""
         assert self.process.stdin is not None
-        request = {"method": method, "q": q, "files": [str(path) for path in files], "exact": exact}
+        request: dict[str, Any] = {"method": method, "q": pixels, "crop": crop, "exact": exact}
+        request["files"] = [str(path) for path in files]
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return np.load(self._answer())
 
@@ -143,9 +111,9 @@ def ours(
     return np.mean([views_at_q.finish() for views_at_q in gathered.values()], axis=0)
 
 
-def products(precision: str, device: torch.device) -> tuple[Callable[[bool], None], float]:
+def products(precision: str, device: torch.device, tiny: bool) -> tuple[Callable[[bool], None], float]:
     """A turn of large matrix products, and its FLOPs."""
-    count, step = (50 if device.type == "cuda" else 1), product(precision, device)
+    count, step = (50 if device.type == "cuda" else 1), product(precision, device, tiny)
 
     def turn(_: bool) -> None:
         with devices.autocast(precision, device):  # no tf32 in fp32
@@ -154,7 +122,7 @@ def products(precision: str, device: torch.device) -> tuple[Callable[[bool], Non
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return turn, count * 2.0 * product_side(device) ** 3
+    return turn, count * 2.0 * product_side(device, tiny) ** 3
 
 
 def timed(functions: dict[str, Callable[[bool], Any]], rounds: int) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -169,16 +137,13 @@ def timed(functions: dict[str, Callable[[bool], Any]], rounds: int) -> tuple[dic
     return found, seconds
 
 
-def flops_an_image(split: Split, count: int, method: str, q: int) -> float:
+def flops_an_image(net: Architecture, split: Split, count: int, method: str, q: int) -> float:
     """Mean FLOPs of an image at Q, flips included."""
     if method == "multicrop":
-        return cost.FLOPS * 2 * paper.GRID**2 * cost.crop_macs(Architecture("D", CLASSES))
-    sizes = [rescaling.rescale(split.image(index), q).shape for index in range(count)]
-    return (
-        cost.FLOPS
-        * 2
-        * float(np.mean([cost.dense_macs(Architecture("D", CLASSES), height, width) for height, width, _ in sizes]))
-    )
+        return cost.FLOPS * 2 * paper.GRID**2 * cost.crop_macs(net)
+    side = paper.real_pixels(q, net.crop)
+    sizes = [rescaling.rescale(split.image(index), side).shape for index in range(count)]
+    return cost.FLOPS * 2 * float(np.mean([cost.dense_macs(net, height, width) for height, width, _ in sizes]))
 
 
 class Comparison:
@@ -186,11 +151,12 @@ class Comparison:
 
     def __init__(self, run: RunFolder, split: Split, files: list[Path], folder: Path, options: Any) -> None:
         self.split, self.files, self.rounds = split, files, options.rounds
+        self.net = NETS[options.size]
         self.device = devices.device(options.device)
         self.peer = Peer(run, self.device, folder)
         machines = {kind: Machine(self.device, kind, workers=options.workers) for kind in KINDS}
         self.nets = {kind: Evaluator(Trained.load(run), machine) for kind, machine in machines.items()}
-        self.products = {kind: products(kind, self.device) for kind in KINDS}
+        self.products = {kind: products(kind, self.device, options.size == "tiny") for kind in KINDS}
         self.peer_seconds: dict[int, float] = {}  # of an image, dense
 
     def row(self, method: str, qs: tuple[int, ...], count: int) -> dict[str, Any]:
@@ -203,13 +169,14 @@ class Comparison:
         }
         functions |= {f"matrix {kind}": turn for kind, (turn, _) in self.products.items()}
         if len(qs) == 1:
-            functions["torchvision"] = partial(self.peer.ask, method, qs[0], self.files[:count])
+            side, crop = paper.real_pixels(qs[0], self.net.crop), self.net.crop
+            functions["torchvision"] = partial(self.peer.ask, method, side, crop, self.files[:count])
         found, turns = timed(functions, self.rounds)
         wall = {name: statistics.median(wall for wall, _ in each) for name, each in turns.items()}
         if method == "dense" and len(qs) == 1:
             self.peer_seconds[qs[0]] = wall["torchvision"] / count
         theirs = count * sum(self.peer_seconds[q] for q in qs) if len(qs) > 1 else wall["torchvision"]
-        flops = count * sum(flops_an_image(self.split, count, method, q) for q in qs)
+        flops = count * sum(flops_an_image(self.net, self.split, count, method, q) for q in qs)
         clock = 0 if self.device.type == "cuda" else 1
         busy = {name: statistics.median(each_turn[clock] for each_turn in each) for name, each in turns.items()}
         rates = {kind: work / busy[f"matrix {kind}"] for kind, (_, work) in self.products.items()}
@@ -276,7 +243,8 @@ def main() -> None:
     """Prints and stores images/s, ratios and shares of the matrix rate for dense and multi-crop evaluation."""
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser()
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of photographs")
+    parser.add_argument("--photos", type=Path, help="folder of photographs (default: drawn ones)")
+    parser.add_argument("--size", choices=NETS, default="paper")
     parser.add_argument("--images", type=int, default=400 if gpu else 8, help="compared; a fourth for multi-crop")
     parser.add_argument(
         "--sample", type=int, default=1000 if gpu else 0, help="evaluated for Table 5 on a GPU, at most"
@@ -286,16 +254,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="threads that decode")
     parser.add_argument("--no-store", action="store_true")
     options = parser.parse_args()
+    wanted = max(options.images, options.sample, 32)
+    images = photographs(options.photos, wanted) if options.photos else drawn(wanted)
     device = devices.device(options.device)
     with tempfile.TemporaryDirectory() as name:
-        data = make_dataset(Path(name) / "data", photographs(options.photos, max(options.images, options.sample, 32)))
+        data = make_dataset(Path(name) / "data", images, NETS[options.size].classes)
         split = Split(data, "val")
         files = [Path(name) / f"{index}.jpg" for index in range(min(options.images, len(split)))]
         for index, file in enumerate(files):
             file.write_bytes(split.image_bytes(index))
-        centre = [rescaling.rescale(split.image(index), 256)[:224, :224].copy() for index in range(min(32, len(split)))]
-        crops = to_input(torch.from_numpy(np.stack(centre)), torch.tensor(MEAN), INPUT_SCALE)
-        run = make_run(Path(name) / "runs" / "D-256-512", crops)
+        run = make_run(Path(name) / "runs" / "D-256-512", NETS[options.size], split)
         comparison = Comparison(run, split, files, Path(name), options)
         rows = [comparison.row("dense", (q,), len(files)) for q in QS]
         rows.append(comparison.row("dense", QS, len(files)))

@@ -1,8 +1,8 @@
 """The peer of benchmarks/evaluate.py, in a process of its own: torchvision's vgg16 as its users turn it convolutional.
 
 Nothing of vggrepro is imported, so that its memory settings do not help. Started by evaluate.py; reads one JSON object
-a line, {"method", "q", "files", "exact"}, and answers with the path of a .npy of posteriors. On a GPU its convolutions
-are in tf32, torch's default, but for "exact" requests, whose posteriors are compared.
+a line, {"method", "q", "crop", "files", "exact"}, and answers with the path of a .npy of posteriors. On a GPU its
+convolutions are in tf32, torch's default, but for "exact" requests, whose posteriors are compared.
 """
 
 from __future__ import annotations
@@ -16,29 +16,36 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import vgg16
+from torchvision.models.vgg import make_layers
 from torchvision.transforms import functional as vision
 
 MEAN = (123.68, 116.779, 103.939)
 INPUT_SCALE = 0.017
-CLASSES = 1000
 
 
 class Peer:
     """torchvision's vgg16 with our weights, its FC layers as convolutions; an image, a Q and a flip at a time."""
 
     def __init__(self, weights: Path, device: str) -> None:
-        net, tensors = vgg16(num_classes=CLASSES), load_file(weights)
-        layers = [m for m in net.features if isinstance(m, nn.Conv2d)]
+        tensors = load_file(weights)
         names = sorted(name for name in tensors if name.startswith("conv") and name.endswith("weight"))
+        plan: list[int | str] = []
+        for name, following in zip(names, [*names[1:], "end"], strict=True):
+            plan += [len(tensors[name])] + (["M"] if following[:5] != name[:5] else [])
+        features = make_layers(plan)  # those of vgg16, with as many channels as the weights have
+        layers = [m for m in features if isinstance(m, nn.Conv2d)]
         for layer, name in zip(layers, names, strict=True):
             layer.weight.data, layer.bias.data = tensors[name], tensors[name.replace("weight", "bias")]
         fully: list[nn.Module] = []
-        for name, shape in (("fc6", (4096, 512, 7, 7)), ("fc7", (4096, 4096, 1, 1)), ("fc8", (CLASSES, 4096, 1, 1))):
-            conv = nn.Conv2d(shape[1], shape[0], shape[2])
-            conv.weight.data, conv.bias.data = tensors[f"{name}.weight"].view(shape), tensors[f"{name}.bias"]
+        inputs = len(tensors[names[-1]])
+        for name in ("fc6", "fc7", "fc8"):
+            weight = tensors[f"{name}.weight"]
+            side = round((weight.shape[1] / inputs) ** 0.5)
+            conv = nn.Conv2d(inputs, len(weight), side)
+            conv.weight.data, conv.bias.data = weight.view(conv.weight.shape), tensors[f"{name}.bias"]
             fully += [conv, nn.ReLU()]
-        self.net = nn.Sequential(*net.features, *fully[:-1]).eval().to(device)
+            inputs = len(weight)
+        self.net = nn.Sequential(*features, *fully[:-1]).eval().to(device)
         self.device = device
         self.mean = torch.tensor(MEAN)[:, None, None]
 
@@ -47,24 +54,24 @@ class Peer:
         image = vision.hflip(image) if flip else image
         return ((vision.pil_to_tensor(image).float() - self.mean) * INPUT_SCALE)[None]
 
-    def dense(self, path: str, q: int) -> np.ndarray:
+    def dense(self, path: str, q: int, crop: int) -> np.ndarray:
         """A pass for each flip, which decodes the file again."""
-        result = np.zeros(CLASSES)
+        result = np.float64(0)
         for flip in (False, True):
             scores = self.net(self._image(path, q, flip).to(self.device)).mean((2, 3))
             result += scores.softmax(1)[0].cpu().numpy() / 2
         return result
 
-    def multicrop(self, path: str, q: int) -> np.ndarray:
+    def multicrop(self, path: str, q: int, crop: int) -> np.ndarray:
         """Crop by crop, 5x5 from border to border, for each flip."""
-        result = np.zeros(CLASSES)
+        result = np.float64(0)
         for flip in (False, True):
             x = self._image(path, q, flip)
-            tops, lefts = (np.linspace(0, length - 224, 5).round().astype(int) for length in x.shape[2:])
+            tops, lefts = (np.linspace(0, length - crop, 5).round().astype(int) for length in x.shape[2:])
             for top in tops:
                 for left in lefts:
-                    crop = x[:, :, top : top + 224, left : left + 224].to(self.device)
-                    result += self.net(crop)[:, :, 0, 0].softmax(1)[0].cpu().numpy() / 50
+                    cut = x[:, :, top : top + crop, left : left + crop].to(self.device)
+                    result += self.net(cut)[:, :, 0, 0].softmax(1)[0].cpu().numpy() / 50
         return result
 
 
@@ -77,7 +84,7 @@ def main() -> None:
         for line in sys.stdin:
             asked = json.loads(line)
             torch.backends.cudnn.allow_tf32 = not asked["exact"]
-            found = [getattr(peer, asked["method"])(path, asked["q"]) for path in asked["files"]]
+            found = [getattr(peer, asked["method"])(path, asked["q"], asked["crop"]) for path in asked["files"]]
             np.save(answer, np.stack(found))
             print(answer, flush=True)
 

@@ -28,6 +28,7 @@ from vggrepro.system import devices
 
 WIDTH, EPOCHS, IMAGES = 0.125, 2, 64
 NETS = ("A", "D", "E")
+SETS: tuple[str, ...] = ()  # further values of the recipe
 
 
 def at_the_start(net: str, how: str) -> dict[str, float]:
@@ -51,13 +52,14 @@ def after_training(net: str, how: str) -> dict[str, float]:
     """Mean training loss of the last epoch and held-out top-1 error (%)."""
     init = ["--init", how] if net == "E" else []  # without A's layers
     command = [sys.executable, "-m", "vggrepro", "train", net, *init, "--runs", f"runs-{how}"]
-    sets = [f"epochs={EPOCHS}", f"deeper_epochs={EPOCHS}", f"initialisation={how}"]
+    sets = [f"epochs={EPOCHS}", f"deeper_epochs={EPOCHS}", f"initialisation={how}", *SETS]
     subprocess.run([*command, "--width", str(WIDTH), *(f"--set={value}" for value in sets)], check=True)
     last = RunFolder(Path(f"runs-{how}") / f"{net}-256").epochs()[-1]
     return {"loss": round(last.loss, 3), "held_out_top1": round(last.top1_error, 1)}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """All nets, both initialisations."""
     devices.keep_memory()
     rows: list[dict[str, Any]] = [
         {"net": net, "initialisation": how, **at_the_start(net, how), **after_training(net, how)}
@@ -65,3 +67,7 @@ if __name__ == "__main__":
         for how in ("he", "delta")
     ]
     write("initialisation", {"width": WIDTH, "epochs": EPOCHS, "start": rows})
+
+
+if __name__ == "__main__":
+    main()

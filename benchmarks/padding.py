@@ -55,7 +55,12 @@ def compare(name: str, q: int) -> dict[str, Any]:
     return {"run": name, "Q": q, "pixels": side, "windows": len(offsets) ** 2, "dense": dense, "cut_out": cut_out}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The runs and Q of the command line."""
     devices.keep_memory()
     asked = [word.rpartition(":") for word in sys.argv[1:] or ["D-384:384"]]
     write("padding", {"top1_errors": [compare(name, int(q)) for name, _, q in asked]})
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,8 @@ import torch
 
 from vggrepro import __version__
 from vggrepro.system.commit import commit
-from vggrepro.system.devices import cpu_name
+from vggrepro.system.devices import HALVES, cpu_name
+from vggrepro.system.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -28,16 +29,18 @@ def machine() -> dict[str, Any]:
     return {**cpu, **versions, "commit": commit(), "date": time.strftime("%Y-%m-%d")}
 
 
-def product_side(device: torch.device) -> int:
-    """Of the matrices whose product is the measure of a machine: 8192 on a GPU, 2048 on a CPU."""
-    return 8192 if device.type == "cuda" else 2048
+def product_side(device: torch.device, tiny: bool = False) -> int:
+    """Of the matrices whose product is the measure of a machine: 8192 on a GPU, 2048 on a CPU; for a trial 64."""
+    return 64 if tiny else 8192 if device.type == "cuda" else 2048
 
 
-def product(precision: str, device: torch.device) -> Callable[[], Any]:
-    """One large matrix product in bf16 or fp32, as the measure of the machine; on a GPU it is waited for elsewhere."""
-    side = product_side(device)
-    a = torch.randn(side, side, device=device)
-    a = a.bfloat16() if precision == "bf16" else a
+def product(precision: str, device: torch.device, tiny: bool = False) -> Callable[[], Any]:
+    """One large matrix product, as the measure of the machine; on a GPU it is waited for elsewhere.
+
+    fp32 and tf32 differ by torch's global choice, which the caller makes.
+    """
+    side = product_side(device, tiny)
+    a = torch.randn(side, side, device=device).to(HALVES.get(precision, torch.float32))
     return lambda: a @ a
 
 
@@ -59,9 +62,14 @@ def alternate(functions: dict[str, Callable[[], Any]], rounds: int, repeat: int 
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def write(name: str, results: Any) -> None:
-    """Prints the results and stores them as results/<name>.json."""
+def store(name: str, results: Any) -> str:
+    """Stores the results as results/<name>.json, whole or not at all, and gives its text."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), "results": results}, indent=2)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_text(RESULTS / f"{name}.json", text + "\n")
+    return text
+
+
+def write(name: str, results: Any) -> None:
+    """Prints the results and stores them as results/<name>.json."""
+    print(store(name, results))

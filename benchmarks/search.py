@@ -22,6 +22,7 @@ from vggrepro.posteriors.files import Origin, Rows
 from vggrepro.results import ensembles
 
 BATCH, SIGNAL = 500, 7.0
+SIZES = ((12, 5000, 100), (12, 2000, 1000))  # nets, images, classes: the demo's kind, and ILSVRC's with fewer images
 ORIGIN = Origin("run", "weights", "data", "print", "paper", "val", "dense", 256, 256, True, 0, "floor", "bilinear",
                 "fp32", "0", "commit")  # fmt: skip
 
@@ -62,8 +63,8 @@ def measure(nets: int, images: int, classes: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Two sizes: the demo's kind, and ILSVRC's classes with fewer images."""
-    write("search", [measure(12, 5000, 100), measure(12, 2000, 1000)])
+    """All sizes."""
+    write("search", [measure(*size) for size in SIZES])
 
 
 if __name__ == "__main__":

@@ -158,7 +158,9 @@ def ours(name: str, net: str, size: str, batch: int) -> Callable[[], Any]:
     training = Training(goal, model, dataset, folder, Machine(device, precision, **way), loader)
     if name == "ours graphs":
         loss = training.gradient.loss
-        loss._loss = torch.compile(loss._plain, dynamic=False, mode="reduce-overhead")
+        loss._maps, loss._end = (
+            torch.compile(part, dynamic=False, mode="reduce-overhead") for part in (loss._plain_maps, loss._plain_end)
+        )
     generator = torch.Generator().manual_seed(0)
     rows = len(processes.share(batch))
     crops = torch.randint(0, 256, (rows, crop, crop, 3), dtype=torch.uint8, generator=generator)
@@ -203,7 +205,7 @@ def worker(name: str, net: str, size: str, batch: int) -> None:
     """Builds a contender, then times the steps asked for, one line of stdin a turn."""
     began = time.perf_counter()
     if name.startswith("matrix "):
-        step = product(name.split()[1], DEVICE)
+        step = product(name.split()[1], DEVICE, size == "tiny")
     else:
         step = (ours if name.startswith("ours") else theirs)(name, net, size, batch)
     step()
@@ -295,7 +297,7 @@ def compare(net: str, size: str, batch: int, rounds: int, steps: int, names: lis
     times = {c.name: statistics.median(c.seconds) for c in contenders if c.seconds}
     # on a CPU by processor time, that is for one core: a machine shared with others has no steadier clock
     busy = {c.name: statistics.median(c.seconds if GPU else c.cpu_seconds) for c in contenders if c.seconds}
-    rates = {p: 2 * product_side(DEVICE) ** 3 / busy[f"matrix {p}"] for p in ("bf16", "fp32")}
+    rates = {p: 2 * product_side(DEVICE, size == "tiny") ** 3 / busy[f"matrix {p}"] for p in ("bf16", "fp32")}
     mine_in_turns = next((c.seconds for c in contenders if c.name == "ours"), [])
     rows = []
     for contender in contenders[:-2]:

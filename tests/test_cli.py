@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from conftest import Call, Result
 from PIL import Image
 
+from vggrepro import cli
 from vggrepro.data.dataset import Dataset
 from vggrepro.system import files, processes
 from vggrepro.system.files import lock
@@ -170,7 +172,7 @@ def test_q_without_a_map(vggrepro: Call, dataset: Dataset) -> None:
 def test_slips_on_the_command_line(vggrepro: Call, dataset: Dataset) -> None:
     refused(vggrepro("train", "A", "--epochs", "0"), "--epochs", "see --help")
     refused(vggrepro("trian", "A"), "trian")
-    refused(vggrepro("train"), "net", "see --help")
+    refused(vggrepro("train"), "NET", "see --help")
     refused(vggrepro("prepare", "demo", "--to", ""), "an argument is empty")
     refused(vggrepro("fuse", "--runs", "nowhere"), "no run in nowhere")
     refused(vggrepro("report", "--runs", "nowhere"), "no run in nowhere")
@@ -298,6 +300,15 @@ def test_help_needs_no_torch(words: list[str]) -> None:
     done = program.run("help_without_torch", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_help_names_arguments_as_manuals_do(vggrepro: Call) -> None:
+    usage = {"train": "[OPTIONS] NET", "import": "[OPTIONS] NET [WEIGHTS]", "fuse": "[OPTIONS] [RUN]..."}
+    for name in cli.EXAMPLES:
+        out = vggrepro(name, "--help")[1]
+        assert not re.search(r"<(str|int|float|path|list)|\{|\[\[", out), name
+        assert out.splitlines()[0].endswith(usage.get(name, "")), name
+    assert "--epochs N" in vggrepro("train", "--help")[1]
 
 
 def test_unexpected_failure_keeps_its_traceback(

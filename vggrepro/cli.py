@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vggrepro import __version__
-from vggrepro.commands import data, evaluation, exchange, results, training, transfer
+from vggrepro.commands import data, evaluation, exchange, nets, results, training, transfer
 from vggrepro.commands.exits import leave_with
 from vggrepro.commands.options import STAGES, Command, Program
 from vggrepro.system import threads
@@ -45,6 +45,7 @@ def _main(
 COMMANDS = (
     data.prepare,
     data.dataset,
+    nets.nets,
     training.train,
     training.finetune_scale,
     evaluation.evaluate,

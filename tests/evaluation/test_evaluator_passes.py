@@ -19,6 +19,7 @@ from nets import (
 from vggrepro.errors import InputError
 from vggrepro.evaluation import evaluator as net_at_work
 from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.evaluation.features import FeatureNet
 from vggrepro.nets.trained import Trained
 from vggrepro.posteriors.protocol import Method
 from vggrepro.runs.folder import RunFolder
@@ -51,7 +52,7 @@ def test_few_images_wait_for_others_of_their_size(run: RunFolder, monkeypatch: p
     monkeypatch.setattr(Evaluator, "forward", noted)
     evaluator.posteriors(pictures, Method("dense"))
     assert sorted(passes) == [3, 6]
-    monkeypatch.setattr(net_at_work, "WAITING_BYTES", 3 * 64 * 91 * 4)  # four images
+    evaluator.waiting_bytes = 3 * 64 * 91 * 4  # four images
     passes.clear()
     np.testing.assert_allclose(evaluator.posteriors(pictures, Method("dense")), expected, atol=1e-6)
     assert (sum(passes), max(passes)) == (9, 3)
@@ -63,7 +64,7 @@ def test_images_do_not_hang_on_their_batch(run: RunFolder, method: str, monkeypa
     whole = evaluator.posteriors(images(7), Method(method))
     alone = np.concatenate([evaluator.posteriors([image], Method(method)) for image in images(7)])
     np.testing.assert_allclose(whole, alone, atol=ROUNDING)
-    monkeypatch.setattr(net_at_work, "FORWARD_PIXELS", {"cpu": 1})  # one image a forward pass
+    monkeypatch.setitem(net_at_work.FORWARD_PIXELS, "cpu", 1)  # one image a forward pass
     np.testing.assert_allclose(
         Evaluator(Trained.load(run), CPU).posteriors(images(7), Method(method)), whole, atol=ROUNDING
     )
@@ -98,3 +99,51 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
     limit = 0
     with pytest.raises(InputError, match="an image of 64x64 pixels does not fit the memory of cpu; use a smaller Q"):
         evaluator.posteriors(pictures, Method("dense"))
+
+
+# As on a GPU: images of several sizes in a pass
+
+
+@pytest.fixture
+def padded(run: RunFolder) -> Evaluator:
+    """An evaluator that pads dense passes to multiples of 32, as on a GPU."""
+    evaluator = Evaluator(Trained.load(run), CPU)
+    evaluator.padded_to = 32
+    return evaluator
+
+
+@pytest.mark.parametrize("method", [Method("dense"), Method("dense", ceil_pool=True), Method("dense", False)])
+def test_padded_passes_change_nothing(run: RunFolder, padded: Evaluator, method: Method) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(64, 91), (64, 96), (70, 64), (91, 64), (64, 64), (96, 96)]
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    expected = Evaluator(Trained.load(run), CPU).posteriors(pictures, method)
+    np.testing.assert_allclose(padded.posteriors(pictures, method), expected, atol=ROUNDING)
+
+
+def test_a_feature_net_pads_too(run: RunFolder) -> None:
+    pictures, nets = images(5), [FeatureNet(Trained.load(run), CPU) for _ in range(2)]
+    nets[1].padded_to = 32
+    plain, padded = (net.posteriors(pictures, Method("dense")) for net in nets)
+    np.testing.assert_allclose(padded, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_few_shapes_of_padded_passes_come_again(padded: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full passes of 4 images and, at the end, powers of two; 13 sizes have one shape."""
+    shapes: list[tuple[int, ...]] = []
+    real = Evaluator.forward
+
+    def noted(self: Evaluator, batch: torch.Tensor, *rest: Any) -> torch.Tensor:
+        shapes.append(tuple(batch.shape[:3]))
+        return real(self, batch, *rest)
+
+    monkeypatch.setattr(Evaluator, "forward", noted)
+    padded._budget = 4 * 64 * 96 * 2
+    padded.posteriors([np.zeros((64, width, 3), np.uint8) for width in range(80, 91)], Method("dense"))
+    assert shapes == [(4, 64, 96), (4, 64, 96), (2, 64, 96), (1, 64, 96)]
+
+
+def test_crops_are_cut_from_images_as_they_are(run: RunFolder, padded: Evaluator) -> None:
+    plain = Evaluator(Trained.load(run), CPU)
+    for method in (Method("multicrop"), Method("center")):
+        np.testing.assert_array_equal(padded.posteriors(images(), method), plain.posteriors(images(), method))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.nets import keyed, vgg
 from vggrepro.nets.initialise import CENTRED_GAIN, initialise
-from vggrepro.nets.vgg import VGG, local_response_norm, to_input
+from vggrepro.nets.vgg import VGG, Extent, local_response_norm, to_input
 from vggrepro.paper import Architecture
 
 PUBLIC = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
@@ -470,3 +471,61 @@ def test_input_is_the_scaled_difference_from_the_mean() -> None:
     own = torch.tensor([[10.0, 20.0, 30.0], [1.0, 2.0, 3.0]])  # a mean of its own for each image
     shifted = to_input(torch.from_numpy(pixels), own[:, None, None, :], 1.0)
     np.testing.assert_allclose(shifted[1, 2].numpy(), pixels[1, :, :, 2] - 3.0)
+
+
+# Inference on a GPU
+
+
+def plain_and_images(net: str) -> tuple[VGG, list[Tensor]]:
+    """A net in float64 with biases, and images of five sizes."""
+    model = VGG(net, 10, 64, 1 / 16)
+    initialise(model, "he", 0)
+    model.double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.5, generator=generator)
+    sizes = [(97, 97), (103, 91), (90, 128), (64, 77), (121, 64)]
+    return model, [torch.randn(1, 3, *size, dtype=torch.float64, generator=generator) for size in sizes]
+
+
+@pytest.mark.parametrize("ceil_pool", [False, True])
+@pytest.mark.parametrize("net", ["A-LRN", "B-5x5", "C"])
+def test_padded_images_have_the_scores_that_they_have_alone(net: str, ceil_pool: bool) -> None:
+    model, images = plain_and_images(net)
+    batch = torch.full((5, 3, 128, 128), 7.0, dtype=torch.float64)
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[2], : image.shape[3]] = image[0]
+    extent = Extent.of([(image.shape[2], image.shape[3]) for image in images], torch.device("cpu"))
+    with torch.inference_mode():
+        expected = torch.cat([model.dense_scores(image, ceil_pool) for image in images])
+        found = model.dense_scores(extent.clear(batch), ceil_pool, extent)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_order_of_fc6s_inputs_changes_no_score() -> None:
+    model, images = plain_and_images("A")
+    with torch.inference_mode():
+        dense, crops = model.dense_scores(images[1]), model(images[0][:, :, :64, :64])
+        model.take_channels_last()
+        torch.testing.assert_close(model.dense_scores(images[1]), dense)
+        torch.testing.assert_close(model(images[0][:, :, :64, :64]), crops)
+
+
+@pytest.mark.parametrize(("offers", "fused"), [("right", True), ("wrong", False), ("nothing", False)])
+def test_convolutions_are_fused_with_relu_where_cudnn_has_that(
+    monkeypatch: pytest.MonkeyPatch, offers: str, fused: bool
+) -> None:
+    def stand_in(x: Tensor, weight: Tensor, bias: Tensor, *where: Any) -> Tensor:
+        if offers == "nothing":
+            raise RuntimeError("cudnn_convolution_relu: not implemented")
+        return F.relu(F.conv2d(x, weight, bias, *where)) + (offers == "wrong")
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", stand_in)
+    model, images = plain_and_images("D")
+    with torch.inference_mode():
+        expected = model.dense_scores(images[2])
+        model.fuse()
+        assert model.fused is fused
+        torch.testing.assert_close(model.dense_scores(images[2]), expected)

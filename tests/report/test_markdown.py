@@ -235,7 +235,7 @@ def test_a_document_in_miniature(tmp_path: Path) -> None:
     plant(tmp_path, Run("E", paper.JITTER), 256, RIGHT, weights="old")
     data = dataclasses.replace(dataset_of(), subset="2 of 10 shards.")
     made = documents.document_of(Scores(tmp_path, data), [5])
-    text = markdown.markdown(made.tables, data, made.beyond_tables, "## 1. A claim: holds\n\nSo it does.\n")
+    text = markdown.markdown(made.tables, data, (), made.beyond_tables, "## 1. A claim: holds\n\nSo it does.\n")
     golden = Path(__file__).with_name("report_golden.md").read_text(encoding="utf-8")
     assert text.replace(str(tmp_path), "RUNS") == golden
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import Call
 from nets import random_run
 from transfer_files import write_actions, write_caltech, write_voc
@@ -13,7 +14,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.data.transfer_sets import open_set
 from vggrepro.paper import TRANSFER, Transfer
 from vggrepro.results.scores import Scores
-from vggrepro.results.transfer import result_path, score_split, splits_of
+from vggrepro.results.transfer import _climbed, result_path, score_split, splits_of
 from vggrepro.results.transfer_tables import ROWS, Representation, transfer_tables
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import write_json
@@ -43,6 +44,20 @@ def test_the_svm_separates_what_can_be_separated(tmp_path: Path) -> None:
     published = splits_of(voc, TRANSFER["voc2007"], [0])[0]
     scored = score_split((voc.labels > 0).astype(np.float32), voc.labels, published)
     assert (scored["map"], scored["map_11_point"]) == (100, 100)
+
+
+@pytest.mark.parametrize("top", range(5))
+def test_c_is_the_top_of_a_hill_and_the_first_of_equal_ones(top: int) -> None:
+    tried = []
+
+    def value(place: int) -> float:
+        tried.append(place)
+        return -abs(place - top)
+
+    assert _climbed(value, 5) == top
+    assert set(tried) <= set(range(min(top - 1, 1), max(top + 1, 3) + 1))  # nothing beyond the neighbours of the top
+    assert _climbed(lambda place: min(place, 3), 5) == 3
+    assert _climbed(lambda place: 0.0, 5) == 0
 
 
 def test_the_study_compares_scales_pooling_depth_and_pairs(vggrepro: Call, tmp_path: Path) -> None:

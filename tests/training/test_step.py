@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional as F
 
 from vggrepro import recipe
@@ -90,7 +92,29 @@ def test_every_shape_of_every_net_is_compiled_whole(monkeypatch: pytest.MonkeyPa
         for most in (2, 2, 0):
             for piece in pieces(batch(), most, CPU):
                 loss(piece)
-    assert len(graphs) == 3 * 3  # pieces of 2, of 1 and of 5 images
+    assert len(graphs) == 3 * 3 * 2  # pieces of 2, of 1 and of 5 images; convolutions and FC layers
+
+
+def test_compiled_gradients_of_fc_layers_are_there_before_the_backward_pass_of_the_convolutions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then they travel to other processes meanwhile."""
+    order: list[str] = []
+
+    def noted(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        def call(*values: Any) -> Any:
+            order.append("backward")
+            return graph.forward(*values)
+
+        return make_boxed_func(call)
+
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph.forward), bw_compiler=noted)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    loss = loss_of(compiled=True)
+    for name, parameter in loss.model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: order.append(name[:2]))
+    loss(batch()).backward()
+    assert order == ["backward", *["fc"] * 6, "backward", *["co"] * 16]  # weights and biases of 3 and 8 layers
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ from vggrepro.errors import InputError
 def evaluate(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: every finished run."),
+        typer.Argument(metavar="RUN", autocompletion=complete_run, help="Default: every finished run."),
     ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
@@ -97,7 +97,7 @@ def evaluate(
 
 
 def predict(
-    files: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")],
     name: Annotated[str, typer.Option("--run", autocompletion=complete_run, help="A finished run.")],
     dense: Dense = False,
     multicrop: Multicrop = False,

@@ -125,7 +125,7 @@ def export(
 def archive(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: all finished runs."),
+        typer.Argument(metavar="RUN", autocompletion=complete_run, help="Default: all finished runs."),
     ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the parts.")] = Path("archive"),
     size: Annotated[str, typer.Option("--size", help="Largest size of a part, such as 16MB or 2GB.")] = "1GB",
@@ -152,7 +152,7 @@ def archive(
 def doctor(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: all runs, for some seconds."),
+        typer.Argument(metavar="RUN", autocompletion=complete_run, help="Default: all runs, for some seconds."),
     ] = None,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,7 @@ STAGES = {  # the commands in the order of the pipeline, and an example of each
         "dataset": "vggrepro dataset --data data/photos --sheet sheet.png",
     },
     "2. Nets": {
+        "nets": "vggrepro nets D",
         "train": "vggrepro train D --scale 256:512",
         "finetune-scale": "vggrepro finetune-scale D --scale 384",
         "import": "vggrepro import D VGG_ILSVRC_16_layers.caffemodel",
@@ -194,8 +196,33 @@ class Program(TyperGroup):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
 
 
+WORDS = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"}
+
+
 class Command(TyperCommand):
-    """A command of the program, whose options are repeated by every command that it prints (`advice`)."""
+    """A command of the program, whose options are repeated by every command that it prints (`advice`).
+
+    Its help names arguments and values as manuals do: NET, [RUN]..., --epochs N.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for each in self.params:
+            if each.param_type_name == "argument" and each.metavar is None:
+                each.metavar = str(each.name).upper()
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [each for each in self.params if each.param_type_name == "argument"]
+        return ["[OPTIONS]", *map(_in_usage, arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments and options, with words in place of Python's types."""
+        for kind in ("argument", "option"):
+            params = [each for each in self.get_params(ctx) if each.param_type_name == kind]
+            records = [(each, record) for each in params if (record := each.get_help_record(ctx))]
+            if records:
+                with formatter.section(f"{kind.capitalize()}s"):
+                    formatter.write_dl([(_in_help(each, name), text) for each, (name, text) in records])
 
     def invoke(self, ctx: Any) -> Any:
         commands = ctx.parent.command.commands if ctx.parent else {}
@@ -203,6 +230,19 @@ class Command(TyperCommand):
         given = [words for each in self.params for words in _given(each, ctx)]
         with advice.invocation(advice.Invocation(given, known, _first(ctx.params.get("runs")))):
             return super().invoke(ctx)
+
+
+def _in_usage(argument: Any) -> str:
+    """`NET`, `[WEIGHTS]`, `[RUN]...`"""
+    name = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return str(name) + "..." * (argument.nargs != 1)
+
+
+def _in_help(parameter: Any, name: str) -> str:
+    """The name of a parameter in the list; of an option with the word for its value, `--epochs N`."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar)
+    return re.sub("<(.*)>", lambda kind: WORDS.get(kind[1], kind[1]), name)
 
 
 def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:

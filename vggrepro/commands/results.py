@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def fuse(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=complete_run, help="Default: Tables 3-7.")
+        list[str] | None, typer.Argument(metavar="RUN", autocompletion=complete_run, help="Default: Tables 3-7.")
     ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,

@@ -32,7 +32,7 @@ TransferData = Annotated[
 ]
 Task = Annotated[str, typer.Option("--task", help=f"Of VOC: {' or '.join(TASKS)} (with boxes of persons).")]
 Downloads = Annotated[Path, typer.Option("--downloads", help="Where data sets given by name are downloaded to.")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Default: every finished run.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Default: every finished run.")]
 
 
 def features(
@@ -70,7 +70,7 @@ def features(
 
 def transfer(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Several are put together; default: a study of all.")
+        list[str] | None, typer.Argument(metavar="RUN", help="Several are put together; default: a study of all.")
     ] = None,
     data: TransferData = "",
     q: TestScales = None,

@@ -98,6 +98,16 @@ def decoders() -> dict[str, str]:
     )
 
 
+def size_of(data: bytes | memoryview) -> tuple[int, int]:
+    """Width and height from an image's header, in pixels.
+
+    Raises:
+        BadImage: not an image.
+    """
+    with _opened(data) as image:
+        return image.size
+
+
 @contextmanager
 def _opened(data: bytes | memoryview) -> Iterator[ImageFile.ImageFile]:
     """Pillow's image, whose every error is a BadImage."""

@@ -25,7 +25,7 @@ from vggrepro.data.images import ordered
 from vggrepro.data.rescaling import rescale
 from vggrepro.data.transfer_sets.base import Pictures
 from vggrepro.errors import InputError
-from vggrepro.evaluation.evaluator import Batcher, Evaluator
+from vggrepro.evaluation.evaluator import Batcher, Evaluator, tensor_of
 from vggrepro.nets import cost
 from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture, Scale, real_pixels
@@ -35,7 +35,7 @@ from vggrepro.posteriors.files import Origin, Rows
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder
-from vggrepro.system import processes
+from vggrepro.system import devices, processes
 from vggrepro.system.commit import commit
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import lock
@@ -43,7 +43,7 @@ from vggrepro.system.progress import Track, say
 
 # An interruption loses the work of at most so many images. A part of a full-size net takes minutes on a CPU; on a GPU,
 # where larger parts make fuller forward passes, it takes seconds.
-PART_IMAGES = {"cpu": (64, 256), "cuda": (1024, 1024)}
+PART_IMAGES = {"cpu": (64, 256), "cuda": (4096, 4096)}
 PART_MACS = 10**12  # of a crop's forward pass each, between the two
 AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of rescaled images that wait for the net
 
@@ -244,7 +244,14 @@ def rescaled(
     def load(task: tuple[int, list[int]]) -> dict[int, np.ndarray]:
         image, qs = task
         decoded = split.image(image) if qs else None
-        return {q: rescale(decoded, real_pixels(q, evaluator.crop), evaluator.resample) for q in qs if decoded}
+        if decoded is None:
+            return {}
+        sides = {q: real_pixels(q, evaluator.crop) for q in qs}
+        return {q: ready(rescale(decoded, side, evaluator.resample)) for q, side in sides.items()}
+
+    def ready(image: np.ndarray) -> np.ndarray:
+        """The image where a GPU can fetch it: the thread that decodes copies, and the net need not wait."""
+        return devices.pinned(tensor_of(image), machine.device).numpy()
 
     tasks = ((image, sorted({q for _, q in keys})) for images, keys in parts for image in images)
     qs = {q for _, keys in parts for _, q in keys}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,33 +11,49 @@ from torch import Tensor
 from vggrepro.errors import InputError
 from vggrepro.evaluation import views
 from vggrepro.nets.trained import Trained
-from vggrepro.nets.vgg import VGG, to_input
+from vggrepro.nets.vgg import VGG, Extent, to_input
 from vggrepro.posteriors.protocol import Method
 from vggrepro.system import devices
 from vggrepro.system.devices import Machine
 from vggrepro.system.progress import say
 
-FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 32 << 20}  # input pixels of a forward pass, flips included
-WAITING_BYTES = 256 << 20  # of images that wait for others of their size, for each method and Q
+FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 12 << 20}  # input pixels of a forward pass, flips included
+WAITING_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}  # of images that wait for others, for each method and Q
+PADDED_TO = {"cpu": 1, "cuda": 32}  # sides of a dense pass are multiples: few shapes, which a GPU plans for once each
 
 
-def dense_posteriors(model: VGG, x: Tensor, flip: bool = True, ceil_pool: bool = False) -> Tensor:
+def dense_posteriors(
+    model: VGG, x: Tensor, flip: bool = True, ceil_pool: bool = False, extent: Extent | None = None
+) -> Tensor:
     """Dense posteriors (Sect. 3.2): the mean over flips of the soft-max of spatially averaged scores.
 
-    (N, 3, H, W) net input -> (N, K) float32.
+    (N, 3, H, W) net input -> (N, K) float32. Of a padded batch, `extent` says what is image.
     """
-    return _mean_over_flips(partial(model.dense_scores, ceil_pool=ceil_pool), x, flip)
+    both, extent = with_mirrored(x, flip, extent)
+    return _mean_over_flips(model.dense_scores(both, ceil_pool, extent), len(x))
 
 
 def crop_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:
     """Posteriors of crops, the mean over flips: (N, 3, crop, crop) -> (N, K) float32."""
-    return _mean_over_flips(model, x, flip)
+    return _mean_over_flips(model(with_mirrored(x, flip)[0]), len(x))
 
 
-def _mean_over_flips(scores: Any, x: Tensor, flip: bool) -> Tensor:
-    views_of_x = torch.cat([x, x.flip(3)]) if flip else x
-    result = torch.softmax(scores(views_of_x).float(), dim=1)
-    return result.view(-1, len(x), result.shape[1]).mean(0)
+def with_mirrored(x: Tensor, flip: bool = True, extent: Extent | None = None) -> tuple[Tensor, Extent | None]:
+    """The images and, if wanted, after them the mirrored ones, the padding zero; and the extent of all of them."""
+    if flip:
+        x = torch.cat([x, extent.mirrored(x) if extent else x.flip(3)])
+        extent = extent.twice() if extent else None
+    return (extent.clear(x) if extent else x), extent
+
+
+def _mean_over_flips(scores: Tensor, images: int) -> Tensor:
+    result = torch.softmax(scores.float(), dim=1)
+    return result.view(-1, images, result.shape[1]).mean(0)
+
+
+def tensor_of(image: np.ndarray) -> Tensor:
+    """The image as a tensor, without a copy if its memory is in order and may be written."""
+    return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
 
 class Evaluator:
@@ -56,7 +70,13 @@ class Evaluator:
             for name, layer in self.model.named_children():
                 if name != "fc8":
                     layer.to(half)
-        self._budget = FORWARD_PIXELS.get(machine.device.type, FORWARD_PIXELS["cpu"])
+        kind = machine.device.type if machine.device.type in FORWARD_PIXELS else "cpu"
+        self._budget, self.padded_to, self.waiting_bytes = (
+            table[kind] for table in (FORWARD_PIXELS, PADDED_TO, WAITING_BYTES)
+        )
+        if kind == "cuda":
+            self.model.take_channels_last()
+            self.model.fuse()
 
     @property
     def outputs(self) -> int:
@@ -74,9 +94,23 @@ class Evaluator:
             batcher.add(image)
         return batcher.finish()
 
+    def size_in_pass(self, size: tuple[int, ...], method: Method) -> tuple[int, ...]:
+        """The size (H, W, 3) to which an image is padded: dense evaluation takes images of several sizes in a pass."""
+        if method.name != "dense":
+            return size
+        height, width = (-(-side // self.padded_to) * self.padded_to for side in size[:2])
+        return (height, width, 3)
+
     def images_a_pass(self, size: tuple[int, ...], method: Method) -> int:
         """How many images of a size (H, W, 3) share a forward pass."""
         return max(1, self._budget // self._pixels(size, method))
+
+    def images_next(self, waiting: int, size: tuple[int, ...], method: Method) -> int:
+        """How many of those that wait make the next pass; on a GPU a full one or a power of two: few shapes again."""
+        full = self.images_a_pass(size, method)
+        if waiting >= full or self.padded_to == 1:
+            return min(waiting, full)
+        return 1 << (waiting.bit_length() - 1)
 
     def _pixels(self, size: tuple[int, ...], method: Method) -> int:
         """Input pixels of one image, flips and distinct crops included."""
@@ -96,27 +130,34 @@ class Evaluator:
                 "use a smaller Q, --precision bf16 or --device cpu"
             )
         self._budget = images * self._pixels(size, method) // 2
-        if self.machine.device.type == "cuda":
-            torch.cuda.empty_cache()
+        devices.release_memory(self.machine.device)
         say(f"note: {images} images of {size[1]}x{size[0]} do not fit the memory; going on with {images // 2}")
 
-    def forward(self, batch: Tensor, method: Method) -> Tensor:
-        """Posteriors of equal-sized images in one pass: uint8 (n, H, W, 3) on the device -> (n, K) float32."""
+    def forward(self, batch: Tensor, method: Method, extent: Extent | None = None) -> Tensor:
+        """Posteriors of images in one pass: uint8 (n, H, W, 3) on the device -> (n, K) float32.
+
+        The images are of one size or, dense, padded to it: then `extent` says what is image.
+        """
         with torch.inference_mode(), devices.autocast(self.machine.precision, self.machine.device):
             if method.name == "dense":
                 x = to_input(batch, self.mean, self.input_scale)
-                return dense_posteriors(self.model, x, method.flip, method.ceil_pool)
+                return dense_posteriors(self.model, x, method.flip, method.ceil_pool, extent)
             first, which = views.distinct(batch.shape[1], batch.shape[2], self.crop, method)
             crops = views.crops(batch, self.crop, method)
-            crops = crops.view(len(batch), -1, *crops.shape[1:])[:, first].flatten(0, 1)
+            if len(first) < len(which):  # else an index would only make the host wait for a GPU
+                crops = crops.view(len(batch), -1, *crops.shape[1:])[:, self._index(first)].flatten(0, 1)
             result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), method.flip)
-            return result.view(len(batch), len(first), -1)[:, which].mean(1)
+            result = result.view(len(batch), len(first), -1)
+            return (result[:, self._index(which)] if len(first) < len(which) else result).mean(1)
+
+    def _index(self, places: list[int]) -> Tensor:
+        return devices.upload(torch.tensor(places), self.machine.device)
 
 
 class Batcher:
     """Computes the posteriors (or the features) of one method at one Q.
 
-    Images wait, by size, until they fill a forward pass.
+    Images wait, by size, until they fill a forward pass. On a GPU the pass runs while further images are decoded.
 
     Which images share a pass depends on their order alone, so the same images give the same bits.
     """
@@ -134,12 +175,13 @@ class Batcher:
         Raises:
             InputError: a single image does not fit the memory.
         """
-        waiting = self._waiting.setdefault(image.shape, [])
+        size = self._evaluator.size_in_pass(image.shape, self._method)
+        waiting = self._waiting.setdefault(size, [])
         waiting.append((self._images, image))
         self._images, self._bytes = self._images + 1, self._bytes + image.nbytes
-        if len(waiting) >= self._evaluator.images_a_pass(image.shape, self._method):
-            self._compute(image.shape)
-        elif self._bytes > WAITING_BYTES:
+        if len(waiting) >= self._evaluator.images_a_pass(size, self._method):
+            self._compute(size)
+        elif self._bytes > self._evaluator.waiting_bytes:
             self._compute_all()
 
     def finish(self) -> np.ndarray:
@@ -156,18 +198,31 @@ class Batcher:
 
     def _compute(self, size: tuple[int, ...]) -> None:
         """The posteriors of all that wait with this size; a pass that does not fit the memory is split."""
-        left, device = self._waiting.pop(size), self._evaluator.machine.device
+        left = self._waiting.pop(size)
         self._bytes -= sum(image.nbytes for _, image in left)
         while left:
-            part = left[: self._evaluator.images_a_pass(size, self._method)]
-            try:
-                batch = devices.upload(torch.from_numpy(np.stack([image for _, image in part])), device)
-                found = self._evaluator.forward(batch, self._method)
-            except (RuntimeError, MemoryError) as error:
-                if not devices.is_out_of_memory(error):
-                    raise
+            part = left[: self._evaluator.images_next(len(left), size, self._method)]
+            found = self._pass([image for _, image in part], size)
+            if found is None:
                 self._evaluator.spend_less(len(part), size, self._method)
                 continue
             self._found.append(found)
             self._places += [place for place, _ in part]
             left = left[len(part) :]
+
+    def _pass(self, images: Sequence[np.ndarray], size: tuple[int, ...]) -> Tensor | None:
+        """One forward pass of images padded to a size; None if they do not fit the memory."""
+        device = self._evaluator.machine.device
+        try:
+            if all(image.shape == size for image in images):
+                batch = torch.stack([devices.upload(tensor_of(image), device) for image in images])
+                return self._evaluator.forward(batch, self._method)
+            batch = torch.zeros((len(images), *size), dtype=torch.uint8, device=device)
+            for row, image in zip(batch, images, strict=True):
+                row[: image.shape[0], : image.shape[1]] = devices.upload(tensor_of(image), device)
+            extent = Extent.of([image.shape[:2] for image in images], device)
+            return self._evaluator.forward(batch, self._method, extent)
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            return None

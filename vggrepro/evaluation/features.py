@@ -17,9 +17,9 @@ from torch import Tensor
 from vggrepro.data.transfer_sets import Pictures, TransferSet
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import part_images, part_path, parts_folder, remove_parts, rescaled
-from vggrepro.evaluation.evaluator import Batcher, Evaluator
+from vggrepro.evaluation.evaluator import Batcher, Evaluator, with_mirrored
 from vggrepro.nets.trained import Trained
-from vggrepro.nets.vgg import to_input
+from vggrepro.nets.vgg import Extent, to_input
 from vggrepro.posteriors import features as files
 from vggrepro.posteriors.features import FeatureBatch, FeatureOrigin
 from vggrepro.posteriors.protocol import Method
@@ -40,11 +40,12 @@ class FeatureNet(Evaluator):
         """Units of fc7."""
         return self.model.fc7.out_features
 
-    def forward(self, batch: Tensor, method: Method) -> Tensor:
+    def forward(self, batch: Tensor, method: Method, extent: Extent | None = None) -> Tensor:
         """fc7 averaged over positions and over the mirrored picture: uint8 (n, H, W, 3) -> (n, FC) float32."""
         with torch.inference_mode(), devices.autocast(self.machine.precision, self.machine.device):
             x = to_input(batch, self.mean, self.input_scale)
-            return self.model.dense_features(torch.cat([x, x.flip(3)])).float().view(2, len(batch), -1).mean(0)
+            both, extent = with_mirrored(x, extent=extent)
+            return self.model.dense_features(both, extent=extent).float().view(2, len(batch), -1).mean(0)
 
 
 def compute(

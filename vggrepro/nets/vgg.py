@@ -5,6 +5,8 @@ Tensors: images (N, 3, H, W), RGB, (0-255 minus the training set's mean) times t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +16,56 @@ from vggrepro.errors import InputError
 from vggrepro.nets import keyed
 from vggrepro.paper import Architecture
 from vggrepro.system import devices
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much of each image of a padded batch is image; below and right of it are zeros.
+
+    Zeros are what a convolution sees beyond an image's border. So the images get the maps that they have alone, if the
+    padding is set to zero again after each layer.
+    """
+
+    sizes: Tensor  # (N, 2) int64 on the device, rows and columns
+    least: tuple[int, int]  # the smallest of both, which the host knows without asking the device
+
+    @classmethod
+    def of(cls, sizes: list[tuple[int, int]], device: torch.device) -> Extent:
+        """That of images of these heights and widths."""
+        return cls(devices.upload(torch.tensor(sizes), device), (min(h for h, _ in sizes), min(w for _, w in sizes)))
+
+    def pooled(self, ceil: bool) -> Extent:
+        """After a 2x2 max-pooling that rounds down, or up."""
+        more = int(ceil)
+        return Extent((self.sizes + more) // 2, ((self.least[0] + more) // 2, (self.least[1] + more) // 2))
+
+    def positions(self, side: int) -> Extent:
+        """Where a window of this side fits."""
+        return Extent(self.sizes - side + 1, (self.least[0] - side + 1, self.least[1] - side + 1))
+
+    def inside(self, dimension: int, start: int, end: int) -> Tensor:
+        """Which of the rows (dimension 0) or columns (1) from `start` to `end` are image: bool (N, end - start)."""
+        return torch.arange(start, end, device=self.sizes.device) < self.sizes[:, dimension, None]
+
+    def clear(self, x: Tensor) -> Tensor:
+        """`x` (N, C, H, W), with zeros beyond each image, in place."""
+        for dimension, start in enumerate(self.least):
+            end = x.shape[2 + dimension]
+            if start < end:
+                inside = self.inside(dimension, start, end)
+                x.narrow(2 + dimension, start, end - start).mul_(
+                    inside[:, None, :, None] if dimension == 0 else inside[:, None, None]
+                )
+        return x
+
+    def mirrored(self, x: Tensor) -> Tensor:
+        """`x` (N, C, H, W), each image mirrored left to right within its own columns; anything may lie beyond."""
+        columns = (self.sizes[:, 1:] - 1 - torch.arange(x.shape[3], device=x.device)) % x.shape[3]
+        return x.take_along_dim(columns[:, None, None], 3)
+
+    def twice(self) -> Extent:
+        """That of the batch and its mirrored images, one after the other."""
+        return Extent(self.sizes.repeat(2, 1), self.least)
 
 
 class VGG(nn.Module):
@@ -47,6 +99,8 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = 0.0
+        self.channels_last_inputs = False  # of fc6; see `take_channels_last`
+        self.fused = False  # see `fuse`
         paper.check_geometry(crop, stride)
         self.architecture = Architecture(net, classes, crop, width, stride)
         if lrn not in paper.LRN_DEFINITIONS:
@@ -70,22 +124,47 @@ class VGG(nn.Module):
         size = architecture.crop, architecture.width, lrn, architecture.stride
         return cls(architecture.net, architecture.classes, *size)
 
-    def features(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
+    def features(self, images: Tensor, ceil_pool: bool = False, extent: Extent | None = None) -> Tensor:
         """Conv. layers with ReLU, LRN where Table 1 has it, 2x2 max-poolings that round down, or up as Caffe's.
 
-        (N, 3, H, W) -> (N, C, floor(H/stride), floor(W/stride)).
+        (N, 3, H, W) -> (N, C, floor(H/stride), floor(W/stride)). Of a padded batch, `extent` says what is image.
         """
         x = images
         for block, pooled in zip(self.blocks, self.poolings, strict=True):
             for place, layer in enumerate(block, 1):
                 conv = self.get_submodule(layer.name) if isinstance(layer, paper.Conv) else None
-                x = conv(x) if conv else self._normalised(x)
+                x = self._convolved(x, conv) if isinstance(conv, nn.Conv2d) else self._normalised(x)
                 if pooled and place == len(block):
                     # Before ReLU, which then has a quarter of the work; the result is the same to the bit.
+                    if extent and ceil_pool:  # else what is pooled with padding is padding
+                        extent.clear(x)
                     x = F.max_pool2d(x, 2, ceil_mode=ceil_pool)
-                if conv:
+                    extent = extent.pooled(ceil_pool) if extent else None
+                if conv and not self.fused:
                     x = F.relu(x, inplace=True)
+                if extent:
+                    extent.clear(x)
         return x
+
+    def _convolved(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        """The layer's output; rectified, too, if the net is `fused`."""
+        if not self.fused:
+            return conv(x)
+        pad, one = conv.kernel_size[0] // 2, [1, 1]
+        return torch.cudnn_convolution_relu(x.to(conv.weight.dtype), conv.weight, conv.bias, one, [pad, pad], one, 1)
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """For inference on a GPU: convolution, bias and ReLU as one operation of cuDNN, if it has one that agrees."""
+        conv, self.fused = self.get_submodule("conv1_1"), False
+        assert isinstance(conv, nn.Conv2d)
+        x = torch.linspace(-1, 1, 6 * 32**2, device=conv.weight.device).sin().view(2, 3, 32, 32).to(conv.weight.dtype)
+        expected = F.relu(self._convolved(x, conv))
+        self.fused = True
+        try:
+            self.fused = torch.allclose(self._convolved(x, conv).float(), expected.float(), rtol=0.01, atol=0.01)
+        except (RuntimeError, AttributeError):
+            self.fused = False
 
     def _normalised(self, x: Tensor) -> Tensor:
         """LRN in fp32 at any precision: 8 bits of k + alpha * sum would leave errors of 1 %."""
@@ -98,7 +177,11 @@ class VGG(nn.Module):
         `masks`, from `dropout_masks`, multiply the rectified fc6 and fc7. Without them `dropout` applies in train
         mode.
         """
-        x = self.features(images).flatten(1)
+        return self.scores(self.features(images), masks)
+
+    def scores(self, maps: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """The FC layers of `forward`: maps of a crop from `features`, (N, C, side, side) -> (N, K)."""
+        x = (maps.permute(0, 2, 3, 1) if self.channels_last_inputs else maps).flatten(1)
         for place, layer in enumerate((self.fc6, self.fc7)):
             x = F.relu(layer(x), inplace=masks is None)
             if masks is not None:
@@ -112,7 +195,7 @@ class VGG(nn.Module):
         with devices.uncast(x.device):
             return F.linear(x.to(self.fc8.weight.dtype), self.fc8.weight, self.fc8.bias)
 
-    def dense_scores(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
+    def dense_scores(self, images: Tensor, ceil_pool: bool = False, extent: Extent | None = None) -> Tensor:
         """Dense evaluation (Sect. 3.2): class scores averaged over all positions of the score map.
 
         FC layers act as convolutions over the whole image: (N, 3, H, W) -> (N, K). fc8 is linear, so fc7 is
@@ -121,20 +204,30 @@ class VGG(nn.Module):
         Args:
             images: net input.
             ceil_pool: poolings round up, as Caffe's do; maps differ where a side is no multiple of the stride.
+            extent: of a padded batch, whose padding is zero.
 
         Raises:
             InputError: the image is too small to leave a map for fc6.
         """
-        return self._scores(self.dense_features(images, ceil_pool))
+        return self._scores(self.dense_features(images, ceil_pool, extent))
 
-    def dense_features(self, images: Tensor, ceil_pool: bool = False) -> Tensor:
+    def dense_features(self, images: Tensor, ceil_pool: bool = False, extent: Extent | None = None) -> Tensor:
         """Rectified fc7 averaged over all positions, the features of Appendix B: (N, 3, H, W) -> (N, FC).
 
         Raises:
             InputError: the image is too small to leave a map for fc6.
         """
-        hidden, _ = self._hidden(images, ceil_pool)
-        return hidden.mean(1)
+        hidden, (rows, columns) = self._hidden(images, ceil_pool, extent)
+        if extent is None:
+            return hidden.mean(1)
+        places = self._map_extent(extent, ceil_pool).positions(self.architecture.map_side)
+        inside = places.inside(0, 0, rows)[:, :, None] & places.inside(1, 0, columns)[:, None]
+        return (hidden * inside.flatten(1)[..., None]).sum(1) / places.sizes.prod(1, keepdim=True)
+
+    def _map_extent(self, extent: Extent, ceil_pool: bool) -> Extent:
+        for pooled in self.poolings:
+            extent = extent.pooled(ceil_pool) if pooled else extent
+        return extent
 
     def score_map(self, images: Tensor) -> Tensor:
         """The class scores at each position of the FC layers, whose mean is `dense_scores`.
@@ -144,20 +237,37 @@ class VGG(nn.Module):
         hidden, shape = self._hidden(images)
         return self._scores(hidden).transpose(1, 2).reshape(len(images), -1, *shape)
 
-    def _hidden(self, images: Tensor, ceil_pool: bool = False) -> tuple[Tensor, tuple[int, int]]:
+    def _hidden(
+        self, images: Tensor, ceil_pool: bool = False, extent: Extent | None = None
+    ) -> tuple[Tensor, tuple[int, int]]:
         """Rectified fc7 at each position, (N, rows * columns, FC) in fc8's type, and (rows, columns)."""
-        x = self.features(images, ceil_pool)
+        x = self.features(images, ceil_pool, extent)
         side = self.architecture.map_side
-        if min(x.shape[2:]) < side:
-            height, width = images.shape[2:]
+        height, width = extent.least if extent else images.shape[2:]
+        if min(self._map_extent(extent, ceil_pool).least if extent else x.shape[2:]) < side:
             raise InputError(f"an image of {width}x{height} pixels leaves no {side}x{side} map for fc6; use a larger Q")
         shape = x.shape[2] - side + 1, x.shape[3] - side + 1
-        windows = F.unfold(x, side).transpose(1, 2)  # (N, positions, C * side * side), channel first as in fc6
-        x = F.relu(
-            self.fc6(windows.flatten(0, 1)), inplace=True
-        )  # one product for all images is faster than one for each
-        x = F.relu(self.fc7(x), inplace=True).view(*windows.shape[:2], -1)
+        x = F.relu(self.fc6(self._windows(x, side)), inplace=True)
+        x = F.relu(self.fc7(x), inplace=True).view(len(images), shape[0] * shape[1], -1)
         return x.to(self.fc8.weight.dtype), shape
+
+    def _windows(self, maps: Tensor, side: int) -> Tensor:
+        """All windows of the maps in the order of fc6's inputs: (N, C, H, W) -> (N * positions, C * side * side)."""
+        if not self.channels_last_inputs:
+            return F.unfold(maps, side).transpose(1, 2).flatten(0, 1)
+        windows = maps.permute(0, 2, 3, 1).unfold(1, side, 1).unfold(2, side, 1)  # (N, rows, columns, C, side, side)
+        return windows.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
+
+    @torch.no_grad()
+    def take_channels_last(self) -> None:
+        """Reorders fc6's inputs from (C, side, side), as Caffe and the weights' files have them, to (side, side, C).
+
+        Then windows of maps that lie channels-last in memory are copied in long runs. A net changed so is for inference
+        alone: it must not be saved.
+        """
+        side, weight = self.architecture.map_side, self.fc6.weight
+        self.fc6.weight.data = weight.view(len(weight), -1, side, side).permute(0, 2, 3, 1).flatten(1)
+        self.channels_last_inputs = True
 
     def dropout_masks(self, rate: float, keys: Tensor) -> tuple[Tensor, Tensor] | None:
         """Masks of fc6 and fc7, 0 or 1/(1-rate), one keyed row an image: (N,) int64 -> two of (N, FC)."""

@@ -16,6 +16,7 @@ from vggrepro.report.latex import latex
 from vggrepro.results import beyond, claims, comparison, ensembles, fit, paper_claims, seeds
 from vggrepro.results.answers import Answers, best_answers
 from vggrepro.results.beyond import BeyondTable
+from vggrepro.results.nets import all_nets, nets_table, stacks_table
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, tables_of, views_of
 from vggrepro.results.transfer_tables import transfer_tables
@@ -30,12 +31,14 @@ class Document:
     dataset: Dataset
     tables: Sequence[Table]
     findings: Sequence[claims.Finding]
+    nets: Sequence[BeyondTable]  # Sect. 2's numbers
     beyond_tables: Sequence[BeyondTable]
     evidence: pa.Table | None  # `Scores.evidence`
     read_answers: Callable[[], Answers | None] = lambda: None  # `best_answers`, which reads that file once more
 
     def markdown(self) -> str:
-        return markdown.markdown(self.tables, self.dataset, self.beyond_tables, findings.claims_markdown(self.findings))
+        claims_text = findings.claims_markdown(self.findings)
+        return markdown.markdown(self.tables, self.dataset, self.nets, self.beyond_tables, claims_text)
 
     def write(self, folder: Path) -> list[Path]:
         """Writes CSVs of Tables 3-7, of each table beyond the paper, of the answers by class and of the claims.
@@ -63,8 +66,8 @@ class Document:
         return [*paths, ranks]
 
     def latex(self, standalone: bool = False) -> str:
-        """The paper's tables and those beyond it, without the claims."""
-        return latex(self.tables, self.dataset, self.beyond_tables, standalone)
+        """The paper's tables, the nets and what is beyond the paper, without the claims."""
+        return latex(self.tables, self.dataset, [*self.nets, *self.beyond_tables], standalone)
 
 
 def _tables(scores: Scores, numbers: Sequence[int]) -> list[Table]:
@@ -88,7 +91,13 @@ def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: S
     more += [gap] if (gap := fit.fit(scores)) else []
     found = claims.evaluate_claims(scores)
     made = Document(
-        scores.dataset, _tables(scores, numbers), found, more, scores.evidence(), lambda: best_answers(scores)
+        scores.dataset,
+        _tables(scores, numbers),
+        found,
+        [nets_table(all_nets(scores.architecture("A"))), stacks_table()],
+        more,
+        scores.evidence(),
+        lambda: best_answers(scores),
     )
     if refused := scores.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""

@@ -496,6 +496,20 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
 
 
 @styled
+def receptive_fields(fields: Mapping[str, Sequence[int]], crop: int) -> Figure:
+    """The receptive field of each conv. layer in its order, a line a net, and the crop; all in pixels."""
+    figure, axes = _figure()
+    for net, sides in fields.items():
+        axes.plot(range(1, len(sides) + 1), sides, "o-", color=colour(net))
+    axes.axhline(crop, color=MUTED, linestyle=(0, (4, 2)))
+    axes.annotate("crop", (1, crop), (0, 3), textcoords="offset points", color=MUTED)
+    axes.set(xlabel="conv. layer", ylabel="receptive field (pixels)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, [_handle(net, "o", colour(net), line="-") for net in fields], 5)
+    return figure
+
+
+@styled
 def all_runs(curves: Mapping[str, pd.DataFrame], nets: Mapping[str, tuple[str, str]]) -> Figure:
     """The top-1 error after each epoch, a line for each run; `nets` gives each run's (net, S).
 

@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 
 def markdown(
-    tables: Sequence[Table], dataset: Dataset, beyond_tables: Sequence[BeyondTable] = (), claims: str = ""
+    tables: Sequence[Table],
+    dataset: Dataset,
+    nets: Sequence[BeyondTable] = (),
+    beyond_tables: Sequence[BeyondTable] = (),
+    claims: str = "",
 ) -> str:
-    """Header, tables, results beyond the paper, claims.
+    """Header, tables, the nets in numbers, results beyond the paper, claims.
 
     `claims` is a section's Markdown; its headings are put one level lower.
     """
     parts = [header_markdown(header_of(tables, dataset)), *(table_markdown(table) for table in tables)]
+    if nets:
+        parts += ["## The nets", *(beyond_markdown(table) for table in nets)]
     if beyond_tables:
         parts += ["## Beyond the paper", *(beyond_markdown(table) for table in beyond_tables)]
     if claims:

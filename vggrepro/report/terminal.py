@@ -25,6 +25,7 @@ from vggrepro.report.documents import Document
 from vggrepro.report.header import Header, header_of
 from vggrepro.report.records import json_text
 from vggrepro.results import claims
+from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, Column, Kind, number, p_text, span
 from vggrepro.results.tables import Table, letter
@@ -119,8 +120,7 @@ def report(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
     yield from summary(made, runs)
     for table in made.tables:
         yield _section(f"Table {table.number}", table.caption, layout.columns(table), _notes(table))
-    for beyond in made.beyond_tables:
-        yield _section(beyond.title, beyond.caption, beyond.columns, beyond.notes)
+    yield from sections([*made.nets, *made.beyond_tables])
     yield Markdown("`vggrepro claims` shows each claim's comparisons, `report --format html` one page with figures.")
 
 
@@ -220,6 +220,12 @@ def _comparisons(lines: Sequence[dict[Any, Any]]) -> Grid:
 
 def _notes(table: Table) -> list[str]:
     return [*table.remarks, *(f"({letter(place)}) {note}" for place, note in enumerate(table.notes))]
+
+
+def sections(made: Iterable[BeyondTable]) -> Iterator[RenderableType]:
+    """Tables beyond the paper's, each with its title, caption and notes."""
+    for table in made:
+        yield _section(table.title, table.caption, table.columns, table.notes)
 
 
 def _section(title: str, caption: str, columns: Sequence[Column], notes: Sequence[str]) -> RenderableType:

@@ -109,9 +109,12 @@ def keep_memory() -> bool:
 
 def upload(tensor: Tensor, chosen: torch.device) -> Tensor:
     """The tensor on the device; copied to a GPU from pinned memory, so that the host does not wait for it."""
-    if chosen.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(chosen, non_blocking=True)
-    return tensor.to(chosen)
+    return pinned(tensor, chosen).to(chosen, non_blocking=chosen.type == "cuda")
+
+
+def pinned(tensor: Tensor, chosen: torch.device) -> Tensor:
+    """The tensor in memory that a GPU copies from by itself; for other devices it stays where it is."""
+    return tensor.pin_memory() if chosen.type == "cuda" and tensor.device.type == "cpu" else tensor
 
 
 def precision(text: str, chosen: torch.device) -> str:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import sys
+import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vggrepro.errors import InputError
+
 LARGE = 1 << 16  # elements of a gradient worth a message of its own
+PATIENCE = timedelta(hours=2)  # for a process that starts late, or prepares data while the others wait at a barrier
+MESSAGE = timedelta(minutes=10)  # for a sum: after that, a process was lost with its machine
+GRACE = 20.0  # seconds that a process on a GPU has after SIGTERM; torchrun kills it after 30
+
+_barriers: list[Any] = []  # of the CPUs, where a wait may be long
 
 
 def local_rank() -> int:
@@ -47,14 +59,65 @@ def join_processes(chosen: torch.device) -> None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
-    backend, patience = "nccl" if chosen.type == "cuda" else "gloo", timedelta(hours=2)
+    store, number, count = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        store, number, count = next(dist.rendezvous("env://", timeout=patience))  # type: ignore[attr-defined]
         attempt = f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
         store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
-    else:
-        dist.init_process_group(backend, timeout=patience)
+        if chosen.type == "cuda":
+            refuse_a_shared_card(store, number, count, str(torch.cuda.get_device_properties(chosen).uuid))
+    gpu = chosen if chosen.type == "cuda" else None
+    if gpu:
+        leave_when_stuck()
+    backend = "nccl" if gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=MESSAGE, device_id=gpu)
+    _barriers[:] = [dist.new_group(backend="gloo", timeout=PATIENCE)]
+
+
+def refuse_a_shared_card(store: Any, number: int, count: int, card: str) -> None:
+    """Refuses that two processes compute on one card.
+
+    Args:
+        store: which all processes share.
+        number: this process's rank.
+        count: how many processes there are.
+        card: what names this process's card.
+
+    Raises:
+        InputError: two have the same card; in the first process, which says so for all.
+        SystemExit: the same in the others.
+    """
+    store.set(f"card{number}", card)
+    cards = [store.get(f"card{other}") for other in range(count)]
+    if len(set(cards)) == count:
+        return
+    if number:
+        raise SystemExit(2)
+    raise InputError(
+        f"{count} processes have {len(set(cards))} GPU{'s' if len(set(cards)) > 1 else ''}; give torchrun "
+        "--nproc-per-node the number of a machine's GPUs, and the command no --device with a number"
+    )
+
+
+def leave_when_stuck(grace: float = GRACE) -> None:
+    """Starts a thread that ends this process, with a line, if it is still there `grace` seconds after SIGTERM.
+
+    torchrun sends SIGTERM when another process was lost. On a GPU the main thread may then wait for that process for
+    ever, where no signal handler of Python's runs.
+    """
+    listen, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        with tell:  # as long as the thread listens
+            while signal.SIGTERM not in listen.recv(64):
+                pass
+        threading.Event().wait(grace)
+        message = "no answer from another process, which says why or was killed; run the same command again"
+        print(f"vggrepro: {message}: finished work is kept", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    threading.Thread(target=watch, name="leave when stuck", daemon=True).start()
 
 
 def is_lost_process(error: Exception) -> bool:
@@ -71,6 +134,7 @@ def leave_processes() -> bool:
     """Ends what `join_processes` began; whether there was anything to end."""
     joined = dist.is_initialized()
     if joined:
+        _barriers.clear()
         dist.destroy_process_group()
     return joined
 
@@ -78,7 +142,7 @@ def leave_processes() -> bool:
 def barrier() -> None:
     """Waits for all processes."""
     if world() > 1:
-        dist.barrier()
+        dist.all_reduce(torch.zeros(1), group=_barriers[0])
 
 
 def sum_over_processes(tensors: list[Tensor]) -> None:

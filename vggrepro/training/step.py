@@ -42,22 +42,31 @@ class Loss:
 
     def __init__(self, model: VGG, recipe: Recipe, mean: Tensor, precision: str, *, compiled: bool = False) -> None:
         self.model, self.recipe, self.mean, self.precision = model, recipe, mean, precision
-        self._loss = self._compiled() if compiled else self._plain
+        halves = self._compiled() if compiled else (self._plain_maps, self._plain_end)
+        self._maps: Callable[..., Tensor] = halves[0]
+        self._end: Callable[..., Tensor] = halves[1]
 
     def __call__(self, batch: Batch) -> Tensor:
         masks = self.model.dropout_masks(self.recipe.dropout, batch.keys)
         crops = mirror(batch.crops, batch.flip)
         with devices.autocast(self.precision, self.mean.device):
-            return self._loss(crops, batch.shift, batch.labels, masks)
+            return self._end(self._maps(crops, batch.shift), batch.labels, masks)
 
-    def _compiled(self) -> Callable[..., Tensor]:
-        """`_plain`, compiled for each shape that comes.
+    def _compiled(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        """Both halves, each compiled for each shape that comes.
+
+        A compiled part's gradients are there all at once, when its backward pass ends. So the FC layers are a part of
+        their own: their gradients travel to the other processes during the backward pass of the convolutions.
 
         torch counts the shapes of all nets together and stops compiling at the eighth, so a new net resets the count.
         """
         torch._dynamo.reset()
-        return torch.compile(self._plain, dynamic=False, fullgraph=True)
+        maps = torch.compile(self._plain_maps, dynamic=False, fullgraph=True)
+        return maps, torch.compile(self._plain_end, dynamic=False, fullgraph=True)
 
-    def _plain(self, crops: Tensor, shift: Tensor, labels: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _plain_maps(self, crops: Tensor, shift: Tensor) -> Tensor:
         images = to_input(crops, self.mean - shift[:, None, None, :], self.recipe.input_scale)
-        return F.cross_entropy(self.model(images, masks).float(), labels, reduction="sum")
+        return self.model.features(images)
+
+    def _plain_end(self, maps: Tensor, labels: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
+        return F.cross_entropy(self.model.scores(maps, masks).float(), labels, reduction="sum")

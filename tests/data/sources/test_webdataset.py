@@ -353,6 +353,6 @@ def test_files_of_no_sample_are_counted(tmp_path: Path) -> None:
     (tmp_path / "._val-0.tar").write_bytes(b"macOS")
     assert WebDatasetSource(tmp_path).left_out() == {
         "hidden or a system's own": 1,
-        "no images by their suffix (1 no suffix)": 1,
+        "without an image's suffix (1 no suffix)": 1,
         "tars of no split": 1,
     }

@@ -225,6 +225,22 @@ def test_cut_files_are_named(small: dict[str, np.ndarray], tmp_path: Path, layou
             read(place, "D")
 
 
+def test_a_damaged_address_and_a_damaged_packed_part_are_named(small: dict[str, np.ndarray], tmp_path: Path) -> None:
+    path, inner = tmp_path / "w.keras", io.BytesIO()
+    write_keras3(inner, small)
+    data = inner.getvalue()
+    damaged = data[:48] + (2**63 + 5).to_bytes(8, "little") + data[56:]  # where the file ends: h5py's OverflowError
+    for content, packing in ((damaged, zipfile.ZIP_STORED), (data, zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(path, "w", packing) as archive:
+            archive.writestr("model.weights.h5", content)
+        if packing == zipfile.ZIP_DEFLATED:
+            packed = bytearray(path.read_bytes())
+            packed[30 + len("model.weights.h5")] = 0xFF  # the first byte of the stream: zlib's error
+            path.write_bytes(packed)
+        with pytest.raises(InputError, match=r"is a damaged or cut HDF5 file \(.*\); download it again"):
+            read(path, "D")
+
+
 def test_h5py_is_asked_for_where_it_is_missing(
     small: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

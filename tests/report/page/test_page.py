@@ -122,6 +122,7 @@ def test_sections_stand_in_order(page_text: str) -> None:
         "training",
         "filters",
         "mistakes",
+        "nets",
         "words",
         "provenance",
     ]
@@ -154,9 +155,10 @@ def test_provenance_says_who_when_and_with_what(page_text: str, page_data: Datas
 
 def test_without_runs_there_are_the_papers_numbers_alone(tmp_path: Path, page_data: Dataset) -> None:
     reader = Reader(stage.page(tmp_path, page_data))
-    assert [attributes["id"] for attributes in reader.all("section")] == ["claims", "tables", "words", "provenance"]
+    sections = [attributes["id"] for attributes in reader.all("section")]
+    assert sections == ["claims", "tables", "nets", "words", "provenance"]
     assert "No runs yet." in reader.text
-    assert not reader.all("svg")
+    assert len(reader.all("svg")) == 1  # the receptive fields
 
 
 def test_a_single_unfinished_run_has_its_curves(tmp_path: Path, page_data: Dataset) -> None:
@@ -166,11 +168,12 @@ def test_a_single_unfinished_run_has_its_curves(tmp_path: Path, page_data: Datas
         "claims",
         "tables",
         "training",
+        "nets",
         "words",
         "provenance",
     ]
     assert "1 run: 1 interrupted." in reader.text
-    assert len(reader.all("svg")) == 1
+    assert len(reader.all("svg")) == 2
 
 
 def test_unreadable_weights_cost_their_filters_only(

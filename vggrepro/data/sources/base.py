@@ -46,7 +46,7 @@ class LeftOut:
         counts = {"hidden or a system's own": self.hidden}
         if self.suffixes:
             kinds = some([f"{count:,} {suffix}" for suffix, count in self.suffixes.most_common()])
-            counts[f"no images by their suffix ({kinds})"] = self.suffixes.total()
+            counts[f"without an image's suffix ({kinds})"] = self.suffixes.total()
         return {why: count for why, count in (counts | self.others).items() if count}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 
 MAX_OBJECTS = 20_000  # of one file
 WEIGHTS = "model.weights.h5"  # in a .keras file
+# What h5py and zipfile raise for damaged files
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 @contextmanager
@@ -42,8 +55,8 @@ def opened(source: WeightsFile) -> Iterator[h5py.File]:
             yield file
     except InputError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]  # h5py raises all of these for damaged files
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: is a damaged or cut HDF5 file ({reason}); download it again") from None
 
 

@@ -81,6 +81,7 @@ def _bodies(contents: Contents, against: Path | None) -> dict[tuple[str, str], s
             ("calibration", ""),
             ("training", ""),
             ("filters", "small"),
+            ("nets", ""),
         )
     }
     beside = sections.beyond_tables(contents.beside, "against-")
@@ -95,6 +96,7 @@ def _bodies(contents: Contents, against: Path | None) -> dict[tuple[str, str], s
         ("training", "Training"): grids["training"] and paragraph(TRAINING) + grids["training"],
         ("filters", "First layer"): grids["filters"] and paragraph(FILTERS) + grids["filters"],
         ("mistakes", "Mistakes"): sections.mistakes(contents),
+        ("nets", "The nets"): sections.beyond_tables(document.nets) + grids["nets"],
         ("words", "Words"): words(contents.header),
         ("provenance", "Provenance"): provenance.provenance(contents),
     }

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from vggrepro import paper
+from vggrepro.nets.layers import layers
 from vggrepro.report import figures
 from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.html import minus
@@ -25,6 +26,7 @@ from vggrepro.results.answers import Answers
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import MEASURES, TOP1, TOP5, number, span
 from vggrepro.results.paper_claims import Relation
+from vggrepro.results.scores import Scores
 from vggrepro.results.tables import views_of
 
 LEAST = 5  # rows that a rank correlation needs to say anything
@@ -36,7 +38,7 @@ class Drawing:
     """A figure to be drawn: the name of its file, its section of the page, and its texts."""
 
     name: str
-    section: str  # "claims", "errors", "classes", "calibration", "training" or "filters"
+    section: str  # "claims", "errors", "classes", "calibration", "training", "filters" or "nets"
     title: str
     caption: str
     alt: str
@@ -51,6 +53,7 @@ def drawings(contents: Contents) -> list[Drawing]:
         *answered(contents),
         *curves(contents.runs),
         *first_layers(contents.runs),
+        receptive_fields(contents.scores),
     ]
     result: dict[str, Drawing] = {}
     for one in drawn:
@@ -107,6 +110,24 @@ def _claimed(kind: Relation, margin: float) -> tuple[float, float]:
         Relation.ALIKE: (-margin, margin),
         Relation.NOT_LOWER: (-margin, math.inf),
     }[kind]
+
+
+def receptive_fields(scores: Scores) -> Drawing:
+    """How far the conv. layers of each net see, beside the crop."""
+    fields = {
+        net: [layer.field for layer in layers(scores.architecture(net)) if layer.name.startswith("conv")]
+        for net in paper.NETS
+        if net != "A-LRN"  # the same layers as A
+    }
+    crop = scores.geometry.crop
+    return Drawing(
+        "receptive-fields", "nets", "Receptive fields of the convolutions",
+        f"The side of the square of input pixels that a value of each layer depends on. The broken line is the crop of "
+        f"{crop} pixels: a field above it reaches over the borders, where there are zeros.",
+        f"The field of the last convolution, with a crop of {crop} pixels: "
+        + ", ".join(f"{net} {sides[-1]}" for net, sides in fields.items()) + " pixels.",
+        lambda: figures.receptive_fields(fields, crop),
+    )  # fmt: skip
 
 
 def errors(contents: Contents) -> Iterator[Drawing]:

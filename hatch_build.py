@@ -1,0 +1,41 @@
+"""What a built package has for its README: links that also work away from the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+# The address of the repository's pages, for links; set it where a release is built. Without it, links become words.
+ADDRESS = "VGGREPRO_REPOSITORY"
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)]+)\)")
+
+
+class ReadmeHook(MetadataHookInterface):
+    """Hatch's custom metadata hook: fills in `readme`."""
+
+    PLUGIN_NAME = "custom"
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Sets the README with absolute links."""
+        text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
+        address = os.environ.get(ADDRESS, "")
+        metadata["readme"] = {"content-type": "text/markdown", "text": absolute(text, address)}
+
+
+def absolute(text: str, address: str) -> str:
+    """Markdown whose relative links lead to the repository at `address`.
+
+    Without an address a relative link is only its words, and a picture is left out: a package index has no files.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        picture, words, target = found.groups()
+        if address:
+            return f"{picture}[{words}]({address.rstrip('/')}/{'raw' if picture else 'blob'}/HEAD/{target})"
+        return "" if picture else words
+
+    return LINK.sub(link, text)
