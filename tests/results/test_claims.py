@@ -246,9 +246,9 @@ def test_the_document(tmp_path: Path) -> None:
     assert ["C 256 against B 256", "top-1", "28.1 / 28.7", "-0.6", "5.0 / 15.0", "-10.0 [-11.4; -8.8]", "0 / 200",
             "< 0.001", "< 0.001", "holds, one seed"] in lines  # fmt: skip
     assert ["B centre crop against B-5x5 centre crop", "top-1", "– / –", "-7.0", "not run"] in lines
-    assert "corrected within its claim and over the claims tested, 1 here" in text
+    assert "corrected within the claim and over the claims tested, 1 here" in text
     assert "Of 1 claim tested on images, one seed: 1 holds, 10 not run; 1 holds by arithmetic." in text
-    assert "2,000 images. In the median comparison 10.0 % of them are wrong (top-1) in one of the two alone" in text
+    assert "one of the two sides alone is wrong (top-1) on 10.0 % of them" in text
     assert text == document(evaluate_claims(scores), scores)
 
 
@@ -284,7 +284,7 @@ def test_too_few_images_say_so(tmp_path: Path) -> None:
     for net in ("B", "C"):
         plant(tmp_path, Run(net, S256), 256, range(30))
     text = claims_markdown(evaluate_claims(Scores(tmp_path, DATA)))
-    assert "the smallest difference found with 80 % power is none, however large, by a test alone" in text
+    assert "found with a chance of 80 % is none, however large, by a test alone" in text
 
 
 def test_the_command_prints_both_formats(dataset: Dataset, tmp_path: Path) -> None:

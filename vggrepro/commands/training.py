@@ -45,9 +45,9 @@ def train(
     init: Init = None,
     retrain: Retrain = False,
 ) -> None:
-    """Train NET at a scale, first what it starts from.
+    """Train NET at a scale, after the runs that it starts from.
 
-    The chain is A-256, NET-256, NET-384, NET-256-512; what is finished is skipped.
+    The chain is A-256, NET-256, NET-384, NET-256-512. Finished runs are skipped.
     """
     _train(Run(paper.check_net(net), Scale.parse(scale)), options, retrain, init)
 
@@ -65,7 +65,8 @@ def finetune_scale(
 ) -> None:
     """Continue NET at another training scale.
 
-    Starts from the paper's run (trained first if it is missing) or from --from, at the recipe's rescale_rate.
+    It starts from the run that the paper starts from, or from --from. A missing run is trained first. The learning rate
+    is the recipe's rescale_rate.
     """
     from vggrepro.runs.folder import find_run
 
@@ -95,21 +96,21 @@ def reproduce(
     ] = None,
     tables: TablesFolder = Path("tables"),
     multicrop: Annotated[
-        bool, typer.Option("--multicrop", help="Multi-crop for every net, not only where a table needs it.")
+        bool, typer.Option("--multicrop", help="Multi-crop evaluation of every net, not only where a table needs it.")
     ] = False,
     jobs: Annotated[
         str, typer.Option("--jobs", help="Runs at a time, each with one thread or GPU; auto: as many as there are.")
     ] = "1",
     plan: Annotated[
         PlanFormat | None,
-        typer.Option("--plan", help="Print a Makefile, or a script of sbatch arrays, instead of running."),
+        typer.Option("--plan", help="Run nothing: print a Makefile, or a script of sbatch arrays."),
     ] = None,
     seeds: SeedList = None,
 ) -> None:
-    """Run the whole pipeline, print tables and claims.
+    """Run the whole pipeline, and print tables and claims.
 
-    Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped. With --seeds, the
-    runs of the first seed lie in --runs, those of another seed N in its subfolder seedN.
+    It prepares the images, trains all nets of the tables and claims, evaluates and fuses. Finished work is skipped.
+    With --seeds, the runs of the first seed are in --runs, those of another seed N in its subfolder seedN.
     """
     from vggrepro.plan import side_by_side
     from vggrepro.reproduce import plan_all, seeded
