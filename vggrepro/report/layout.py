@@ -103,7 +103,7 @@ def _ranks(frame: pd.DataFrame, name: str) -> list[Column]:
     ]
 
 
-def _with_spread(ours: Column, spreads: Sequence[float]) -> Column:
+def _with_spread(ours: Column, spreads: pd.Series) -> Column:
     """Means with their standard deviations over seeds; dashes stay."""
     cells = [cell if cell == DASH else f"{cell} ± {number(sd)}" for cell, sd in zip(ours.cells, spreads, strict=True)]
     return dataclasses.replace(ours, cells=cells)
