@@ -180,7 +180,7 @@ def _advice(source: WeightsFile) -> str:
 
 
 def top_fields(source: WeightsFile) -> set[tuple[int, int]]:
-    """(number, wire type) of a message's own fields as far as it is one, with that which a cut file ends in."""
+    """(number, wire type) of a message's own fields, as far as it can be read, a field that is cut off included."""
     found: set[tuple[int, int]] = set()
     if source.size == 0:
         return found
