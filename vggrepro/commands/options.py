@@ -268,7 +268,7 @@ def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
         return
     if name == "--runs":
         value = _first(value)
-    for each in value if isinstance(value, list) else [value]:
+    for each in value if isinstance(value, list | tuple) else [value]:
         yield (name,) if each is True else (name, str(each.value if isinstance(each, StrEnum) else each))
 
 
