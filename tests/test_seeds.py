@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Call
+from planted import make_run
 
+from vggrepro import plan
 from vggrepro.commands.options import seeds_of
+from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
+from vggrepro.paper import S256, Run
 from vggrepro.reproduce import seeded
 from vggrepro.runs.folder import seed_folders
 
@@ -37,7 +41,25 @@ def test_seeds_are_different_whole_numbers() -> None:
         seeds_of("0,1", 3)
 
 
-def test_seeds_go_without_jobs_and_plans(vggrepro: Call) -> None:
-    code, _, err = vggrepro("reproduce", "--seeds", "0,1", "--jobs", "2")
-    assert code == 2
-    assert "--seeds: without --jobs and --plan" in err
+def test_a_plan_has_the_jobs_of_every_seed(vggrepro: Call, dataset: Dataset) -> None:
+    code, out, _ = vggrepro("reproduce", "--seeds", "0,1", "--plan", "make")
+    assert code == 0
+    assert "train-D-256: train-A-256\n\t$(VGGREPRO) train D --scale 256 --seed 0\n" in out
+    second = "seed1-train-D-256: seed1-train-A-256\n\t$(VGGREPRO) train D --scale 256 --seed 1 --runs runs/seed1\n"
+    assert second in out
+    assert "\t$(VGGREPRO) evaluate E-384 --dense --q 352,384,416 --runs runs/seed1\n" in out
+    assert "\t$(VGGREPRO) reproduce --seeds 0,1\n" in out
+    one = vggrepro("reproduce", "--plan", "make")[1]
+    assert "seed" not in one
+
+
+def test_finished_trainings_of_a_seed_are_left_out(tmp_path: Path) -> None:
+    folders = seeded(tmp_path, (0, 1))
+    make_run(tmp_path / "seed1", Run("A", S256))
+    jobs = plan.jobs_of_seeds(folders)
+    left = {job.name: job for job in plan.unfinished(jobs, folders)}
+    assert "train-A-256" in left
+    assert "seed1-train-A-256" not in left
+    assert left["seed1-evaluate-A-256"].needs == ()
+    training = next(job for job in jobs if job.name == "seed1-train-A-256")
+    assert plan.describe(training, folders).startswith("seed1-A-256 epoch 74")

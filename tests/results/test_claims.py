@@ -418,10 +418,17 @@ def test_folders_that_are_no_seeds_are_refused(tmp_path: Path) -> None:
 def test_the_report_has_means_and_deviations_over_seeds(tmp_path: Path) -> None:
     planted_seeds(tmp_path, "runs", "runs/seed1", "runs/seed2")
     made = document_of(over_seeds(tmp_path / "runs", DATA))
-    (extra,) = (extra for extra in made.beyond_tables if extra.name == "seeds")
-    line = extra.frame[extra.frame["row"] == "C, 256, 256"].iloc[0]
+    frame = made.tables[2].frame
+    line = frame[(frame["net"] == "C") & (frame["S"] == "256")].iloc[0]
     errors = 100 * np.array([100, 101, 102]) / IMAGES
-    assert (line["seeds"], line["top1_val_error"]) == (3, pytest.approx(errors.mean()))
+    assert (line["n"], line["top1_val_error"]) == (3, pytest.approx(errors.mean()))
     assert line["top1_val_error_sd"] == pytest.approx(errors.std(ddof=1))
-    assert "15.0 ± 0.0" in made.markdown()
+    assert line["top1_val_error_each"] == "5.0000 5.0500 5.1000"
+    text = made.markdown()
+    assert "15.0 ± 0.0" in text
+    assert "means ± standard deviations over n seeds" in text
+    (tmp_path / "runs" / "seed2" / "C-256" / "posteriors" / "val-dense-q256.parquet").unlink()
+    (tmp_path / "runs" / "C-256" / "posteriors" / "val-dense-q256.parquet").unlink()
+    fewer = document_of(over_seeds(tmp_path / "runs", DATA)).tables[2].frame.loc[frame["net"] == "C"].iloc[0]
+    assert (fewer["n"], fewer["top1_val_error"], math.isnan(fewer["top1_val_error_sd"])) == (1, errors[1], True)
     assert "seed2: C-256/val-dense-q256" in made.evidence.column_names  # type: ignore[union-attr]
