@@ -34,7 +34,7 @@ def misbehave(number: int) -> None:
         case 3:
             raise KeyError("x")
         case 4:
-            os.kill(os.getpid(), signal.SIGSEGV)
+            os.kill(os.getpid(), signal.SIGKILL)
         case 5:
             time.sleep(60)
         case 6:
@@ -52,7 +52,7 @@ def test_every_outcome_is_counted_and_the_child_replaced(fuzz: ModuleType, monke
         "refused": 1,
         "several lines": 1,
         "KeyError: 'x'": 1,
-        "died (-11)": 1,
+        "died (-9)": 1,
         "longer than 1 s": 1,
     }
     both = fuzz.measured("bad", 0, first, 8)
@@ -60,7 +60,7 @@ def test_every_outcome_is_counted_and_the_child_replaced(fuzz: ModuleType, monke
     assert both["first_faults"] == {
         "several lines": 2,
         "KeyError: 'x'": 3,
-        "died (-11)": 4,
+        "died (-9)": 4,
         "longer than 1 s": 5,
         "more than 2 GB": 6,
     }
@@ -77,7 +77,7 @@ def test_inputs_are_fixed_by_their_number_and_the_sound_file_is_put_back(fuzz: M
     assert path.read_bytes() == bytes(range(100))
 
 
-@pytest.mark.parametrize("reader", ["image", "tiny", "voc", "mnist"])
+@pytest.mark.parametrize("reader", ["image", "tiny", "voc"])
 def test_sound_files_are_read(fuzz: ModuleType, tmp_path: Path, reader: str) -> None:
     for sound in fuzz.READERS[reader](tmp_path):
         assert sound.pack(sound.data) == sound.path.read_bytes()
