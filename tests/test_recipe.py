@@ -94,7 +94,11 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
         ("demo", {"momentum_form": "nesterov"}, "momentum_form 'nesterov'; choose caffe, torch"),
         ("demo", {"colour_scale": "none"}, "colour_scale 'none'; choose eigenvalue, deviation"),
         ("demo", {"schedule": "cosine"}, "schedule 'cosine'; choose plateau, fixed"),
-        ("demo", {"schedule": "fixed"}, "schedule 'fixed' with drops = 3 and 1 shares in drop_by; give one a drop"),
+        (
+            "coarse",
+            {"schedule": "fixed", "drop_by": [0.7]},
+            "schedule 'fixed' with drops = 3 and 1 shares in drop_by; give one a drop",
+        ),
         ("demo", {"momentum": float("nan")}, "momentum = nan must be a number 0 or more"),
     ],
 )

@@ -16,6 +16,7 @@ from vggrepro.system.devices import Machine
 from vggrepro.training.chain import Request, train_chain
 
 SMALL = {"crop": 32, "width": 1 / 16, "batch": 8, "epochs": 2, "deeper_epochs": 2, "rescale_epochs": 1}
+SMALL |= {"schedule": "plateau", "drops": 3}
 
 
 def train(dataset: Dataset, runs: Path, machine: Machine = CPU, seed: int = 0, **values: object) -> RunFolder:

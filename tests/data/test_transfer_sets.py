@@ -103,8 +103,7 @@ def test_faults_of_a_voc_folder_are_named(tmp_path: Path) -> None:
 def test_faults_of_other_folders_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "is no folder", "caltech101")
     refused(tmp_path, "none of the known layouts")
-    root = write_caltech(tmp_path / "one", classes=1)
-    refused(root, "has 1 class; a classifier needs two")
+    refused(write_caltech(tmp_path / "one", classes=1), "has 1 class; a classifier needs two")
     refused(write_caltech(tmp_path / "two"), "only VOC has it", task="action")
     write_caltech(tmp_path / "both")
     write_voc(tmp_path / "both")
@@ -112,7 +111,19 @@ def test_faults_of_other_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "101_ObjectCategories.tar.gz").touch()
     refused(tmp_path / "packed", "unpack it")
-    (root / "BACKGROUND_Google" / "image_0001.jpg").write_bytes(b"no image")
+
+
+def test_what_is_no_image_or_in_no_list_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_caltech(tmp_path) / "class1" / "image_0001.jpg"
+    path.write_bytes(b"no image")
+    with pytest.raises(InputError) as caught:
+        open_set(str(tmp_path)).pictures["image"].fingerprint  # noqa: B018
+    assert str(caught.value) == f"{path} is no image (not an image); download it again or remove it"
+    assert "left out of class folders, as no images: 1, such as BACKGROUND_Google/tmp" in capsys.readouterr().err
+    images = write_voc(tmp_path / "voc") / "JPEGImages"
+    shutil.copy(images / "000001.jpg", images / "999999.jpg")
+    assert len(open_set(str(tmp_path / "voc"))) == 12
+    assert "left out, as in no list of classification: 1 images, such as 999999" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_terminal_is_drawn_on_and_a_pipe_gets_markdown(
         assert vggrepro(name, *where, "--format", "md")[1] == text
         assert "tested on images" in vggrepro(name, *where)[1]
     assert "first" not in vggrepro("status", *where[:2])[1]
-    assert "least–median–greatest" in vggrepro("dataset", *where[2:])[1]
+    assert "smallest–median–largest" in vggrepro("dataset", *where[2:])[1]
 
 
 def test_numbers_of_a_small_table_have_units() -> None:

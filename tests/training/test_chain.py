@@ -44,7 +44,7 @@ def test_chain_trains_what_is_missing(dataset: Dataset, tmp_path: Path, capsys: 
     ]  # fmt: skip
     rate = configs["A-256"].learning_rate
     assert configs["B-256"].learning_rate == rate
-    assert configs["B-384"].learning_rate == configs["B-256-512"].learning_rate == pytest.approx(rate / 10)
+    assert configs["B-384"].learning_rate == configs["B-256-512"].learning_rate == 0.001  # rescale_rate
     assert configs["B-384"].start.weights == RunFolder(tmp_path / "B-256").weights_hash()
     train_chain(Run("B", JITTER), request(dataset, tmp_path))
     assert "B-256-512 is finished already" in capsys.readouterr().err

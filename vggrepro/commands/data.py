@@ -19,13 +19,16 @@ def prepare(
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset", autocompletion=complete_preset, help="paper, quarter or demo: crop, width and recipe."
+            "--preset", autocompletion=complete_preset, help="Crop, width and recipe: paper, half, quarter, demo."
         ),
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out and list them.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and list them.")] = False,
     no_top5: Annotated[bool, typer.Option("--no-top5", help="Accept 5 or fewer classes: no top-5 errors.")] = False,
     store_side: Annotated[
-        int, typer.Option("--store-side", min=0, help="Keep training images as copies of this shorter side, pixels.")
+        int,
+        typer.Option(
+            "--store-side", min=0, help="Store training images smaller, with so many pixels on the shorter side."
+        ),
     ] = 0,
     val_only: Annotated[
         bool, typer.Option("--val-only", help="Validation images alone: enough for nets that were trained elsewhere.")
@@ -97,7 +100,7 @@ def dataset(
     print("\n".join(summary.notes(opened)))
     terminal.print_table(summary.splits_table(opened))
     if terminal.wanted():
-        print("a class: images of a class; ranges are least–median–greatest; sides in pixels")
+        print("a class: images of one class; ranges are smallest–median–largest; sides are in pixels")
     if sheet is not None:
         summary.sheet(opened, sheet)
         print(f"samples: {sheet}")

@@ -48,7 +48,7 @@ def evaluate(
     googlenet: Googlenet = False,
     q: TestScales = None,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
-    grid: Annotated[int, typer.Option("--grid", help="Multi-crop positions a side.")] = paper.GRID,
+    grid: Annotated[int, typer.Option("--grid", help="Multi-crop: crops on a side of the grid.")] = paper.GRID,
     ceil_pool: CeilPool = False,
     split: SplitOption = SplitName.val,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and compute nothing.")] = False,
@@ -59,10 +59,10 @@ def evaluate(
     workers: Workers = WORKERS,
     format_: AsJson = TableFormat.table,
 ) -> None:
-    """Compute the posteriors of runs, print errors.
+    """Compute the posteriors of runs, and print their errors.
 
-    Dense (the default), multi-crop or both, at each Q; other papers' crops for comparison. Posteriors without flips or
-    with another grid go to files of their own, which no table uses.
+    The method is dense (the default), multi-crop or both, at each Q. Other papers' crops are for comparison. Posteriors
+    without flips or with another grid have files of their own, which no table uses.
     """
     import pandas as pd
 
@@ -104,7 +104,8 @@ def predict(
     center: Center = False,
     q: TestScales = None,
     heatmap: Annotated[
-        Path | None, typer.Option("--heatmap", help="Overlay the dense score map of the first line's class, as a PNG.")
+        Path | None,
+        typer.Option("--heatmap", help="Write a PNG: the image under the dense score map of its best class."),
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     device: Device = "auto",

@@ -53,7 +53,7 @@ def import_(
         str,
         typer.Argument(
             autocompletion=complete_net,
-            help=f"Net of Table 1: {', '.join(paper.NETS)}. Or a folder of released files, alone.",
+            help=f"Net of Table 1: {', '.join(paper.NETS)}. Or only a folder of released files.",
         ),
     ],
     weights: Annotated[
@@ -68,7 +68,7 @@ def import_(
         str | None, typer.Option("--as", help="Name of the run (default: the paper's for published files).")
     ] = None,
     scale: Annotated[
-        str | None, typer.Option("--scale", help="Training scale S or MIN:MAX of the weights, where you know it.")
+        str | None, typer.Option("--scale", help="Training scale S or MIN:MAX of the weights, if you know it.")
     ] = None,
     resample: Annotated[
         Resample | None, typer.Option("--resample", help="How evaluate rescales images for it (default: bilinear).")
@@ -83,9 +83,9 @@ def import_(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a run of that name.")] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Make weights trained elsewhere a finished run.
+    """Turn weights that were trained elsewhere into a finished run.
 
-    evaluate, fuse, report and predict then treat it like any other; tables mark it.
+    evaluate, fuse, report and predict then treat it like any other run. Tables mark it.
     """
     from vggrepro.exchange.importing import import_folder, import_weights
 
@@ -107,13 +107,13 @@ def export(
     dense: Annotated[
         bool, typer.Option("--dense", help="onnx: whole images of any size, scores averaged over positions.")
     ] = False,
-    card: Annotated[bool, typer.Option("--card", help="A model card in Markdown, too.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Also write a model card in Markdown.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Write a run's net for another tool, with its preprocessing.
 
-    Weights keep their bits. Prints the path of each file.
+    The numbers of the weights stay as they are, bit by bit. Prints the path of each file.
     """
     from vggrepro.exchange.exporting import export as stage
     from vggrepro.runs.folder import find_run
@@ -129,13 +129,14 @@ def archive(
     ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the parts.")] = Path("archive"),
     size: Annotated[str, typer.Option("--size", help="Largest size of a part, such as 16MB or 2GB.")] = "1GB",
-    force: Annotated[bool, typer.Option("--force", help="Replace an archive that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing archive.")] = False,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Pack runs without weights, to share them or to bring them home.
+    """Pack runs without their weights, to share or to move them.
 
-    Configuration, metrics and posteriors go in: tables and claims of them are the same. Prints the path of each part.
+    The parts hold configuration, metrics and posteriors: tables and claims made of them are the same. Prints the path
+    of each part.
     """
     from vggrepro.data.dataset import load
     from vggrepro.runs import archive as stage
@@ -152,7 +153,9 @@ def archive(
 def doctor(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", autocompletion=complete_run, help="Default: all runs, for some seconds."),
+        typer.Argument(
+            metavar="RUN", autocompletion=complete_run, help="Default: all runs, as far as some seconds allow."
+        ),
     ] = None,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,

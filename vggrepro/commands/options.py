@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from enum import StrEnum
@@ -14,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.system import advice
+from vggrepro.system import advice, threads
 from vggrepro.system.precisions import help_text
 
 if TYPE_CHECKING:
@@ -138,7 +137,9 @@ RunsOfSeeds = Annotated[
         "--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs; of several seeds: commas, or seed1, seed2 in it."
     ),
 ]
-SeedList = Annotated[str | None, typer.Option("--seeds", help="Train and test every net with each: 0,1,2.")]
+SeedList = Annotated[
+    str | None, typer.Option("--seeds", help="Train and test every net with each of these seeds: 0,1,2.")
+]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
@@ -147,12 +148,15 @@ Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that dec
 AsJson = Annotated[
     TableFormat, typer.Option("--format", help="A table for people, or JSON for programs (docs/json.md).")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of every random choice.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of all random choices.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Replace a value of the recipe; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Replace a value of the recipe; can be given several times."),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs of each run trained now.")]
-Width = Annotated[float | None, typer.Option("--width", help="Multiply channels and FC units; 1 is the paper.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many epochs for each run trained now.")]
+Width = Annotated[
+    float | None, typer.Option("--width", help="Multiply the numbers of channels and FC units; 1 is the paper's.")
+]
 DecodeOption = Annotated[
     Decode | None,
     typer.Option("--decode", help="region: decode only what a training crop shows; needs pip install vggrepro[fast]."),
@@ -160,33 +164,43 @@ DecodeOption = Annotated[
 Init = Annotated[
     str | None, typer.Option("--init", help="Start from random, glorot, glorot-normal, he, delta or a finished run.")
 ]
-MicroBatch = Annotated[int, typer.Option("--micro-batch", min=0, help="Images at a time on a device; 0: all.")]
-CheckpointMinutes = Annotated[float, typer.Option("--checkpoint-minutes", min=0.0, help="Between two checkpoints.")]
+MicroBatch = Annotated[
+    int, typer.Option("--micro-batch", min=0, help="Images that a device takes at a time; 0: the whole batch.")
+]
+CheckpointMinutes = Annotated[
+    float, typer.Option("--checkpoint-minutes", min=0.0, help="Minutes between two checkpoints.")
+]
 Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again although it is finished.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the training step, a minute or more at first.")]
-Fast = Annotated[bool, typer.Option("--fast", help="On a GPU: the same command may end in other last bits.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the training step: the start takes a minute or more.")
+]
+Fast = Annotated[bool, typer.Option("--fast", help="Faster on a GPU: the same command may end in other last bits.")]
 TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Curves for TensorBoard too; needs pip install vggrepro[tensorboard].")
+    bool,
+    typer.Option("--tensorboard", help="Also write curves for TensorBoard; needs pip install vggrepro[tensorboard]."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print recipe, chain and cost (images, FLOPs, time, disk); train nothing.")
 ]
-Dense = Annotated[bool, typer.Option("--dense", help="The net as convolutions over the whole image.")]
+Dense = Annotated[bool, typer.Option("--dense", help="Dense evaluation: the net runs over the whole image.")]
 Center = Annotated[bool, typer.Option("--center", help="The central crop alone, at Q = S.")]
 Tencrop = Annotated[bool, typer.Option("--tencrop", help="Krizhevsky et al.'s ten crops, at Q = S.")]
 Googlenet = Annotated[bool, typer.Option("--googlenet", help="Szegedy et al.'s 144 crops over four Q.")]
-CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense: poolings round up, as Caffe's do.")]
+CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense evaluation: poolings round up, as Caffe's do.")]
 TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
 SplitOption = Annotated[
     SplitName, typer.Option("--split", help="val; train, for the training error; or the unlabelled test images.")
 ]
-Multicrop = Annotated[bool, typer.Option("--multicrop", help="5x5 crops, two flips: 150 crops over three Q.")]
+Multicrop = Annotated[
+    bool, typer.Option("--multicrop", help="Multi-crop: 5x5 crops and their mirror images, 150 over three Q.")
+]
 Search = Annotated[
     bool,
-    typer.Option("--search", help="Also which nets to fuse: all pairs, the best subset; chosen on half the images."),
+    typer.Option(
+        "--search", help="Also find which nets to fuse: all pairs, the best set; chosen on half of the images."
+    ),
 ]
-# Threads beyond 16 wait for Python's lock. Of torchrun's processes on a machine each takes its part of the cores.
-WORKERS = max(1, min(16, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+WORKERS = threads.workers()
 
 
 class Program(TyperGroup):
@@ -254,7 +268,7 @@ def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
         return
     if name == "--runs":
         value = _first(value)
-    for each in value if isinstance(value, list) else [value]:
+    for each in value if isinstance(value, list | tuple) else [value]:
         yield (name,) if each is True else (name, str(each.value if isinstance(each, StrEnum) else each))
 
 

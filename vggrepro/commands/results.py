@@ -51,12 +51,12 @@ def fuse(
     tables: TablesFolder = Path("tables"),
     format_: AsJson = TableFormat.table,
 ) -> None:
-    """Average posteriors, write Tables 3-7.
+    """Average posteriors, and write Tables 3-7.
 
-    With runs: prints the error of each and of their averaged posteriors, and how each two differ on the same images;
-    with --submission, writes the five best devkit ids of each image. Without runs: writes every row of Tables 3-7 to
-    tables/<data set>/, beside them the claims, the error against Q and what else the posteriors give; with --search,
-    also the best nets to fuse.
+    With runs: prints the error of each run and of their averaged posteriors, and how each two differ on the same
+    images. With --submission, writes the five best devkit ids of each image. Without runs: writes every row of Tables
+    3-7 to tables/<data set>/, with the claims, the error against Q, the errors of each class and what else the
+    posteriors give. With --search, also the best nets to fuse.
     """
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
@@ -114,7 +114,7 @@ def claims(
         ClaimsFormat | None, typer.Option("--format", help="md, csv or json (default: drawn on a terminal, else md).")
     ] = None,
     power: Annotated[
-        bool, typer.Option("--power", help="Print how likely so many images show each claim; needs no runs.")
+        bool, typer.Option("--power", help="Print how likely each claim is shown with so many images; needs no runs.")
     ] = False,
     data: Data = DEFAULT_DATA,
     runs: RunsOfSeeds = DEFAULT_RUNS,
@@ -169,7 +169,7 @@ def report(
 ) -> None:
     """Print Tables 1-7 beside the paper's numbers, the paper's claims, and more.
 
-    More is: error against Q, the 5x5 net, other papers' crops, as far as they were evaluated.
+    Also the error against Q, the 5x5 net and other papers' crops, if they were evaluated.
     """
     from vggrepro.report import terminal
     from vggrepro.runs.status import statuses

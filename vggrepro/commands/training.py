@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,9 +46,9 @@ def train(
     init: Init = None,
     retrain: Retrain = False,
 ) -> None:
-    """Train NET at a scale, first what it starts from.
+    """Train NET at a scale, after the runs that it starts from.
 
-    The chain is A-256, NET-256, NET-384, NET-256-512; what is finished is skipped.
+    The chain is A-256, NET-256, NET-384, NET-256-512. Finished runs are skipped.
     """
     _train(Run(paper.check_net(net), Scale.parse(scale)), options, retrain, init)
 
@@ -65,7 +66,8 @@ def finetune_scale(
 ) -> None:
     """Continue NET at another training scale.
 
-    Starts from the paper's run (trained first if it is missing) or from --from, at the recipe's rescale_rate.
+    It starts from the run that the paper starts from, or from --from. A missing run is trained first. The learning rate
+    is the recipe's rescale_rate.
     """
     from vggrepro.runs.folder import find_run
 
@@ -95,21 +97,21 @@ def reproduce(
     ] = None,
     tables: TablesFolder = Path("tables"),
     multicrop: Annotated[
-        bool, typer.Option("--multicrop", help="Multi-crop for every net, not only where a table needs it.")
+        bool, typer.Option("--multicrop", help="Multi-crop evaluation of every net, not only where a table needs it.")
     ] = False,
     jobs: Annotated[
         str, typer.Option("--jobs", help="Runs at a time, each with one thread or GPU; auto: as many as there are.")
     ] = "1",
     plan: Annotated[
         PlanFormat | None,
-        typer.Option("--plan", help="Print a Makefile, or a script of sbatch arrays, instead of running."),
+        typer.Option("--plan", help="Run nothing: print a Makefile, or a script of sbatch arrays."),
     ] = None,
     seeds: SeedList = None,
 ) -> None:
-    """Run the whole pipeline, print tables and claims.
+    """Run the whole pipeline, and print tables and claims.
 
-    Prepares, trains all nets of the tables and claims, evaluates and fuses; what is done is skipped. With --seeds, the
-    runs of the first seed lie in --runs, those of another seed N in its subfolder seedN.
+    It prepares the images, trains all nets of the tables and claims, evaluates and fuses. Finished work is skipped.
+    With --seeds, the runs of the first seed are in --runs, those of another seed N in its subfolder seedN.
     """
     from vggrepro.plan import side_by_side
     from vggrepro.reproduce import plan_all, seeded
@@ -118,17 +120,13 @@ def reproduce(
 
     machine, values, runs = options.machine(), options.recipe_values, options.runs
     chosen = seeds_of(seeds, options.seed)
-    if chosen[1:] and (plan or jobs != "1"):
-        raise InputError(
-            "--seeds: without --jobs and --plan; for these give each seed N a call with --seed N --runs RUNS/seedN"
-        )
     if options.dry_run:
         for folder, seed in seeded(runs, chosen).items():
             request = dataclasses.replace(options, runs=folder, seed=seed).request()
             _rehearse(plan_all(request), request, values)
         return
     if plan:
-        return _print_plan(plan, options, multicrop)
+        return _print_plan(plan, options, multicrop, chosen)
     count = side_by_side(jobs, options.device, machine.device.type)
     processes.join_processes(machine.device)
     with stop_exit():
@@ -144,12 +142,15 @@ def reproduce(
     print(made.markdown(), end="")
 
 
-def _print_plan(plan: PlanFormat, options: TrainingOptions, multicrop: bool) -> None:
-    from vggrepro.plan import jobs, makefile, sbatch_script
+def _print_plan(plan: PlanFormat, options: TrainingOptions, multicrop: bool, seeds: Sequence[int]) -> None:
+    from vggrepro.plan import jobs_of_seeds, makefile, sbatch_script
+    from vggrepro.reproduce import seeded
 
     options.resolve()  # refuses before anything is submitted
-    last = advice.command("reproduce", *(["--multicrop"] if multicrop else []))
-    print((makefile if plan is PlanFormat.make else sbatch_script)(jobs(multicrop), last), end="")
+    words = ["--multicrop"] if multicrop else []
+    words += ["--seeds", ",".join(map(str, seeds))] if len(seeds) > 1 else []
+    jobs = jobs_of_seeds(seeded(options.runs, seeds), multicrop)
+    print((makefile if plan is PlanFormat.make else sbatch_script)(jobs, advice.command("reproduce", *words)), end="")
 
 
 def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson = TableFormat.table) -> None:

@@ -39,7 +39,9 @@ def features(
     names: Names = None,
     data: TransferData = "",
     q: TestScales = None,
-    pool: Annotated[bool, typer.Option("--pool", help="One file, averaged over Q, instead of one a Q.")] = False,
+    pool: Annotated[
+        bool, typer.Option("--pool", help="Write one file, averaged over Q, in place of one for each Q.")
+    ] = False,
     task: Task = TASKS[0],
     downloads: Downloads = Path("downloads"),
     runs: Runs = DEFAULT_RUNS,
@@ -70,14 +72,16 @@ def features(
 
 def transfer(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN", help="Several are put together; default: a study of all.")
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="Features of several runs are joined. Default: a study of all runs."),
     ] = None,
     data: TransferData = "",
     q: TestScales = None,
     pool: Annotated[
-        bool | None, typer.Option("--pool/--stack", help="Average over Q, or one after another; default: the paper's.")
+        bool | None,
+        typer.Option("--pool/--stack", help="Average the features over Q, or join them; default: as in the paper."),
     ] = None,
-    box: Annotated[bool, typer.Option("--box", help="Actions: the image and the box of the person.")] = False,
+    box: Annotated[bool, typer.Option("--box", help="For actions: take the image and the box of the person.")] = False,
     splits: Annotated[int, typer.Option("--splits", min=1, help="Random splits (Caltech).")] = 3,
     train_images: Annotated[
         int | None, typer.Option("--train-images", min=2, help="Of each class in a random split; default: the paper's.")
@@ -89,10 +93,10 @@ def transfer(
     runs: Runs = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
 ) -> None:
-    """Train a linear SVM on features, print mean class recall or mean average precision (Appendix B).
+    """Train a linear SVM on features, and print mean class recall or mean average precision (Appendix B).
 
-    With runs: their features put together, a line a split. Without runs: every finished run at each Q, stacked and
-    pooled, and two nets together; writes the results and the answers to the paper's questions to
+    With runs: their features are joined, and each split has a line. Without runs: every finished run at each Q, stacked
+    and pooled, and two nets together. Then the results and the answers to the paper's questions are written to
     tables/<data set>/transfer.csv and questions.csv.
     """
     import dataclasses

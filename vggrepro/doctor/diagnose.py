@@ -54,12 +54,6 @@ def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float =
     return diagnoses
 
 
-# The installation
-
-
-# The machine
-
-
 # The data set
 
 

@@ -32,7 +32,7 @@ def python() -> Diagnosis:
 
 
 def packages() -> Diagnosis:
-    """vggrepro's dependencies by their metadata: nothing is imported."""
+    """vggrepro's dependencies are installed and new enough, by their metadata: nothing is imported."""
     found, bad = [], []
     for name, least, extra in requirements():
         if extra:
@@ -50,7 +50,7 @@ def packages() -> Diagnosis:
 
 
 def extras() -> Diagnosis:
-    """Which optional dependencies are whole, by the names of vggrepro's extras."""
+    """Which of vggrepro's extras are installed completely."""
     missing: dict[str, list[str]] = {}
     for name, _, extra in requirements():
         if extra and extra != "dev":
@@ -64,7 +64,7 @@ def extras() -> Diagnosis:
 
 
 def requirements() -> Iterator[tuple[str, str, str]]:
-    """(package, least version, extra or "") of what vggrepro asks for, as far as it is for this machine."""
+    """(package, least version, extra or "") of all that vggrepro requires on this machine."""
     for line in declared():
         match = re.match(r"([\w.-]+)(?:\[[^]]*\])?\s*(?:>=\s*([\d.]+))?", line)
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", line)
@@ -77,7 +77,7 @@ def requirements() -> Iterator[tuple[str, str, str]]:
 def declared(checkout: Path = CHECKOUT) -> list[str]:
     """vggrepro's requirements, as metadata writes them.
 
-    A checkout's own pyproject.toml comes first: an editable install's metadata are of the day it was installed.
+    A checkout's own pyproject.toml comes first: the metadata of an editable install may be older.
     """
     path = checkout / "pyproject.toml"
     project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {}) if path.is_file() else {}

@@ -19,13 +19,13 @@ from vggrepro.data.dataset import Split
 from vggrepro.doctor.diagnosis import OK, WARNING, Diagnosis
 from vggrepro.evaluation import views
 from vggrepro.nets.vgg import to_input
+from vggrepro.posteriors.protocol import Method
+from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices
 
 if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
     from vggrepro.nets.trained import Trained
-from vggrepro.posteriors.protocol import Method
-from vggrepro.runs.folder import RunFolder
 
 IMAGES, PART = 32, 4  # at most; a forward pass
 SECONDS = 6.0  # after which no further part is begun

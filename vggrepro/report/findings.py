@@ -103,14 +103,15 @@ def preface(findings: Sequence[Finding]) -> str:
     made = [test for f in findings for o in f.outcomes for test in o.tests]
     tested = sum(finding.deciding is not None for finding in findings)
     lines = [
-        "A claim holds if all its comparisons do, and is contradicted if one is significantly the other way; shown "
-        "first is the comparison that decides. Differences are first − second in points, negative where the first errs "
-        "less, with 95 % intervals (Tango). Tests are McNemar's exact one on the same images or, where nets are to err "
-        f"alike or slightly less, Tango's of a margin of {100 * MARGINS['top-1']:.1f} % of the top-1 error, "
-        f"{100 * MARGINS['top-5']:.0f} % of the top-5 error. p (Holm) is a comparison's by both measures, corrected "
-        f"within its claim and over the claims tested, {tested} here, so that at most one page in twenty has a false "
-        "verdict. With one seed the tests take the nets as they were trained, once each: a net trained again with "
-        "another seed may differ by more. With several seeds p and intervals are Student's t over seeds and images."
+        "A claim holds if all its comparisons hold. It is contradicted if one of them is significantly the other way. "
+        "The comparison that decides is shown first. Differences are first − second in points, with 95 % intervals "
+        "(Tango): below zero the first errs less. All tests compare the same images. They are McNemar's exact test or, "
+        "where the claim is that nets err alike or slightly less, Tango's test with a margin of "
+        f"{100 * MARGINS['top-1']:.1f} % of the top-1 error and {100 * MARGINS['top-5']:.0f} % of the top-5 error. "
+        "p (Holm) is that of a comparison by both measures. It is corrected within the claim and over the claims "
+        f"tested, {tested} here: at most one page in twenty has a false verdict. With one seed each net was trained "
+        "once, and the tests take it as it is: trained again with another seed, it may differ by more. With several "
+        "seeds, p and intervals are Student's t over seeds and images."
     ]
     if made:
         lines.append(_sensitivity(made, tested))
@@ -127,9 +128,9 @@ def _sensitivity(tests: Sequence[Tested], claims: int) -> str:
         return "none, however large," if math.isnan(points) else f"{points:.{1 if points >= 1 else 2}f} points"
 
     return (
-        f"{images:,} images. In the median comparison {share:.1f} % of them are wrong (top-1) in one of the two alone; "
-        f"there the smallest difference found with 80 % power is {words(alone)} by a test alone, {words(strictest)} at "
-        "the correction's strictest step for a claim of one comparison."
+        f"There are {images:,} images. In the median comparison, one of the two sides alone is wrong (top-1) on "
+        f"{share:.1f} % of them. The smallest difference that is then found with a chance of 80 % is {words(alone)} by "
+        f"a test alone, and {words(strictest)} at the strictest step of the correction, for a claim of one comparison."
     )
 
 

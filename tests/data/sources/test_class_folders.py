@@ -81,7 +81,7 @@ def test_only_image_files_count_whatever_their_case_and_depth(photos: Path, tmp_
     assert keys == ["ant/1.jpg", "ant/2.jpg", "ant/3.jpg", "ant/4.jpg", "ant/images/X.JPEG"]
     assert source.left_out() == {
         "hidden or a system's own": 3,
-        "no images by their suffix (1 .txt)": 1,
+        "without an image's suffix (1 .txt)": 1,
         "in train/ itself, without a class": 1,
     }
 
@@ -239,7 +239,7 @@ def test_prepare_ends_with_what_it_left_out(photos: Path, tmp_path: Path, capsys
     for _ in range(2):  # the second time, nothing is done, and the same is said
         prepare(FolderSource(folder), tmp_path / "data", "demo", skip_bad=True, workers=0)
         assert capsys.readouterr().err.splitlines()[-1] == (
-            "prepare: left out 1 unreadable, 1 hidden or a system's own, 1 no images by their suffix (1 .txt), "
+            "prepare: left out 1 unreadable, 1 hidden or a system's own, 1 without an image's suffix (1 .txt), "
             "1 in val/ itself, without a class, 2 beside the splits (extra, noisy.csv) "
             f"(listed in {tmp_path / 'data' / 'dataset.json'})"
         )

@@ -51,7 +51,7 @@ def test_tiny_imagenet_prepares_as_downloaded(tiny: Path, tmp_path: Path) -> Non
         wnid = WNIDS[5 - int(key[4])]
         assert (source.classes[label], data) == (wnid, (tiny / "val" / "images" / key).read_bytes())
     assert [label for _, _, label in everything(source, "test")] == [-1] * 6
-    assert source.left_out() == {"no images by their suffix (6 .txt)": 6}
+    assert source.left_out() == {"without an image's suffix (6 .txt)": 6}
     made = prepare(source, tmp_path / "data", "demo", workers=0)
     assert made.counts == {"train": 12, "val": 6, "test": 6}
     assert made.words[0] == "word 1, other"

@@ -182,7 +182,7 @@ class DemoSource(Source):
     name = "demo"
     classes = CLASSES
 
-    def __init__(self, seed: int, train: int = 4800, val: int = 560, *, val_only: bool = False) -> None:
+    def __init__(self, seed: int, train: int = 4800, val: int = 800, *, val_only: bool = False) -> None:
         self.seed = seed
         self.val_only = val_only
         self.counts = {"val": val} if val_only else {"train": train, "val": val}

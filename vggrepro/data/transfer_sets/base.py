@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vggrepro.data.images import FORMATS, BadImage, decode
+from vggrepro.data.images import BadImage, decode, size_of
 from vggrepro.errors import InputError
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
@@ -95,9 +94,8 @@ def _size(picture: Picture, data: bytes) -> tuple[int, int]:
         left, top, right, bottom = picture.box
         return max(1, right - left), max(1, bottom - top)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.size
-    except Exception as error:  # Pillow's parsers fail in every way on damaged files
+        return size_of(data)
+    except BadImage as error:
         raise InputError(f"{picture.path} is no image ({error}); download it again or remove it") from None
 
 

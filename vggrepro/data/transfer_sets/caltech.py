@@ -46,6 +46,6 @@ def read(root: Path) -> TransferSet:
         pictures += [Picture(f"{name}/{path.name}", path) for path in images]
         labels += [label] * len(images)
     if stray:
-        say(f"{root}: left out {len(stray)} entries of class folders that are no images, such as {stray[0]}")
+        say(f"{root}: left out of class folders, as no images: {len(stray)}, such as {stray[0]}")
     places = {"image": np.arange(len(pictures))}
     return TransferSet(FOLDERS[root.name], root, classes, {"image": Pictures(pictures)}, places, np.array(labels))

@@ -180,7 +180,7 @@ def _boxes(path: Path) -> list[Box | None]:
 
 
 def _note_left_out(root: Path, names: list[str], task: str) -> None:
-    """Says how many images no list names: VOC-2012 has several thousand for its other tasks."""
+    """Says how many images are in no list: VOC-2012 has several thousand for its other tasks."""
     others = {path.stem for path in (root / "JPEGImages").glob("*.jpg")} - set(names)
     if others:
-        say(f"{root}: left out {len(others):,} images that are in no list of {task}, such as {min(others)}")
+        say(f"{root}: left out, as in no list of {task}: {len(others):,} images, such as {min(others)}")
