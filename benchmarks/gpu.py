@@ -198,7 +198,7 @@ def compiled_peers(size: Size) -> Rows:
 
 def nets(size: Size) -> Rows:
     """Ours alone: small sizes, then A and E; eager, compiled, as graphs."""
-    ways = ("ours", "ours graphs", "ours compiled") if size.peers else ("ours",)
+    ways = ("ours", "ours recorded", "ours graphs", "ours compiled") if size.peers else ("ours",)
     for net in ("A", "D"):
         yield from steps(ways, net, size.small, size)
     for net in ("A", "E"):

@@ -342,10 +342,12 @@ def test_greyscale_and_cmyk_images_train(vggrepro: Call, photos: Path) -> None:
 )
 def test_any_output_encoding_shows_whole_documents(environment: dict[str, str]) -> None:
     text = "Q – × é \\udce9"
+    written = text.encode("ascii", "backslashreplace").decode()  # Python reads its -c by the locale
     command = (
-        f"import sys; from vggrepro import cli; cli.leave_with = lambda app: print('{text}') or "
-        f"print('{text}', file=sys.stderr); cli.main()"
+        f"import sys; from vggrepro import cli; cli.leave_with = lambda app: print('{written}') or "
+        f"print('{written}', file=sys.stderr); cli.main()"
     )
+    command = command.encode("ascii", "backslashreplace").decode()  # Python may refuse other commands in the locale C
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO"))}
     run = subprocess.run([sys.executable, "-c", command], env=clean | environment, capture_output=True, check=True)
     assert run.stdout.decode("utf-8") == run.stderr.decode("utf-8") == f"{text}\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vggrepro import paper
@@ -39,7 +39,24 @@ def evaluations(by_method: dict[str, list[int]]) -> list[tuple[tuple[str, ...], 
     return [(tuple(m for m, wanted in by_method.items() if tuple(sorted(wanted)) == qs), qs) for qs in sets]
 
 
-def jobs(multicrop: bool = False, *words: str) -> list[Job]:
+def jobs_of_seeds(folders: Mapping[Path, int], multicrop: bool = False, *words: str) -> list[Job]:
+    """`jobs` for each folder of runs and its seed; the names of all but the first begin with their folder's."""
+    result = []
+    for prefix, folder in _prefixes(folders).items():
+        seed = ("--seed", str(folders[folder])) if len(folders) > 1 else ()
+        own = ("--runs", str(folder)) if prefix else ()
+        for job in jobs(multicrop, *own, *words, training=seed):
+            result.append(Job(prefix + job.name, job.command, tuple(prefix + name for name in job.needs)))
+    return result
+
+
+def _prefixes(folders: Iterable[Path]) -> dict[str, Path]:
+    """What the names of the jobs begin with, for each folder of runs."""
+    first, *others = folders
+    return {"": first} | {f"{folder.name}-": folder for folder in others}
+
+
+def jobs(multicrop: bool = False, *words: str, training: Sequence[str] = ()) -> list[Job]:
     """Training and evaluation of every run, each after what it needs.
 
     A run's evaluations follow each other, as its folder has one writer.
@@ -47,11 +64,12 @@ def jobs(multicrop: bool = False, *words: str) -> list[Job]:
     Args:
         multicrop: as in `needed_views`.
         words: further options of each command, such as `--workers 1`.
+        training: further options of the trainings alone, such as `--seed 1`.
     """
     found: list[Job] = []
     for run, by_method in needed_views(multicrop).items():
         needs = (_training(run.parent),) if run.parent else ()
-        found.append(Job(_training(run), advice.training(run, *words), needs))
+        found.append(Job(_training(run), advice.training(run, *training, *words), needs))
         last = _training(run)
         for number, (methods, qs) in enumerate(evaluations(by_method), 1):
             name = f"evaluate-{run.name}" + (f"-{number}" if number > 1 else "")
@@ -67,9 +85,14 @@ def _training(run: paper.Run) -> str:
     return f"train-{run.name}"
 
 
-def unfinished(all_jobs: Sequence[Job], runs: Path) -> list[Job]:
+def unfinished(all_jobs: Sequence[Job], folders: Iterable[Path]) -> list[Job]:
     """The jobs without trainings that are finished, which no other then waits for."""
-    done = {_training(run) for run in paper.all_runs() if RunFolder(runs / run.name).finished}
+    done = {
+        prefix + _training(run)
+        for prefix, runs in _prefixes(folders).items()
+        for run in paper.all_runs()
+        if RunFolder(runs / run.name).finished
+    }
     return [
         Job(job.name, job.command, tuple(name for name in job.needs if name not in done))
         for job in all_jobs
@@ -116,16 +139,17 @@ def visible_cards() -> list[str]:
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def describe(job: Job, runs: Path) -> str:
+def describe(job: Job, folders: Iterable[Path]) -> str:
     """A running job in a line: a training's epoch, speed and time left."""
-    run = paper.Run.parse(job.name.removeprefix("train-"))
+    prefix, runs = next(pair for pair in reversed(_prefixes(folders).items()) if job.name.startswith(pair[0]))
+    run = paper.Run.parse(job.name.removeprefix(f"{prefix}train-"))
     if run is None:
         return job.name
     now = status(RunFolder(runs / run.name))
     parts = [f"epoch {now.epoch}"] if now.epoch else []
     parts += [f"{now.images_per_second:,.0f} images/s"] if now.images_per_second else []
     parts += [f"{duration(now.seconds_left)} left"] if now.seconds_left is not None else []
-    return " ".join([run.name, ", ".join(parts)]).strip()
+    return " ".join([prefix + run.name, ", ".join(parts)]).strip()
 
 
 # For schedulers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,12 @@ def reproduce(
     """
     dataset = _dataset(source, preset, data, machine.workers, seeds[0])
     used = recipe.load(dataset.preset, overrides)
-    requests = [Request(used, dataset, folder, machine, seed) for folder, seed in seeded(runs, seeds).items()]
+    folders = seeded(runs, seeds)
+    requests = [Request(used, dataset, folder, machine, seed) for folder, seed in folders.items()]
     for request in requests:
         plan_all(request)  # refuses before any work
     if side_by_side > 1:
-        _all_jobs(side_by_side, runs, machine, multicrop)
+        _all_jobs(side_by_side, folders, machine, multicrop)
     for request in requests:
         _train_and_evaluate(request, multicrop)
     if not processes.is_first():
@@ -87,12 +88,12 @@ def _train_and_evaluate(request: Request, multicrop: bool) -> None:
             evaluate(RunFolder(request.runs / run.name), request.dataset, Protocol(methods, q), request.machine)
 
 
-def _all_jobs(count: int, runs: Path, machine: Machine, multicrop: bool) -> None:
-    """Trains and evaluates all runs, `count` at a time, by the commands that do it one by one."""
-    jobs = plan.jobs(multicrop, "--workers", str(-(-machine.workers // count)))
+def _all_jobs(count: int, folders: Mapping[Path, int], machine: Machine, multicrop: bool) -> None:
+    """Trains and evaluates all runs of all seeds, `count` at a time, by the commands that do it one by one."""
+    jobs = plan.jobs_of_seeds(folders, multicrop, "--workers", str(-(-machine.workers // count)))
     places = plan.places(count, machine.device.type)
-    describe = partial(plan.describe, runs=runs)
-    SideBySide(plan.unfinished(jobs, runs), places, runs / "logs", describe).run()
+    describe = partial(plan.describe, folders=list(folders))
+    SideBySide(plan.unfinished(jobs, folders), places, next(iter(folders)) / "logs", describe).run()
 
 
 def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:

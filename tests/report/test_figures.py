@@ -316,3 +316,23 @@ def test_filters_are_as_many_as_the_layer_has(count: int) -> None:
     image = figures.filters(weights).axes[0].get_images()[0].get_array()
     assert image is not None
     assert (np.asarray(image)[..., 3] == 255).sum() == count * 9
+
+
+def test_each_seed_is_a_small_point() -> None:
+    frame = table3({("D", "256"): 30.0}).assign(
+        **{f"{TOP1}_each": ["29.0000 30.5000 30.5000"] * len(paper.published(3))}
+    )
+    frame[[f"{TOP1}_low", f"{TOP1}_high"]] = math.nan
+    drawn = figures.against_depth(frame, TOP1)
+    points = [line.get_ydata() for axes in drawn.axes for line in axes.get_lines() if line.get_marker() == "."]
+    assert [list(np.asarray(each)) for each in points] == [[29.0, 30.5, 30.5]]
+
+
+def test_other_seeds_curves_are_thin_lines() -> None:
+    epochs = pd.DataFrame({"epoch": [1.0, 2.0], "learning_rate": 0.1, "loss": [2.0, 1.0], "top1_error": [60.0, 50.0]})
+    epochs["top5_error"] = math.nan
+    other = epochs.assign(loss=[3.0, 2.0], top1_error=[70.0, 65.0])
+    drawn = figures.training(epochs, pd.DataFrame(columns=["epoch", "loss"]), "D", [other])
+    above, below = ([list(np.asarray(line.get_ydata())) for line in axes.get_lines()] for axes in drawn.axes)
+    assert above == [[3.0, 2.0], [2.0, 1.0]]
+    assert below == [[70.0, 65.0], [60.0, 50.0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Call
 from nets import random_run
@@ -71,6 +72,16 @@ def test_the_study_compares_scales_pooling_depth_and_pairs(vggrepro: Call, tmp_p
     for question in ("depth", "several scales", "pooling equal", "two nets"):
         assert question in out
     assert (tmp_path / "tables" / "caltech-101" / "transfer.csv").is_file()
+    asked = pd.read_csv(tmp_path / "tables" / "caltech-101" / "questions.csv")
+    assert asked.groupby("question", sort=False).size().to_dict() == {
+        "does depth help": 3,  # at each Q, and stacked
+        "do several scales help": 4,
+        "does pooling equal stacking": 2,
+        "do two nets together help": 2,
+    }
+    assert vggrepro("transfer", "--data", root, "--q", "256", "--train-images", "5")[0] == 0
+    asked = pd.read_csv(tmp_path / "tables" / "caltech-101" / "questions.csv")
+    assert asked["question"].tolist() == ["does depth help", *["do two nets together help"] * 2]
     kept = sorted((tmp_path / "runs" / "transfer").rglob("*.json"))
     before = [path.stat().st_mtime_ns for path in kept]
     assert vggrepro("transfer", "--data", root, "--q", "256,384", "--train-images", "5")[1] == out

@@ -41,6 +41,17 @@ def test_only_busy_time_of_allowed_processors_counts(tmp_path: Path, monkeypatch
     assert Sample.take() is None
 
 
+@pytest.mark.parametrize(
+    ("here", "processes", "expected"), [(6, "1", 6), (12.5, "4", 3), (1.5, "4", 1), (192, "8", 16)]
+)
+def test_processes_of_one_machine_share_its_processors_for_decoding(
+    here: float, processes: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "processors", lambda: here)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert threads.workers() == expected
+
+
 @pytest.mark.parametrize(("text", "expected"), [("max 100000", 3), ("150000 100000", 1.5), ("junk", 3), (None, 3)])
 def test_a_limit_of_the_container_counts(
     text: str | None, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def nets(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NET]...", autocompletion=complete_net, help="Show the layers of these nets."),
+        typer.Argument(metavar="NET", autocompletion=complete_net, help="Show the layers of these nets."),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also time a training step; without NET of A and A-LRN (claim 1).")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from enum import StrEnum
@@ -14,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.system import advice
+from vggrepro.system import advice, threads
 from vggrepro.system.precisions import help_text
 
 if TYPE_CHECKING:
@@ -201,8 +200,7 @@ Search = Annotated[
         "--search", help="Also find which nets to fuse: all pairs, the best set; chosen on half of the images."
     ),
 ]
-# Threads beyond 16 wait for Python's lock. Of torchrun's processes on a machine each takes its part of the cores.
-WORKERS = max(1, min(16, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+WORKERS = threads.workers()
 
 
 class Program(TyperGroup):
@@ -270,7 +268,7 @@ def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
         return
     if name == "--runs":
         value = _first(value)
-    for each in value if isinstance(value, list) else [value]:
+    for each in value if isinstance(value, list | tuple) else [value]:
         yield (name,) if each is True else (name, str(each.value if isinstance(each, StrEnum) else each))
 
 

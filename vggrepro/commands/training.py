@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,17 +120,13 @@ def reproduce(
 
     machine, values, runs = options.machine(), options.recipe_values, options.runs
     chosen = seeds_of(seeds, options.seed)
-    if chosen[1:] and (plan or jobs != "1"):
-        raise InputError(
-            "--seeds: without --jobs and --plan; for these give each seed N a call with --seed N --runs RUNS/seedN"
-        )
     if options.dry_run:
         for folder, seed in seeded(runs, chosen).items():
             request = dataclasses.replace(options, runs=folder, seed=seed).request()
             _rehearse(plan_all(request), request, values)
         return
     if plan:
-        return _print_plan(plan, options, multicrop)
+        return _print_plan(plan, options, multicrop, chosen)
     count = side_by_side(jobs, options.device, machine.device.type)
     processes.join_processes(machine.device)
     with stop_exit():
@@ -145,12 +142,15 @@ def reproduce(
     print(made.markdown(), end="")
 
 
-def _print_plan(plan: PlanFormat, options: TrainingOptions, multicrop: bool) -> None:
-    from vggrepro.plan import jobs, makefile, sbatch_script
+def _print_plan(plan: PlanFormat, options: TrainingOptions, multicrop: bool, seeds: Sequence[int]) -> None:
+    from vggrepro.plan import jobs_of_seeds, makefile, sbatch_script
+    from vggrepro.reproduce import seeded
 
     options.resolve()  # refuses before anything is submitted
-    last = advice.command("reproduce", *(["--multicrop"] if multicrop else []))
-    print((makefile if plan is PlanFormat.make else sbatch_script)(jobs(multicrop), last), end="")
+    words = ["--multicrop"] if multicrop else []
+    words += ["--seeds", ",".join(map(str, seeds))] if len(seeds) > 1 else []
+    jobs = jobs_of_seeds(seeded(options.runs, seeds), multicrop)
+    print((makefile if plan is PlanFormat.make else sbatch_script)(jobs, advice.command("reproduce", *words)), end="")
 
 
 def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson = TableFormat.table) -> None:

@@ -58,11 +58,11 @@ class Dataset:
 
     @property
     def trainable(self) -> bool:
-        """Whether it has training images, and colours measured on them."""
+        """Whether it has training images, and its colours were measured on them."""
         return self.statistics == "train"
 
     def require_training(self) -> None:
-        """InputError unless nets can be trained on it."""
+        """Raises an InputError unless nets can be trained on it."""
         if not self.trainable:
             raise InputError(
                 f"{self.folder} was prepared with --val-only and has no training images; to train, prepare all of the "
@@ -107,14 +107,14 @@ def load(folder: Path) -> Dataset:
 
 
 def left_out(about: dict[str, Any]) -> str:
-    """What `dataset.json` says that was left out of the source, and why, in one line."""
+    """One line that says what was left out of the source, and why (from `dataset.json`)."""
     reasons = {"unreadable": len(about.get("bad", []))} | about.get("left_out", {})
     parts = [f"{count:,} {why}" for why, count in reasons.items() if count]
     return f"left out {', '.join(parts)}" if parts else "left out nothing"
 
 
 def turned(about: dict[str, Any]) -> str:
-    """How many images `dataset.json` says that EXIF wants turned, and what is done; "" if it says of none."""
+    """One line that says how many images have an EXIF orientation, and what is done with them; "" if none has."""
     counts = [f"{count:,} of {split}" for split, count in about.get("turned", {}).items() if count]
     return f"EXIF asks to turn {', '.join(counts)}: they stay as stored, as in the paper's tools" if counts else ""
 
@@ -126,7 +126,7 @@ def _three(values: Any) -> tuple[float, ...]:
 
 
 def read_shard(path: Path) -> list[pa.RecordBatch]:
-    """A shard's rows, memory-mapped, so checked that none of them leads out of the file; holds no file open.
+    """A shard's rows, memory-mapped. All offsets are checked to lie within the file; no file stays open.
 
     Raises:
         InputError: it is damaged or cannot be read.
@@ -194,7 +194,7 @@ class Split:
         return len(self.labels)
 
     def _check_rows(self, classes: int) -> None:
-        """Refuses labels and sizes that `prepare` does not write."""
+        """Refuses labels and sizes that `prepare` never writes."""
         if self.labels.min() < -1 or self.labels.max() >= classes or min(self.widths.min(), self.heights.min()) < 1:
             raise InputError(
                 f"{self.folder}: {self.name} shards hold labels outside the {classes} classes or images without "

@@ -43,12 +43,12 @@ FEWEST = 1 << 14  # a 16-bit image with values below this only was written from 
 
 
 class BadImage(ValueError):
-    """Bytes that are no image, or a truncated, empty or absurdly large one, or one whose scale is not known."""
+    """Bytes that are no image, or an image that is cut, empty, far too large, or of an unknown range of values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """A decoded image that comes from outside."""
+    """A decoded image of unknown origin."""
 
     image: Image.Image  # RGB, the pixels as they are stored
     kind: str  # the file's format and colour mode, such as "JPEG RGB", "JPEG CMYK" or "PNG RGBA"
@@ -75,7 +75,7 @@ def decode(data: bytes | memoryview) -> Image.Image:
 
 
 def bring(data: bytes | memoryview) -> Brought:
-    """As `decode`, for an image that comes from outside: its values must have the scale of its container.
+    """As `decode`, for an image of unknown origin: its values must use the whole range of its format.
 
     Raises:
         BadImage: not decodable; numbers whose scale the file does not say (floats, 32 bits, signed); 16 bits that hold
@@ -128,7 +128,7 @@ def _opened(data: bytes | memoryview) -> Iterator[ImageFile.ImageFile]:
 
 
 def _no_image(head: bytes) -> str:
-    """What bytes are that begin so and are no image."""
+    """What bytes that are no image are, by their beginning."""
     if is_lfs_pointer(head):
         return LFS_POINTER
     if head.startswith((b"II*\0", b"MM\0*")):
@@ -144,7 +144,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _has_sixteen_bits(image: ImageFile.ImageFile) -> bool:
-    """Whether the file holds unsigned 16-bit values; told before Pillow loads them, which cuts colours to 8 bits."""
+    """Whether the file holds unsigned 16-bit values. Call it before Pillow loads them, as it cuts colours to 8 bits."""
     if not image.tile:
         return False
     details: Any = image.tile[0][3]
@@ -155,7 +155,7 @@ def _has_sixteen_bits(image: ImageFile.ImageFile) -> bool:
 
 
 def _check_scale(kind: str, image: Image.Image, rgb: Image.Image, sixteen: bool) -> None:
-    """Refuses values whose scale is not their container's."""
+    """Refuses values that do not use the range of their format."""
     if image.mode[0] in "FI":
         values = np.asarray(image)
         low, high = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))

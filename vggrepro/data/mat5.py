@@ -26,7 +26,7 @@ MAX_ELEMENTS = 1_000_000  # of one file; each becomes objects many times its siz
 
 
 class MatError(ValueError):
-    """No whole MATLAB 5 file; the message says how that shows."""
+    """The bytes are no whole MATLAB 5 file; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Element:
 
 
 def load(path: Path, most: int) -> dict[str, Any]:
-    """The variables of a file by name; `most` bytes of unpacked contents are taken."""
+    """The variables of a file by name; at most `most` bytes are unpacked."""
     with open(path, "rb") as file:
         return parse(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), most)
 
@@ -66,7 +66,7 @@ def parse(data: memoryview, most: int) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads elements of one byte order; keeps count of them and of what was unpacked."""
+    """Reads elements of one byte order, and counts the elements and the unpacked bytes."""
 
     def __init__(self, order: str, most: int) -> None:
         self.big, self.most = order == "big", most

@@ -50,7 +50,7 @@ STORED = {"quality": 95, "subsampling": "4:2:0"}  # JPEG, of the smaller copies 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """An example with what decoding it showed; `bad` says why it does not decode."""
+    """An example and what was found when it was decoded; `bad` says why it does not decode."""
 
     example: Example
     width: int = 0
@@ -73,7 +73,7 @@ def prepare(
     store_side: int = 0,
     workers: int = 2,
 ) -> Dataset:
-    """Writes `source` to `folder` as a data set and returns it; does nothing if that was done before.
+    """Writes `source` to `folder` as a data set and returns it; if it is there already, nothing is written.
 
     The mean RGB and the RGB covariance are those of the training split, each image counting equally, since each
     gives one crop an epoch whatever its size. Of a source that is `val_only` they are those of the validation images:
@@ -114,7 +114,7 @@ def prepare(
 
 
 def _plan(source: Source, preset: str, store_side: int, allow_few_classes: bool) -> dict[str, Any]:
-    """What is to be prepared, by which a finished or an interrupted preparation is known again.
+    """What is to be prepared. A finished or interrupted preparation is recognised by it.
 
     Raises:
         InputError: an unknown preset, too few classes, a `store_side` that no training can use.
@@ -387,7 +387,7 @@ def _finish(source: Source, folder: Path, state: dict[str, Any], splits: list[st
 
 
 def _account(about: dict[str, Any], folder: Path) -> None:
-    """Says which images EXIF wants turned, names some unreadable ones, and ends with all that was left out."""
+    """Says how many images have an EXIF orientation, names some unreadable images, and counts all that was left out."""
     if text := turned(about):
         say(f"prepare: {text}")
     bad = about.get("bad", [])
@@ -397,7 +397,7 @@ def _account(about: dict[str, Any], folder: Path) -> None:
 
 
 def _advise(dataset: Dataset) -> None:
-    """Says so where images are far smaller than the preset's scales, which mostly is a forgotten --preset."""
+    """Warns if the images are far smaller than the preset's scales: mostly, --preset was forgotten."""
     split = Split(dataset, dataset.statistics)
     shorter = int(np.median(np.minimum(split.widths, split.heights)))
     needed, quarter = (real_pixels(S256.high, recipe.load(name).crop) for name in (dataset.preset, "quarter"))

@@ -154,7 +154,7 @@ def _refuse_other(folder: RunFolder, config: RunConfig | None, replace: bool) ->
 
 
 def _identity(config: RunConfig) -> RunConfig:
-    """What makes two imports the same: all but the file's place and our version."""
+    """What two equal imports have in common: everything but the file's path and our version."""
     assert config.imported is not None
     imported = dataclasses.replace(config.imported, file=None)
     return dataclasses.replace(config, imported=imported, versions=None)

@@ -2,7 +2,7 @@
 
 Pillow multiplies pixels by weights with 22 bits after the point, along one side of the image and then along the other,
 and rounds to bytes after each. Here a weight is split into digits so small that every sum of products is a whole number
-below 2^24. fp32 holds it exactly in any order of sums, and TF32, which rounds factors to 11 bits, has nothing to round.
+below 2^24. fp32 holds such sums exactly, in any order. TF32 rounds factors to 11 bits; the digits have no more.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from vggrepro.system import devices
 
 BITS = 22  # after the point of Pillow's weights
 EXACT = 1 << 24  # fp32 holds all whole numbers up to here
-LARGEST_DIGIT = 11  # bits; TF32 keeps so many
-# From version 13 on, Pillow begins with the vertical pass where that saves work.
+LARGEST_DIGIT = 11  # bits, as many as TF32 keeps
+# From version 13 on, Pillow makes the vertical pass first if that is less work.
 CHOOSES_ORDER = int(PIL.__version__.partition(".")[0]) >= 13
 
 
@@ -77,7 +77,7 @@ class Resampler:
         return result.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     def _weights(self, size: Tensor, new_size: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
-        """What windows are made of along one side of their images, whose lengths and corners are (m,) int64.
+        """The original pixels and weights of windows along one side of images; lengths and corners are (m,) int64.
 
         Returns:
             places (m, reach) int64 of original pixels; those beyond the image are put on its edge and weigh nothing.

@@ -1,4 +1,4 @@
-"""Feature files: one row a picture, one file a test scale Q or an average over several (Appendix B).
+"""Feature files: a row for each picture, a file for each test scale Q or for the average over several (Appendix B).
 
 `runs/<run>/features/<set>-q<Q>.parquet` holds `key` (string) and `feature` (fixed_size_list<float32>[D], of unit
 length) in the set's order; `-box` after the set's name marks boxes of persons, `-pooled` an average over several Q.
@@ -42,7 +42,7 @@ STALE = {  # reasons not to use a file, by the field that differs
 
 @dataclass(frozen=True, slots=True)
 class FeatureOrigin:
-    """What a file's features depend on; a file whose origin differs from today's is stale."""
+    """What the features in a file depend on; a file is stale if this has changed."""
 
     run: str
     weights: str  # SHA-256 of the run's weights.safetensors
@@ -72,7 +72,7 @@ class FeatureBatch:
 
 
 def origin_of(folder: RunFolder, data: TransferSet, view: str, qs: Sequence[int], precision: str) -> FeatureOrigin:
-    """What features of a run, as it is now, are to be made of."""
+    """What the features of a run, as it is now, depend on."""
     config = folder.config()
     return FeatureOrigin(
         run=folder.name,
@@ -110,7 +110,7 @@ def pooled(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def write(path: Path, batches: Iterable[FeatureBatch], units: int, origin: FeatureOrigin) -> None:
-    """Writes a feature file atomically, a row group a batch; every page has a checksum."""
+    """Writes a feature file atomically, a row group for each batch; every page has a checksum."""
     metadata = {METADATA_KEY: json.dumps(dataclasses.asdict(origin), sort_keys=True).encode()}
     fields = [pa.field("key", pa.string(), False), pa.field("feature", pa.list_(pa.float32(), units), False)]
     schema = pa.schema(fields, metadata)

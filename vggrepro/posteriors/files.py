@@ -1,4 +1,4 @@
-"""Posterior files: one row an image, one file a protocol (Sect. 3.2, 4); `means` averages them.
+"""Posterior files: a row for each image, a file for each protocol (Sect. 3.2, 4); `means` averages them.
 
 `runs/<run>/posteriors/<split>-<method>-q<Q>.parquet` holds `key` (string), `label` (int32, -1 unknown) and
 `posterior` (fixed_size_list<float32>[K], rows summing to 1) in the data set's order. What made them is in the
@@ -48,7 +48,7 @@ FORMER = {"pooling": "floor", "input": ""}  # what was meant by files written be
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a file's posteriors depend on; a file whose origin differs from today's is stale."""
+    """What the posteriors in a file depend on; a file is stale if this has changed."""
 
     run: str
     weights: str  # SHA-256 of the run's weights.safetensors
@@ -214,7 +214,7 @@ def read_origin(path: Path) -> Origin:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images of a split in order: what posteriors are joined by.
+    """The images of a split in order; posteriors of several files are joined by them.
 
     `keys` are n different strings, `labels` (n,) int32 in [-1, classes); `source` says in messages whose they are.
     """

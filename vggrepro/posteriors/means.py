@@ -163,7 +163,7 @@ class _Adder:
     def totals(
         self, plans: Sequence[tuple[FilesByFolder, Group]], values: Mapping[Path, np.ndarray]
     ) -> Iterator[tuple[Group, np.ndarray]]:
-        """Each group's sum over its files (n, K), valid until the next; a group of one file has the file's own numbers.
+        """Each group's sum over its files (n, K), valid until the next one is asked for; of one file, its own numbers.
 
         What sorted plans have in common is added once: a folder's first files, and the first folders.
         """
@@ -225,7 +225,7 @@ class _Files:
         self._pool.shutdown()
 
     def batches(self) -> Iterator[tuple[int, dict[Path, np.ndarray]]]:
-        """(first image, the rows (n, K) of each file that is still good), the next batch being read meanwhile.
+        """(first image, the rows (n, K) of each file that is still good); the next batch is read meanwhile.
 
         A file that proves bad is missing from then on.
         """
@@ -273,7 +273,7 @@ class _Files:
 
 
 def _attempt(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, giving an InputError instead of raising it."""
+    """The function's result, or the InputError that it raises."""
 
     def attempt(*arguments: Any) -> Any:
         try:

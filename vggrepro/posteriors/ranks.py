@@ -11,7 +11,7 @@ from vggrepro.paper import TOP_K
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Errors over `images` labelled images, in per cent; `top5` is None where K <= 5 leaves it no meaning."""
+    """Errors over `images` labelled images, in per cent; `top5` is None for K <= 5, where it has no meaning."""
 
     images: int
     top1: float
@@ -30,7 +30,7 @@ def true_ranks(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _count(mask: np.ndarray) -> np.ndarray:
-    """Trues of each row: (n, K) bool -> (n,) int32. Adding bytes is several times faster than counting booleans."""
+    """How many of each row are true: (n, K) bool -> (n,) int32. Adding bytes is much faster than counting booleans."""
     return mask.view(np.uint8).sum(axis=1, dtype=np.uint16 if mask.shape[1] < 1 << 16 else np.uint32).astype(np.int32)
 
 

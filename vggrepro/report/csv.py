@@ -11,16 +11,27 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.results import answers, beyond, ensembles, fit, seeds
+from vggrepro.results import answers, beyond, ensembles, fit
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.columns import LABELS
 from vggrepro.results.tables import Table, letter
 from vggrepro.system.files import write_text
 from vggrepro.system.progress import say
 
-ENDS = ("", "_paper", "_difference", "_low", "_high", "_std", "_std_paper", "_starred")  # of a measure's columns
+ENDS = (
+    "",
+    "_paper",
+    "_difference",
+    "_low",
+    "_high",
+    "_std",
+    "_std_paper",
+    "_starred",
+    "_sd",
+    "_each",
+)  # of a measure's columns
 # The other files that `write` may make.
-BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, *answers.NAMES, fit.NAME, seeds.NAME, "table11", "table12")
+BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, *answers.NAMES, fit.NAME, "table11", "table12")
 
 
 def explained(table: Table) -> pd.DataFrame:
@@ -54,7 +65,7 @@ def tidy(tables: Sequence[Table]) -> pd.DataFrame:
                 record = {**start, "measure": name, "ours": line[name]}
                 ends = ("paper", "difference", "low", "high")
                 record |= {end: line.get(f"{name}_{end}", math.nan) for end in ends}
-                others = ("std", "std_paper", "starred")  # of Tables 11 and 12
+                others = ("std", "std_paper", "starred", "sd", "each")  # of Tables 11 and 12, and over seeds
                 record |= {end: line[f"{name}_{end}"] for end in others if f"{name}_{end}" in line}
                 records.append(record | {column: line[column] for column in rest})
     frame = pd.DataFrame.from_records(records)

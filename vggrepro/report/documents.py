@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from vggrepro.data.dataset import Dataset
 from vggrepro.report import csv, findings, markdown
 from vggrepro.report.latex import latex
-from vggrepro.results import beyond, claims, comparison, ensembles, fit, paper_claims, seeds
+from vggrepro.results import beyond, claims, comparison, ensembles, fit, paper_claims
 from vggrepro.results.answers import Answers, best_answers
 from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.nets import all_nets, nets_table, stacks_table
@@ -85,8 +85,7 @@ def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: S
     rows = [views for number in numbers for views in views_of(number)]
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
     scores.rank_rows([*rows, *(side.views for side in sides), *beyond.rows(beyond.available(scores))])
-    over = seeds.over_seeds(scores)
-    more = [*([over] if over else []), *beyond.beyond_tables(scores)]
+    more = beyond.beyond_tables(scores)
     more += ensembles.search(scores, methods) if methods else []
     more += [gap] if (gap := fit.fit(scores)) else []
     found = claims.evaluate_claims(scores)

@@ -157,11 +157,13 @@ def _panels(frame: pd.DataFrame, measure: str) -> tuple[Figure, Axes, Axes]:
 
 
 def _point(axes: Axes, x: float, row: Mapping[Any, Any], measure: str, net: str, scale: str) -> None:
-    """Draws our error, if there is one, as a filled marker with its interval, if there is one."""
+    """Draws our error, if there is one, as a filled marker with its interval, or with a small point for each seed."""
     value, low, high = (float(row.get(f"{measure}{end}", np.nan)) for end in ("", "_low", "_high"))
     if not np.isfinite(value):
         return
     whisker = [[value - low], [high - value]] if np.isfinite([low, high]).all() else None
+    each = [float(text) for text in str(row.get(f"{measure}_each", "")).split()]
+    axes.plot([x] * len(each), each, ".", color=colour(net), markersize=3, alpha=0.7, zorder=3)
     axes.errorbar(
         x,
         value,
@@ -459,7 +461,7 @@ def drops(frame: pd.DataFrame) -> list[tuple[float, float]]:
 
 
 @styled
-def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
+def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str, other_seeds: Sequence[pd.DataFrame] = ()) -> Figure:
     """A run's training loss, and below it the errors measured while training.
 
     A dotted line shows where the learning rate was dropped.
@@ -468,6 +470,7 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
         epochs: columns epoch (1 is the end of the first), learning_rate, loss, top1_error, top5_error.
         between: columns epoch (a fraction) and loss; may be empty.
         net: gives the colour.
+        other_seeds: `epochs` of the same run trained with other seeds.
     """
     figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(1, 1.1))
@@ -475,6 +478,9 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str) -> Figure:
     if len(between):
         above.plot(between["epoch"], between["loss"], color=shade, alpha=0.45, linewidth=0.9)
     dots = "o" if len(epochs) <= 25 else ""
+    for other in other_seeds:
+        above.plot(other["epoch"] - 0.5, other["loss"], color=shade, alpha=0.45, linewidth=0.7)
+        below.plot(other["epoch"], other["top1_error"], color=shade, alpha=0.45, linewidth=0.7)
     # An epoch's mean loss stands at its middle; its errors were measured at its end.
     above.plot(epochs["epoch"] - 0.5, epochs["loss"], marker=dots, markersize=3, color=shade)
     below.plot(epochs["epoch"], epochs["top1_error"], marker=dots, markersize=3, color=shade, label="top-1")

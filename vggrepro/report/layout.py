@@ -5,6 +5,7 @@ Markdown, LaTeX and HTML set the same columns (`columns`), each in its own way.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.results.columns import (
+    DASH,
     LABELS,
     MEASURES,
     Column,
@@ -55,6 +57,8 @@ def columns(table: Table, *, ranks: bool = False) -> list[Column]:
         if name in frame:
             cells = [f"{count:,}" for count in frame[name]]
             result.append(column_of(Kind.NUMBER, "", heading, heading, frame[name], cells))
+    if "n" in frame:
+        result.append(column_of(Kind.NUMBER, "", "n", "n", frame["n"], [str(count or DASH) for count in frame["n"]]))
     if (frame["note"] != "").any():
         result.append(column_of(Kind.NOTE, "", "note", "note", frame["note"], frame["note"]))
     return result
@@ -74,7 +78,8 @@ def _measure(table: Table, name: str, ranks: bool) -> list[Column]:
     theirs = numbers(Kind.PAPER, top, "paper", f"{short} paper", frame[f"{name}_paper"], best=best, decimals=decimals)
     if name in PRINTED_ALONE:
         return [theirs]
-    result = [numbers(Kind.OURS, top, "ours", f"{short} ours", frame[name], best=best)]
+    ours = numbers(Kind.OURS, top, "ours", f"{short} ours", frame[name], best=best)
+    result = [_with_spread(ours, frame[f"{name}_sd"]) if f"{name}_sd" in frame else ours]
     if f"{name}_low" in frame and frame[f"{name}_low"].notna().any():
         result.append(interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
     if ranks:
@@ -96,6 +101,12 @@ def _ranks(frame: pd.DataFrame, name: str) -> list[Column]:
         numbers(Kind.NUMBER, top, sub, f"{short} {sub}", places[of], decimals=0)
         for of, sub in ((name, "rank"), (f"{name}_paper", "paper's rank"))
     ]
+
+
+def _with_spread(ours: Column, spreads: pd.Series) -> Column:
+    """Means with their standard deviations over seeds; dashes stay."""
+    cells = [cell if cell == DASH else f"{cell} ± {number(sd)}" for cell, sd in zip(ours.cells, spreads, strict=True)]
+    return dataclasses.replace(ours, cells=cells)
 
 
 def _precision(table: Table, name: str) -> list[Column]:

@@ -47,7 +47,7 @@ class Scores:
     Args:
         runs: the folder of run folders.
         dataset: the data set whose `val` split is scored.
-        seeds: the same runs trained with other seeds, which claims and `seeds.csv` count in.
+        seeds: the same runs trained with other seeds, which tables and claims count in.
     """
 
     def __init__(self, runs: Path, dataset: Dataset, seeds: Sequence[Scores] = ()) -> None:

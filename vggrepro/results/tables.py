@@ -12,6 +12,9 @@ does. Tables 3-7 also have:
     preset, crop, width           recipe of the runs: real pixels, multiple of the paper's channels
     runs, epochs, seeds, weights  the runs averaged, and of each: epochs, seed, start of the weights' SHA-256
     commit                        of the code that evaluated
+
+With several seeds `X` is the mean, and there are also `X_sd` (the standard deviation between seeds), `X_each` (every
+seed's), in place of `X_low` and `X_high`, and `n` (the seeds that have the row). `runs` to `commit` are of the first.
 """
 
 from __future__ import annotations
@@ -48,6 +51,10 @@ CAPTIONS = {
     7: 'The best results beside those of other teams in the ILSVRC classification task; "VGG" is the paper\'s method. '
     "All without outside training data.",
 }
+SEEDS_CAPTION = (
+    "Ours are means ± standard deviations over n seeds, each net trained once with each; an ensemble is made of nets "
+    "of one seed."
+)
 TEST_REMARK = "The test labels are held by the ILSVRC server: there is no test error of ours."
 
 BOTH = "multi-crop & dense"
@@ -154,22 +161,23 @@ def _measured(table: int, scores: Scores) -> Table:
     scores.rank_rows(needs)
     footnotes, filled, records = Footnotes(scores), [], []
     for place, (line, views) in enumerate(zip(printed, needs, strict=True)):
-        files = [scores.file(view) for view in views]
-        usable = bool(files) and all(file.present and not file.refused for file in files)
-        if not usable:
-            footnotes.unfilled[place] = files
-        ranks = scores.ranks(file.path for file in files) if usable else None
-        ours = {} if ranks is None else errors_of(ranks, len(scores.dataset.classes))
+        seeds = [(seed, files) for seed in (scores, *scores.seeds) if (files := _usable(seed, views))]
+        if not seeds:
+            footnotes.unfilled[place] = [scores.file(view) for view in views]
+        ours = _errors(seeds, several=bool(scores.seeds)) if seeds else {}
         record: dict[str, Any] = {name: line[name] for name in labels}
         for name in measures:
             record |= _with_paper(name, ours.get(name), float(line[name]) if line[name] else None)
             if name in ERRORS:
-                record |= {f"{name}_{end}": ours.get(f"{name}_{end}", NAN) for end in ("low", "high")}
+                ends = ("low", "high", "sd", "each") if scores.seeds else ("low", "high")
+                record |= {f"{name}_{end}": ours.get(f"{name}_{end}", NAN) for end in ends}
         record |= {"images": None, "note": "", **dict.fromkeys(PROVENANCE)}
-        if ranks is not None:
-            record |= {"images": len(ranks), **_provenance(scores, files)}
+        record |= {"n": len(seeds)} if scores.seeds else {}
+        if seeds:
+            seed, files = seeds[0]
+            record |= {"images": len(seed.ranks(file.path for file in files)), **_provenance(seed, files)}
             filled.append(place)
-            for text in conditions(scores, files):
+            for text in conditions(seed, files):
                 footnotes.add(place, text)
         records.append(record)
     frame = pd.DataFrame.from_records(records)
@@ -185,7 +193,29 @@ def _measured(table: int, scores: Scores) -> Table:
     if "top5_test_error" in measures:
         remarks += (TEST_REMARK,)
     caption = f"{CAPTIONS[table]} {setting(scores)}"
+    if scores.seeds:
+        caption += f" {SEEDS_CAPTION}"
     return Table(table, caption, frame, labels, measures, notes, remarks, scores.geometry, shared(scores))
+
+
+def _usable(scores: Scores, views: Sequence[View]) -> list[File]:
+    """The files of a row; empty if one is missing or must not be used."""
+    files = [scores.file(view) for view in views]
+    return files if all(file.present and not file.refused for file in files) else []
+
+
+def _errors(seeds: Sequence[tuple[Scores, Sequence[File]]], *, several: bool) -> dict[str, Any]:
+    """The errors of a row: `errors_of`, or, with several seeds, means, with `_sd` and `_each` in place of intervals."""
+    made = [errors_of(seed.ranks(file.path for file in files), len(seed.dataset.classes)) for seed, files in seeds]
+    if not several:
+        return made[0]
+    result: dict[str, Any] = {}
+    for name in ERRORS:
+        each = [errors[name] for errors in made]
+        spread = float(np.std(each, ddof=1)) if len(each) > 1 else NAN
+        result |= {name: float(np.mean(each)), f"{name}_sd": spread}
+        result[f"{name}_each"] = " ".join(f"{value:.4f}" for value in each)
+    return result
 
 
 def errors_of(ranks: np.ndarray, classes: int) -> dict[str, float]:

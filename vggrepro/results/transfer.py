@@ -349,21 +349,21 @@ def comparisons(made: Sequence[dict[str, Any]], configs: dict[str, Any], pooled:
 def _questions(
     there: list[Representation], configs: dict[str, Any], pooled: bool
 ) -> Iterator[tuple[str, Representation, Representation]]:
-    """The pairs of each question."""
-    whole = [what for what in there if len(what.qs) > 1]
-    papers = [what for what in whole if what.pooled == pooled]
+    """The pairs of each question, at one Q or as the paper puts several together."""
+    papers = [what for what in there if what.over_qs in ("", "pooled" if pooled else "stacked")]
     single = [what for what in papers if len(what.runs) == 1]
     depth = list(paper.NETS)
     for deep in single:
         for shallow in single:
             a, b = configs[deep.runs[0]], configs[shallow.runs[0]]
-            if a.scale == b.scale and b.net == "A" and depth.index(a.net) > 0:
+            alike = a.scale == b.scale and deep.qs == shallow.qs
+            if alike and b.net == "A" and depth.index(a.net) > 0:
                 yield "does depth help", deep, shallow
     for what in papers:
         for one in there:
-            if one.runs == what.runs and len(one.qs) == 1 and one.qs[0] in what.qs:
+            if one.runs == what.runs and len(one.qs) == 1 < len(what.qs) and one.qs[0] in what.qs:
                 yield "do several scales help", what, one
-    for what in whole:
+    for what in there:
         other = dataclasses.replace(what, pooled=False)
         if what.pooled and other in there:
             yield "does pooling equal stacking", what, other

@@ -200,7 +200,7 @@ def cpu_name() -> str:
 
 
 def release_memory(chosen: torch.device) -> None:
-    """After a lack of memory: gives back what torch keeps for later, which may be in pieces too small."""
+    """After a lack of memory: returns the memory that torch keeps for later; its pieces may be too small to use."""
     if chosen.type == "cuda":
         torch.cuda.empty_cache()
 

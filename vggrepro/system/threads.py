@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 5.0  # between two looks at the load
+MOST_WORKERS = 16  # more threads that decode would wait for Python's global lock
 STAT = Path("/proc/stat")
 GROUP = Path("/sys/fs/cgroup")  # of this container, where it has one
 
@@ -31,6 +32,12 @@ def processors() -> float:
     except (OSError, ValueError):
         limit = math.inf
     return min(float(len(_allowed())), limit)
+
+
+def workers() -> int:
+    """How many threads decode images if the user does not say: this process's share of the processors here."""
+    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MOST_WORKERS, int(processors() / processes_here)))
 
 
 def _allowed() -> set[int]:

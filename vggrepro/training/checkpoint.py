@@ -16,7 +16,7 @@ from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import atomic
 from vggrepro.system.progress import say
 
-State = tuple[dict[str, Tensor], dict[str, Any]]
+Saved = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Checkpoints:
@@ -55,7 +55,7 @@ class Checkpoints:
                     os.fsync(file.fileno())  # before the renames: between them only the previous one exists
                 os.replace(self.newest, self.previous)
 
-    def load(self) -> State | None:
+    def load(self) -> Saved | None:
         """The newest checkpoint, or the previous one if the newest is missing; None if there is none.
 
         Raises:

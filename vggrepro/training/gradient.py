@@ -1,8 +1,8 @@
 """The gradient of a global batch, in micro-batches that fit the memory, summed over all processes.
 
-The first steps tell whether a process's share fits its device. If it does not, all processes halve their micro-batches
-and make the same step again: no weight has changed, and dropout masks are a function of the image. The sum of a batch's
-gradients then has another order, so it differs by rounding.
+The first steps show whether a process's share fits its device. If it does not, all processes halve their micro-batches
+and compute the same step again: no weight has changed, and dropout masks are a function of the image. The gradients
+of a batch are then summed in another order, so the sum differs by rounding.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vggrepro.system.progress import say
 from vggrepro.training.loader import Batch
 from vggrepro.training.step import Loss, pieces
 
-PROVING = 2  # first steps that tell whether memory suffices: in the second there is momentum, too
+PROVING = 2  # first steps that show whether memory suffices; the second one has momentum, too
 
 
 class Gradient:
-    """Makes the gradients of one run, step by step.
+    """Computes the gradients of one run, step by step.
 
     Args:
         model: on the device.
@@ -40,7 +40,7 @@ class Gradient:
         self._model, self._recipe, self._mean, self._machine = model, recipe, mean, machine
         self._parameters, self._run = parameters, run
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.precision == "fp16")
-        self.limit = 0  # images at a time, since memory was short; 0: it was not
+        self.limit = 0  # most images at a time once memory was short; 0: it never was
         self.loss = self._new_loss()
         self._sum = processes.GradientSum(parameters)
         self._proving = PROVING
@@ -55,7 +55,7 @@ class Gradient:
         return min(filter(None, (self._machine.micro_batch, self.limit)), default=0)
 
     def make(self, batch: Batch) -> Tensor:
-        """Makes the gradient of the mean loss over the global batch; `finish` then completes it.
+        """Computes the gradient of the mean loss over the global batch; `finish` then completes it.
 
         Args:
             batch: this process's share.
@@ -77,7 +77,7 @@ class Gradient:
         return total
 
     def finish(self, *others: Tensor) -> None:
-        """Returns when all sums over the processes are made, `others` among them; see `processes.GradientSum`."""
+        """Returns when all sums over the processes are done, also those of `others`; see `processes.GradientSum`."""
         self._sum.finish(*others)
 
     def _backward(self, batch: Batch) -> Tensor | None:
@@ -104,10 +104,10 @@ class Gradient:
             parameter.grad = None
 
     def _all_fit(self, fits: bool) -> bool:
-        """Whether the step fitted the memory of all processes; they ask each other in the first steps only.
+        """Whether the step fitted the memory of all processes; they exchange this in the first steps only.
 
         Raises:
-            InputError: memory fell short later, in one of several processes; the others have gone on.
+            InputError: memory fell short later, in one of several processes; the others have continued.
         """
         if processes.world() == 1:
             return fits

@@ -46,7 +46,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class EpochShare:
     """This process's share of an epoch: its n images, batch after batch, and all random choices for them."""
 
     images: Tensor  # int64 (n,), positions in the training split
@@ -171,13 +171,13 @@ class Loader:
 
         return ordered(load, range(start, self.steps), self.workers, self.workers + 2)
 
-    def draw(self, epoch: int) -> Epoch:
+    def draw(self, epoch: int) -> EpochShare:
         """This process's share of the epoch's images, and all random choices for them."""
         order = self.members[keyed.permutation(self.seed, epoch, len(self.members))]
         steps = torch.arange(self.steps)[:, None]
         images = order[steps * self.recipe.batch + self.rows_in_batch].flatten()
         drawn, rows = augment.draws(self.seed, epoch, images), images.numpy()
-        return Epoch(
+        return EpochShare(
             images,
             augment.training_windows(self.train.sizes[:, rows], self.scale, self.recipe.crop, drawn.place),
             (
@@ -189,11 +189,11 @@ class Loader:
         )
 
     def _rows(self, first: int, end: int) -> slice:
-        """The rows of an `Epoch` that belong to the steps from `first` to before `end`."""
+        """The rows of an `EpochShare` that belong to the steps from `first` to before `end`."""
         share = len(self.rows_in_batch)
         return slice(first * share, end * share)
 
-    def _cut_on_device(self, resident: Resident, drawn: Epoch, start: int) -> Iterator[Batch]:
+    def _cut_on_device(self, resident: Resident, drawn: EpochShare, start: int) -> Iterator[Batch]:
         """Batches of resident data: an epoch's choices are copied at once, crops of several batches are cut at once."""
         resampler = Resampler(self.recipe.crop, drawn.windows.shrink, self.recipe.resample)
         places = devices.upload(torch.from_numpy(drawn.windows.places), self.device)

@@ -1,7 +1,7 @@
-"""Records what a step asks of a GPU once, as a CUDA graph, and repeats it with a single request.
+"""Records the GPU operators of a step once, as a CUDA graph, and then starts all of them with a single call.
 
-With small images a GPU has done an operator's work before the host can ask for the next one. A recorded step does the
-same work on the same numbers, so its results have the same bits.
+With small images a GPU finishes an operator before the host can start the next one. A recorded step runs the same
+operators on the same numbers, so its results have the same bits.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from torch import Tensor
 
 from vggrepro.system.progress import say
 
-PIXELS = (
-    1 << 20
-)  # in a batch; with more, each operator keeps a GPU busy, and a recording keeps a step's memory for itself
-FIRST = 3  # calls that are not recorded: libraries make themselves ready, the optimiser takes its memory
+# In a batch. With more pixels each operator keeps a GPU busy; and a recording holds the memory of a step all the time.
+PIXELS = 1 << 20
+FIRST = 3  # calls that are not recorded: in these, libraries initialise and the optimiser allocates its memory
 
 
 class Recorded:
-    """A function that is recorded at a GPU, once its first calls are made; where that fails it goes on as it is.
+    """A function that is recorded after its first calls; if recording fails, it runs operator by operator.
 
     Args:
         function: of tensors on the GPU, with the same shapes at each call; it never waits for the GPU.
@@ -52,15 +51,15 @@ class Recorded:
         except RuntimeError as error:
             self._plain_calls = float("inf")
             reason = str(error).partition("\n")[0]
-            say(f"note: a step cannot be recorded as a CUDA graph ({reason}); it goes on operator by operator")
+            say(f"note: a step cannot be recorded as a CUDA graph ({reason}); it runs operator by operator")
 
 
 def record(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Records the function without running it: what repeats it, and the tensor that then holds its result."""
+    """Records the function without running it; gives a function that runs it and the tensor that holds its result."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph):
             result = function()
     finally:
-        torch.cuda.set_stream(stream)  # a recording that fails leaves its own in place
+        torch.cuda.set_stream(stream)  # a recording that fails leaves its own stream set
     return graph.replay, result

@@ -55,5 +55,5 @@ class Resident:
 
 
 def at_once(resampler: Resampler) -> int:
-    """How many crops to cut at once: many, since a GPU needs about as long to start the work as to do it."""
+    """How many crops to cut at once: many, as starting the work takes a GPU about as long as doing it."""
     return max(1, WORK_BYTES // (12 * resampler.reach**2))

@@ -35,7 +35,7 @@ from vggrepro.training.gradient import Gradient
 from vggrepro.training.loader import Batch, Loader
 from vggrepro.training.monitor import Curves, Monitor, Readings, State
 
-FRESH_SECONDS = 20.0  # so old may the newest checkpoint be at the end of an epoch without being replaced
+FRESH_SECONDS = 20.0  # an epoch's end writes no checkpoint if the newest one is younger than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Training:
             for group in optimiser.param_groups:
                 group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=self.machine.device)
         if self.machine.precision == "fp16" and recipe.momentum:
-            # If fp16 leaves out its first step, torch would go on with momentum that nobody has written.
+            # If fp16 skips its first step, torch would use momentum that was never written.
             for trained in (*groups[0], *groups[1]):
                 optimiser.state[trained]["momentum_buffer"] = torch.zeros_like(trained)
         return optimiser

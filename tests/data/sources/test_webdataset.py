@@ -334,6 +334,19 @@ def test_imagenets_validation_tars_are_known_by_the_first_images(tmp_path: Path)
         WebDatasetSource(tmp_path, val_only=True)
 
 
+@pytest.mark.parametrize(("shift", "known"), [(0, True), (1, False)])
+def test_a_part_of_imagenets_validation_images_is_known_by_the_wnids_in_its_names(
+    tmp_path: Path, shift: int, known: bool
+) -> None:
+    wnids = list(synsets.table())
+    stems = {f"ILSVRC2012_val_{9 + label:08}_{wnids[label + shift]}": label for label in range(6)}
+    pairs = [((f"{stem}.jpg", jpeg(label, 0)), (f"{stem}.cls", b"%d" % label)) for stem, label in stems.items()]
+    write(tmp_path / "val-0.tar", [part for pair in pairs for part in pair])
+    source = WebDatasetSource(tmp_path, val_only=True)
+    assert (source.name == "imagenet", len(source.classes)) == (known, 1000 if known else 6)
+    assert source.subset == ("6 of 50,000 validation images" if known else "")
+
+
 def test_a_samples_files_must_be_neighbours(tmp_path: Path) -> None:
     parts = samples(12)
     for apart in (parts[::2] + parts[1::2], parts[1::2] + parts[::2]):

@@ -114,7 +114,7 @@ def _whole_blocks(size: int) -> int:
 
 
 class _Window:
-    """A stretch of an open file as a file of its own."""
+    """A part of an open file, which is read like a file."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self.file, self.start, self.size, self.position = file, start, size, 0

@@ -1,4 +1,4 @@
-"""What every source of images provides to `prepare`, and what sources share."""
+"""What every source of images gives to `prepare`, and functions that sources share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LeftOut:
     others: Counter[str] = field(default_factory=Counter)  # by a reason in words
 
     def reasons(self) -> dict[str, int]:
-        """How many for which reason, in words that follow a number."""
+        """The reasons, as words that follow a number, and how many files each."""
         counts = {"hidden or a system's own": self.hidden}
         if self.suffixes:
             kinds = some([f"{count:,} {suffix}" for suffix, count in self.suffixes.most_common()])
@@ -74,12 +74,12 @@ class Source(ABC):
 
     @classmethod
     def recognises(cls, folder: Path, val_only: bool = False) -> bool:
-        """Whether a folder has this layout, with or without training images, told from its names alone."""
+        """Whether a folder has this layout, with or without training images; only names are looked at."""
         return False
 
     @abstractmethod
     def contents(self) -> str:
-        """Hash of its files' names and sizes, by which a changed source is told from the same."""
+        """Hash of its files' names and sizes; it tells whether the source has changed."""
 
     @abstractmethod
     def count(self, split: str) -> int:
@@ -104,7 +104,7 @@ def is_hidden(name: str) -> bool:
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """InputError if a file is but a pointer of Git LFS; called where it does not read as what its name says."""
+    """Raises an InputError if a file is only a pointer of Git LFS; called for files that cannot be read."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)

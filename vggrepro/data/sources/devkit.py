@@ -1,4 +1,4 @@
-"""What ILSVRC-2012's images do not say: the classes and the labels of the validation set.
+"""ILSVRC-2012's classes and the labels of its validation images, which are not in the images.
 
 They come from the development kit or, in Kaggle's copy, which has none, from a CSV file and the package's own table.
 """
@@ -58,7 +58,7 @@ def find(folders: Iterable[Path]) -> Devkit:
 
 
 def _packed(path: Path) -> tuple[bytes, bytes]:
-    """`meta.mat` and the ground truth from the tar.gz, of which a bounded length is read."""
+    """`meta.mat` and the ground truth from the tar.gz; the number of bytes that are read is limited."""
     found: dict[str, bytes] = {}
     try:
         with gzip.open(path) as file:
@@ -110,7 +110,7 @@ def _parse(path: Path, meta: bytes, truth: bytes) -> Devkit:
 
 
 def _leaves(path: Path, meta: bytes) -> tuple[synsets.Synset, ...]:
-    """The synsets without children, sorted by wnid; fields are told by their names, since their order has varied."""
+    """The synsets without children, sorted by wnid. Fields are found by their names, since their order varies."""
     try:
         rows = mat5.parse(memoryview(meta), LARGEST_FILE)["synsets"]
         rows = [rows] if isinstance(rows, dict) else rows

@@ -228,7 +228,7 @@ def _inner_tars(tar: Path, left: LeftOut) -> Iterator[tuple[str, Files | Members
 
 
 def _class_places(root: Path, left: LeftOut) -> Iterator[tuple[str, Files | Members]]:
-    """The classes in a train folder, some of them maybe in tars still."""
+    """The classes in a train folder; some may still be in tars."""
     names = {path.name for path in subfolders(root)}
     tars = {path.stem: path for path in root.glob("*.tar") if synsets.WNID.fullmatch(path.stem)}
     for name in sorted(names | tars.keys()):

@@ -117,7 +117,7 @@ def _scan(
 ) -> list[tuple[Path, str]]:
     """Adds the image files of a folder and its folders to `names`; returns the links to folders, with their prefixes.
 
-    Links come after all that lies there itself, so that a file's name does not depend on the order of a listing.
+    Links are followed after all else, so that a file's name does not depend on the order of a listing.
     """
     folders: list[tuple[Path, str]] = []
     links: list[tuple[Path, str]] = []
@@ -148,7 +148,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
-    """Whether a folder was not `seen`; it is now."""
+    """Whether a folder is not in `seen`; adds it."""
     known = len(seen)
     seen.add(_identity(path))
     return len(seen) > known

@@ -97,7 +97,7 @@ class ParquetSource(Source):
             self._check_bytes(files[0])
 
     def _check_bytes(self, path: Path) -> None:
-        """Refuses paths in place of images, told by the first one."""
+        """Refuses files that hold paths in place of images; only the first image is looked at."""
         with _reading(path), pq.ParquetFile(path) as file:
             first = next(file.iter_batches(1, columns=[self.image]), None)
         image = first.column(0)[0].as_py() if first is not None and len(first) else None
@@ -180,7 +180,7 @@ class ParquetSource(Source):
             yield pair["label"], pair["wnid"]
 
     def _check_imagenet(self) -> None:
-        """The whole validation set of ImageNet shows by its first images whether labels are in order of wnids."""
+        """Checks by the first validation images of ImageNet that labels are in the order of wnids."""
         whole = self.count("val") == synsets.VAL_IMAGES
         if len(self.classes) != len(synsets.table()) or not (whole or self.val_only):
             return
@@ -290,7 +290,7 @@ class ParquetSource(Source):
 
 
 def _parquet_files(folder: Path) -> list[Path]:
-    """Those of the Hub's layouts: in the folder, in `data/` or a configuration's folder, in a split's folder there."""
+    """The parquet files of a folder as on the Hub: in it, in `data/` or a configuration's folder, or in a split's."""
     inner = {"data", "default", "plain_text", *TRAIN_NAMES, *VAL_NAMES, "test"}
     near = [entry for entry in subfolders(folder) if entry.name.lower() in inner]
     deep = [entry for parent in near for entry in subfolders(parent) if entry.name.lower() in inner]
@@ -309,7 +309,7 @@ def _column(path: Path, name: str) -> pa.ChunkedArray:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Names the file in which something cannot be read, as which Arrow's readers and Python's decoder report damage."""
+    """Turns what Arrow's readers and Python's decoder raise for a damaged file into an InputError that names it."""
     try:
         yield
     except (pa.ArrowException, pa.ArrowMemoryError, UnicodeDecodeError, OSError) as error:

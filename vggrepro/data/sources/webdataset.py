@@ -274,7 +274,7 @@ def _samples(held: Members, left: LeftOut) -> Iterator[tuple[str, dict[str, int]
 
 
 def _check_together(held: Members, stem: str, parts: dict[str, int]) -> None:
-    """Refuses a sample without image or label that has others of its files elsewhere in the tar."""
+    """Refuses a sample without image or label if more of its files lie elsewhere in the tar."""
     if np.char.startswith(held.names, f"{stem}.".encode()).sum() > len(parts):
         raise InputError(
             f"prepare: {held.path}: the files of sample {stem!r} lie apart, but a sample's files must be neighbours; "

@@ -111,7 +111,7 @@ class Stored:
 
 
 @dataclass(slots=True)
-class Layer:
+class FileLayer:
     """A layer of the file."""
 
     name: str = ""
@@ -138,7 +138,7 @@ def read(source: WeightsFile, net: str) -> Foreign:
     return foreign(layers, source, net)
 
 
-def foreign(layers: Sequence[Layer], source: WeightsFile, net: str) -> Foreign:
+def foreign(layers: Sequence[FileLayer], source: WeightsFile, net: str) -> Foreign:
     """The weights of a model's layers, of a caffemodel or a snapshot in HDF5.
 
     Raises:
@@ -180,7 +180,7 @@ def _advice(source: WeightsFile) -> str:
 
 
 def top_fields(source: WeightsFile) -> set[tuple[int, int]]:
-    """(number, wire type) of a message's own fields as far as it is one, with that which a cut file ends in."""
+    """(number, wire type) of a message's own fields, as far as it can be read, a field that is cut off included."""
     found: set[tuple[int, int]] = set()
     if source.size == 0:
         return found
@@ -195,13 +195,13 @@ def top_fields(source: WeightsFile) -> set[tuple[int, int]]:
     return found
 
 
-def parse(data: memoryview) -> list[Layer]:
+def parse(data: memoryview) -> list[FileLayer]:
     """All layers of a NetParameter, whose numbers stay where they are.
 
     Raises:
         WireError: no such message.
     """
-    budget, layers = Budget(), list[Layer]()
+    budget, layers = Budget(), list[FileLayer]()
     for entry in fields(data, budget):
         if entry.number in (NET_V1, NET_LAYER):
             layers.append(_layer(_message(entry), entry.number == NET_V1, budget))
@@ -216,12 +216,12 @@ def _message(entry: Field) -> memoryview:
     return entry.value
 
 
-def _layer(data: memoryview, v1: bool, budget: Budget) -> Layer:
+def _layer(data: memoryview, v1: bool, budget: Budget) -> FileLayer:
     """A V1LayerParameter or LayerParameter."""
     name, kind, blobs, lrn = (
         (V1_NAME, V1_TYPE, V1_BLOBS, V1_LRN) if v1 else (LAYER_NAME, LAYER_TYPE, LAYER_BLOBS, LAYER_LRN)
     )
-    result = Layer()
+    result = FileLayer()
     for entry in fields(data, budget):
         if v1 and entry.number == V1_V0 and entry.kind == LENGTH:
             raise WireError("it is of Caffe's first format; convert it with Caffe's upgrade_net_proto_binary")
@@ -295,7 +295,7 @@ def _dims(data: memoryview, budget: Budget) -> list[int]:
     return result
 
 
-def _named(layers: Sequence[Layer], net: str, place: str) -> tuple[dict[str, Blob | Stored], bool]:
+def _named(layers: Sequence[FileLayer], net: str, place: str) -> tuple[dict[str, Blob | Stored], bool]:
     """The blobs by our tensors' names, and whether layers were taken in their order as their names are others."""
     full = [layer for layer in layers if layer.blobs]
     if not full:
@@ -312,7 +312,7 @@ def _named(layers: Sequence[Layer], net: str, place: str) -> tuple[dict[str, Blo
     return result, in_order is not None
 
 
-def _kinds(layers: Sequence[Layer]) -> str:
+def _kinds(layers: Sequence[FileLayer]) -> str:
     """c for a conv. layer, f for a FC one, ? for others, in the file's order; FC layers may be convolutions."""
     kinds = "".join({"Convolution": "c", "InnerProduct": "f"}.get(layer.type, "?") for layer in layers)
     return kinds[:-3] + kinds[-3:].replace("c", "f")
@@ -339,7 +339,7 @@ def _shape(name: str, blob: Blob | Stored, place: str) -> tuple[int, ...]:
     return shape
 
 
-def _lrn(layers: Sequence[Layer], net: str, place: str) -> str:
+def _lrn(layers: Sequence[FileLayer], net: str, place: str) -> str:
     """A-LRN's definition by the file's LRN layer (Caffe divides alpha by n); for other nets there must be none.
 
     A file that lists no layers but those with weights does not say.

@@ -26,5 +26,7 @@ def read(source: WeightsFile, net: str) -> Foreign:
             layers: dict[str, list[caffe.Stored]] = {}
             for (layer, _), data in sorted(blobs.items()):
                 layers.setdefault(layer, []).append(caffe.Stored(data))
-            return caffe.foreign([caffe.Layer(name, blobs=list(parts)) for name, parts in layers.items()], source, net)
+            return caffe.foreign(
+                [caffe.FileLayer(name, blobs=list(parts)) for name, parts in layers.items()], source, net
+            )
         return keras.foreign(file, held, source, net)

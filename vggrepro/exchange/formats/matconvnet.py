@@ -102,7 +102,7 @@ def _text(value: Any) -> str:
 
 
 def _named(layers: Sequence[dict[str, Any]], net: str, place: str) -> tuple[dict[str, np.ndarray], bool]:
-    """Filters and biases by our names, and whether the layers were taken in their order as their names are others."""
+    """Filters and biases by our names, and whether layers of other names were taken in their order."""
     full: list[tuple[str, list[np.ndarray]]] = []
     for layer in layers:
         weights = layer.get("weights")
@@ -127,7 +127,7 @@ def _named(layers: Sequence[dict[str, Any]], net: str, place: str) -> tuple[dict
 
 
 def _four(array: np.ndarray) -> np.ndarray:
-    """With MATLAB's trailing dimensions of 1, which its files leave out."""
+    """The array with MATLAB's last dimensions of 1, which its files leave out."""
     return array.reshape(*array.shape, *[1] * (4 - array.ndim)) if array.ndim < 4 else array
 
 

@@ -174,7 +174,7 @@ def compare(path: Path, trained: Trained, dense: bool) -> float:
 
 
 def read(source: WeightsFile, net: str) -> Foreign:
-    """A file that `write` made; other ONNX graphs have no names that say which layer a tensor is.
+    """A file that `write` made; in other ONNX graphs no name says to which layer a tensor belongs.
 
     Raises:
         InputError: not ours, damaged, another net.

@@ -19,7 +19,7 @@ FIRST_RUN, LONGEST_RUN = 256, 1 << 20  # records looked at at a time
 
 
 class WireError(ValueError):
-    """Bytes that are no protobuf message; the message says how that shows.
+    """The bytes are no protobuf message; the error's text says why.
 
     `cut` is the number of the LENGTH field that announces more than there is, else None.
     """
@@ -148,7 +148,7 @@ def _run(data: memoryview, start: int, at: int, size: int) -> tuple[np.ndarray, 
 
 
 def _skip_group(data: memoryview, at: int, number: int, budget: Budget) -> int:
-    """Where the group that began before `at` ends."""
+    """The end of the group that began before `at`."""
     opened = [number]
     while opened:
         budget.spend()
@@ -183,7 +183,7 @@ def varint_bytes(value: int) -> bytes:
 
 
 def tag_bytes(number: int, length: int) -> bytes:
-    """What stands before `length` bytes of field `number`."""
+    """The bytes before the content of field `number`, which has `length` bytes."""
     return varint_bytes(number << 3 | LENGTH) + varint_bytes(length)
 
 

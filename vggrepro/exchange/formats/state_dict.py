@@ -106,7 +106,7 @@ def _first(names: Sequence[str], count: int = 3) -> str:
 
 
 def bare(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
-    """The tensors by their names without wrappers: known ones wherever they stand, others where all names begin so.
+    """The tensors by their names without wrappers: known wrappers anywhere, others if all names begin with them.
 
     Raises:
         InputError: two tensors would have one name, as of two nets in one file.

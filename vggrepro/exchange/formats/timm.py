@@ -52,7 +52,7 @@ def write(folder: Path, trained: Trained) -> None:
 
 
 def config(trained: Trained) -> dict[str, Any]:
-    """timm's description of a model; its test transform is the centre crop at Q = S."""
+    """timm's description of a model; its test transform takes the centre crop at Q = S."""
     classes, words = trained.config.class_names, trained.config.class_words
     return {
         "architecture": TWINS[trained.config.net],
@@ -97,7 +97,7 @@ def foreign(
 
 
 def preprocessing(path: Path) -> tuple[Any, Any] | None:
-    """(mean, std) of the `config.json` that timm's hub has beside a file; None without one."""
+    """(mean, std) of the `config.json` beside a file of timm's hub; None if there is none."""
     from vggrepro.system.files import read_json
 
     beside = path.with_name("config.json")

@@ -63,7 +63,7 @@ def _state(source: WeightsFile) -> dict[str, Tensor]:
 
 
 def _check_stored(path: Path) -> None:
-    """Refuses compressed parts: torch writes none, reads those of weights as they lie, and unpacks others to any size.
+    """Refuses compressed parts: torch writes none, cannot map them, and would unpack them to any size.
 
     Raises:
         InputError: a part is compressed.

@@ -26,7 +26,7 @@ BEFORE_2017 = {"classifier.1": "classifier.0", "classifier.4": "classifier.3"}  
 
 
 def names(net: str) -> dict[str, str]:
-    """Our tensor names and torchvision's: a conv. layer and its ReLU take two places in `features`, a pooling one."""
+    """Our tensor names and torchvision's: a convolution and its ReLU have two numbers in `features`, a pooling one."""
     result: dict[str, str] = {}
     place = 0
     for block in paper.blocks(net):
@@ -40,7 +40,7 @@ def names(net: str) -> dict[str, str]:
 
 
 def _as_today(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State with today's names: until 2017, dropout stood before the FC layers, not after them."""
+    """The tensors with today's names. Until 2017, dropout stood before the FC layers, now it stands after them."""
     if not BEFORE_2017.keys() <= {name.rpartition(".")[0] for name in state}:
         return dict(state)
     return {

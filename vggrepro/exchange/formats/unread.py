@@ -1,4 +1,4 @@
-"""Formats of other tools that import does not read: what a file looks like, and the way out."""
+"""Formats of other tools that import does not read: how they are recognised, and what to do."""
 
 from __future__ import annotations
 

@@ -21,9 +21,10 @@ from vggrepro.report.page.words import words
 from vggrepro.system.files import atomic, write_text
 
 ERRORS = (
-    "Filled: ours with its 95 % interval; hollow, on broken lines: the paper's. A net has one colour and a training "
-    "scale S one marker throughout. Where ours and the paper's lie far apart, each has axes of its own. Only bars "
-    "begin at zero. Whether two rows differ is for the claims' paired tests: all saw the same images."
+    "Filled: ours with its 95 % interval or, over several seeds, the mean with a small point for each. Hollow, on "
+    "broken lines: the paper's. A net has one colour and a training scale S one marker throughout. Where ours and the "
+    "paper's lie far apart, each has axes of its own. Only bars begin at zero. Whether two rows differ is for the "
+    "claims' paired tests: all saw the same images."
 )
 TRAINING = (
     "Above: the training loss of each epoch, thin between them. Below: errors on central crops, measured while "

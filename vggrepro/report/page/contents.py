@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,7 +36,10 @@ CURVES = ("epoch", "learning_rate", "loss", "top1_error", "top5_error")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run: its state, its configuration, and its curves by epoch and between epochs (`figures.training`)."""
+    """A run: its state, its configuration, and its curves by epoch and between epochs (`figures.training`).
+
+    `other_seeds` has the curves by epoch of the same run trained with other seeds.
+    """
 
     folder: RunFolder
     status: Status
@@ -43,6 +47,7 @@ class RunFacts:
     epochs: Sequence[Epoch]
     curve: pd.DataFrame
     between: pd.DataFrame
+    other_seeds: Sequence[pd.DataFrame] = ()
 
     @property
     def name(self) -> str:
@@ -128,9 +133,21 @@ def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, imag
     path = scores.file(answers.view).path if answers else None
     worst = most_confident(average([path], scores.images)) if path and images else []
     mistakes = whole_rows(worst)
-    facts = [made for folder in existing(scores.runs) if (made := readable_facts(folder)) is not None]
+    facts = _runs_of(scores)
     beside = comparison.side_by_side(scores, Scores(other, dataset)) if other else []
     return Contents(scores, document, facts, by_test_scale, answers, mistakes, pictures(dataset, mistakes), beside)
+
+
+def _runs_of(scores: Scores) -> list[RunFacts]:
+    """The runs of the first seed, each with the curves that it has with the other seeds."""
+    first, *others = (
+        {made.name: made for folder in existing(each.runs) if (made := readable_facts(folder)) is not None}
+        for each in (scores, *scores.seeds)
+    )
+    return [
+        dataclasses.replace(run, other_seeds=[other[name].curve for other in others if name in other])
+        for name, run in first.items()
+    ]
 
 
 def readable_facts(folder: RunFolder) -> RunFacts | None:

@@ -265,7 +265,7 @@ def curves(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
     for run in trained:
         yield Drawing(
             f"training-{run.name}", "training", run.name, _training_caption(run), _training_alt(run),
-            lambda run=run: figures.training(run.curve, run.between, run.net),  # type: ignore[misc]
+            lambda run=run: figures.training(run.curve, run.between, run.net, run.other_seeds),  # type: ignore[misc]
         )  # fmt: skip
 
 
@@ -366,7 +366,8 @@ def _agreement_alt(points: pd.DataFrame) -> str:
 def _training_caption(run: RunFacts) -> str:
     start = run.config.start.run
     text = f"{len(run.epochs)} epoch{'s' * (len(run.epochs) > 1)}" + (f", started from {start}" if start else "")
-    return f"{text}; judged by {run.judges} images."
+    again = f" Thin: {len(run.other_seeds)} other seed{'s' * (len(run.other_seeds) > 1)}." if run.other_seeds else ""
+    return f"{text}; judged by {run.judges} images.{again}"
 
 
 def _training_alt(run: RunFacts) -> str:
