@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import Call
 from planted import make_run
@@ -63,3 +65,33 @@ def test_finished_trainings_of_a_seed_are_left_out(tmp_path: Path) -> None:
     assert left["seed1-evaluate-A-256"].needs == ()
     training = next(job for job in jobs if job.name == "seed1-train-A-256")
     assert plan.describe(training, folders).startswith("seed1-A-256 epoch 74")
+
+
+FAST = ("--set", "crop=32", "--set", "width=0.0625", "--set", "batch=8", "--epochs", "1", "--precision", "fp32")
+
+
+@pytest.mark.slow
+def test_two_seeds_by_hand(vggrepro: Call, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A and B with seeds 0 and 1: other weights, the same as if trained alone, and means over both in the table."""
+    views: dict[Run, dict[str, list[int]]] = {Run(net, S256): {"dense": [256]} for net in ("A", "B")}
+    monkeypatch.setattr(plan, "needed_views", lambda multicrop=False: views)
+    options = (*FAST, "--workers", "0")
+    code, out, err = vggrepro("reproduce", "--source", str(photos), "--preset", "demo", "--seeds", "0,1", *options)
+    assert code == 0, err
+    assert vggrepro("train", "A", "--seed", "1", "--runs", "alone", *options)[0] == 0
+    of = {
+        name: (tmp_path / name / "A-256" / "weights.safetensors").read_bytes()
+        for name in ("runs", "runs/seed1", "alone")
+    }
+    assert of["runs"] != of["runs/seed1"] == of["alone"]
+    errors = []
+    for folder in ("runs", "runs/seed1"):
+        stored = pq.read_table(tmp_path / folder / "B-256" / "posteriors" / "val-dense-q256.parquet").to_pandas()
+        wrong = [np.argmax(row) != label for row, label in zip(stored["posterior"], stored["label"], strict=True)]
+        errors.append(100 * float(np.mean(wrong)))
+    table = out[out.index("## Table 3") : out.index("## Table 4")]
+    (row,) = [line for line in table.splitlines() if line.startswith("| B ")]
+    cells = [cell.strip(" *") for cell in row.strip("|").split("|")]
+    assert cells[3].replace("*", "") == f"{np.mean(errors):.1f} ± {np.std(errors, ddof=1):.1f}"
+    assert cells[-2] == "2"
+    assert "Of 1 claim tested on images, 2 seeds or more" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pandas as pd
 import planted
 import pytest
 from planted import dataset_of
+from rich.console import Console
+from scipy import stats
 from typer.testing import CliRunner
 
 from vggrepro import paper
@@ -19,6 +22,7 @@ from vggrepro.cli import app, main
 from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.report import terminal
 from vggrepro.report.documents import document_of
 from vggrepro.report.findings import claims_markdown, document, tally
 from vggrepro.results.claims import Finding, csv_text, evaluate_claims, frame
@@ -432,3 +436,77 @@ def test_the_report_has_means_and_deviations_over_seeds(tmp_path: Path) -> None:
     fewer = document_of(over_seeds(tmp_path / "runs", DATA)).tables[2].frame.loc[frame["net"] == "C"].iloc[0]
     assert (fewer["n"], fewer["top1_val_error"], math.isnan(fewer["top1_val_error_sd"])) == (1, errors[1], True)
     assert "seed2: C-256/val-dense-q256" in made.evidence.column_names  # type: ignore[union-attr]
+
+
+def test_of_one_seed_no_verdict_is_a_bare_contradicted(tmp_path: Path) -> None:
+    for net, wrong in (("B", 100), ("C", 300), ("D", 700)):
+        plant(tmp_path, Run(net, S256), 256, range(wrong))
+    findings = evaluate_claims(over_seeds(tmp_path, DATA))
+    console = Console(width=120, record=True, file=io.StringIO())
+    terminal.show(terminal.claims_report(findings), console)
+    cells = [cell.strip() for line in claims_markdown(findings).splitlines() for cell in re.split(r"\||: ", line)]
+    cells += [cell.strip() for line in console.export_text().splitlines() for cell in re.split(r"  +|: ", line)]
+    verdicts = [cell for cell in cells if cell.startswith("contradicted")]
+    assert len(verdicts) > 6
+    assert [verdict for verdict in verdicts if not verdict.startswith("contradicted, one seed")] == []
+
+
+def recomputed_over_seeds(
+    ranks: pd.DataFrame, compared: Sequence[tuple[str, str]], runs: int, seeds: Sequence[str]
+) -> list[tuple[float, float]]:
+    """`recomputed` over seeds, as docs/claims.md says: Student's t, the seeds' variance pooled over the comparisons."""
+    by_measure = []
+    for best in (1, 5):
+        gaps = [
+            np.array([(ranks[seed + a] >= best).astype(float) - (ranks[seed + b] >= best) for seed in seeds])
+            for a, b in compared
+        ]
+        pooled = np.mean([gap.mean(axis=1).var(ddof=1) for gap in gaps])
+        ps = []
+        for gap in gaps:
+            if not gap.any():  # top-5: nobody errs
+                ps.append((1.0, 1.0))
+                continue
+            of_seeds, of_images = pooled / len(seeds), gap.mean(axis=0).var(ddof=1) / gap.shape[1]
+            parts = of_seeds**2 / ((len(seeds) - 1) * (runs // 2)) + of_images**2 / (gap.shape[1] - 1)
+            t = gap.mean() / math.sqrt(of_seeds + of_images)
+            law = stats.t((of_seeds + of_images) ** 2 / parts)
+            ps.append((2 * law.cdf(t), 2 * law.sf(t)))
+        by_measure.append(ps)
+    return [
+        (min(1, 2 * min(one[0], five[0])), min(1, 2 * min(one[1], five[1])))
+        for one, five in zip(*by_measure, strict=True)
+    ]
+
+
+def test_three_claims_over_seeds_are_recomputed_from_the_ranks(tmp_path: Path) -> None:
+    """Claims 3, 4 and 6 over three seeds from ranks.parquet alone: the same p-values and verdicts as in claims.csv."""
+    rng = np.random.default_rng(7)
+    shares = {Run("B", S256): 0.3, Run("C", S256): 0.2, Run("C", S384): 0.2, Run("C", JITTER): 0.19}
+    shares |= {Run("D", S384): 0.14, Run("D", JITTER): 0.24}
+    folders = [tmp_path / "runs", tmp_path / "runs" / "seed1", tmp_path / "runs" / "seed2"]
+    for folder in folders:
+        for run, share in shares.items():
+            wrong = np.flatnonzero(rng.random(IMAGES) < share + rng.normal(0, 0.005))
+            plant(folder, run, run.scale.middle, wrong)
+    made = document_of(over_seeds(tmp_path / "runs", DATA)).write(tmp_path / "made")
+    written = {path.name: path for path in made}
+    lines, ranks = pd.read_csv(written["claims.csv"]), pd.read_parquet(written["ranks.parquet"])
+    b, c, c384, wide, d384, d = (f"{run.name}/val-dense-q{run.scale.middle}" for run in shares)
+    claimed = {3: [(c, b)], 4: [(d384, c384), (d, wide)], 6: [(wide, c), (wide, c384), (d, d384)]}
+    every = [pair for pairs in claimed.values() for pair in pairs]
+    found = dict(zip(every, recomputed_over_seeds(ranks, every, len(shares), ["", "seed1: ", "seed2: "]), strict=True))
+    tested = lines[lines["images"].notna() & (lines["measure"] == "top-1")]
+    assert tested["seeds"].unique().tolist() == [3]
+    verdicts = lines.groupby("claim")["claim_verdict"].first()
+    right = {number: max(found[pair][0] for pair in pairs) for number, pairs in claimed.items()}
+    wrong_ = {number: len(pairs) * min(found[pair][1] for pair in pairs) for number, pairs in claimed.items()}
+    assert tested.loc[tested["claim"] == 3, "p_holm"].item() == pytest.approx(3 * right[3])
+    assert verdicts[3] == ("holds" if 3 * right[3] < 0.05 else "not decided")
+    order = sorted((4, 6), key=wrong_.__getitem__)
+    corrected = [3 * wrong_[order[0]], max(3 * wrong_[order[0]], 2 * wrong_[order[1]])]
+    for number, p in zip(order, corrected, strict=True):
+        assert verdicts[number] == ("contradicted" if p < 0.05 else "not decided")
+        of = tested[(tested["claim"] == number) & (tested["verdict"] == "contradicted")]
+        assert not len(of) or of["p_holm"].min() == pytest.approx(p)
+    assert list(verdicts[[3, 4, 6]]) == ["holds", "contradicted", "contradicted"]
