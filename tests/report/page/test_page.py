@@ -29,6 +29,16 @@ def test_the_page_needs_nothing_from_elsewhere(page_text: str) -> None:
     assert len(page_text) < 3_000_000
 
 
+def test_the_sample_report_needs_nothing_from_elsewhere() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "sample-report.html").read_text(encoding="utf-8")
+    assert len(text.encode()) < 1_500_000
+    reader = Reader(text)
+    links = [attributes.get(name) for _, attributes in reader.tags for name in ("src", "href", "xlink:href")]
+    assert all(link is None or link.startswith(("#", "data:")) for link in links)
+    names = {attributes["id"] for attributes in reader.all("section")}
+    assert {"claims", "tables", "errors", "classes", "calibration", "words", "provenance"} <= names
+
+
 def test_the_same_run_gives_the_same_page(page_run: Path, page_data: Dataset) -> None:
     assert stage.page(page_run, page_data) == stage.page(page_run, page_data)
 

@@ -76,10 +76,10 @@ def _row(run: RunFacts) -> dict[str, object]:
         "started from": started,
         "seed": "" if config.seed is None else str(config.seed),
         "precision": config.precision or "",
-        "device": config.device or "",
-        "versions": ", ".join(f"{name} {value}" for name, value in (config.versions or {}).items() if value),
         "weights": run.folder.weights_hash()[:12] if run.folder.trained else "",
         "finished": run.finished_on,
+        "device": config.device or "",
+        "versions": ", ".join(f"{name} {value}" for name, value in (config.versions or {}).items() if value),
     }
 
 

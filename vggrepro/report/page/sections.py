@@ -69,16 +69,25 @@ def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
 def summary(contents: Contents) -> str:
     """How all runs differ from the paper's; then the data, the runs and the claims in a line, and the best numbers."""
     header = contents.header
-    parts = []
-    if header.lead:
-        body = f"<p><b>{escape(header.lead)}</b></p>{bullets(header.differences)}<p>{escape(header.caution)}</p>"
-        parts.append(f'<aside class="note">{body}</aside>')
+    parts = [_warning(header)] if header.lead else []
     lead = (
         f"<b>{escape(contents.dataset.name)}</b>: {header.size}. Guessing has a top-1 error of "
         f"{header.chance:.1f}&nbsp;%. {_run_counts(contents.runs)}"
     )
     links = f'{_claim_counts(contents)} <a href="#words">What the words mean</a>'
     return "\n".join([*parts, f'<p class="lead">{lead}</p>', _tiles(contents), f"<p>{links}</p>"])
+
+
+def _warning(header: Header) -> str:
+    """How to take the numbers, in what the data and the nets are less than the paper's and, folded, the training."""
+    shown, body = header.differences[: len(header.reductions)], ""
+    if shown:
+        first = f"<b>This is a reduced reproduction.</b> {escape(header.caution)} In what it is less than the paper's:"
+        body = f"<p>{first}</p>{bullets(shown)}"
+    if header.training:
+        folded = "<summary>How all runs differ from the paper's in training</summary>"
+        body += f"<details>{folded}{bullets(header.training)}</details>"
+    return f'<aside class="note">{body}</aside>'
 
 
 def _run_counts(runs: Sequence[RunFacts]) -> str:
