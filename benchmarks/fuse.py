@@ -148,14 +148,16 @@ def measure(folder: Path, ways: list[str], nets: int, rounds: int, cold: bool = 
                 ranks[way] = np.load(output)
                 np.testing.assert_array_equal(ranks[way], next(iter(ranks.values())))
     names = ("seconds", "cpu_seconds", "peak_mb")
-    result: dict[str, Any] = {
-        way: {name: round(statistics.median(one[name] for one in all_of_it), 2) for name in names}
-        for way, all_of_it in found.items()
+    median = {
+        way: {name: statistics.median(one[name] for one in each) for name in names} for way, each in found.items()
     }
     for way in ranks:
-        result[way]["times_reading"] = round(result[way]["seconds"] / result["read"]["seconds"], 2)
-        result[way]["times_threaded_reading"] = round(result[way]["seconds"] / result["read_threads"]["seconds"], 2)
-        result[way]["times_reading_cpu"] = round(result[way]["cpu_seconds"] / result["read"]["cpu_seconds"], 2)
+        median[way]["times_reading"] = median[way]["seconds"] / median["read"]["seconds"]
+        median[way]["times_threaded_reading"] = median[way]["seconds"] / median["read_threads"]["seconds"]
+        median[way]["times_reading_cpu"] = median[way]["cpu_seconds"] / median["read"]["cpu_seconds"]
+    result: dict[str, Any] = {
+        way: {name: round(value, 2) for name, value in values.items()} for way, values in median.items()
+    }
     result["load"] = round(os.getloadavg()[0], 1)  # of the machine: with more than its cores, trust processor seconds
     return result
 

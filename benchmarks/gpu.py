@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -127,7 +128,7 @@ def generated(size: Size) -> Dataset:
 
 def trained(size: Size, name: str, run: Run, preset: str = "coarse", fast: bool = False, **values: Any) -> RunFolder:
     """A run trained on the generated images."""
-    chosen = recipe.load(preset, {"batch": min(64, size.drawn // 2), "width": size.width} | values)
+    chosen = recipe.load(preset, {"batch": min(64, size.drawn // 8), "width": size.width} | values)
     request = Request(chosen, generated(size), size.folder / name, machine(size, fast=fast))
     train_chain(run, request, chosen.initialisation)
     return RunFolder(size.folder / name / run.name)
@@ -285,7 +286,7 @@ def fused(size: Size) -> Rows:
 def crops(size: Size) -> Rows:
     """Training crops of small data: the same pixels as the host's, and how long a batch takes."""
     data = generated(size)
-    chosen = recipe.load("coarse", {"batch": min(64, size.drawn // 2)})
+    chosen = recipe.load("coarse", {"batch": min(64, size.drawn // 8)})
     own, plain = (Loader(data, chosen, Scale(256, 512), 0, device, 0) for device in (DEVICE, torch.device("cpu")))
     pairs = zip(own.batches(0), plain.batches(0), range(5), strict=False)
     differing = [(a.crops.cpu().int() - b.crops.int()).abs() for a, b, _ in pairs]
@@ -305,7 +306,7 @@ def crops(size: Size) -> Rows:
 
 def repeat(size: Size) -> Rows:
     """Two equal trainings, and one that is killed and resumed: the same bits?"""
-    run, values = Run("A", Scale(256, 512)), {"dropout": 0.5, "epochs": size.epochs}
+    run, values = Run("A", Scale(256, 512)), {"dropout": 0.5, "epochs": 5 * size.epochs}
     one, two = (trained(size, name, run, **values) for name in ("one", "two"))
     bits = one.weights_path.read_bytes()
     yield {"equal_trainings_end_in_the_same_bits": bits == two.weights_path.read_bytes()}
@@ -399,7 +400,7 @@ def decoding(size: Size) -> Rows:
 
 def start(size: Size) -> Rows:
     """A from N(0, 0.01^2) at full width: does the loss leave ln K in 2,000 steps?"""
-    batch = min(64, size.drawn // 2)
+    batch = min(64, size.drawn // 8)
     epochs = max(1, round(size.steps / (size.drawn // batch)))
     values = {"initialisation": "random", "initial_std": 0.01, "width": 1.0 if size.peers else size.width}
     run = trained(size, "start", Run("A", S256), epochs=epochs, patience=epochs, drops=0, drop_by=[], **values)
@@ -462,8 +463,9 @@ class Part:
         began = time.monotonic()
         timer = threading.Timer(limit, process.kill)
         timer.start()
-        process.stdin.write("go\n")
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it failed before it was ready
+            process.stdin.write("go\n")
+            process.stdin.close()
         for line in process.stdout:
             rows.append(json.loads(line))
             print(f"{self.name}: {line.strip()[:300]}", file=sys.stderr, flush=True)

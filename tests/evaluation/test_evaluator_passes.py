@@ -23,6 +23,7 @@ from vggrepro.evaluation.features import FeatureNet
 from vggrepro.nets.trained import Trained
 from vggrepro.posteriors.protocol import Method
 from vggrepro.runs.folder import RunFolder
+from vggrepro.system.devices import Machine
 
 
 @settings(max_examples=15, deadline=None)
@@ -110,6 +111,16 @@ def padded(run: RunFolder) -> Evaluator:
     evaluator = Evaluator(Trained.load(run), CPU)
     evaluator.padded_to = 32
     return evaluator
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["dense", "multicrop"])
+def test_posteriors_of_a_gpu_are_those_of_a_cpu(run: RunFolder, method: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    machines = (Machine(torch.device("cuda:0"), "fp32", workers=0), CPU)
+    found, expected = (Evaluator(Trained.load(run), each).posteriors(images(7), Method(method)) for each in machines)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", [Method("dense"), Method("dense", ceil_pool=True), Method("dense", False)])
