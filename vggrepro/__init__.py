@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         score_image,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "InputError",
     "check_claims",

@@ -62,15 +62,15 @@ def test_the_recipe_says_where_each_value_comes_from() -> None:
 # validation cost a third.
 PLAN = """\
 chain
-  A-256      to train  from random weights (he)
-  D-256      to train  from A-256: conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; the others random (he)
+  A-256      to train  from random weights (delta)
+  D-256      to train  from A-256: conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; the others random (delta)
   D-384      to train  from D-256: all layers
   D-256-512  to train  from D-384: all layers
 
 cost, at most (a plateau may end a run earlier)
   run        rate   epochs  images  FLOP/image  FLOP   time  weights  checkpoint
-  A-256      0.01   1       24      4.65 M      112 M  2 s   448 kB   896 kB
-  D-256      0.01   1       24      8.41 M      202 M  2 s   534 kB   1.07 MB
+  A-256      0.02   1       24      4.65 M      112 M  2 s   448 kB   896 kB
+  D-256      0.02   1       24      8.41 M      202 M  2 s   534 kB   1.07 MB
   D-384      0.001  1       24      8.41 M      202 M  2 s   534 kB   1.07 MB
   D-256-512  0.001  1       24      8.41 M      202 M  2 s   534 kB   1.07 MB
   total                     96                  718 M  8 s   2.05 MB
@@ -127,7 +127,7 @@ def test_fc_only_and_finished_chains(dataset: Dataset, tmp_path: Path, monkeypat
     monkeypatch.setattr(Training, "run", lambda self: None)
     train_chain(Run("A", S256), asked)
     text = told(plan_chain(Run("A", S256), asked), asked, {})
-    assert text.endswith("chain\n  A-256  done, 0 epochs  from random weights (he)")
+    assert text.endswith("chain\n  A-256  done, 0 epochs  from random weights (delta)")
     again = replace(asked, retrain=True)
     assert "\n  total " in told(plan_chain(Run("A", S256), again), again, {})
 

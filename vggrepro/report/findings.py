@@ -213,5 +213,4 @@ def _parameter_lines(finding: Finding) -> list[dict[str, str]]:
 
 
 def _difference(made: Comparison) -> str:
-    low, high = (round(end, 1) + 0.0 for end in (made.low, made.high))  # + 0.0: no -0.0
-    return f"{number(made.difference, '+')} {span(low, high)}"
+    return f"{number(made.difference, '+')} {span(made.low, made.high)}"

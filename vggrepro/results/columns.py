@@ -159,7 +159,7 @@ def number(value: float, sign: str = "", decimals: int = 1) -> str:
 
 def span(low: float, high: float) -> str:
     """An interval as the paper writes ranges: `[13.1; 19.2]`."""
-    return DASH if math.isnan(low) else f"[{low:.1f}; {high:.1f}]"
+    return DASH if math.isnan(low) else f"[{round(low, 1) + 0.0:.1f}; {round(high, 1) + 0.0:.1f}]"  # no -0.0
 
 
 def p_text(p: float) -> str:

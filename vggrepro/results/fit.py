@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from vggrepro import paper
 from vggrepro.errors import InputError
-from vggrepro.paper import Run, View
+from vggrepro.paper import View
 from vggrepro.posteriors import means
 from vggrepro.posteriors.protocol import LABELS, FileName, file_path
 from vggrepro.results import freshness
@@ -42,7 +43,7 @@ def fit(scores: Scores) -> BeyondTable | None:
     ]
     caption = (
         "The same net and protocol on the training images and on the validation images. A large gap means that the net "
-        f"has learned its training images by heart. {setting(scores)}"
+        f"knows its training images much better than other images. {setting(scores)}"
     )
     return BeyondTable(NAME, "Training and validation error", caption, frame, tuple(columns), tuple(frame["run"]),
                        _notes(scores, frame))  # fmt: skip
@@ -50,10 +51,11 @@ def fit(scores: Scores) -> BeyondTable | None:
 
 def _views(scores: Scores) -> Iterator[View]:
     """The views that have a file of training images, in the paper's order of the runs."""
-    for path in sorted(scores.runs.glob(f"*/posteriors/{TRAIN}-*.parquet")):
-        name, run = FileName.parse(path.name), Run.parse(path.parent.parent.name)
-        if run is not None and name is not None and not name.variant:
-            yield View(run, name.q, name.method)
+    for run in paper.all_runs():
+        for path in sorted((scores.runs / run.name / "posteriors").glob(f"{TRAIN}-*.parquet")):
+            name = FileName.parse(path.name)
+            if name is not None and not name.variant:
+                yield View(run, name.q, name.method)
 
 
 def _record(scores: Scores, view: View) -> dict[str, Any] | None:
@@ -78,6 +80,6 @@ def _record(scores: Scores, view: View) -> dict[str, Any] | None:
 
 def _notes(scores: Scores, frame: pd.DataFrame) -> tuple[str, ...]:
     """Says of runs that held training images out that these count as training images here."""
-    configs = [scores.facts(run).config for name in dict.fromkeys(frame["run"]) if (run := Run.parse(name))]
+    configs = [scores.facts(run).config for run in paper.all_runs() if run.name in set(frame["run"])]
     held_out = any(config and config.recipe.held_out for config in configs)
     return ("Training images that were held out to judge the training count as training images here.",) * held_out

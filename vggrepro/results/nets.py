@@ -12,21 +12,21 @@ from vggrepro.nets import cost
 from vggrepro.nets.layers import Layer, field_before_fc6, layers, stacked_field, stacked_weights
 from vggrepro.paper import Architecture
 from vggrepro.results.beyond import BeyondTable
-from vggrepro.results.columns import Column, Kind, column_of, labels_of
+from vggrepro.results.columns import DASH, Column, Kind, column_of, labels_of
 
 STACKS = ((5, (3, 3)), (7, (3, 3, 3)))  # a kernel, and the layers in its place (Sect. 2.3)
 MILLION, BILLION = 1e6, 1e9
 # Columns of frames: the heading on a page, and what a value is divided by and printed with.
 SHOWN = {
-    "weight_layers": ("weight layers", 1, "{:.0f}"),
-    "parameters": ("parameters (M)", MILLION, "{:.3f}"),
-    "fc_share": ("of them FC (%)", 1, "{:.0f}"),
+    "weight_layers": ("layers", 1, "{:.0f}"),
+    "parameters": ("params (M)", MILLION, "{:.3f}"),
+    "fc_share": ("FC (%)", 1, "{:.0f}"),
     "fc6": ("fc6 (M)", MILLION, "{:.1f}"),
-    "multiply_adds": ("multiply-adds (10⁹)", BILLION, "{:.3f}"),
-    "field": ("receptive field (pixels)", 1, "{:.0f}"),
-    "field_crops": ("receptive field (crops)", 1, "{:.2f}"),
+    "multiply_adds": ("MACs (10⁹)", BILLION, "{:.3f}"),
+    "field": ("field (pixels)", 1, "{:.0f}"),
+    "field_crops": ("field (crops)", 1, "{:.2f}"),
     "weight_bytes": ("weights (MB)", MILLION, "{:.1f}"),
-    "map_bytes": ("feature maps (MB)", MILLION, "{:.1f}"),
+    "map_bytes": ("maps (MB)", MILLION, "{:.1f}"),
     "kernel": ("kernel", 1, "{:.0f}"),
     "stride": ("stride", 1, "{:.0f}"),
     "side": ("map side", 1, "{:.0f}"),
@@ -50,8 +50,9 @@ def nets_table(nets: Sequence[Architecture]) -> BeyondTable:
     """
     first = nets[0]
     caption = (
-        f"{_size(first)}. Multiply-adds are those of one crop, forward. The receptive field is that of the map before "
-        "fc6. Weights and feature maps are numbers of 4 bytes, maps of one crop."
+        f"{_size(first)}. Layers: those with weights. FC: the share of the parameters that the FC layers hold. MACs: "
+        "multiply-adds of one crop, forward. Field: the receptive field of the map before fc6. Weights and the feature "
+        "maps of one crop have numbers of 4 bytes."
     )
     return _table("all-nets", "All nets", caption, pd.DataFrame([_net(net) for net in nets]), ("net",))
 
@@ -77,7 +78,10 @@ def _net(net: Architecture) -> dict[str, Any]:
 def layers_table(net: Architecture) -> BeyondTable:
     """A row a layer: `net`, `layer`, and the values of `layers.Layer`."""
     frame = pd.DataFrame([{"net": net.net, **_layer(layer)} for layer in layers(net)])
-    caption = f"{_size(net)}. A ReLU follows every layer with parameters but fc8. Multiply-adds are those of one crop."
+    caption = (
+        f"{_size(net)}. A ReLU follows every layer with parameters but fc8. "
+        "Field: the receptive field. MACs: multiply-adds of one crop."
+    )
     return _table(f"layers-{net.net}", f"Layers of {net.net}", caption, frame, ("layer",))
 
 
@@ -130,5 +134,5 @@ def _table(name: str, title: str, caption: str, frame: pd.DataFrame, labels: Seq
 
 def _column(frame: pd.DataFrame, key: str) -> Column:
     heading, unit, form = SHOWN[key]
-    cells = [form.format(value / unit) for value in frame[key]]
+    cells = [form.format(value / unit) if value else DASH for value in frame[key]]
     return column_of(Kind.NUMBER, "", heading, heading, frame[key], cells)

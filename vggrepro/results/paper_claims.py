@@ -150,6 +150,7 @@ def claims() -> tuple[Claim, ...]:
             "Local response normalisation does not help",
             "4.1",
             [Pair(_single("A-LRN"), _single("A"), Relation.NOT_LOWER)],
+            "The paper adds that it costs memory and time: `vggrepro nets --measure` measures both.",
         ),
         _claim(
             2,
@@ -173,7 +174,7 @@ def claims() -> tuple[Claim, ...]:
             "Multi-crop is slightly better than dense",
             "4.3",
             crops,
-            "Better by more than the margin is another effect than the paper's (0.2 and 0.1 points top-1).",
+            "A difference above the margin is another effect than the paper's, which is 0.2 and 0.1 points (top-1).",
         ),
         _claim(9, "Multi-crop and dense together beat each", "4.3", both),
         _claim(
