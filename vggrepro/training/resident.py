@@ -52,7 +52,7 @@ class Resident:
             resampler: for the same crop and for images that shrink as much.
         """
         most = at_once(resampler)
-        parts = zip(self.starts[images].split(most), places.split(most, 2), strict=True)
+        parts = zip(torch.split(self.starts[images], most), torch.split(places, most, 2), strict=True)
         return torch.cat([resampler.cut(self.pixels, starts, part) for starts, part in parts])
 
 
