@@ -98,6 +98,10 @@ class Peer:
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return np.load(self._answer())
 
+    def end(self) -> None:
+        """Closes the process's input, which ends it."""
+        self.process.communicate()
+
 
 def ours(
     evaluator: Evaluator, split: Split, count: int, method: str, qs: tuple[int, ...], _: bool = False
@@ -268,6 +272,7 @@ def main() -> None:
         rows = [comparison.row("dense", (q,), len(files)) for q in QS]
         rows.append(comparison.row("dense", QS, len(files)))
         rows.append(comparison.row("multicrop", (256,), max(1, len(files) // 4)))
+        comparison.peer.end()
         whole = table5(run, data, Machine(device, "bf16", workers=options.workers), rows)
     results: dict[str, Any] = {"protocols": rows, "table5": whole, "workers": options.workers}
     results["goals"] = goals(rows, whole["minutes_for_50000"], device)

@@ -109,6 +109,15 @@ def test_a_seed_of_its_own_recipe_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_seed_that_was_trained_otherwise_is_named(tmp_path: Path) -> None:
+    for folder, rate in ((tmp_path, 0.01), (tmp_path / "seed1", 0.02), (tmp_path / "seed2", 0.01)):
+        trained(folder, A, batch=64, learning_rate=rate)
+    seeds = [Scores(tmp_path / name, dataset_of()) for name in ("seed1", "seed2")]
+    scores = Scores(tmp_path, dataset_of(), seeds)
+    assert shared(scores) == ("Training, the paper's value in brackets: batch 64 (256).",)
+    assert of(scores, A) == ["seed1: Training, the paper's value in brackets: learning rate 0.02 (0.01)."]
+
+
 @pytest.mark.parametrize(
     ("run", "done", "sentence"),
     [

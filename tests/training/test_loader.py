@@ -21,6 +21,7 @@ from vggrepro.data.rescaling import centre_window, cut
 from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
 from vggrepro.nets import keyed
+from vggrepro.nets.resampling import Resampler
 from vggrepro.paper import Scale
 from vggrepro.training import resident
 from vggrepro.training.loader import Batch, Loader, check_stored
@@ -139,13 +140,20 @@ def test_resident_crops_are_those_of_the_host(dataset: Dataset) -> None:
         assert equal(together(list(own.batches(2, 1))), [part[8:] for part in expected])
 
 
-def test_crops_of_few_batches_are_cut_at_once_where_memory_is_small(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_crops_are_cut_at_once_where_memory_is_small(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of one batch: a crop of a large photograph is made of a hundred times its own pixels."""
     own, plain = loader(dataset), loader(dataset)
     own.resident = Resident(own.train, CPU, workers=2)
+    counts, cut_many = [], Resampler.cut
+
+    def counted(self: Resampler, pixels: Tensor, starts: Tensor, places: Tensor) -> Tensor:
+        counts.append(len(starts))
+        return cut_many(self, pixels, starts, places)
+
     monkeypatch.setattr(resident, "WORK_BYTES", 1)
+    monkeypatch.setattr(Resampler, "cut", counted)
     assert equal(together(list(own.batches(1))), together(list(plain.batches(1))))
+    assert counts == [1] * 24
 
 
 def test_a_batch_of_resident_crops_costs_few_operators(dataset: Dataset) -> None:

@@ -211,13 +211,12 @@ def _lines(departures: Sequence[Departure]) -> Iterator[str]:
 def conditions(scores: Scores, files: Sequence[File]) -> list[str]:
     """How the runs and files of a row differ from the paper's, a sentence each, beyond `reductions` and `shared`."""
     runs = list(dict.fromkeys(file.view.run for file in files))
-    result = []
-    for run in runs:
-        own = _run_conditions(scores, run)
-        result += own
-        for seed in scores.seeds:
-            result += [f"{seed.runs.name}: {text}" for text in _run_conditions(seed, run) if text not in own]
-    result += _training(scores, runs)
+    common = _shared(scores)
+    result = _runs_conditions(scores, runs, common)
+    own = set(result)
+    for seed in scores.seeds:
+        texts = _runs_conditions(seed, runs, common)
+        result += [f"{seed.runs.name}: {text}" for text in texts if text not in own]
     if any(file.origin is None for file in files):
         result.append("Posteriors of another tool, without metadata: weights and data cannot be checked.")
     if any(file.origin and not file.origin.flip and file.view.method != "center" for file in files):
@@ -229,9 +228,13 @@ def conditions(scores: Scores, files: Sequence[File]) -> list[str]:
     return list(dict.fromkeys(result))
 
 
-def _training(scores: Scores, runs: Sequence[Run]) -> list[str]:
-    """The departures of some runs alone, with the runs' names where not all of the row have them."""
-    common = _shared(scores)
+def _runs_conditions(scores: Scores, runs: Sequence[Run], common: Sequence[Departure]) -> list[str]:
+    """What the folders of some runs say, and how their training differs beyond what all runs have in `common`."""
+    return [text for run in runs for text in _run_conditions(scores, run)] + _training(scores, runs, common)
+
+
+def _training(scores: Scores, runs: Sequence[Run], common: Sequence[Departure]) -> list[str]:
+    """The departures of some runs beyond `common`, with the runs' names where not all of the row have them."""
     found: dict[str, list[str]] = {}
     for run in runs:
         if config := _own_training(scores, run):

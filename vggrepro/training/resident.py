@@ -44,14 +44,16 @@ class Resident:
             self.pixels[start : start + len(rows)] = rows
 
     def crops(self, images: Tensor, places: Tensor, resampler: Resampler) -> Tensor:
-        """Crops of rescaled images (Sect. 3.1): uint8 (n, crop, crop, 3).
+        """Crops of rescaled images (Sect. 3.1): uint8 (n, crop, crop, 3); as many together as `at_once` says.
 
         Args:
             images: (n,) int64 positions in the split, on the device.
             places: (3, 2, n) int64 on the device, as in `rescaling.Windows`.
             resampler: for the same crop and for images that shrink as much.
         """
-        return resampler.cut(self.pixels, self.starts[images], places)
+        most = at_once(resampler)
+        parts = zip(torch.split(self.starts[images], most), torch.split(places, most, 2), strict=True)
+        return torch.cat([resampler.cut(self.pixels, starts, part) for starts, part in parts])
 
 
 def at_once(resampler: Resampler) -> int:

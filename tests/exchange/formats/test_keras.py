@@ -225,6 +225,32 @@ def test_cut_files_are_named(small: dict[str, np.ndarray], tmp_path: Path, layou
             read(place, "D")
 
 
+@pytest.mark.parametrize("length", [0, 8, 2**64 - 16])
+@pytest.mark.parametrize("kind", [".keras", ".h5"])
+def test_a_heap_that_the_library_would_read_without_end(
+    small: dict[str, np.ndarray], tmp_path: Path, kind: str, length: int
+) -> None:
+    inner = io.BytesIO()
+    write_keras3(inner, small)
+    data = inner.getvalue()
+    assert read(write_keras_bytes(tmp_path / f"sound{kind}", data), "D").format == "Keras"
+    first = data.index(b"GCOL") + 16  # the heap's first object: number, references, zeros, length
+    number = (1 if length > 8 else 0).to_bytes(2, "little")
+    bad = data[:first] + number + data[first + 2 : first + 8] + length.to_bytes(8, "little") + data[first + 16 :]
+    with pytest.raises(InputError, match=rf"damaged or cut HDF5 file \(a heap with an object of {length:,} bytes\)"):
+        read(write_keras_bytes(tmp_path / f"w{kind}", bad), "D")
+
+
+def write_keras_bytes(path: Path, data: bytes) -> Path:
+    """The bytes of an HDF5 file as a file, or packed as `.keras`."""
+    if path.suffix == ".h5":
+        path.write_bytes(data)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model.weights.h5", data)
+    return path
+
+
 def test_a_damaged_address_and_a_damaged_packed_part_are_named(small: dict[str, np.ndarray], tmp_path: Path) -> None:
     path, inner = tmp_path / "w.keras", io.BytesIO()
     write_keras3(inner, small)

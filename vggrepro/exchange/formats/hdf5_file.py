@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_OBJECTS = 20_000  # of one file
 WEIGHTS = "model.weights.h5"  # in a .keras file
+HEAP = b"GCOL\x01\0\0\0"  # a global heap's first bytes
 # What h5py and zipfile raise for damaged files
 DAMAGE = (
     OSError,
@@ -42,6 +44,8 @@ def opened(source: WeightsFile) -> Iterator[h5py.File]:
     place = str(source.path)
     try:
         if not zipfile.is_zipfile(source.path):
+            with open(source.path, "rb") as whole, mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                _check_heaps(mapped)
             with h5py.File(source.path, "r") as file:
                 yield file
             return
@@ -50,14 +54,36 @@ def opened(source: WeightsFile) -> Iterator[h5py.File]:
             if size > MAX_BYTES:
                 raise InputError(f"{place}: {WEIGHTS} would have {size:,} bytes, more than any net of Table 1")
             with archive.open(WEIGHTS) as member:
-                data = io.BytesIO(member.read(size))
-        with h5py.File(data, "r") as file:
+                data = member.read(size)
+        _check_heaps(data)
+        with h5py.File(io.BytesIO(data), "r") as file:
             yield file
     except InputError:
         raise
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: is a damaged or cut HDF5 file ({reason}); download it again") from None
+
+
+def _check_heaps(data: bytes | mmap.mmap) -> None:
+    """Refuses damaged global heaps, which hold long texts: the HDF5 library may read such a heap without end.
+
+    A heap has a header of 16 bytes, then objects of 16 bytes and their padded contents; object 0 is the space left.
+
+    Raises:
+        ValueError: an object has no length, or a greater one than the heap.
+    """
+    at = data.find(HEAP)
+    while at >= 0:
+        place, end = at + 16, min(len(data), at + int.from_bytes(data[at + 8 : at + 16], "little"))
+        while place + 16 <= end:
+            number, size = int.from_bytes(data[place : place + 2], "little"), data[place + 8 : place + 16]
+            length = int.from_bytes(size, "little")
+            whole = 16 + -(-length // 8) * 8 if number else length
+            if not 16 <= whole <= end - place:
+                raise ValueError(f"a heap with an object of {length:,} bytes")
+            place += whole
+        at = data.find(HEAP, at + len(HEAP))
 
 
 def datasets(file: h5py.File, place: str) -> dict[str, h5py.Dataset]:
