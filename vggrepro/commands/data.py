@@ -100,7 +100,7 @@ def dataset(
     print("\n".join(summary.notes(opened)))
     terminal.print_table(summary.splits_table(opened))
     if terminal.wanted():
-        print("a class: images of one class; ranges are smallest–median–largest; sides are in pixels")
+        print("a class: images of one class; ranges: smallest–median–largest; sides: pixels")
     if sheet is not None:
         summary.sheet(opened, sheet)
         print(f"samples: {sheet}")

@@ -59,12 +59,12 @@ def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol,
             row = {"run": folder.name, "method": name, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
             rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(len(split) / rate)})
         rate = _decoded(evaluator, split, sample, keys, machine)
-        row = {"run": folder.name, "method": "decoding", "Q": ",".join(map(str, sorted({q for _, q in keys})))}
+        row = {"run": folder.name, "method": "decoding", "Q": ", ".join(map(str, sorted({q for _, q in keys})))}
         rows.append(row | {"passes": "", "images/s": rate, "time": duration(len(split) / rate)})
         both = net_seconds, len(split) / rate
         total += sum(both) if machine.device.type == "cpu" else max(both)
     return pd.DataFrame(
-        [*rows, {"run": f"all, {len(split):,} images", "method": "", "Q": "", "passes": "", "time": duration(total)}]
+        [*rows, {"run": f"total ({len(split):,} images)", "method": "", "Q": "", "passes": "", "time": duration(total)}]
     )
 
 

@@ -174,7 +174,7 @@ def claims() -> tuple[Claim, ...]:
             "Multi-crop is slightly better than dense",
             "4.3",
             crops,
-            "A difference above the margin is another effect than the paper's, which is 0.2 and 0.1 points (top-1).",
+            "A difference above the margin is another effect than the paper's, which is 0.2 points (top-1).",
         ),
         _claim(9, "Multi-crop and dense together beat each", "4.3", both),
         _claim(
