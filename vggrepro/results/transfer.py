@@ -349,7 +349,7 @@ def comparisons(made: Sequence[dict[str, Any]], configs: dict[str, Any], pooled:
 def _questions(
     there: list[Representation], configs: dict[str, Any], pooled: bool
 ) -> Iterator[tuple[str, Representation, Representation]]:
-    """The pairs of each question, at one Q or as the paper puts several together."""
+    """The pairs of each question; depth and two nets at one Q, or at several Q as the paper puts them together."""
     papers = [what for what in there if what.over_qs in ("", "pooled" if pooled else "stacked")]
     single = [what for what in papers if len(what.runs) == 1]
     depth = list(paper.NETS)
@@ -359,7 +359,7 @@ def _questions(
             alike = a.scale == b.scale and deep.qs == shallow.qs
             if alike and b.net == "A" and depth.index(a.net) > 0:
                 yield "does depth help", deep, shallow
-    for what in papers:
+    for what in there:
         for one in there:
             if one.runs == what.runs and len(one.qs) == 1 < len(what.qs) and one.qs[0] in what.qs:
                 yield "do several scales help", what, one

@@ -359,6 +359,8 @@ def test_timms_kernels_of_other_shapes(tmp_path: Path, small: dict[str, Tensor])
         ({"resample": "nearest"}, "resample is none of bilinear, bicubic; restore it from the export"),
         ({"lrn": "none"}, "lrn is none of krizhevsky, caffe; restore it from the export"),
         ({"scale": "large"}, "lacks or damages --scale 'large' is not a scale; give S such as 256, or MIN:MAX"),
+        ({"stride": 0}, "lacks or damages stride = 0; choose"),
+        ({"crop": 20}, "lacks or damages crop = 20; the poolings need at least"),
         ({"crop": float("inf")}, "lacks or damages cannot convert float infinity to integer; restore it"),
     ],
 )

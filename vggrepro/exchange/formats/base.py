@@ -138,6 +138,7 @@ def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
             "lrn": str(about.get("lrn", "krizhevsky")),
             "class_names": tuple(map(str, about["class_names"])) if about.get("class_names") else None,
         }
+        paper.check_geometry(int(about["crop"]), int(about.get("stride", paper.STRIDE)))
     except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
         raise InputError(f"{place}: lacks or damages {error}; restore it from the export, or remove it") from None
     if len(mean) != 3 or not all(math.isfinite(value) for value in (*mean, factor)):
