@@ -89,9 +89,12 @@ def taken(sound: list[Sound], reader: str, seed: int, number: int) -> None:
 
 def child(reader: str, seed: int, start: int, stop: int, say: int) -> None:
     """Takes the inputs `start` to `stop` and writes each one's outcome as a line to the pipe `say`."""
+    import torch
+
     from vggrepro.data.images import BadImage
     from vggrepro.errors import InputError
 
+    torch.set_num_threads(1)  # a forked process that shares work among threads waits for those of its parent
     with tempfile.TemporaryDirectory() as name:
         sound = READERS[reader](Path(name))
         status = Path("/proc/self/status").read_text()

@@ -20,6 +20,7 @@ import torch
 from nets import random_run
 from PIL import Image
 
+from vggrepro.data import dataset
 from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import FolderSource
 
@@ -180,7 +181,8 @@ def test_initialisation(bench: Bench) -> None:
     assert [row["initialisation"] for row in rows] == ["he", "delta"]
 
 
-def test_loader(bench: Bench, tmp_path: Path) -> None:
+def test_loader(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "CACHE_BYTES", dataset.CACHE_BYTES)  # the script changes it: undone at the end
     importlib.import_module("prepare").write_source(tmp_path / "source", 10)
     found = bench("loader", str(tmp_path / "source"), ROUNDS=1, BATCH=8)
     assert len(found["rows"]) == 3
