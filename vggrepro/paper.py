@@ -328,7 +328,6 @@ class Row:
     test_top5: float | None = None
 
 
-# Table 5's words, and the methods whose posteriors each averages.
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """How Appendix B tests features on a data set.
@@ -353,6 +352,7 @@ TRANSFER = {  # by the names of `data.transfer_sets`
     "voc2012-action": Transfer(VOC_QS, True, "voc2012_action_map"),
 }
 
+# Table 5's words, and the methods whose posteriors each averages.
 METHODS = {"dense": ("dense",), "multi-crop": ("multicrop",), "multi-crop & dense": ("multicrop", "dense")}
 
 
@@ -364,7 +364,7 @@ def tables_folder() -> Path:
 
 @cache
 def published(table: int) -> tuple[dict[str, str], ...]:
-    """The rows of the paper's Table `table` (2-7) as printed, by column name."""
+    """The rows of the paper's Table `table` (2-7, 11, 12) as printed, by column name."""
     with open(tables_folder() / f"table{table}.csv", newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
 
