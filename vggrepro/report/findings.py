@@ -58,10 +58,14 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
 
 POWER = (
     "How likely each claim is shown",
-    "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested with one seed and the true "
-    "differences are the paper's. It also depends on how many images one side alone gets wrong: of runs that are here "
-    'their own share ("runs"), otherwise an assumed one ("table"). From simulated pages; uncertain by up to 7 points.',
-)  # title and text
+    "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
+    "are the paper's. It also depends on how many images one side alone gets wrong: of runs that are here their "
+    'own share ("runs"), otherwise an assumed one ("table"). With one seed, the nets that were trained differ as '
+    "the paper's do. With several, the means over all seeds do, and a difference varies from seed to seed with a "
+    f"standard deviation of {power.SPREADS['other nets']['top-1']} points between nets and "
+    f"{power.SPREADS['shared nets']['top-1']} between tests of one net or an ensemble and its member (top-1; "
+    "top-5 half; assumed). From simulated pages; uncertain by up to 7 points.",
+)  # the title, and what the numbers mean
 
 
 def power_document(scores: Scores) -> str:
@@ -73,10 +77,14 @@ def power_document(scores: Scores) -> str:
 
 def power_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """`power_frame` as texts under the headings of a page."""
-    cells = frame.astype({"claim": str, "comparisons": str})
-    sizes = [str(name) for name in frame][4:]
-    cells = cells.assign(**{name: [f"{chance:.0f}" for chance in frame[name]] for name in sizes})
-    return cells.rename(columns={name: f"{int(name):,} images" for name in sizes})
+    chances = frame.iloc[:, 4:].map("{:.0f}".format).rename(columns=_power_heading)
+    return pd.concat([frame.iloc[:, :4].astype(str), chances], axis=1)
+
+
+def _power_heading(name: str) -> str:
+    """`6,491 images, 3 seeds`, of a column of `power.table`."""
+    size, _, seeds = name.partition(" of ")
+    return f"{int(size):,} images, {seeds or '1 seed'}"
 
 
 def power_csv(scores: Scores) -> str:
@@ -86,8 +94,9 @@ def power_csv(scores: Scores) -> str:
 
 def power_frame(scores: Scores) -> pd.DataFrame:
     """`power.table` for this data set's number of validation images, 10,000 and the paper's 50,000."""
-    sizes = sorted({scores.dataset.counts[SPLIT], 10_000, 50_000})
-    return power.table(sizes, comparisons(scores))
+    own = scores.dataset.counts[SPLIT]
+    samples = sorted({(own, 1), (own, 3), (10_000, 1), (50_000, 1), (50_000, 3)})  # images, seeds
+    return power.table(samples, comparisons(scores))
 
 
 def counts(findings: Sequence[Finding]) -> str:
