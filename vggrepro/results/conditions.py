@@ -220,7 +220,7 @@ def conditions(scores: Scores, having: Sequence[tuple[Scores, Sequence[File]]]) 
     seeds: dict[str, list[str]] = {}
     for seed, files in having:
         for text in dict.fromkeys(_row_conditions(scores, seed, files, common)):
-            seeds.setdefault(text, []).append(seed.runs.name)
+            seeds.setdefault(text, []).append(seed.name)
     return [text if len(names) == len(having) else f"{', '.join(names)}: {text}" for text, names in seeds.items()]
 
 

@@ -53,6 +53,7 @@ class Scores:
 
     def __init__(self, runs: Path, dataset: Dataset, seeds: Sequence[Scores] = ()) -> None:
         self.runs, self.dataset, self.seeds = runs, dataset, seeds
+        self.name = runs.name  # tells this seed from the others
         self._facts: dict[Run, Facts] = {}
         self._files: dict[View, File] = {}
         self._ranks: dict[frozenset[Path], np.ndarray] = {}
@@ -177,7 +178,7 @@ class Scores:
         if self._images is None or not self._ranks:
             return None
         names = {
-            ("" if scores is self else f"{scores.runs.name}: ")
+            ("" if scores is self else f"{scores.name}: ")
             + " + ".join(sorted(f"{path.parent.parent.name}/{path.stem}" for path in group)): ranks
             for scores in (self, *self.seeds)
             for group, ranks in scores._ranks.items()
@@ -227,7 +228,12 @@ def over_seeds(runs: Path, dataset: Dataset) -> Scores:
     for folder in others:
         if name := foreign_data(folder, dataset):
             raise InputError(f"{folder}: its runs are of {name}, those of {first} of {dataset.folder}; leave it out")
-    return Scores(first, dataset, [Scores(folder, dataset) for folder in others])
+    made = Scores(first, dataset, [Scores(folder, dataset) for folder in others])
+    everyone = [made, *made.seeds]
+    if len({each.name for each in everyone}) < len(everyone):
+        for each in everyone:
+            each.name = str(each.runs)
+    return made
 
 
 def foreign_data(runs: Path, dataset: Dataset) -> str | None:
