@@ -19,7 +19,7 @@ setup: .venv/installed
 demo: .venv/installed
 	@echo "demo: draws 5,600 images, trains 14 nets, evaluates and tests them: about 10 minutes on 2 CPU cores." >&2
 	@echo "Ctrl-C stops; the same command goes on." >&2
-	@$(BIN)/vggrepro reproduce --preset demo $(DEMO)
+	@$(BIN)/vggrepro reproduce --preset demo --jobs auto $(DEMO)
 
 # docs/sample-report.html: the demo's report, with the training error beside the validation error.
 sample: demo

@@ -91,7 +91,7 @@ def test_demo(bench: Bench) -> None:
 
     stored = bench("demo", "7", "--epochs", "1", stored="demo-seed7", subprocess=SimpleNamespace(run=run, PIPE=-1))
     assert seen[0] == seen[1]
-    assert seen[0][-6:] == ["--preset", "demo", "--seed", "7", "--epochs", "1"]
+    assert seen[0][-8:] == ["--preset", "demo", "--jobs", "auto", "--seed", "7", "--epochs", "1"]
     assert stored["table3"] == ["| A |"]
 
 
@@ -179,6 +179,13 @@ def test_gpu_cuts_off_a_part_that_takes_too_long(tmp_path: Path, monkeypatch: py
 def test_initialisation(bench: Bench) -> None:
     rows = bench("initialisation", WIDTH=1 / 32, EPOCHS=1, IMAGES=4, NETS=("A",), SETS=("batch=16",))["start"]
     assert [row["initialisation"] for row in rows] == ["he", "delta"]
+
+
+def test_jobs(bench: Bench) -> None:
+    """One job at a time is both ways here."""
+    rows = bench("jobs", "A", "--jobs", "1", "--images", "32", "--rounds", "1")["rows"]
+    assert [row["net"] for row in rows] == ["A"]
+    assert min(rows[0]["images_per_second"].values()) > 0
 
 
 def test_loader(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

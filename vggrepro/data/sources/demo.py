@@ -1,9 +1,9 @@
 """The generated data set `demo`: drawn shapes on a cluttered background, nothing to download.
 
 Each image shows one object of one of the `CLASSES`, at a random size, place, small rotation and colour. Small random
-shapes lie behind the object, and a few in front of it, which hide parts of it. All classes have the same distribution of
-colours, so only shape and layout tell them apart: two discs side by side or stacked, a face upright or upside down. No
-class becomes another when it is mirrored.
+shapes lie behind the object, and a few in front of it, which hide parts of it. All classes have the same distribution
+of colours, so only shape and layout tell them apart: two discs side by side or stacked, a face upright or upside down.
+No class becomes another when it is mirrored.
 
 An image depends only on (seed, split, index), so each can be made alone and in any order.
 """
