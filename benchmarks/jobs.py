@@ -2,8 +2,8 @@
 
 python benchmarks/jobs.py [NET …] [--jobs 2] [--preset demo] [--epochs 1] [--rounds 3]
 
-It is why `reproduce --jobs auto` gives each run one thread. The trainings are real, on generated images, turn by turn. The
-rates are those of `metrics.jsonl`, decoding included, summed over the trainings that run at the same time.
+It is why `reproduce --jobs auto` gives each run one thread. The trainings are real, on generated images, turn by turn.
+The rates are those of `metrics.jsonl`, decoding included, summed over the trainings that run at the same time.
 """
 
 from __future__ import annotations
