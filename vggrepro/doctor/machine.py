@@ -57,7 +57,7 @@ def extras() -> Diagnosis:
             missing.setdefault(extra, [])
             if installed(name) is None:
                 missing[extra].append(name)
-    parts = [f"{extra}: {'lacks ' + ', '.join(names) if names else 'there'}" for extra, names in missing.items()]
+    parts = [f"{extra}: {'lacks ' + ', '.join(names) if names else 'installed'}" for extra, names in missing.items()]
     lacking = [extra for extra, names in missing.items() if names]
     advice = f"pip install '{PACKAGE}[{','.join(lacking)}]', if you want them" if lacking else ""
     return Diagnosis(OK, "extras", "; ".join(parts) or "none", advice)
