@@ -15,6 +15,7 @@ from conftest import Call
 from vggrepro import paper, plan
 from vggrepro.errors import InputError
 from vggrepro.system import threads
+from vggrepro.system.jobs import Job
 
 ROOT = Path(__file__).parent.parent
 FAST = ["--set", "crop=32", "--set", "width=0.0625", "--set", "batch=8", "--epochs", "1", "--precision", "fp32"]
@@ -30,6 +31,13 @@ def test_every_run_is_trained_after_its_parent_and_then_evaluated() -> None:
     assert trained == [f"train-{run.name}" for run in paper.all_runs()]
     places = {name: place for place, name in enumerate(jobs)}
     assert all(places[need] < places[job.name] for job in jobs.values() for need in job.needs)
+
+
+def test_with_an_initialisation_no_net_waits_for_a() -> None:
+    jobs = {job.name: job for job in plan.jobs(init="delta")}
+    assert jobs["train-B-256"] == Job("train-B-256", "vggrepro train B --scale 256 --init delta")
+    assert jobs["train-D-384"] == Job("train-D-384", "vggrepro train D --scale 384", ("train-D-256",))
+    assert jobs["train-D-256-512-fc"].command == "vggrepro finetune-scale D --scale 256:512 --layers fc"
 
 
 def test_evaluations_cover_the_views_that_tables_need() -> None:
@@ -77,6 +85,12 @@ def test_make_understands_the_makefile_and_repeats_the_options(vggrepro: Call, p
     assert lines[0] == "vggrepro train A --scale 256 --set dropout=0.25 --seed 3"
     assert lines[-1] == "vggrepro reproduce --set dropout=0.25 --seed 3"
     assert len(lines) == len(plan.jobs()) + 1
+    code, out, _ = vggrepro("reproduce", "--plan", "make", "--init", "he")
+    assert code == 0
+    assert "train-C-256: \n" not in out and "train-C-256:\n\t$(VGGREPRO) train C --scale 256 --init he\n" in out
+    assert "\t$(VGGREPRO) reproduce --init he\n" in out
+    code, _, err = vggrepro("reproduce", "--init", "A-256")
+    assert code == 2 and "--init A-256: give random, glorot," in err
 
 
 # Run

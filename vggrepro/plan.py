@@ -39,13 +39,15 @@ def evaluations(by_method: dict[str, list[int]]) -> list[tuple[tuple[str, ...], 
     return [(tuple(m for m, wanted in by_method.items() if tuple(sorted(wanted)) == qs), qs) for qs in sets]
 
 
-def jobs_of_seeds(folders: Mapping[Path, int], multicrop: bool = False, *words: str) -> list[Job]:
+def jobs_of_seeds(
+    folders: Mapping[Path, int], multicrop: bool = False, *words: str, init: str | None = None
+) -> list[Job]:
     """`jobs` for each folder of runs and its seed; the names of all but the first begin with their folder's."""
     result = []
     for prefix, folder in _prefixes(folders).items():
         seed = ("--seed", str(folders[folder])) if len(folders) > 1 else ()
         own = ("--runs", str(folder)) if prefix else ()
-        for job in jobs(multicrop, *own, *words, training=seed):
+        for job in jobs(multicrop, *own, *words, training=seed, init=init):
             result.append(Job(prefix + job.name, job.command, tuple(prefix + name for name in job.needs)))
     return result
 
@@ -56,7 +58,7 @@ def _prefixes(folders: Iterable[Path]) -> dict[str, Path]:
     return {"": first} | {f"{folder.name}-": folder for folder in others}
 
 
-def jobs(multicrop: bool = False, *words: str, training: Sequence[str] = ()) -> list[Job]:
+def jobs(multicrop: bool = False, *words: str, training: Sequence[str] = (), init: str | None = None) -> list[Job]:
     """Training and evaluation of every run, each after what it needs.
 
     A run's evaluations follow each other, as its folder has one writer.
@@ -65,11 +67,13 @@ def jobs(multicrop: bool = False, *words: str, training: Sequence[str] = ()) -> 
         multicrop: as in `needed_views`.
         words: further options of each command, such as `--workers 1`.
         training: further options of the trainings alone, such as `--seed 1`.
+        init: what every net's first run starts from, in place of A.
     """
     found: list[Job] = []
     for run, by_method in needed_views(multicrop).items():
-        needs = (_training(run.parent),) if run.parent else ()
-        found.append(Job(_training(run), advice.training(run, *training, *words), needs))
+        start = None if run.is_rescaling else init
+        needs = (_training(run.parent),) if run.parent and start is None else ()
+        found.append(Job(_training(run), advice.training(run, *training, *words, start=start), needs))
         last = _training(run)
         for number, (methods, qs) in enumerate(evaluations(by_method), 1):
             name = f"evaluate-{run.name}" + (f"-{number}" if number > 1 else "")

@@ -43,11 +43,13 @@ def reproduce(
     seeds: Sequence[int],
     multicrop: bool = False,
     side_by_side: int = 1,
+    init: str | None = None,
 ) -> Document | None:
     """Does what is not yet done for the tables and claims, and writes `<tables_folder>/<data set>/`.
 
     Every net is trained with each of `seeds` (`seeded`); the demo's images are drawn with the first.
     With `side_by_side` above 1, that many runs are trained and evaluated at the same time, each in its own process.
+    With `init`, no net starts from A: the first run of each has this initialisation.
 
     Returns:
         The report; None in processes that are not the first.
@@ -59,11 +61,11 @@ def reproduce(
     dataset = _dataset(source, preset, data, machine.workers, seeds[0])
     used = recipe.load(dataset.preset, overrides)
     folders = seeded(runs, seeds)
-    requests = [Request(used, dataset, folder, machine, seed) for folder, seed in folders.items()]
+    requests = [Request(used, dataset, folder, machine, seed, init=init) for folder, seed in folders.items()]
     for request in requests:
         plan_all(request)  # refuses before any work
     if side_by_side > 1:
-        _all_jobs(side_by_side, folders, machine, multicrop)
+        _all_jobs(side_by_side, folders, machine, multicrop, init)
     for request in requests:
         _train_and_evaluate(request, multicrop)
     if not processes.is_first():
@@ -88,9 +90,9 @@ def _train_and_evaluate(request: Request, multicrop: bool) -> None:
             evaluate(RunFolder(request.runs / run.name), request.dataset, Protocol(methods, q), request.machine)
 
 
-def _all_jobs(count: int, folders: Mapping[Path, int], machine: Machine, multicrop: bool) -> None:
+def _all_jobs(count: int, folders: Mapping[Path, int], machine: Machine, multicrop: bool, init: str | None) -> None:
     """Trains and evaluates all runs of all seeds, `count` at a time, by the commands that do it one by one."""
-    jobs = plan.jobs_of_seeds(folders, multicrop, "--workers", str(-(-machine.workers // count)))
+    jobs = plan.jobs_of_seeds(folders, multicrop, "--workers", str(-(-machine.workers // count)), init=init)
     places = plan.places(count, machine.device.type)
     describe = partial(plan.describe, folders=list(folders))
     SideBySide(plan.unfinished(jobs, folders), places, next(iter(folders)) / "logs", describe).run()

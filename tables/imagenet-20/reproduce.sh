@@ -1,38 +1,26 @@
 #!/usr/bin/env bash
-# Trains and evaluates all runs of Tables 3-6 on imagenet-20 at the exact quarter scale, each net from random weights, and
-# the control for scale jittering. Every step goes on where it was: run the script again after an interruption.
+# All runs of Tables 3-6 on imagenet-20 at the exact quarter scale, each net from random weights, and a control for scale
+# jittering. In a folder with data/:
 #
 #   python benchmarks/imagenet20.py imagenette2 imagewoof2 photos && vggrepro prepare photos --preset quarter
-#   SEEDS="0 1 2" WIDTH=0.125 tables/imagenet-20/reproduce.sh            (in the folder with data/)
+#   SEEDS=0,1,2 WIDTH=0.125 JOBS=auto tables/imagenet-20/reproduce.sh > tables.md
 #
-# OPTIONS are added to each training, such as OPTIONS="--precision fp32 --workers 0". PARTS="train evaluate" is the default;
-# with either word alone, training and evaluation are two calls.
+# JOBS nets train or are tested side by side: one a processor or GPU (auto), or so many, on one card too. PRECISION is that
+# of every command, and OPTIONS go to every training, such as OPTIONS="--epochs 12 --workers 0". What is done is kept. To work in parts, end each with
+# `timeout 460 tables/imagenet-20/reproduce.sh` (8 minutes; exit code 124) and give the same command again, until the code is 0.
+# The results without the weights, in files of 16 MiB: vggrepro archive --size 16MiB
 set -euo pipefail
-SEEDS=${SEEDS:-0 1 2} WIDTH=${WIDTH:-0.125} PARTS=${PARTS:-train evaluate} OPTIONS=${OPTIONS:-}
-read -ra options <<<"$OPTIONS"
+trap 'exit 143' TERM  # so that the script waits for the command that a time limit stops, and that saves its work
+SEEDS=${SEEDS:-0,1,2} WIDTH=${WIDTH:-0.125} JOBS=${JOBS:-auto} PRECISION=${PRECISION:-auto}
+read -ra with <<<"--width $WIDTH --precision $PRECISION ${OPTIONS:-}"
 
-for part in $PARTS; do
-  for seed in $SEEDS; do
-    runs=runs-seed$seed control=runs-control-seed$seed
-    if [ "$part" = train ]; then
-      with=(--width "$WIDTH" --seed "$seed" "${options[@]}")
-      for net in A B C D E A-LRN B-5x5; do
-        vggrepro train $net --init delta --scale 256 --runs "$runs" "${with[@]}"
-      done
-      for net in C D E; do
-        vggrepro train $net --scale 384 --runs "$runs" "${with[@]}"
-        vggrepro train $net --scale 256:512 --runs "$runs" "${with[@]}"
-      done
-      vggrepro finetune-scale D --scale 256:512 --layers fc --runs "$runs" "${with[@]}"
-      # D trained on at S = 256 for as long as the others train at a new scale: what jitter is worth beside more training
-      vggrepro finetune-scale D --scale 256 --from "$runs/D-256" --runs "$control" "${with[@]}"
-    else
-      vggrepro evaluate --dense --runs "$runs"
-      vggrepro evaluate --center --q 256 --runs "$runs"
-      vggrepro evaluate --dense --runs "$control"
-      if [ "$seed" = "${SEEDS%% *}" ]; then
-        vggrepro evaluate --multicrop --runs "$runs"
-      fi
-    fi
-  done
+vggrepro reproduce --init delta --seeds "$SEEDS" --jobs "$JOBS" "${with[@]}"
+
+# D trained on at S = 256 for as long as the others train at a new scale: what jitter is worth beside more training
+for seed in ${SEEDS//,/ }; do
+  runs=runs/seed$seed
+  if [ "$seed" = "${SEEDS%%,*}" ]; then runs=runs; fi
+  control=runs-control/seed$seed
+  vggrepro finetune-scale D --scale 256 --from "$runs/D-256" --runs "$control" --seed "$seed" "${with[@]}"
+  vggrepro evaluate --dense --runs "$control" --precision "$PRECISION" >&2
 done

@@ -196,13 +196,24 @@ def test_false_verdicts_about_margins_are_at_most_5_percent(kind: Relation, beyo
 
 
 def test_the_power_of_each_claim_grows_with_the_images() -> None:
-    made = power.table([2000, 200_000], {claim_of(3).pairs[0]: {"top-1": counts(10, 20, 1000)}})
+    made = power.table([(2000, 1), (200_000, 1)], {claim_of(3).pairs[0]: {"top-1": counts(10, 20, 1000)}})
     assert made["claim"].tolist() == list(range(1, 12))
     assert (made["2000"] <= made["200000"]).all()
     assert made["shares"].tolist()[2:4] == ["runs", "table"]
     chances = made.set_index("claim")
     assert chances.loc[5, "2000"] > 95  # 7 points
     assert chances.loc[[1, 3, 4, 5, 6, 10, 11], "200000"].min() > 95
+
+
+def test_the_power_over_seeds_agrees_with_a_t_test_of_the_seeds_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With endless images only the seeds' spread is left: claim 5 (7 points) against a simulated t test."""
+    monkeypatch.setattr(power, "claims", lambda: [claim_of(5)])
+    monkeypatch.setattr(power, "SPREADS", {"other nets": {"top-1": 3.5, "top-5": 3.5}})
+    chance = power.table([(10**7, 3)], {}).loc[0, power.column(10**7, 3)]
+    differences = np.random.default_rng(8).normal(-7.0, 3.5, (20_000, 3))
+    p = stats.ttest_1samp(differences, 0, axis=1).pvalue
+    expected = 100 * np.mean((p < 0.05) & (differences.mean(1) < 0))
+    assert chance == pytest.approx(expected, abs=10)  # 2.8 standard errors of 200 pages
 
 
 def of_seeds(rng: np.random.Generator, pairs: list[Pair], seeds: int, spread: float) -> list[Ranks]:

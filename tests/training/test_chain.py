@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from vggrepro.runs import status as run_status
 from vggrepro.runs.config import Start
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import lock, read_json, write_json
-from vggrepro.training.chain import train_chain
+from vggrepro.system.interrupt import Stopped
+from vggrepro.training.chain import plan_chain, train_chain
 from vggrepro.training.train import Training
 
 
@@ -67,6 +69,26 @@ def test_deeper_nets_start_from_a(dataset: Dataset, tmp_path: Path, capsys: pyte
         "D-256: at most 1 epoch from A-256: copied conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; "
         "fresh conv1_2, conv2_2, conv3_3, conv4_1" in talk
     )
+
+
+@pytest.mark.usefixtures("untrained")
+def test_every_net_can_start_from_random_weights(dataset: Dataset, tmp_path: Path) -> None:
+    asked = replace(request(dataset, tmp_path, epochs=2, deeper_epochs=1), init="delta")
+    first, then = plan_chain(Run("B", S384), asked)
+    assert [first.config.start, then.config.start] == [Start(initialisation="delta"), Start(run="B-256")]
+    assert [first.config.epochs, first.start, then.start] == [2, "delta", None]
+    with pytest.MonkeyPatch.context() as patch:  # an unfinished run is not taken for one that starts from A
+        patch.setattr(Training, "run", stopped)
+        with pytest.raises(Stopped):
+            train_chain(Run("B", S384), asked)
+    train_chain(Run("B", S384), asked)
+    assert [run.name for run in run_folders.finished(tmp_path)] == ["B-256", "B-384"]
+    train_chain(Run("B", S384), replace(asked, init=None))
+
+
+def stopped(training: Training) -> None:
+    """A training that a signal stops at once."""
+    raise Stopped(signal.SIGTERM)
 
 
 def test_first_four_layers_and_fc_are_trained_weights_of_a(dataset: Dataset, tmp_path: Path) -> None:

@@ -118,6 +118,10 @@ def reproduce(
         typer.Option("--plan", help="Run nothing: print a Makefile, or a script of sbatch arrays."),
     ] = None,
     seeds: SeedList = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", help="Start no net from A, but each from random, glorot, glorot-normal, he or delta."),
+    ] = None,
 ) -> None:
     """Run the whole pipeline, and print tables and claims.
 
@@ -131,19 +135,21 @@ def reproduce(
 
     machine, values, runs = options.machine(), options.recipe_values, options.runs
     chosen = seeds_of(seeds, options.seed)
+    if init is not None and init not in paper.INITIALISERS:
+        raise InputError(f"--init {init}: give {', '.join(paper.INITIALISERS)}")
     if options.dry_run or plan:
         require_data(source, preset, options.data)
     if options.dry_run:
         for folder, seed in seeded(runs, chosen).items():
-            request = dataclasses.replace(options, runs=folder, seed=seed).request()
+            request = dataclasses.replace(options, runs=folder, seed=seed).request(init=init)
             _rehearse(plan_all(request), request, values)
         return
     if plan:
-        return _print_plan(plan, options, multicrop, chosen)
+        return _print_plan(plan, options, multicrop, chosen, init)
     count = side_by_side(jobs, options.device, machine.device.type)
     processes.join_processes(machine.device)
     with stop_exit():
-        made = run_all(source, preset, options.data, runs, tables, machine, values, chosen, multicrop, count)
+        made = run_all(source, preset, options.data, runs, tables, machine, values, chosen, multicrop, count, init)
     if made is None:
         return
     from vggrepro.report import terminal
@@ -155,14 +161,17 @@ def reproduce(
     print(made.markdown(), end="")
 
 
-def _print_plan(plan: PlanFormat, options: TrainingOptions, multicrop: bool, seeds: Sequence[int]) -> None:
+def _print_plan(
+    plan: PlanFormat, options: TrainingOptions, multicrop: bool, seeds: Sequence[int], init: str | None
+) -> None:
     from vggrepro.plan import jobs_of_seeds, makefile, sbatch_script
     from vggrepro.reproduce import seeded
 
     options.resolve()  # refuses before anything is submitted
     words = ["--multicrop"] if multicrop else []
     words += ["--seeds", ",".join(map(str, seeds))] if len(seeds) > 1 else []
-    jobs = jobs_of_seeds(seeded(options.runs, seeds), multicrop)
+    words += ["--init", init] if init else []
+    jobs = jobs_of_seeds(seeded(options.runs, seeds), multicrop, init=init)
     print((makefile if plan is PlanFormat.make else sbatch_script)(jobs, advice.command("reproduce", *words)), end="")
 
 

@@ -94,13 +94,13 @@ class TrainingOptions:
         values, dataset = self.recipe_values, load(self.data)
         return dataset, recipe.load(dataset.preset, values)
 
-    def request(self, retrain: bool = False) -> Request:
+    def request(self, retrain: bool = False, init: str | None = None) -> Request:
         """What is asked of `training.chain`."""
         dataset, recipe = self.resolve()
         machine = self.machine()
         from vggrepro.training.chain import Request
 
-        return Request(recipe, dataset, self.runs, machine, self.seed, retrain)
+        return Request(recipe, dataset, self.runs, machine, self.seed, retrain, init)
 
 
 def with_training_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -59,18 +59,25 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
 def power_document(scores: Scores) -> str:
     """`power.table` as Markdown, for this data set's number of validation images, 10,000 and the paper's 50,000."""
     made = _power(scores)
-    cells = made.astype({"claim": str, "comparisons": str})
-    sizes = [str(name) for name in made][4:]
-    cells = cells.assign(**{name: [f"{chance:.0f}" for chance in made[name]] for name in sizes})
-    grid = markdown.pipes(
-        cells.rename(columns={name: f"{int(name):,} images" for name in sizes}), left=("sentence", "shares")
-    )
+    chances = made.iloc[:, 4:].map("{:.0f}".format).rename(columns=_power_heading)
+    cells = pd.concat([made.iloc[:, :4].astype(str), chances], axis=1)
     text = (
         "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
         "are the paper's. It also depends on how many images one side alone gets wrong: of runs that are here their "
-        'own share ("runs"), otherwise an assumed one ("table"). From simulated pages; uncertain by up to 7 points.'
+        'own share ("runs"), otherwise an assumed one ("table"). With one seed, the nets that were trained differ as '
+        "the paper's do. With several, the means over all seeds do, and a difference varies from seed to seed with a "
+        f"standard deviation of {power.SPREADS['other nets']['top-1']} points between nets and "
+        f"{power.SPREADS['shared nets']['top-1']} between tests of one net or an ensemble and its member (top-1; "
+        "top-5 half; assumed). From simulated pages; uncertain by up to 7 points."
     )
+    grid = markdown.pipes(cells, left=("sentence", "shares"))
     return "\n\n".join(["# How likely each claim is shown", text, grid]) + "\n"
+
+
+def _power_heading(name: str) -> str:
+    """`6,491 images, 3 seeds`, of a column of `power.table`."""
+    size, _, seeds = name.partition(" of ")
+    return f"{int(size):,} images, {seeds or '1 seed'}"
 
 
 def power_csv(scores: Scores) -> str:
@@ -79,8 +86,9 @@ def power_csv(scores: Scores) -> str:
 
 
 def _power(scores: Scores) -> pd.DataFrame:
-    sizes = sorted({scores.dataset.counts[SPLIT], 10_000, 50_000})
-    return power.table(sizes, comparisons(scores))
+    own = scores.dataset.counts[SPLIT]
+    samples = sorted({(own, 1), (own, 3), (10_000, 1), (50_000, 1), (50_000, 3)})  # images, seeds
+    return power.table(samples, comparisons(scores))
 
 
 def counts(findings: Sequence[Finding]) -> str:

@@ -165,7 +165,7 @@ def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
     parts = by_seed**2 / freedom + by_image**2 / max(1, images - 1)
     degrees = (by_seed + by_image) ** 2 / parts if parts else math.inf
     a, b = (float(np.mean([getattr(one, side) for one in made.singles])) for side in "ab")
-    half = error * float(scipy.stats.t.ppf(0.5 + LEVEL / 2, degrees))
+    half = error * float(scipy.special.stdtrit(degrees, 0.5 + LEVEL / 2))
     only_a, only_b = (sum(getattr(one, side) for one in made.singles) for side in ("only_a", "only_b"))
     p = 2 * _student(-abs(a - b), error, degrees)
     return Comparison(images, a, b, a - b, a - b - half, a - b + half, only_a, only_b, p, count, error, degrees)

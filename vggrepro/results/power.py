@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from vggrepro.results.intervals import Comparison
+from vggrepro.results.intervals import Comparison, Seeds
 from vggrepro.results.paper_claims import Claim, Pair, Side, claims
-from vggrepro.results.verdicts import HOLDS, MEASURES, Comparisons, decide_claim, judge
+from vggrepro.results.verdicts import HOLDS, MEASURES, Comparisons, decide_claim, judge, kind_of, pooled
 
 PAGES = 200  # simulated
 # Images that one side alone gets wrong, in % of all, by the nets of the two sides. On Tiny ImageNet (top-1 error 65 %)
 # two nets had 11 to 13 %; two ways to test one net, or an ensemble and its member, had 5 to 9 %.
 SHARES = {"other nets": {"top-1": 12.0, "top-5": 6.0}, "shared nets": {"top-1": 7.0, "top-5": 3.5}}
+# The standard deviation of a difference between seeds, in points: assumed. Two trainings of A on Tiny ImageNet, at an
+# eighth of the width, differed by one point (top-1).
+SPREADS = {"other nets": {"top-1": 0.7, "top-5": 0.35}, "shared nets": {"top-1": 0.3, "top-5": 0.15}}
 
 
-def table(sizes: Sequence[int], own: Comparisons) -> pd.DataFrame:
-    """The chance in % that each tested claim holds, by the number of images, and where the shares come from.
+def table(samples: Sequence[tuple[int, int]], own: Comparisons) -> pd.DataFrame:
+    """The chance in % that each tested claim holds with so many images and seeds, and where the shares come from.
 
-    Differences and errors are the paper's. `own`: comparisons of runs that are there; their shares of images that one
-    side alone gets wrong are used in place of `SHARES`. Top-1 and top-5, and all comparisons, are drawn independently.
+    Differences and errors are the paper's. With one seed they are those of the trained nets. With several they are the
+    means over all seeds, and each seed's nets differ by `SPREADS`. `own`: comparisons of runs that are there; their
+    shares of images that one side alone gets wrong are used in place of `SHARES`. Top-1 and top-5, seeds, and all
+    comparisons are drawn independently.
 
-    Columns: `claim`, `sentence`, `comparisons`, `shares` ("table", "runs" or "table and runs"), `n` for each size.
+    Columns: `claim`, `sentence`, `comparisons`, `shares` ("table", "runs" or "table and runs"), `column(n, seeds)` for
+    each of `samples`.
     """
     tested = [claim for claim in claims() if claim.pairs]
     frame = pd.DataFrame(
@@ -35,15 +42,19 @@ def table(sizes: Sequence[int], own: Comparisons) -> pd.DataFrame:
         }
     )
     rng = np.random.default_rng(0)
-    for size in sizes:
-        drawn = {pair: _drawn(claim, pair, size, own.get(pair, {}), rng) for claim in tested for pair in claim.pairs}
+    for size, seeds in samples:
+        drawn = _drawn(tested, size, seeds, own, rng)
         held = np.zeros(len(tested))
         for page in range(PAGES):
-            made = {pair: {measure: each[page] for measure, each in of.items()} for pair, of in drawn.items()}
-            verdicts = [decide_claim([outcome.verdict for outcome in each]) for each in judge(tested, made)]
-            held += [verdict == HOLDS for verdict in verdicts]
-        frame[f"{size}"] = 100 * held / PAGES
+            outcomes = judge(tested, _page(drawn, page))
+            held += [decide_claim([outcome.verdict for outcome in each]) == HOLDS for each in outcomes]
+        frame[column(size, seeds)] = 100 * held / PAGES
     return frame
+
+
+def column(size: int, seeds: int) -> str:
+    """The name of the column of so many images and seeds."""
+    return f"{size}" if seeds == 1 else f"{size} of {seeds} seeds"
 
 
 def _source(claim: Claim, own: Comparisons) -> str:
@@ -51,26 +62,61 @@ def _source(claim: Claim, own: Comparisons) -> str:
     return " and ".join(word for word, known in (("table", False), ("runs", True)) if known in there)
 
 
-def _drawn(
-    claim: Claim, pair: Pair, images: int, own: Mapping[str, Comparison], rng: np.random.Generator
-) -> dict[str, list[Comparison]]:
-    """`PAGES` samples of a comparison by each measure that the paper prints."""
-    shared = {view.run for view in pair.first.views} & {view.run for view in pair.second.views}
-    shares = SHARES["shared nets" if shared else "other nets"]
-    result = {}
-    for measure in MEASURES:
-        if (difference := _difference(claim, pair, measure)) is None:
-            continue
-        share = max(own[measure].discordant if measure in own else shares[measure], abs(difference))
-        parts = [(share + difference) / 200, (share - difference) / 200, 1 - share / 100]
-        b = _error(pair.second, measure) or 30.0
-        result[measure] = [
-            Comparison(
-                images, b + difference, b, 100 * float(first - second) / images, 0, 0, int(first), int(second), 1
-            )
-            for first, second, _ in rng.multinomial(images, parts, size=PAGES)
-        ]
+# Comparisons of one kind by one measure: for each pair and page, that of each seed.
+Drawn = dict[tuple[str, str], dict[Pair, list[tuple[Comparison, ...]]]]
+
+
+def _drawn(tested: Sequence[Claim], images: int, seeds: int, own: Comparisons, rng: np.random.Generator) -> Drawn:
+    """`PAGES` samples of each comparison by each measure that the paper prints."""
+    result: Drawn = {}
+    for claim in tested:
+        for pair, measure in product(claim.pairs, MEASURES):
+            if (difference := _difference(claim, pair, measure)) is None:
+                continue
+            shared = {view.run for view in pair.first.views} & {view.run for view in pair.second.views}
+            nets = "shared nets" if shared else "other nets"
+            share = own[pair][measure].discordant if measure in own.get(pair, {}) else SHARES[nets][measure]
+            spread = SPREADS[nets][measure] if seeds > 1 else 0.0
+            true = difference + spread * rng.standard_normal((PAGES, seeds))
+            pages = _samples(images, true, share, _error(pair.second, measure) or 30.0, rng)
+            result.setdefault((kind_of(pair), measure), {})[pair] = pages
     return result
+
+
+def _samples(
+    images: int, true: np.ndarray, share: float, b: float, rng: np.random.Generator
+) -> list[tuple[Comparison, ...]]:
+    """Comparisons drawn for the `true` differences, (pages, seeds) in points; `b` is the second side's error."""
+    shares = np.maximum(share, np.abs(true))
+    parts = np.stack([(shares + true) / 200, (shares - true) / 200, 1 - shares / 100], axis=-1)
+    return [
+        tuple(_counted(images, b, int(first), int(second)) for first, second, _ in page)
+        for page in rng.multinomial(images, parts)
+    ]
+
+
+def _counted(images: int, b: float, first: int, second: int) -> Comparison:
+    """So many images are wrong on one side alone; the second side's error is `b`."""
+    difference = 100 * (first - second) / images
+    return Comparison(images, b + difference, b, difference, 0, 0, first, second, 1)
+
+
+def _page(drawn: Drawn, page: int) -> dict[Pair, dict[str, Comparison]]:
+    """The comparisons of one page, by measure; several seeds are pooled as `verdicts.compared` does it."""
+    made: dict[Pair, dict[str, Comparison]] = {}
+    for (_, measure), of in drawn.items():
+        singles = {pair: pages[page] for pair, pages in of.items()}
+        several = any(len(each) > 1 for each in singles.values())
+        over = pooled({pair: _seeds(each) for pair, each in singles.items()}) if several else None
+        for pair, each in singles.items():
+            made.setdefault(pair, {})[measure] = over[pair] if over else each[0]
+    return made
+
+
+def _seeds(singles: tuple[Comparison, ...]) -> Seeds:
+    """Each seed's nets get images wrong of their own, so a mean over seeds varies as one seed over their number."""
+    share = float(np.mean([single.discordant for single in singles]))  # %
+    return Seeds(singles, 100 * share / len(singles))  # squared points
 
 
 def _difference(claim: Claim, pair: Pair, measure: str) -> float | None:

@@ -93,8 +93,8 @@ def compared(
 ) -> dict[Pair, dict[str, Comparison]]:
     """Every comparison whose ranks are given, by every measure, over the seeds that have both sides.
 
-    `ranks`: those of each seed. The spread between seeds is pooled over the comparisons of one kind (`_kind`) that have
-    as many seeds: three seeds of one pair of nets say little about it.
+    `ranks`: those of each seed. The spread between seeds is pooled over the comparisons of one kind (`kind_of`)
+    that have as many seeds: three seeds of one pair of nets say little about it.
     """
     result: dict[Pair, dict[str, Comparison]] = {}
     several: dict[tuple[str, str, int], dict[Pair, Seeds]] = {}
@@ -108,17 +108,23 @@ def compared(
             if len(there) == 1:
                 result[pair][measure] = compare(first[0], second[0])
             else:
-                several.setdefault((_kind(pair), measure, len(there)), {})[pair] = seeds_of(first, second)
-    for (_, measure, seeds), of in several.items():
-        runs = {view.run for pair in of for side in (pair.first, pair.second) for view in side.views}
-        spread = float(np.mean([made.of_seeds for made in of.values()]))
-        freedom = (seeds - 1) * max(1, len(runs) // 2)  # so many pairs of nets share no net
-        for pair, made in of.items():
-            result[pair][measure] = over_seeds(made, spread, freedom)
+                several.setdefault((kind_of(pair), measure, len(there)), {})[pair] = seeds_of(first, second)
+    for (_, measure, _), of in several.items():
+        for pair, comparison in pooled(of).items():
+            result[pair][measure] = comparison
     return result
 
 
-def _kind(pair: Pair) -> str:
+def pooled(of: Mapping[Pair, Seeds]) -> dict[Pair, Comparison]:
+    """Comparisons of one kind by one measure over as many seeds each, with one variance between seeds for all."""
+    runs = {view.run for pair in of for side in (pair.first, pair.second) for view in side.views}
+    seeds = min(len(made.singles) for made in of.values())
+    spread = float(np.mean([made.of_seeds for made in of.values()]))
+    freedom = (seeds - 1) * max(1, len(runs) // 2)  # so many pairs of nets share no net
+    return {pair: over_seeds(made, spread, freedom) for pair, made in of.items()}
+
+
+def kind_of(pair: Pair) -> str:
     """What the sides differ in: comparisons of one kind vary alike from seed to seed."""
     first, second = ({view.run for view in side.views} for side in (pair.first, pair.second))
     if len(first) > 1 or len(second) > 1:

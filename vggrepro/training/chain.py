@@ -41,6 +41,7 @@ class Request:
     machine: Machine
     seed: int = 0
     retrain: bool = False  # train the target again even if it is finished
+    init: str | None = None  # an initialisation of every net's first run, in place of A's layers (Sect. 3.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def plan_chain(target: Run, request: Request, start: str | None = None) -> list[
             small for a scale.
     """
     request.dataset.require_training()
-    chain = paper.chain(target) if start is None else [target]
+    chain = _chain(target, request) if start is None else [target]
     done = {run for run in chain if RunFolder(request.runs / run.name).finished}
     if request.retrain:
         done.discard(target)
@@ -81,12 +82,25 @@ def plan_chain(target: Run, request: Request, start: str | None = None) -> list[
     for place, run in enumerate(chain):
         if place < last and run not in done:
             continue
-        folder, own = RunFolder(request.runs / run.name), start if run == target else None
+        folder, own = RunFolder(request.runs / run.name), _own_start(run, target, request, start)
         config, parent = _config(run, request, own), _parent(run, request, own)
         _check(folder, config, request, is_target=run == target)
         links.append(Link(run, folder, own, config, place > last, parent is not None and _same_net(run, parent)))
     check_stored(request.dataset, [link.run.scale for link in links if link.to_train], request.recipe.crop)
     return links
+
+
+def _chain(target: Run, request: Request) -> list[Run]:
+    """`target` and what it starts from; with `request.init` no net starts from another one."""
+    chain = paper.chain(target)
+    return chain if request.init is None else [run for run in chain if run.net == target.net]
+
+
+def _own_start(run: Run, target: Run, request: Request, start: str | None) -> str | None:
+    """What overrides the start of a run of the chain to `target`."""
+    if run == target and start is not None:
+        return start
+    return None if run.is_rescaling else request.init
 
 
 def _refuse_archived(folder: RunFolder) -> None:
