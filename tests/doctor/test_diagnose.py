@@ -274,7 +274,7 @@ def test_runs_of_every_state(dataset: Dataset, tmp_path: Path) -> None:
     assert diagnoses[1].result == "not finished"
     assert diagnoses[2].result == "conv1_1.bias holds values that are no finite numbers"
     late = diagnose.all_runs(dataset.folder, runs, (), -1)
-    assert [f.result for f in late] == ["not looked at, for time: A-256, B-256, C-256, D-256"]
+    assert [f.result for f in late] == ["not checked, to save time: A-256, B-256, C-256, D-256"]
     named = diagnose.all_runs(dataset.folder, runs, ["A-256"], -1)
     assert [f.check for f in named] == ["A-256"]
 

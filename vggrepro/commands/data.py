@@ -1,4 +1,4 @@
-"""Images in: prepare, dataset."""
+"""Images: prepare, dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nets at work on test images: evaluate, predict."""
+"""Nets on test images: evaluate, predict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in and out: import, export, doctor."""
+"""Weights from and for other tools, archives, checks: import, export, archive, doctor."""
 
 from __future__ import annotations
 

@@ -370,7 +370,7 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
 
 
 def require_runs(runs: Path) -> None:
-    """Refuses a folder without runs, which is most likely a slip."""
+    """Refuses a folder without runs, which is most likely a mistake."""
     from vggrepro.runs.folder import existing, seed_folders
 
     if not existing(seed_folders(runs)[0]):

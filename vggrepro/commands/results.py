@@ -1,4 +1,4 @@
-"""What is made of posteriors: fuse, claims, report."""
+"""Results of posteriors: fuse, claims, report."""
 
 from __future__ import annotations
 

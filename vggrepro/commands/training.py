@@ -182,6 +182,8 @@ def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson
     from vggrepro.runs.status import status_table, statuses
     from vggrepro.system.progress import say
 
+    if runs.is_file():
+        raise InputError(f"--runs {runs} is a file; give the folder of your runs")
     if not runs.is_dir():
         say(f"no folder {runs} yet")
     rows = statuses(runs)
