@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from vggrepro.cli import app
 from vggrepro.data.dataset import Dataset
-from vggrepro.doctor.diagnosis import Diagnosis, rows
+from vggrepro.doctor import diagnosis
 from vggrepro.paper import S256, Run
 from vggrepro.report import documents, layout, terminal
 from vggrepro.results import power
@@ -191,8 +191,10 @@ def test_a_narrow_table_loses_its_intervals_and_then_its_differences(made: docum
 
 
 def test_advice_of_the_doctor_is_below_its_result() -> None:
-    found = [Diagnosis("warning", "threads", "torch computes with 1 of 2 cores", "unset OMP_NUM_THREADS " * 4)]
-    first, second, *_ = drawn([terminal.rows_grid(("", "", ""), rows(found))])[1:]
+    found = [
+        diagnosis.Diagnosis("warning", "threads", "torch computes with 1 of 2 cores", "unset OMP_NUM_THREADS " * 4)
+    ]
+    first, second, *_ = drawn([terminal.rows_grid(("", "", ""), diagnosis.rows(found))])[1:]
     assert first == " warning  threads  torch computes with 1 of 2 cores" and second.startswith(" " * 19 + "→ unset")
 
 

@@ -232,7 +232,7 @@ def power_report(frame: pd.DataFrame) -> Iterator[RenderableType]:
     """How likely each claim is shown (`findings.power_frame`), and what the numbers mean."""
     title, text = findings.POWER
     cells = findings.power_cells(frame).drop(columns="comparisons")
-    heads = [str(name).replace(", ", "\n").replace(" images", "\nimages") for name in cells]
+    heads = [str(name) for name in cells]
     yield Group(Rule(title, align="left"), rows_grid(heads, cells.to_numpy().tolist(), [heads[0], *heads[3:]]))
     yield Text(text)
 
