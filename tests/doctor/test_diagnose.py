@@ -129,7 +129,7 @@ def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     versions |= {"pandas": "3.0", "scipy": "1.11.0"}
     assert machine.packages() == Diagnosis(OK, "packages", "torch 2.15.0+cu128, pandas 3.0, scipy 1.11.0")
     found = machine.extras()
-    assert found.result == "onnx: lacks onnx; keras: there"
+    assert found.result == "onnx: lacks onnx; keras: installed"
     assert found.advice == "pip install 'vggrepro[onnx]', if you want them"
 
 

@@ -123,7 +123,7 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_terminal_wraps_talk_at_words_but_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=True, width=20, emoji=False))
+    monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=True, width=20, highlight=False))
     progress.say("only images that it alone gets wrong")
     progress.say("next: vggrepro evaluate A-256 --runs elsewhere")
     lines = ["only images that it ", "alone gets wrong", "next: vggrepro evaluate A-256 --runs elsewhere", ""]

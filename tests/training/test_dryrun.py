@@ -146,7 +146,7 @@ def test_everything_that_reproduce_trains(dataset: Dataset, tmp_path: Path) -> N
     assert [link.run.name for link in links][:3] == ["A-256", "A-LRN-256", "B-5x5-256"]
     assert len(links) == 14
     text = told(links, asked, {})
-    assert sum(line.startswith("  D-256-512-fc ") for line in text.splitlines()) == 2  # in the chain and the cost
+    assert sum(line.startswith("  D-256-512-fc ") for line in text.splitlines()) == 3  # in chain, cost and disk
 
 
 @pytest.fixture
