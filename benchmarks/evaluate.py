@@ -109,7 +109,7 @@ def ours(
     """What `vggrepro evaluate` does with `count` images: decode and rescale in threads, passes by size."""
     keys = [(method, q) for q in qs]
     gathered = {q: Batcher(evaluator, Method(method)) for q in qs}
-    for scales in stage.rescaled(split, [(range(count), keys)], evaluator, evaluator.machine):
+    for scales in stage.decoded(split, [(range(count), keys)], evaluator):
         for q, views_at_q in gathered.items():
             views_at_q.add(scales[q])
     return np.mean([views_at_q.finish() for views_at_q in gathered.values()], axis=0)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +31,11 @@ from vggrepro.data.rescaling import rescale
 from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
 from vggrepro.evaluation import evaluate as stage
+from vggrepro.evaluation import evaluator
+from vggrepro.evaluation import images as evaluation_images
 from vggrepro.evaluation.evaluate import evaluate
 from vggrepro.evaluation.evaluator import Batcher
+from vggrepro.nets import resampling
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.runs.folder import RunFolder
@@ -103,6 +107,31 @@ def test_threads_change_nothing(run: RunFolder, dataset: Dataset, tmp_path: Path
     evaluate(other, dataset, protocol, Machine(torch.device("cpu"), "fp32", workers=3))
     name = "posteriors/val-dense-q256.parquet"
     assert pq.read_table(run.path / name).equals(pq.read_table(other.path / name))
+
+
+@pytest.mark.parametrize("padded_to", [1, 32])
+def test_a_device_that_rescales_changes_nothing(
+    run: RunFolder, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padded_to: int
+) -> None:
+    """As on a GPU, which gets each image once; some shrink too much at Q = 224: threads of the host rescale these."""
+    monkeypatch.setitem(evaluator.PADDED_TO, "cpu", padded_to)
+    protocol = replace(BOTH, qs=(224, 320))
+    evaluate(run, dataset, protocol, CPU)
+    monkeypatch.setitem(evaluation_images.SHRINK, "cpu", 1.1)
+    given: list[tuple[int, ...]] = []
+    rescaled = resampling.rescaled
+
+    def noted(pixels: list[torch.Tensor], *rest: Any) -> torch.Tensor:
+        given.extend(each.shape for each in pixels)
+        return rescaled(pixels, *rest)
+
+    monkeypatch.setattr(resampling, "rescaled", noted)
+    other = random_run(tmp_path / "other" / "A-256")
+    evaluate(other, dataset, protocol, Machine(torch.device("cpu"), "fp32", workers=2))
+    originals = {(int(height), int(width), 3) for width, height in Split(dataset, "val").sizes.T}
+    assert len(given) > 18 and originals & set(given)
+    for file in (run.path / "posteriors").iterdir():
+        assert pq.read_table(file).equals(pq.read_table(other.path / "posteriors" / file.name))
 
 
 def test_a_net_in_the_devkits_order_of_classes_is_noticed(

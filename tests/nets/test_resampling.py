@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vggrepro.data.rescaling import Windows, cut, rescaled_size
+from vggrepro.data.rescaling import Windows, cut, rescale, rescaled_size
 from vggrepro.nets import resampling
 from vggrepro.nets.resampling import Resampler
+from vggrepro.system import devices
 
 rng = np.random.default_rng(0)
 
@@ -31,13 +32,14 @@ def random_windows(pixels: list[np.ndarray], side: int, most: int) -> Windows:
     return Windows(np.array([sizes, new, corners]).transpose(0, 2, 1).copy(), side)
 
 
-def resampled(pixels: list[np.ndarray], windows: Windows, resample: str) -> np.ndarray:
+def resampled(pixels: list[np.ndarray], windows: Windows, resample: str, device: str = "cpu") -> np.ndarray:
     """All windows at once."""
     counts = [image.shape[0] * image.shape[1] for image in pixels]
     rows = torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in pixels]))
     starts = torch.tensor(np.cumsum([0, *counts[:-1]]))
     resampler = Resampler(windows.side, windows.shrink, resample)
-    return resampler.cut(rows, starts, torch.from_numpy(windows.places)).numpy()
+    places = torch.from_numpy(windows.places)
+    return resampler.cut(*(part.to(device) for part in (rows, starts, places))).cpu().numpy()
 
 
 def pillow(pixels: list[np.ndarray], windows: Windows, resample: str) -> np.ndarray:
@@ -65,13 +67,44 @@ def test_images_are_pillows_to_the_bit_where_sums_are_long_and_where_a_pass_is_l
     np.testing.assert_array_equal(resampled(pixels, windows, resample), pillow(pixels, windows, resample))
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_whole_images_rescaled_together_are_pillows_to_the_bit(
+    resample: str, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wide and tall, enlarged, shrunk and left alone, in a shape with room for all."""
+    if not at_once:
+        monkeypatch.setattr(resampling, "WORK_BYTES", 1)
+    pixels = images([(50, 40), (40, 50), (160, 120), (64, 48), (48, 300), (113, 97), (130, 52)])
+    shorter = [48, 48, 48, 48, 60, 70, 20]
+    expected = [rescale(Image.fromarray(image), side, resample) for image, side in zip(pixels, shorter, strict=True)]
+    sizes = [(image.shape[0], image.shape[1]) for image in expected]
+    shape = max(height for height, _ in sizes), 96
+    found = resampling.rescaled([torch.from_numpy(image) for image in pixels], sizes, shape, resample).numpy()
+    assert found.shape == (7, *shape, 3)
+    for number, (height, width) in enumerate(sizes):
+        np.testing.assert_array_equal(found[number, :height, :width], expected[number])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_a_gpu_gives_pillows_pixels_to_the_bit(resample: str, precision: str) -> None:
+    pixels = images([(int(width), int(height)) for width, height in rng.integers(1, 700, (40, 2))])
+    windows = random_windows(pixels, 64, 128)
+    with devices.autocast(precision, torch.device("cuda")):
+        found = resampled(pixels, windows, resample, "cuda")
+    np.testing.assert_array_equal(found, pillow(pixels, windows, resample))
+
+
 def test_older_pillows_always_begin_with_the_horizontal_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """From 13 on a tall image is taken down first: the two orders round differently."""
-    sides = torch.tensor([50, 64, 64]), torch.tensor([300, 64, 300])  # widths and heights
+    size, length = torch.tensor([[50, 64, 64], [300, 64, 300]]), torch.tensor([[64], [64]])  # widths and heights
     orders = []
     for chooses in (False, True):
         monkeypatch.setattr(resampling, "CHOOSES_ORDER", chooses)
-        orders.append(resampling._down_first(*sides, 64).tolist())
+        orders.append(resampling._down_first(size, length).tolist())
     assert orders == [[False, False, False], [True, False, True]]
 
 
@@ -81,7 +114,8 @@ def test_sums_are_exact_in_fp32_and_factors_in_tf32(shrink: float) -> None:
     for resample in ("bilinear", "bicubic"):
         resampler = Resampler(32, shrink, resample)
         size = torch.tensor([round(100 * shrink), round(77 * shrink)])
-        _, digits = resampler._weights(size, torch.tensor([100, 77]), torch.tensor([68, 0]))
+        facts = torch.tensor([[100, 77], [68, 0], [32, 32]])  # new sizes, corners, lengths
+        _, digits = resampler._weights(size, *facts)
         assert (255 * digits.abs().sum(1)).max() < 1 << 24
         mantissas = torch.frexp(digits[digits != 0]).mantissa * (1 << 11)
         assert torch.equal(mantissas, mantissas.round())

@@ -20,10 +20,9 @@ from vggrepro.data.prepare import prepare
 from vggrepro.data.rescaling import centre_window, cut
 from vggrepro.data.sources import FolderSource
 from vggrepro.errors import InputError
-from vggrepro.nets import keyed
+from vggrepro.nets import keyed, resampling
 from vggrepro.nets.resampling import Resampler
 from vggrepro.paper import Scale
-from vggrepro.training import resident
 from vggrepro.training.loader import Batch, Loader, check_stored
 from vggrepro.training.resident import Resident
 
@@ -144,14 +143,14 @@ def test_few_crops_are_cut_at_once_where_memory_is_small(dataset: Dataset, monke
     """Also of one batch: a crop of a large photograph is made of a hundred times its own pixels."""
     own, plain = loader(dataset), loader(dataset)
     own.resident = Resident(own.train, CPU, workers=2)
-    counts, cut_many = [], Resampler.cut
+    counts, cut_many = [], Resampler._cut
 
     def counted(self: Resampler, pixels: Tensor, starts: Tensor, places: Tensor) -> Tensor:
         counts.append(len(starts))
         return cut_many(self, pixels, starts, places)
 
-    monkeypatch.setattr(resident, "WORK_BYTES", 1)
-    monkeypatch.setattr(Resampler, "cut", counted)
+    monkeypatch.setattr(resampling, "WORK_BYTES", 1)
+    monkeypatch.setattr(Resampler, "_cut", counted)
     assert equal(together(list(own.batches(1))), together(list(plain.batches(1))))
     assert counts == [1] * 24
 
@@ -169,7 +168,7 @@ def test_resident_batches_copy_nothing_from_the_host_after_the_first(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the meta device, which like a GPU is none of the host's; there, reading a number would be an error."""
-    monkeypatch.setattr(resident, "WORK_BYTES", 1)
+    monkeypatch.setattr(resampling, "WORK_BYTES", 1)
     own = loader(dataset)
     own.device = torch.device("meta")
     own.resident = Resident(own.train, own.device)

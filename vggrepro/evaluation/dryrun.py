@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from vggrepro.data.dataset import Dataset, Split
-from vggrepro.data.rescaling import rescale, rescaled_size
+from vggrepro.data.rescaling import rescaled_size
 from vggrepro.evaluation import views
-from vggrepro.evaluation.evaluate import missing_files, rescaled, wanted_files
-from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.evaluation.evaluate import decoded, missing_files, wanted_files
+from vggrepro.evaluation.evaluator import Batcher, Evaluator
 from vggrepro.nets import cost
 from vggrepro.nets.trained import Trained
 from vggrepro.paper import real_pixels
@@ -58,7 +58,7 @@ def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol,
             net_seconds += len(split) / rate
             row = {"run": folder.name, "method": name, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
             rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(len(split) / rate)})
-        rate = _decoded(evaluator, split, sample, keys, machine)
+        rate = _decoded(evaluator, split, sample, keys)
         row = {"run": folder.name, "method": "decoding", "Q": ", ".join(map(str, sorted({q for _, q in keys})))}
         rows.append(row | {"passes": "", "images/s": rate, "time": duration(len(split) / rate)})
         both = net_seconds, len(split) / rate
@@ -101,9 +101,11 @@ def _measured(evaluator: Evaluator, split: Split, sample: Sequence[int], method:
     """Images/s of the net on as many of the sample's images as take about `MEASURE_SECONDS`."""
 
     def timed(indices: Sequence[int]) -> float:
-        images = [rescale(split.image(index), real_pixels(q, evaluator.crop), evaluator.resample) for index in indices]
-        began = time.perf_counter()
-        evaluator.posteriors(images, method)
+        images = [evaluator.rescaler.at_each(split.image(index), [q])[q] for index in indices]
+        began, batcher = time.perf_counter(), Batcher(evaluator, method)
+        for image in images:
+            batcher.add(image)
+        batcher.finish()
         return time.perf_counter() - began
 
     timed(sample[:1])  # warms up
@@ -114,12 +116,10 @@ def _measured(evaluator: Evaluator, split: Split, sample: Sequence[int], method:
     return done / seconds
 
 
-def _decoded(
-    evaluator: Evaluator, split: Split, sample: Sequence[int], keys: list[tuple[str, int]], machine: Machine
-) -> float:
-    """Images/s that are decoded and rescaled to all Q, by as many threads as an evaluation has."""
+def _decoded(evaluator: Evaluator, split: Split, sample: Sequence[int], keys: list[tuple[str, int]]) -> float:
+    """Images/s that an evaluation's threads decode and, on a CPU, rescale to all Q."""
     began, done = time.perf_counter(), 0
-    for done, _ in enumerate(rescaled(split, [(sample, keys)], evaluator, machine), 1):
-        if time.perf_counter() - began > MEASURE_SECONDS and done > machine.workers:
+    for done, _ in enumerate(decoded(split, [(sample, keys)], evaluator), 1):
+        if time.perf_counter() - began > MEASURE_SECONDS and done > evaluator.machine.workers:
             break
     return done / (time.perf_counter() - began)

@@ -22,10 +22,10 @@ import torch
 from vggrepro import __version__
 from vggrepro.data.dataset import Dataset, Split
 from vggrepro.data.images import ordered
-from vggrepro.data.rescaling import rescale
 from vggrepro.data.transfer_sets.base import Pictures
 from vggrepro.errors import InputError
-from vggrepro.evaluation.evaluator import Batcher, Evaluator, tensor_of
+from vggrepro.evaluation.evaluator import Batcher, Evaluator
+from vggrepro.evaluation.images import ImageAtQ
 from vggrepro.nets import cost
 from vggrepro.nets.trained import Trained
 from vggrepro.paper import Architecture, Scale, real_pixels
@@ -35,7 +35,7 @@ from vggrepro.posteriors.files import Origin, Rows
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder
-from vggrepro.system import devices, processes
+from vggrepro.system import processes
 from vggrepro.system.commit import commit
 from vggrepro.system.devices import Machine
 from vggrepro.system.files import lock
@@ -45,7 +45,7 @@ from vggrepro.system.progress import Track, say
 # where larger parts make fuller forward passes, it takes seconds.
 PART_IMAGES = {"cpu": (64, 256), "cuda": (4096, 4096)}
 PART_MACS = 10**12  # of a crop's forward pass each, between the two
-AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of rescaled images that wait for the net
+AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of images that wait for the net
 
 
 def evaluate(folder: RunFolder, dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
@@ -211,7 +211,7 @@ def _compute(
     total = sum((bounds[number][1] - bounds[number][0]) * len(tasks) for number in todo)
     left = sum((bounds[number][1] - bounds[number][0]) * len(keys) for number, keys in todo.items())
     label = f"evaluate {folder.name} ({', '.join(protocol.methods)})"
-    stream = rescaled(split, [(range(*bounds[number]), keys) for number, keys in todo.items()], evaluator, machine)
+    stream = decoded(split, [(range(*bounds[number]), keys) for number, keys in todo.items()], evaluator)
     with Track(label, total, "views", done=total - left) as track:
         for number, keys in todo.items():
             start, stop = bounds[number]
@@ -230,33 +230,19 @@ def _compute(
             posterior_files.write(protocol.path(folder.path, *key), _chained(paths, size), evaluator.classes, origin)
 
 
-def rescaled(
-    split: Split | Pictures,
-    parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]],
-    evaluator: Evaluator,
-    machine: Machine,
-) -> Iterator[dict[int, np.ndarray]]:
-    """Each image of the parts at its Q, decoded once, in threads that run ahead of the net by about `AHEAD_BYTES`.
+def decoded(
+    split: Split | Pictures, parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]], evaluator: Evaluator
+) -> Iterator[dict[int, ImageAtQ]]:
+    """Each image of the parts at its Q, decoded once, in threads that run ahead of the net by about `AHEAD_BYTES`."""
 
-    A decoded original is dropped at once, so that large photographs do not pile up.
-    """
-
-    def load(task: tuple[int, list[int]]) -> dict[int, np.ndarray]:
+    def load(task: tuple[int, list[int]]) -> dict[int, ImageAtQ]:
         image, qs = task
-        decoded = split.image(image) if qs else None
-        if decoded is None:
-            return {}
-        sides = {q: real_pixels(q, evaluator.crop) for q in qs}
-        return {q: ready(rescale(decoded, side, evaluator.resample)) for q, side in sides.items()}
-
-    def ready(image: np.ndarray) -> np.ndarray:
-        """The image where a GPU can fetch it: the thread that decodes copies, and the net need not wait."""
-        return devices.pinned(tensor_of(image), machine.device).numpy()
+        return evaluator.rescaler.at_each(split.image(image), qs) if qs else {}
 
     tasks = ((image, sorted({q for _, q in keys})) for images, keys in parts for image in images)
-    qs = {q for _, keys in parts for _, q in keys}
-    sides = np.maximum(split.widths, split.heights) / np.minimum(split.widths, split.heights)
-    bytes_an_image = 3 * float(sides.mean()) * sum(real_pixels(q, evaluator.crop) ** 2 for q in qs)
+    qs = sorted({q for _, keys in parts for _, q in keys})
+    bytes_an_image = evaluator.rescaler.bytes_at_each(split.widths, split.heights, qs)
+    machine = evaluator.machine
     ahead = AHEAD_BYTES.get(machine.device.type, AHEAD_BYTES["cpu"]) / max(bytes_an_image, 1)
     return ordered(load, tasks, machine.workers, max(machine.workers, int(ahead)))
 

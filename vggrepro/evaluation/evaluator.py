@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vggrepro.errors import InputError
 from vggrepro.evaluation import views
+from vggrepro.evaluation.images import ImageAtQ, Rescaler, as_it_is
 from vggrepro.nets.trained import Trained
 from vggrepro.nets.vgg import VGG, Extent, to_input
 from vggrepro.posteriors.protocol import Method
@@ -51,11 +52,6 @@ def _mean_over_flips(scores: Tensor, images: int) -> Tensor:
     return result.view(-1, images, result.shape[1]).mean(0)
 
 
-def tensor_of(image: np.ndarray) -> Tensor:
-    """The image as a tensor, without a copy if its memory is in order and may be written."""
-    return torch.from_numpy(np.require(image, requirements=["C", "W"]))
-
-
 class Evaluator:
     """A finished run's net on a device, ready for images."""
 
@@ -63,6 +59,7 @@ class Evaluator:
         config = trained.config
         self.crop, self.classes, self.resample = config.crop, config.classes, config.recipe.resample
         self.machine, self.input_scale = machine, config.input_scale
+        self.rescaler = Rescaler(self.crop, self.resample, machine.device)
         self.mean = torch.tensor(config.mean_rgb, dtype=torch.float32, device=machine.device)
         self.model = trained.model()
         self.model.to(machine.device).to(memory_format=torch.channels_last)
@@ -91,34 +88,33 @@ class Evaluator:
         """
         batcher = Batcher(self, method)
         for image in images:
-            batcher.add(image)
+            batcher.add(as_it_is(image))
         return batcher.finish()
 
-    def size_in_pass(self, size: tuple[int, ...], method: Method) -> tuple[int, ...]:
-        """The size (H, W, 3) to which an image is padded: dense evaluation takes images of several sizes in a pass."""
-        if method.name != "dense":
-            return size
-        height, width = (-(-side // self.padded_to) * self.padded_to for side in size[:2])
-        return (height, width, 3)
+    def size_in_pass(self, size: tuple[int, int], method: Method) -> tuple[int, int]:
+        """The size (H, W) to which an image is padded: dense evaluation takes images of several sizes in a pass."""
+        to = self.padded_to if method.name == "dense" else 1
+        height, width = (-(-side // to) * to for side in size)
+        return height, width
 
-    def images_a_pass(self, size: tuple[int, ...], method: Method) -> int:
-        """How many images of a size (H, W, 3) share a forward pass."""
+    def images_a_pass(self, size: tuple[int, int], method: Method) -> int:
+        """How many images of a size (H, W) share a forward pass."""
         return max(1, self._budget // self._pixels(size, method))
 
-    def images_next(self, waiting: int, size: tuple[int, ...], method: Method) -> int:
+    def images_next(self, waiting: int, size: tuple[int, int], method: Method) -> int:
         """How many of those that wait make the next pass; on a GPU a full one or a power of two: few shapes again."""
         full = self.images_a_pass(size, method)
         if waiting >= full or self.padded_to == 1:
             return min(waiting, full)
         return 1 << (waiting.bit_length() - 1)
 
-    def _pixels(self, size: tuple[int, ...], method: Method) -> int:
+    def _pixels(self, size: tuple[int, int], method: Method) -> int:
         """Input pixels of one image, flips and distinct crops included."""
         if method.name == "dense":
             return size[0] * size[1] * method.flips
         return len(views.distinct(size[0], size[1], self.crop, method)[0]) * self.crop**2 * method.flips
 
-    def spend_less(self, images: int, size: tuple[int, ...], method: Method) -> None:
+    def spend_less(self, images: int, size: tuple[int, int], method: Method) -> None:
         """After a pass of `images` that did not fit the memory: halves this and all further passes.
 
         Raises:
@@ -164,21 +160,21 @@ class Batcher:
 
     def __init__(self, evaluator: Evaluator, method: Method) -> None:
         self._evaluator, self._method = evaluator, method
-        self._waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+        self._waiting: dict[tuple[int, int], list[tuple[int, ImageAtQ]]] = {}
         self._images = self._bytes = 0
         self._places: list[int] = []
         self._found: list[Tensor] = []  # they stay on the device, so that it does not wait for the host
 
-    def add(self, image: np.ndarray) -> None:
-        """One more image, uint8 (H, W, 3).
+    def add(self, image: ImageAtQ) -> None:
+        """One more image.
 
         Raises:
             InputError: a single image does not fit the memory.
         """
-        size = self._evaluator.size_in_pass(image.shape, self._method)
+        size = self._evaluator.size_in_pass(image.size, self._method)
         waiting = self._waiting.setdefault(size, [])
         waiting.append((self._images, image))
-        self._images, self._bytes = self._images + 1, self._bytes + image.nbytes
+        self._images, self._bytes = self._images + 1, self._bytes + image.pixels.nbytes
         if len(waiting) >= self._evaluator.images_a_pass(size, self._method):
             self._compute(size)
         elif self._bytes > self._evaluator.waiting_bytes:
@@ -196,10 +192,10 @@ class Batcher:
         for size in list(self._waiting):
             self._compute(size)
 
-    def _compute(self, size: tuple[int, ...]) -> None:
+    def _compute(self, size: tuple[int, int]) -> None:
         """The posteriors of all that wait with this size; a pass that does not fit the memory is split."""
         left = self._waiting.pop(size)
-        self._bytes -= sum(image.nbytes for _, image in left)
+        self._bytes -= sum(image.pixels.nbytes for _, image in left)
         while left:
             part = left[: self._evaluator.images_next(len(left), size, self._method)]
             found = self._pass([image for _, image in part], size)
@@ -210,17 +206,10 @@ class Batcher:
             self._places += [place for place, _ in part]
             left = left[len(part) :]
 
-    def _pass(self, images: Sequence[np.ndarray], size: tuple[int, ...]) -> Tensor | None:
+    def _pass(self, images: Sequence[ImageAtQ], size: tuple[int, int]) -> Tensor | None:
         """One forward pass of images padded to a size; None if they do not fit the memory."""
-        device = self._evaluator.machine.device
         try:
-            if all(image.shape == size for image in images):
-                batch = torch.stack([devices.upload(tensor_of(image), device) for image in images])
-                return self._evaluator.forward(batch, self._method)
-            batch = torch.zeros((len(images), *size), dtype=torch.uint8, device=device)
-            for row, image in zip(batch, images, strict=True):
-                row[: image.shape[0], : image.shape[1]] = devices.upload(tensor_of(image), device)
-            extent = Extent.of([image.shape[:2] for image in images], device)
+            batch, extent = self._evaluator.rescaler.together(images, size)
             return self._evaluator.forward(batch, self._method, extent)
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):

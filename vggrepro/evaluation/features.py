@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vggrepro.data.transfer_sets import Pictures, TransferSet
 from vggrepro.errors import InputError
-from vggrepro.evaluation.evaluate import part_images, part_path, parts_folder, remove_parts, rescaled
+from vggrepro.evaluation.evaluate import decoded, part_images, part_path, parts_folder, remove_parts
 from vggrepro.evaluation.evaluator import Batcher, Evaluator, with_mirrored
 from vggrepro.nets.trained import Trained
 from vggrepro.nets.vgg import Extent, to_input
@@ -117,7 +117,7 @@ def _compute(folder: RunFolder, net: FeatureNet, pictures: Pictures, tasks: dict
     total = sum(stop - start for start, stop in todo) * len(tasks)
     left = sum((stop - start) * len(qs) for (start, stop), qs in todo.items())
     work = [(range(*part), [("dense", q) for q in qs]) for part, qs in todo.items()]
-    stream = rescaled(pictures, work, net, net.machine)
+    stream = decoded(pictures, work, net)
     with Track(f"features {folder.name}", total, "views", done=total - left) as track:
         for (start, stop), qs in todo.items():
             batchers = {q: Batcher(net, DENSE) for q in qs}

@@ -25,7 +25,7 @@ from vggrepro.paper import Scale, real_pixels
 from vggrepro.recipe import Recipe
 from vggrepro.system import devices, processes
 from vggrepro.training import augment, region
-from vggrepro.training.resident import Resident, at_once, fits
+from vggrepro.training.resident import Resident, fits
 
 VALIDATION_PIXELS = 4 << 20  # at most, in a batch of validation crops
 
@@ -199,7 +199,7 @@ class Loader:
         places = devices.upload(torch.from_numpy(drawn.windows.places), self.device)
         images, *rest = (devices.upload(part, self.device) for part in (drawn.images, *drawn.rest))
         share = len(self.rows_in_batch)
-        steps = max(1, at_once(resampler) // share)
+        steps = max(1, resampler.at_once // share)
         for first in range(start, self.steps, steps):
             rows = self._rows(first, min(first + steps, self.steps))
             crops = resident.crops(images[rows], places[:, :, rows], resampler)

@@ -15,7 +15,6 @@ from vggrepro.nets.resampling import Resampler
 from vggrepro.system import devices
 
 LIMIT_BYTES = 4 << 30  # of decoded pixels, and at most half of the memory that a GPU has free
-WORK_BYTES = 256 << 20  # of pixels as fp32 that are resampled at once
 
 
 def fits(split: Split, device: torch.device) -> bool:
@@ -44,18 +43,11 @@ class Resident:
             self.pixels[start : start + len(rows)] = rows
 
     def crops(self, images: Tensor, places: Tensor, resampler: Resampler) -> Tensor:
-        """Crops of rescaled images (Sect. 3.1): uint8 (n, crop, crop, 3); as many together as `at_once` says.
+        """Crops of rescaled images (Sect. 3.1): uint8 (n, crop, crop, 3).
 
         Args:
             images: (n,) int64 positions in the split, on the device.
             places: (3, 2, n) int64 on the device, as in `rescaling.Windows`.
             resampler: for the same crop and for images that shrink as much.
         """
-        most = at_once(resampler)
-        parts = zip(torch.split(self.starts[images], most), torch.split(places, most, 2), strict=True)
-        return torch.cat([resampler.cut(self.pixels, starts, part) for starts, part in parts])
-
-
-def at_once(resampler: Resampler) -> int:
-    """How many crops to cut at once: many, as starting the work takes a GPU about as long as doing it."""
-    return max(1, WORK_BYTES // (12 * resampler.reach**2))
+        return resampler.cut(self.pixels, self.starts[images], places)
