@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+import planted
 import pytest
 from conftest import Call
 from rich.console import Console, RenderableType
@@ -16,8 +18,11 @@ from typer.testing import CliRunner
 
 from vggrepro.cli import app
 from vggrepro.data.dataset import Dataset
+from vggrepro.paper import S256, Run
 from vggrepro.report import documents, terminal
-from vggrepro.results.scores import Scores
+from vggrepro.results import power
+from vggrepro.results.paper_claims import claims
+from vggrepro.results.scores import Scores, over_seeds
 from vggrepro.runs import status as run_status
 from vggrepro.training.dryrun import Section
 
@@ -76,6 +81,39 @@ def test_claims_show_each_comparison(made: documents.Document) -> None:
     assert "tested on images" in lines[0]
     compared = next(line for line in lines if line.startswith(" B 256 / A 256") and "top-1" in line)
     assert compared.split()[-1] in "✓✗?–"
+
+
+def test_power_fits_80_columns_and_a_pipe_gets_markdown(
+    vggrepro: Call, page_runs: Path, page_data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame(
+        {"claim": [1, 2], "sentence": [claim.sentence for claim in claims()[:2]], "comparisons": [1, 10]}
+    )
+    frame = frame.assign(shares="table and runs", **{"800": [1.0, 2.0], "50000": 100.0, "50000 of 3 seeds": 20.4})
+    monkeypatch.setattr(power, "table", lambda samples, own: frame)
+    lines = drawn(terminal.power_report(frame))
+    assert lines[0].startswith("How likely each claim is shown ─")
+    first = next(line.split() for line in lines if re.match(r" *1 ", line))
+    assert first[-3:] == ["1", "100", "20"]
+    where = ("claims", "--power", "--runs", str(page_runs), "--data", str(page_data.folder))
+    piped = vggrepro(*where)[1]
+    assert piped.startswith("# How likely each claim is shown\n\n")
+    assert "| 800 images, 1 seed | 50,000 images, 1 seed | 50,000 images, 3 seeds |" in piped
+    assert json.loads(vggrepro(*where, "--format", "json")[1])[1]["50000"] == 100
+    monkeypatch.setattr(terminal, "wanted", lambda: True)
+    assert vggrepro(*where, "--format", "md")[1] == piped
+    assert "|" not in vggrepro(*where)[1]
+
+
+def test_over_seeds_the_summary_has_deviations_and_counts_all_runs(tmp_path: Path) -> None:
+    for folder, rows in (("runs", planted.RIGHT), ("runs/seed1", planted.WRONG)):
+        planted.make_run(tmp_path / folder, Run("A", S256))
+        planted.plant(tmp_path / folder, Run("A", S256), 256, rows)
+    made = documents.document_of(over_seeds(tmp_path / "runs", planted.dataset_of()))
+    text = " ".join(drawn(terminal.report(made, run_status.statuses_of_seeds(tmp_path / "runs")), 120))
+    assert "Nets: 2 of 28 finished." in text
+    assert "37.5 % top-1 error (standard deviation over 2 seeds 53.0)" in text
+    assert "± is the standard deviation of ours over n seeds" in made.markdown()
 
 
 def test_runs_stand_under_what_they_start_from(page_runs: Path) -> None:

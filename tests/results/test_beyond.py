@@ -135,6 +135,29 @@ def test_the_shallow_net_is_compared_image_by_image(tmp_path: Path) -> None:
     assert headings[:7] == ["method", "Q", "top-1 B", "top-1 B-5x5", "Δ top-1", "Δ top-1 95 %", "Δ top-1 paper"]
 
 
+def test_over_seeds_there_are_means_and_each_seed(tmp_path: Path) -> None:
+    one, other = tmp_path / "seed0", tmp_path / "seed1"
+    for folder, rows in ((one, HALF), (other, WRONG)):
+        for run in (B, SHALLOW):
+            make_run(folder, run)
+        plant(folder, B, 256, rows)
+        plant(folder, B, 256, rows, "center", grid=1, flip=False)
+        plant(folder, SHALLOW, 256, RIGHT, "center", grid=1, flip=False)
+    plant(other, B, 224, RIGHT)  # the first seed has none
+    scores = Scores(one, dataset_of(), [Scores(other, dataset_of())])
+    found = {extra.name: extra for extra in beyond.beyond_tables(scores)}
+    first, second = found["curve"].frame.to_dict("records")
+    assert (first["Q"], first["top1_val_error_each"], first["n"]) == (224, "0.0000", 1)
+    assert (second["top1_val_error"], second["top1_val_error_each"], second["n"]) == (62.5, "50.0000 75.0000", 2)
+    assert second["top1_val_error_sd"] == pytest.approx(np.std([50, 75], ddof=1))
+    shallow = found["shallow"]
+    row = shallow.frame.iloc[0]
+    assert (row["top1_val_error_B"], row["top1_val_error_B5x5"], row["n"]) == (62.5, 0.0, 2)
+    cells = {column.heading: column.cells[0] for column in shallow.columns}
+    assert (cells["Δ top-1"], cells["n"]) == ("-62.5 ± 17.7", "2")
+    assert "claim 5 tests it" in shallow.caption
+
+
 def test_few_classes_have_no_top_5(tmp_path: Path) -> None:
     for run in (B, SHALLOW):
         make_run(tmp_path, run)

@@ -266,7 +266,13 @@ def test_the_frame_has_a_line_a_measure_and_reads_back_from_csv(tmp_path: Path) 
     assert (line["first_ours"], line["second_ours"]) == (5, 15)
     assert line["low"] < line["difference"] < line["high"] < 0
     assert (line["first_paper"], line["second_paper"], line["difference_paper"]) == (28.1, 28.7, -0.6)
-    assert (line["images"], line["only_first"], line["only_second"], line["verdict"]) == (IMAGES, 0, 200, "holds")
+    assert (line["images"], line["only_first"], line["only_second"], line["verdict"]) == (
+        IMAGES,
+        0,
+        200,
+        "holds, one seed",
+    )
+    assert line["claim_verdict"] == "holds, one seed"
     parameters = made[(made["measure"] == "parameters") & (made["first"] == "E")].iloc[0]
     assert parameters["first_ours"] == pytest.approx(143.66724)
     assert parameters["difference_paper"] == 11
@@ -367,11 +373,11 @@ def test_three_claims_are_recomputed_from_the_ranks(tmp_path: Path) -> None:
     assert [smallest[0] < 0.05 / 3, smallest[1] < 0.05 / 2, smallest[2] < 0.05] == [True, True, False]
     assert right[3] < 0.05 / 3
     verdicts = lines.groupby("claim")["claim_verdict"].first()
-    assert verdicts[3] == "holds"
+    assert verdicts[3] == "holds, one seed"
     assert tested.loc[tested["claim"] == 3, "p_holm"].item() == pytest.approx(3 * right[3])
     for place, number in enumerate(sorted((4, 6), key=wrong.__getitem__)):
-        assert verdicts[number] == "contradicted"
-        of = tested[(tested["claim"] == number) & (tested["verdict"] == "contradicted")]
+        assert verdicts[number] == "contradicted, one seed"
+        of = tested[(tested["claim"] == number) & (tested["verdict"] == "contradicted, one seed")]
         assert of["p_holm"].min() == pytest.approx((3 - place) * wrong[number])
 
 
@@ -438,6 +444,17 @@ def test_the_report_has_means_and_deviations_over_seeds(tmp_path: Path) -> None:
     assert "seed2: C-256/val-dense-q256" in made.evidence.column_names  # type: ignore[union-attr]
 
 
+def test_folders_of_one_name_keep_their_ranks_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / name / "runs" for name in ("first", "second", "third")]
+    planted_seeds(tmp_path, *(str(folder.relative_to(tmp_path)) for folder in folders))
+    scores = over_seeds(Path(",".join(map(str, folders))), DATA)
+    evaluate_claims(scores)
+    evidence = scores.evidence()
+    assert evidence is not None
+    of_c = [name for name in evidence.column_names if name.endswith("C-256/val-dense-q256")]
+    assert of_c == [*(f"{folder}: C-256/val-dense-q256" for folder in folders[1:]), "C-256/val-dense-q256"]
+
+
 def test_of_one_seed_no_verdict_is_a_bare_contradicted(tmp_path: Path) -> None:
     for net, wrong in (("B", 100), ("C", 300), ("D", 700)):
         plant(tmp_path, Run(net, S256), 256, range(wrong))
@@ -449,6 +466,10 @@ def test_of_one_seed_no_verdict_is_a_bare_contradicted(tmp_path: Path) -> None:
     verdicts = [cell for cell in cells if cell.startswith("contradicted")]
     assert len(verdicts) > 6
     assert [verdict for verdict in verdicts if not verdict.startswith("contradicted, one seed")] == []
+    made = frame(findings)
+    assert set(made["verdict"]) | set(made["claim_verdict"]) <= {
+        "contradicted, one seed", "holds, one seed", "not decided", "not run", "holds"}  # fmt: skip
+    assert made.loc[made["verdict"] == "holds", "counted"].eq("arithmetic").all()
 
 
 def recomputed_over_seeds(

@@ -25,12 +25,12 @@ def trained(runs: Path, run: Run, done: int = 74, **changes: Any) -> None:
 
 
 def of(scores: Scores, *runs: Run) -> list[str]:
-    """The conditions of a row of these runs, each by dense evaluation at Q = 256."""
+    """The conditions of a row of these runs, each by dense evaluation at Q = 256, of the seeds that have them all."""
     for each in (scores, *scores.seeds):
         for run in runs:
             if (each.runs / run.name).is_dir():
                 plant(each.runs, run, 256, RIGHT)
-    return conditions(scores, [scores.file(paper.View(run, 256, "dense")) for run in runs])
+    return conditions(scores, scores.having([paper.View(run, 256, "dense") for run in runs]))
 
 
 def test_every_value_of_a_recipe_is_compared() -> None:
@@ -104,7 +104,7 @@ def test_a_seed_of_its_own_recipe_is_named(tmp_path: Path) -> None:
         make_run(folder, A, epochs, recipe=PAPER | {"batch": 64})
     seeds = [Scores(tmp_path / name, dataset_of()) for name in ("seed1", "seed2")]
     assert of(Scores(tmp_path, dataset_of(), seeds), A) == [
-        "Trained for 6 epochs (the paper: 74).",
+        f"{tmp_path.name}, seed1: Trained for 6 epochs (the paper: 74).",
         "seed2: Trained for 5 epochs (the paper: 74).",
     ]
 
@@ -116,6 +116,30 @@ def test_a_seed_that_was_trained_otherwise_is_named(tmp_path: Path) -> None:
     scores = Scores(tmp_path, dataset_of(), seeds)
     assert shared(scores) == ("Training, the paper's value in brackets: batch 64 (256).",)
     assert of(scores, A) == ["seed1: Training, the paper's value in brackets: learning rate 0.02 (0.01)."]
+
+
+def test_a_row_that_the_first_seed_lacks_says_what_its_seed_alone_shares(tmp_path: Path) -> None:
+    trained(tmp_path, A, batch=64)
+    for run in (A, D):
+        trained(tmp_path / "seed1", run, batch=32)
+    scores = Scores(tmp_path, dataset_of(), [Scores(tmp_path / "seed1", dataset_of())])
+    assert shared(scores) == ()
+    batch = "Training, the paper's value in brackets: batch 32 (256)."
+    assert batch in of(scores, D)
+    assert f"seed1: {batch}" in of(scores, A)
+    assert not any("weights of" in text for text in of(scores, D))  # the first seed is no part of the row
+
+
+def test_a_seed_of_another_crop_and_without_flips_is_named(tmp_path: Path) -> None:
+    trained(tmp_path, A)
+    make_run(tmp_path / "seed1", A, recipe=PAPER, crop=32)
+    scores = Scores(tmp_path, dataset_of(), [Scores(tmp_path / "seed1", dataset_of())])
+    plant(tmp_path, A, 256, RIGHT)
+    plant(tmp_path / "seed1", A, 256, RIGHT, flip=False, q_pixels=paper.real_pixels(256, 32))
+    assert conditions(scores, scores.having([paper.View(A, 256, "dense")])) == [
+        "seed1: Crop 32, width 0.125, stride 32 (most runs: 64, 0.125, 32).",
+        "seed1: Evaluated without horizontal flips (the paper: with).",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vggrepro.data.dataset import Dataset
     from vggrepro.report.documents import Document
     from vggrepro.results.fuse import Ranked
+    from vggrepro.results.scores import Scores
 
 
 def fuse(
@@ -126,16 +127,14 @@ def claims(
     """
     from vggrepro.data.dataset import load
     from vggrepro.report import terminal
-    from vggrepro.report.findings import document, power_csv, power_document
+    from vggrepro.report.findings import document
     from vggrepro.report.records import json_text
     from vggrepro.results.claims import csv_text, evaluate_claims, frame
     from vggrepro.results.scores import over_seeds
 
     dataset = load(data)
     if power:
-        text = power_csv if format_ is ClaimsFormat.csv else power_document
-        print(text(over_seeds(runs, dataset)), end="")
-        return
+        return _print_power(over_seeds(runs, dataset), format_)
     require_runs(runs)
     scores = over_seeds(runs, dataset)
     findings = evaluate_claims(scores)
@@ -144,6 +143,18 @@ def claims(
     if format_ is ClaimsFormat.json:
         return print(json_text(frame(findings)))
     print(csv_text(findings) if format_ is ClaimsFormat.csv else document(findings, scores), end="")
+
+
+def _print_power(scores: Scores, format_: ClaimsFormat | None) -> None:
+    """How likely each claim is shown."""
+    from vggrepro.report import findings, terminal
+    from vggrepro.report.records import json_text
+
+    if format_ is None and terminal.wanted():
+        return terminal.show(terminal.power_report(findings.power_frame(scores)))
+    if format_ is ClaimsFormat.json:
+        return print(json_text(findings.power_frame(scores)))
+    print(findings.power_csv(scores) if format_ is ClaimsFormat.csv else findings.power_document(scores), end="")
 
 
 def report(
@@ -172,7 +183,7 @@ def report(
     Also the error against Q, the 5x5 net and other papers' crops, if they were evaluated.
     """
     from vggrepro.report import terminal
-    from vggrepro.runs.status import statuses
+    from vggrepro.runs.status import statuses_of_seeds
 
     drawn = format_ is None and against is None and terminal.wanted()
     format_ = format_ or Format.md
@@ -184,7 +195,7 @@ def report(
         return
     if drawn:
         require_runs(runs)
-        return terminal.show(terminal.report(_document(data, runs, search=search), statuses(runs)))
+        return terminal.show(terminal.report(_document(data, runs, search=search), statuses_of_seeds(runs)))
     print(report_text(data, runs, format_, standalone=standalone, search=search, against=against), end="")
 
 

@@ -140,11 +140,13 @@ def reproduce(
     if made is None:
         return
     from vggrepro.report import terminal
-    from vggrepro.runs.status import statuses
+    from vggrepro.runs.status import statuses_of_seeds
 
     if terminal.wanted():
         report, claims = advice.command("report"), advice.command("claims")
-        return terminal.show(terminal.finished(made, statuses(runs), tables / made.dataset.name, report, claims))
+        return terminal.show(
+            terminal.finished(made, statuses_of_seeds(runs), tables / made.dataset.name, report, claims)
+        )
     print(made.markdown(), end="")
 
 

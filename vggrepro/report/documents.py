@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,9 @@ def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: S
     sides = [side for claim in paper_claims.claims() for pair in claim.pairs for side in (pair.first, pair.second)]
     scores.rank_rows([*rows, *(side.views for side in sides), *beyond.rows(beyond.available(scores))])
     more = beyond.beyond_tables(scores)
-    more += ensembles.search(scores, methods) if methods else []
-    more += [gap] if (gap := fit.fit(scores)) else []
+    first = scores.alone
+    more += [_of_first(table, scores) for table in (ensembles.search(first, methods) if methods else [])]
+    more += [_of_first(gap, scores)] if (gap := fit.fit(first)) else []
     found = claims.evaluate_claims(scores)
     made = Document(
         scores.dataset,
@@ -96,12 +98,18 @@ def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: S
         [nets_table(all_nets(scores.architecture("A"))), stacks_table()],
         more,
         scores.evidence(),
-        lambda: best_answers(scores),
+        lambda: best_answers(first),
     )
     if refused := scores.refused:
         more_files = f" and {len(refused) - 1} more" if refused[1:] else ""
         say(f"note: not used: {refused[0].path}{more_files}; the notes under the tables say why")
     return made
+
+
+def _of_first(table: BeyondTable, scores: Scores) -> BeyondTable:
+    """A table of the first seed, which says so where there are several."""
+    told = f" Of the first seed alone: {scores.runs}." if scores.seeds else ""
+    return dataclasses.replace(table, caption=table.caption + told)
 
 
 def beside(ours: Scores, theirs: Scores) -> str:

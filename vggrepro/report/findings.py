@@ -13,7 +13,7 @@ from vggrepro.report.header import header_of
 from vggrepro.results import power
 from vggrepro.results.claims import SO_FAR, Finding, comparisons, growth, printed
 from vggrepro.results.columns import DASH, number, p_text, span
-from vggrepro.results.intervals import ALPHA, Comparison, detectable
+from vggrepro.results.intervals import ALPHA, Comparison, detectable, detectable_over_seeds
 from vggrepro.results.paper_claims import MARGINS, Relation
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import table2
@@ -56,22 +56,29 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+POWER = (
+    "How likely each claim is shown",
+    "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
+    "are the paper's. It also depends on how many images one side alone gets wrong: of runs that are here their "
+    'own share ("runs"), otherwise an assumed one ("table"). With one seed, the nets that were trained differ as '
+    "the paper's do. With several, the means over all seeds do, and a difference varies from seed to seed with a "
+    f"standard deviation of {power.SPREADS['other nets']['top-1']} points between nets and "
+    f"{power.SPREADS['shared nets']['top-1']} between tests of one net or an ensemble and its member (top-1; "
+    "top-5 half; assumed). From simulated pages; uncertain by up to 7 points.",
+)  # the title, and what the numbers mean
+
+
 def power_document(scores: Scores) -> str:
-    """`power.table` as Markdown, for this data set's number of validation images, 10,000 and the paper's 50,000."""
-    made = _power(scores)
-    chances = made.iloc[:, 4:].map("{:.0f}".format).rename(columns=_power_heading)
-    cells = pd.concat([made.iloc[:, :4].astype(str), chances], axis=1)
-    text = (
-        "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
-        "are the paper's. It also depends on how many images one side alone gets wrong: of runs that are here their "
-        'own share ("runs"), otherwise an assumed one ("table"). With one seed, the nets that were trained differ as '
-        "the paper's do. With several, the means over all seeds do, and a difference varies from seed to seed with a "
-        f"standard deviation of {power.SPREADS['other nets']['top-1']} points between nets and "
-        f"{power.SPREADS['shared nets']['top-1']} between tests of one net or an ensemble and its member (top-1; "
-        "top-5 half; assumed). From simulated pages; uncertain by up to 7 points."
-    )
-    grid = markdown.pipes(cells, left=("sentence", "shares"))
-    return "\n\n".join(["# How likely each claim is shown", text, grid]) + "\n"
+    """`power_frame` as Markdown."""
+    title, text = POWER
+    grid = markdown.pipes(power_cells(power_frame(scores)), left=("sentence", "shares"))
+    return "\n\n".join([f"# {title}", text, grid]) + "\n"
+
+
+def power_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """`power_frame` as texts under the headings of a page."""
+    chances = frame.iloc[:, 4:].map("{:.0f}".format).rename(columns=_power_heading)
+    return pd.concat([frame.iloc[:, :4].astype(str), chances], axis=1)
 
 
 def _power_heading(name: str) -> str:
@@ -81,11 +88,12 @@ def _power_heading(name: str) -> str:
 
 
 def power_csv(scores: Scores) -> str:
-    """`power.table` as CSV."""
-    return str(_power(scores).to_csv(index=False, lineterminator="\n"))
+    """`power_frame` as CSV."""
+    return str(power_frame(scores).to_csv(index=False, lineterminator="\n"))
 
 
-def _power(scores: Scores) -> pd.DataFrame:
+def power_frame(scores: Scores) -> pd.DataFrame:
+    """`power.table` for this data set's number of validation images, 10,000 and the paper's 50,000."""
     own = scores.dataset.counts[SPLIT]
     samples = sorted({(own, 1), (own, 3), (10_000, 1), (50_000, 1), (50_000, 3)})  # images, seeds
     return power.table(samples, comparisons(scores))
@@ -127,18 +135,26 @@ def preface(findings: Sequence[Finding]) -> str:
 
 
 def _sensitivity(tests: Sequence[Tested], claims: int) -> str:
-    images = tests[0].comparison.images
-    shares = sorted(test.comparison.discordant for test in tests if test.measure == "top-1")
-    share = shares[len(shares) // 2]
-    alone, strictest = detectable(images, share), detectable(images, share, ALPHA / (2 * claims))
+    """How much the images show: the smallest difference that the median comparison by top-1 errors would find."""
+    made = [test.comparison for test in tests if test.measure == "top-1"]
+    several = [comparison for comparison in made if comparison.seeds > 1]
+    strict = ALPHA / (2 * claims)
+    if several:
+        middle = sorted(several, key=lambda comparison: comparison.error)[len(several) // 2]
+        extent = f"the difference has a standard error of {middle.error:.2f} points over seeds and images"
+        alone, strictest = (detectable_over_seeds(middle.error, middle.freedom, alpha) for alpha in (ALPHA, strict))
+    else:
+        middle = sorted(made, key=lambda comparison: comparison.discordant)[len(made) // 2]
+        extent = f"one of the two sides alone is wrong (top-1) on {middle.discordant:.1f} % of them"
+        alone, strictest = (detectable(middle.images, middle.discordant, alpha) for alpha in (ALPHA, strict))
 
     def words(points: float) -> str:
         return "none, however large," if math.isnan(points) else f"{points:.{1 if points >= 1 else 2}f} points"
 
     return (
-        f"There are {images:,} images. In the median comparison, one of the two sides alone is wrong (top-1) on "
-        f"{share:.1f} % of them. The smallest difference that is then found with a chance of 80 % is {words(alone)} by "
-        f"a test alone, and {words(strictest)} at the strictest step of the correction, for a claim of one comparison."
+        f"There are {middle.images:,} images. In the median comparison, {extent}. The smallest difference that is then "
+        f"found with a chance of 80 % is {words(alone)} by a test alone, and {words(strictest)} at the strictest step "
+        "of the correction, for a claim of one comparison."
     )
 
 

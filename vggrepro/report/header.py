@@ -26,6 +26,7 @@ class Header:
     reductions: tuple[str, ...]
     training: tuple[str, ...] = ()
     precisions: bool = False  # whether Tables 11 or 12 are among the tables
+    seeds: bool = False  # whether the numbers are means over several seeds
 
     @property
     def title(self) -> str:
@@ -70,10 +71,14 @@ class Header:
             else " and Δ = ours - the paper's"
         )
         others = " (in Tables 11 and 12 precision and recall, the larger the better)" if self.precisions else ""
+        spread = (
+            "± is the standard deviation of ours over n seeds"
+            if self.seeds
+            else "[low; high] is the 95 % interval of ours over images (Wilson)"
+        )
         return (
             f"Numbers: ours, the paper's (arXiv 1409.1556v6){beside}, errors in per cent{others}; "
-            "[low; high] is the 95 % interval of ours over images (Wilson), – not run (or not published), "
-            f"{bold} the best."
+            f"{spread}, – not run (or not published), {bold} the best."
         )
 
     @property
@@ -108,4 +113,5 @@ def header_of(tables: Sequence[Table], dataset: Dataset) -> Header:
     """The header of a report of these tables."""
     training = dict.fromkeys(line for table in tables for line in table.training)
     reduced = reductions(dataset, [table.geometry for table in tables])
-    return Header(dataset, reduced, tuple(training), any(table.precisions for table in tables))
+    precisions, seeds = any(table.precisions for table in tables), any("n" in table.frame for table in tables)
+    return Header(dataset, reduced, tuple(training), precisions, seeds)

@@ -5,7 +5,6 @@ Markdown, LaTeX and HTML set the same columns (`columns`), each in its own way.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -14,7 +13,6 @@ import pandas as pd
 
 from vggrepro import paper
 from vggrepro.results.columns import (
-    DASH,
     LABELS,
     MEASURES,
     Column,
@@ -26,6 +24,9 @@ from vggrepro.results.columns import (
     largest,
     number,
     numbers,
+    ours,
+    seeds_of,
+    span,
 )
 from vggrepro.results.tables import Table
 from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
@@ -57,8 +58,7 @@ def columns(table: Table, *, ranks: bool = False) -> list[Column]:
         if name in frame:
             cells = [f"{count:,}" for count in frame[name]]
             result.append(column_of(Kind.NUMBER, "", heading, heading, frame[name], cells))
-    if "n" in frame:
-        result.append(column_of(Kind.NUMBER, "", "n", "n", frame["n"], [str(count or DASH) for count in frame["n"]]))
+    result += seeds_of(frame)
     if (frame["note"] != "").any():
         result.append(column_of(Kind.NOTE, "", "note", "note", frame["note"], frame["note"]))
     return result
@@ -78,8 +78,7 @@ def _measure(table: Table, name: str, ranks: bool) -> list[Column]:
     theirs = numbers(Kind.PAPER, top, "paper", f"{short} paper", frame[f"{name}_paper"], best=best, decimals=decimals)
     if name in PRINTED_ALONE:
         return [theirs]
-    ours = numbers(Kind.OURS, top, "ours", f"{short} ours", frame[name], best=best)
-    result = [_with_spread(ours, frame[f"{name}_sd"]) if f"{name}_sd" in frame else ours]
+    result = [ours(frame, name, f"{short} ours", best=best)]
     if f"{name}_low" in frame and frame[f"{name}_low"].notna().any():
         result.append(interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
     if ranks:
@@ -101,12 +100,6 @@ def _ranks(frame: pd.DataFrame, name: str) -> list[Column]:
         numbers(Kind.NUMBER, top, sub, f"{short} {sub}", places[of], decimals=0)
         for of, sub in ((name, "rank"), (f"{name}_paper", "paper's rank"))
     ]
-
-
-def _with_spread(ours: Column, spreads: pd.Series) -> Column:
-    """Means with their standard deviations over seeds; dashes stay."""
-    cells = [cell if cell == DASH else f"{cell} ± {number(sd)}" for cell, sd in zip(ours.cells, spreads, strict=True)]
-    return dataclasses.replace(ours, cells=cells)
 
 
 def _precision(table: Table, name: str) -> list[Column]:
@@ -170,6 +163,15 @@ def added_layers(nets: pd.DataFrame) -> dict[str, list[bool]]:
         layers = nets[net].str.startswith("conv") | (nets[net] == "LRN")
         result[str(net)] = list(layers & (nets[net] != nets[left]))
     return result
+
+
+def uncertainty(row: dict[Any, Any], measure: str) -> str:
+    """How uncertain our number of a row is: its interval or, with several seeds, its deviation over them."""
+    if f"{measure}_sd" not in row:
+        return f"95 % interval {span(row[f'{measure}_low'], row[f'{measure}_high'])}"
+    if row["n"] == 1:
+        return "one seed"
+    return f"standard deviation over {row['n']} seeds {number(row[f'{measure}_sd'])}"
 
 
 def row_name(row: dict[Any, Any], table: Table) -> str:

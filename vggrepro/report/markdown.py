@@ -73,7 +73,7 @@ def pipes(cells: pd.DataFrame, left: Container[str] = ()) -> str:
     columns = []
     for name, column in cells.items():
         texts = [str(name), *column]
-        width = max(map(len, texts))
+        width = max(2, *map(len, texts))  # a rule has a dash and a colon
         rule = ":" + "-" * (width - 1) if name in left else "-" * (width - 1) + ":"
         padded = [text.ljust(width) if name in left else text.rjust(width) for text in texts]
         columns.append([padded[0], rule, *padded[1:]])

@@ -29,7 +29,7 @@ from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, Column, Kind, number, p_text, span
 from vggrepro.results.tables import Table, letter
-from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, ONE_SEED, UNDECIDED
 from vggrepro.runs.status import FINISHED, Status
 from vggrepro.system.progress import duration
 
@@ -169,8 +169,8 @@ def _measured(table: Table) -> Iterator[tuple[float, str]]:
     """Each measured row of a table: its top-1 error, and it in words."""
     for row in table.frame.to_dict("records"):
         if not math.isnan(row[TOP1]):
-            ends = span(row[f"{TOP1}_low"], row[f"{TOP1}_high"])
-            yield row[TOP1], f"{number(row[TOP1])} % top-1 error {ends}, {layout.row_name(row, table)}"
+            error = f"{number(row[TOP1])} % top-1 error ({layout.uncertainty(row, TOP1)})"
+            yield row[TOP1], f"{error}, {layout.row_name(row, table)}"
 
 
 def claim_lines(found: Sequence[Finding]) -> RenderableType:
@@ -213,9 +213,26 @@ def _comparisons(lines: Sequence[dict[Any, Any]]) -> Grid:
         theirs = number(line["difference_paper"], "+")
         sides = f"{line['first']} / {line['second']}"
         rows.append(
-            [sides, line["measure"], both, difference, p_text(line["p_holm"]), theirs, layout.SIGNS[line["verdict"]]]
+            [
+                sides,
+                line["measure"],
+                both,
+                difference,
+                p_text(line["p_holm"]),
+                theirs,
+                layout.SIGNS[line["verdict"].removesuffix(ONE_SEED)],
+            ]
         )
     return rows_grid(heads, rows, heads[2:6])
+
+
+def power_report(frame: pd.DataFrame) -> Iterator[RenderableType]:
+    """How likely each claim is shown (`findings.power_frame`), and what the numbers mean."""
+    title, text = findings.POWER
+    cells = findings.power_cells(frame).drop(columns="comparisons")
+    heads = [str(name).replace(", ", "\n").replace(" images", "\nimages") for name in cells]
+    yield Group(Rule(title, align="left"), rows_grid(heads, cells.to_numpy().tolist(), [heads[0], *heads[3:]]))
+    yield Text(text)
 
 
 def _notes(table: Table) -> list[str]:

@@ -116,7 +116,7 @@ def best_view(frame: pd.DataFrame, entries: Sequence[Entry]) -> View | None:
 
 
 def best_answers(scores: Scores) -> Answers | None:
-    """The answers of the posterior file with the smallest top-1 error; None without one.
+    """The answers of the posterior file with the smallest top-1 error, of one seed (`Scores.alone`); None without one.
 
     Raises:
         InputError: a damaged file.

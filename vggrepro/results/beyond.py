@@ -6,16 +6,16 @@ A result is there if its posteriors are. A file that a table would refuse is nam
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vggrepro import paper
 from vggrepro.paper import S256, Run, View
 from vggrepro.posteriors.protocol import LABELS, OTHER_CROPS, SPLIT, FileName
-from vggrepro.results import intervals
 from vggrepro.results.columns import (
     DASH,
     ERRORS,
@@ -30,17 +30,23 @@ from vggrepro.results.columns import (
     measures_of,
     number,
     numbers,
+    seeds_of,
     smallest,
+    with_spread,
 )
 from vggrepro.results.conditions import conditions, shared
 from vggrepro.results.gaps import not_used
+from vggrepro.results.intervals import Comparison
+from vggrepro.results.paper_claims import Pair, Side
 from vggrepro.results.scores import File, Scores
-from vggrepro.results.tables import errors_of, setting
+from vggrepro.results.tables import errors_over, setting
+from vggrepro.results.verdicts import compared
 
 NAMES = CURVE, CROPS, SHALLOW = "curve", "crops", "shallow"
 SHALLOW_PAPER = 7.0  # Sect. 4.1: the top-1 error of the 5 x 5 net minus B's, in points, on a centre crop
 
 Available = dict[Run, dict[str, tuple[int, ...]]]
+Having = tuple[Scores, Sequence[File]]  # a seed and its files of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +75,20 @@ class Entry:
 
 
 def available(scores: Scores) -> Available:
-    """The Q of which each run has posteriors, for each method, by the names of folders and files.
+    """The Q of which each run has posteriors with any seed, for each method, by the names of folders and files.
 
     Runs are in the paper's order. Folders that are not named like the paper's runs (`D-256-512`) are left out.
     """
-    result: Available = {}
-    for folder in scores.runs.glob("*/posteriors"):
+    found: dict[Run, dict[str, set[int]]] = {}
+    for folder in (folder for seed in (scores, *scores.seeds) for folder in seed.runs.glob("*/posteriors")):
         run = Run.parse(folder.parent.name)
-        by_method: dict[str, list[int]] = {}
         for name in filter(None, (FileName.parse(path.name) for path in folder.iterdir() if path.is_file())):
-            if name.split == SPLIT and not name.variant:
-                by_method.setdefault(name.method, []).append(name.q)
-        if run is not None and by_method:
-            result[run] = {method: tuple(sorted(by_method[method])) for method in LABELS if method in by_method}
-    return dict(sorted(result.items(), key=lambda item: _place(item[0])))
+            if run is not None and name.split == SPLIT and not name.variant:
+                found.setdefault(run, {}).setdefault(name.method, set()).add(name.q)
+    return {
+        run: {method: tuple(sorted(found[run][method])) for method in LABELS if method in found[run]}
+        for run in sorted(found, key=_place)
+    }
 
 
 def _place(run: Run) -> tuple[int, int, int, bool]:
@@ -157,19 +163,29 @@ def shallow_rows(at_hand: Available) -> list[Entry]:
 def score(scores: Scores, entries: Iterable[Entry]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The entries whose files may be used, and notes on the files that may not.
 
-    Columns: the labels; `images`; both errors with `_low` and `_high` as in the tables; `note`: how the runs differ
-    from the paper's.
+    Columns: the labels; `images`; both errors with `_low` and `_high` or, with several seeds, `_sd` and `_each`, and
+    `n`, as in the tables; `note`: how the runs differ from the paper's.
     """
     records, asked = [], list[File]()
     for entry in entries:
-        files = [scores.file(view) for view in entry.views]
-        asked += files
-        if any(file.refused for file in files):
+        asked += [seed.file(view) for seed in (scores, *scores.seeds) for view in entry.views]
+        having = scores.having(entry.views)
+        if not having:
             continue
-        ranks = scores.ranks(file.path for file in files)
-        record = entry.labels | {"images": len(ranks)} | errors_of(ranks, len(scores.dataset.classes))
-        records.append(record | {"note": " ".join([*conditions(scores, files), *shared(scores)])})
+        first, files = having[0]
+        record = entry.labels | {"images": len(first.ranks(file.path for file in files))}
+        record |= errors_over(having, several=bool(scores.seeds)) | _seeds(scores, having)
+        records.append(record | {"note": _note(scores, having)})
     return pd.DataFrame.from_records(records), tuple(not_used(asked))
+
+
+def _seeds(scores: Scores, having: Sequence[Having]) -> dict[str, int]:
+    """The number of seeds that have a line, where there are several."""
+    return {"n": len(having)} if scores.seeds else {}
+
+
+def _note(scores: Scores, having: Sequence[Having]) -> str:
+    return " ".join([*conditions(scores, having), *shared(scores)])
 
 
 def curve(scores: Scores, at_hand: Available) -> BeyondTable | None:
@@ -221,37 +237,46 @@ def shallow(scores: Scores, at_hand: Available) -> BeyondTable | None:
     """Sect. 4.1's ablation: B and B with its pairs of 3 × 3 layers made single 5 × 5 layers, on the same images.
 
     Columns: `method`, `Q`, `images`; of each measure `X`: `X_B`, `X_B5x5`, `X_difference` (the shallow net's minus
-    B's, points), `X_low`, `X_high` (its paired 95 % interval), `X_paper` (the published difference), `note`.
+    B's, points), `X_low`, `X_high` (its paired 95 % interval), `X_paper` (the published difference), `note`. With
+    several seeds `X_sd`, the standard deviation of the difference, and `n`; its test over seeds is claim 5's.
     """
-    entries = shallow_rows(at_hand)
-    scored, notes = score(scores, entries)
-    if scored.empty:
-        return None
+    lines = shallow_rows(at_hand)
+    pairs = {
+        Pair(Side("B-5x5", wide.views), Side("B", deep.views)): deep
+        for deep, wide in zip(lines[::2], lines[1::2], strict=True)
+    }
+    ranks = [seed.ranks_of([line.views for line in lines]) for seed in (scores, *scores.seeds)]
+    measures = [name for name, best in ERRORS.items() if len(scores.dataset.classes) > best]
+    made = compared(pairs, ranks, [MEASURES[name].short for name in measures])
     records = []
-    for deep, wide in zip(entries[::2], entries[1::2], strict=True):
-        files = [[scores.file(view) for view in entry.views] for entry in (deep, wide)]
-        if any(file.refused for part in files for file in part):
-            continue
-        ranks = [scores.ranks(file.path for file in part) for part in files]
-        record = {"method": deep.labels["method"], "Q": deep.labels["Q"], "images": len(ranks[0])}
-        for name, best in ERRORS.items():
-            if len(scores.dataset.classes) <= best:
-                continue
-            made = intervals.compare(ranks[1] >= best, ranks[0] >= best)
-            record |= {f"{name}_B": made.b, f"{name}_B5x5": made.a, f"{name}_difference": made.difference}
-            record |= {f"{name}_low": made.low, f"{name}_high": made.high}
+    for pair, tests in made.items():
+        deep = pairs[pair]
+        having = scores.having([*pair.second.views, *pair.first.views])
+        record = {"method": deep.labels["method"], "Q": deep.labels["Q"]}
+        for name in measures:
+            test = tests[MEASURES[name].short]
+            record |= {"images": test.images, f"{name}_B": test.b, f"{name}_B5x5": test.a}
+            record |= {f"{name}_difference": test.difference}
+            record |= _spread(name, test) if scores.seeds else {f"{name}_low": test.low, f"{name}_high": test.high}
             published = deep.labels["method"] == LABELS["center"] and name == TOP1
             record[f"{name}_paper"] = SHALLOW_PAPER if published else NAN
-        records.append(record | {"note": " ".join([*conditions(scores, files[0] + files[1]), *shared(scores)])})
+        records.append(record | _seeds(scores, having) | {"note": _note(scores, having)})
+    notes = not_used([seed.file(view) for seed in (scores, *scores.seeds) for line in lines for view in line.views])
     frame = pd.DataFrame.from_records(records)
     if frame.empty:
         return None
+    spread = "standard deviation over seeds (claim 5 tests it)" if scores.seeds else "paired 95 % interval"
     caption = (
         "B against the shallow net with one 5 × 5 layer for each pair of 3 × 3 layers (Sect. 4.1); Δ is the shallow "
-        f"net's error minus B's, with its paired 95 % interval. {setting(scores)}"
+        f"net's error minus B's, with its {spread}. {setting(scores)}"
     )
-    columns = [*labels_of(frame, ("method", "Q")), *_difference_columns(frame)]
-    return BeyondTable(SHALLOW, "Small filters", caption, frame, tuple(columns), tuple(frame["method"]), notes)
+    columns = [*labels_of(frame, ("method", "Q")), *_difference_columns(frame), *seeds_of(frame)]
+    return BeyondTable(SHALLOW, "Small filters", caption, frame, tuple(columns), tuple(frame["method"]), tuple(notes))
+
+
+def _spread(name: str, made: Comparison) -> dict[str, float]:
+    """The standard deviation of a difference over seeds; NaN where one seed has both sides."""
+    return {f"{name}_sd": float(np.std(made.each, ddof=1)) if made.each else NAN}
 
 
 def _difference_columns(frame: pd.DataFrame) -> list[Column]:
@@ -263,9 +288,12 @@ def _difference_columns(frame: pd.DataFrame) -> list[Column]:
         result += [
             numbers(Kind.NUMBER, top, "B", f"{short} B", frame[f"{name}_B"]),
             numbers(Kind.NUMBER, top, "B-5x5", f"{short} B-5x5", frame[f"{name}_B5x5"]),
-            numbers(Kind.DIFFERENCE, top, "Δ", f"Δ {short}", frame[f"{name}_difference"]),
-            interval(top, f"Δ {short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]),
         ]
+        difference = numbers(Kind.DIFFERENCE, top, "Δ", f"Δ {short}", frame[f"{name}_difference"])
+        if f"{name}_sd" in frame:
+            result.append(with_spread(difference, frame[f"{name}_sd"]))
+        else:
+            result += [difference, interval(top, f"Δ {short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"])]
         if frame[f"{name}_paper"].notna().any():
             published = frame[f"{name}_paper"]
             result.append(numbers(Kind.DIFFERENCE, top, "Δ paper", f"Δ {short} paper", published))

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +20,7 @@ from vggrepro.results.conditions import conditions, shared
 from vggrepro.results.gaps import not_run, not_used
 from vggrepro.results.intervals import Comparison
 from vggrepro.results.paper_claims import Claim, Pair, Side, claims
-from vggrepro.results.scores import Scores
+from vggrepro.results.scores import File, Scores
 from vggrepro.results.verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -35,9 +35,6 @@ from vggrepro.results.verdicts import (
     judge,
     worded,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SO_FAR = "holds so far"  # "not decided", but only because some comparisons were not run: all others hold
 LARGEST = 144.0  # million weights of the "more shallow net"; the paper's nets have no more (Sect. 2.2)
@@ -104,35 +101,26 @@ def comparisons(scores: Scores) -> dict[Pair, dict[str, Comparison]]:
     pairs = [pair for claim in claims() for pair in claim.pairs]
     sides = list(dict.fromkeys(side.views for pair in pairs for side in (pair.first, pair.second)))
     scores.rank_rows(sides)
-    ranks = [_ranks(seed, sides) for seed in (scores, *scores.seeds)]
+    ranks = [seed.ranks_of(sides) for seed in (scores, *scores.seeds)]
     measures = [name for name, best in MEASURES.items() if len(scores.dataset.classes) > best]
     return compared(pairs, ranks, measures)
-
-
-def _ranks(scores: Scores, sides: Sequence[tuple[paper.View, ...]]) -> dict[tuple[paper.View, ...], np.ndarray]:
-    """The ranks of the sides whose files are all there."""
-    result = {}
-    for views in sides:
-        files = [scores.file(view) for view in views]
-        if all(file.present and not file.refused for file in files):
-            result[views] = scores.ranks(file.path for file in files)
-    return result
 
 
 def _finding(claim: Claim, outcomes: tuple[Outcome, ...], scores: Scores) -> Finding:
     if not claim.pairs:
         return _parameters(claim, scores)
     views = dict.fromkeys(view for pair in claim.pairs for side in (pair.first, pair.second) for view in side.views)
-    used = dict.fromkeys(
-        view for made in outcomes if made.tests for side in (made.pair.first, made.pair.second) for view in side.views
-    )
+    having: dict[Scores, dict[File, None]] = {}
+    for pair in (made.pair for made in outcomes if made.tests):
+        for seed, files in scores.having([*pair.first.views, *pair.second.views]):
+            having.setdefault(seed, {}).update(dict.fromkeys(files))
     return Finding(
         claim,
         outcomes,
         decide_claim([outcome.verdict for outcome in outcomes]),
         tuple([claim.remark] * bool(claim.remark) + _gaps(scores, tuple(views))),
-        tuple(conditions(scores, [scores.file(view) for view in used])),
-        shared(scores) if used else (),
+        tuple(conditions(scores, [(seed, list(files)) for seed, files in having.items()])),
+        shared(scores) if having else (),
     )
 
 
@@ -179,13 +167,13 @@ def frame(findings: Sequence[Finding]) -> pd.DataFrame:
     second), `low`, `high` (its 95 % interval), `first_paper`, `second_paper`, `difference_paper`, `images`, `seeds`,
     `only_first`, `only_second` (images wrong in that one alone, summed over seeds), `margin` (points), `p` (of the
     measure), `p_holm` and `verdict` (of the comparison, both measures together), `counted` ("images" or "arithmetic"),
-    `notes`.
+    `notes`. Verdicts of nets that were trained once say so: "contradicted, one seed".
     """
     records: list[dict[str, Any]] = []
     for finding in findings:
         claim = finding.claim
         head = {"claim": claim.number, "sentence": claim.sentence, "section": claim.section}
-        head["claim_verdict"] = finding.verdict
+        head["claim_verdict"] = finding.standing
         counted = {"counted": "images" if claim.pairs else "arithmetic"}
         notes = {"notes": " ".join([*finding.notes, *finding.conditions, *finding.training])}
         for outcome in finding.outcomes:
@@ -227,7 +215,7 @@ def _ours(test: Tested, outcome: Outcome) -> dict[str, Any]:
     values: dict[str, Any] = {"first_ours": made.a, "second_ours": made.b, "difference": made.difference}
     values |= {"low": made.low, "high": made.high, "images": made.images, "seeds": made.seeds}
     values |= {"only_first": made.only_a, "only_second": made.only_b, "margin": test.margin}
-    return values | {"p": test.p, "p_holm": outcome.p, "verdict": outcome.verdict}
+    return values | {"p": test.p, "p_holm": outcome.p, "verdict": outcome.standing}
 
 
 def printed(pair: Pair, measure: str) -> dict[str, float]:

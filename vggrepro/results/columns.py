@@ -5,6 +5,7 @@ Rounding happens here and nowhere else: one decimal as in the paper, an en dash 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -132,13 +133,33 @@ def labels_of(frame: pd.DataFrame, names: Iterable[str]) -> list[Column]:
 
 
 def measures_of(frame: pd.DataFrame, *, best: bool = True) -> list[Column]:
-    """Our errors and their intervals as columns; `best` sets the smallest errors in bold."""
+    """Our errors as columns, with their intervals or spreads over seeds; `best` sets the smallest errors in bold."""
     result = []
     for name in (name for name in ERRORS if frame[name].notna().any()):
         top, short = MEASURES[name]
-        result.append(numbers(Kind.OURS, top, "ours", short, frame[name], best=best))
-        result.append(interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
-    return result
+        result.append(ours(frame, name, short, best=best))
+        if f"{name}_low" in frame:
+            result.append(interval(top, f"{short} 95 %", frame[f"{name}_low"], frame[f"{name}_high"]))
+    return [*result, *seeds_of(frame)]
+
+
+def ours(frame: pd.DataFrame, name: str, heading: str, *, best: bool) -> Column:
+    """Our numbers of a measure; with several seeds means with their standard deviations."""
+    made = numbers(Kind.OURS, MEASURES[name].heading, "ours", heading, frame[name], best=best)
+    return with_spread(made, frame[f"{name}_sd"]) if f"{name}_sd" in frame else made
+
+
+def with_spread(made: Column, spreads: Iterable[float]) -> Column:
+    """Means with their standard deviations over seeds; dashes stay."""
+    cells = [cell if cell == DASH else f"{cell} ± {number(sd)}" for cell, sd in zip(made.cells, spreads, strict=True)]
+    return dataclasses.replace(made, cells=cells)
+
+
+def seeds_of(frame: pd.DataFrame) -> list[Column]:
+    """The column of the number of seeds, where there are several."""
+    if "n" not in frame:
+        return []
+    return [column_of(Kind.NUMBER, "", "n", "n", frame["n"], [str(count or DASH) for count in frame["n"]])]
 
 
 def groups_of(frame: pd.DataFrame) -> list[str]:

@@ -208,29 +208,36 @@ def _lines(departures: Sequence[Departure]) -> Iterator[str]:
 # One row
 
 
-def conditions(scores: Scores, files: Sequence[File]) -> list[str]:
-    """How the runs and files of a row differ from the paper's, a sentence each, beyond `reductions` and `shared`."""
-    runs = list(dict.fromkeys(file.view.run for file in files))
+def conditions(scores: Scores, having: Sequence[tuple[Scores, Sequence[File]]]) -> list[str]:
+    """How the runs and files of a row differ from the paper's, a sentence each, beyond `reductions` and `shared`.
+
+    Args:
+        scores: all runs, with all seeds.
+        having: the seeds that have the row, each with its files (`Scores.having`). What holds for some of them alone
+            begins with the names of their folders.
+    """
     common = _shared(scores)
-    result = _runs_conditions(scores, runs, common)
-    own = set(result)
-    for seed in scores.seeds:
-        texts = _runs_conditions(seed, runs, common)
-        result += [f"{seed.runs.name}: {text}" for text in texts if text not in own]
+    seeds: dict[str, list[str]] = {}
+    for seed, files in having:
+        for text in dict.fromkeys(_row_conditions(scores, seed, files, common)):
+            seeds.setdefault(text, []).append(seed.name)
+    return [text if len(names) == len(having) else f"{', '.join(names)}: {text}" for text, names in seeds.items()]
+
+
+def _row_conditions(scores: Scores, seed: Scores, files: Sequence[File], common: Sequence[Departure]) -> Iterator[str]:
+    """How a row of one seed differs, beyond what all runs have in `common`."""
+    runs = list(dict.fromkeys(file.view.run for file in files))
+    for run in runs:
+        yield from _run_conditions(seed, run, scores.geometry)
+    yield from _training(seed, runs, common)
     if any(file.origin is None for file in files):
-        result.append("Posteriors of another tool, without metadata: weights and data cannot be checked.")
+        yield "Posteriors of another tool, without metadata: weights and data cannot be checked."
     if any(file.origin and not file.origin.flip and file.view.method != "center" for file in files):
-        result.append("Evaluated without horizontal flips (the paper: with).")
+        yield "Evaluated without horizontal flips (the paper: with)."
     for file in files:
         if file.origin and file.view.method == "multicrop" and file.origin.grid != paper.GRID:
             grid = file.origin.grid
-            result.append(f"Multi-crop on a {grid} × {grid} grid (the paper: {paper.GRID} × {paper.GRID}).")
-    return list(dict.fromkeys(result))
-
-
-def _runs_conditions(scores: Scores, runs: Sequence[Run], common: Sequence[Departure]) -> list[str]:
-    """What the folders of some runs say, and how their training differs beyond what all runs have in `common`."""
-    return [text for run in runs for text in _run_conditions(scores, run)] + _training(scores, runs, common)
+            yield f"Multi-crop on a {grid} × {grid} grid (the paper: {paper.GRID} × {paper.GRID})."
 
 
 def _training(scores: Scores, runs: Sequence[Run], common: Sequence[Departure]) -> list[str]:
@@ -243,8 +250,8 @@ def _training(scores: Scores, runs: Sequence[Run], common: Sequence[Departure]) 
     return [line if len(names) == len(runs) else f"{', '.join(names)}: {line}" for line, names in found.items()]
 
 
-def _run_conditions(scores: Scores, run: Run) -> list[str]:
-    """What a run's folder says of its weights, its data, its start and its length."""
+def _run_conditions(scores: Scores, run: Run, usual: Geometry) -> list[str]:
+    """What a run's folder says of its weights, its data, its start and its length; `usual`: most runs' geometry."""
     facts = scores.facts(run)
     result = []
     if facts.weights is None:
@@ -255,8 +262,8 @@ def _run_conditions(scores: Scores, run: Run) -> list[str]:
         why = "its config.json is damaged" if facts.damaged else "it has no config.json"
         return [*result, f"How {run.name} was trained is not known: {why}."]
     config = facts.config
-    if config.geometry != scores.geometry:
-        crop, width, stride = scores.geometry
+    if config.geometry != usual:
+        crop, width, stride = usual
         own = f"Crop {config.crop}, width {config.width:g}, stride {config.stride}"
         result.append(f"{own} (most runs: {crop}, {width:g}, {stride}).")
     if config.origin:

@@ -35,7 +35,8 @@ class Comparison:
     `only_a` images are wrong in a alone, `only_b` in b alone; `p` is McNemar's exact test of no difference.
 
     With several `seeds` errors are means over them, images are counted once for each, and `error` is the standard error
-    of the difference (points) over seeds and images, with `freedom` degrees of freedom (`over_seeds`).
+    of the difference (points) over seeds and images, with `freedom` degrees of freedom (`over_seeds`); `each` has the
+    difference of each seed.
     """
 
     images: int
@@ -50,6 +51,7 @@ class Comparison:
     seeds: int = 1
     error: float = 0.0
     freedom: float = math.inf
+    each: tuple[float, ...] = ()
 
     @property
     def discordant(self) -> float:
@@ -168,7 +170,8 @@ def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
     half = error * float(scipy.special.stdtrit(degrees, 0.5 + LEVEL / 2))
     only_a, only_b = (sum(getattr(one, side) for one in made.singles) for side in ("only_a", "only_b"))
     p = 2 * _student(-abs(a - b), error, degrees)
-    return Comparison(images, a, b, a - b, a - b - half, a - b + half, only_a, only_b, p, count, error, degrees)
+    each = tuple(one.difference for one in made.singles)
+    return Comparison(images, a, b, a - b, a - b - half, a - b + half, only_a, only_b, p, count, error, degrees, each)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -234,6 +237,14 @@ def detectable(images: int, discordant: float, alpha: float = ALPHA, wanted: flo
     return float(
         scipy.optimize.brentq(lambda d: power(images, discordant, d, alpha) - wanted, 0.0, discordant, xtol=1e-4)
     )
+
+
+def detectable_over_seeds(error: float, freedom: float, alpha: float = ALPHA, wanted: float = 0.8) -> float:
+    """As `detectable`, by Student's t with several seeds; `error`: the standard error of the difference (points)."""
+    degrees = min(freedom, 1e6)
+    least = float(scipy.stats.t.isf(alpha / 2, degrees))
+    power_of = scipy.stats.nct.sf
+    return error * float(scipy.optimize.brentq(lambda d: power_of(least, degrees, d) - wanted, 0.0, 2 * least + 10))
 
 
 def _check_count(part: int, images: int) -> None:

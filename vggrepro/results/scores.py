@@ -5,6 +5,7 @@ A file that must not stand for its run (other weights, other data) is named with
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -52,6 +53,7 @@ class Scores:
 
     def __init__(self, runs: Path, dataset: Dataset, seeds: Sequence[Scores] = ()) -> None:
         self.runs, self.dataset, self.seeds = runs, dataset, seeds
+        self.name = runs.name  # tells this seed from the others
         self._facts: dict[Run, Facts] = {}
         self._files: dict[View, File] = {}
         self._ranks: dict[frozenset[Path], np.ndarray] = {}
@@ -90,11 +92,26 @@ class Scores:
         """The files asked for so far that must not be used."""
         return [file for view in self._files if (file := self.file(view)).refused]
 
+    def usable(self, views: Sequence[View]) -> list[File]:
+        """The files of a row; empty if one is missing or must not be used."""
+        files = [self.file(view) for view in views]
+        return files if all(file.present and not file.refused for file in files) else []
+
+    def having(self, views: Sequence[View]) -> list[tuple[Scores, list[File]]]:
+        """The seeds, this one first, that have all files of a row, each with these files."""
+        return [(seed, files) for seed in (self, *self.seeds) if (files := seed.usable(views))]
+
+    @property
+    def alone(self) -> Scores:
+        """This seed without the others; what was read is shared."""
+        alone = copy.copy(self)
+        alone.seeds = ()
+        return alone
+
     def rank_rows(self, rows: Iterable[Sequence[View]]) -> None:
         """`rank_groups` for those rows whose files are all there and not refused, of each seed."""
         rows = list(rows)
-        files = [[self.file(view) for view in views] for views in rows if views]
-        self.rank_groups([file.path for file in row] for row in files if all(f.present and not f.refused for f in row))
+        self.rank_groups([file.path for file in files] for views in rows if (files := self.usable(views)))
         for seed in self.seeds:
             seed._images = seed._images or self._images  # one order for all
             seed.rank_rows(rows)
@@ -145,6 +162,10 @@ class Scores:
             raise self._bad[bad[0]]
         return self._ranks[key].astype(np.int32)
 
+    def ranks_of(self, rows: Iterable[tuple[View, ...]]) -> dict[tuple[View, ...], np.ndarray]:
+        """`ranks` of those rows whose files are all there and not refused."""
+        return {views: self.ranks(file.path for file in files) for views in rows if (files := self.usable(views))}
+
     def evidence(self) -> pa.Table | None:
         """Everything that was scored, image by image: what errors and paired tests can be recomputed from.
 
@@ -157,7 +178,7 @@ class Scores:
         if self._images is None or not self._ranks:
             return None
         names = {
-            ("" if scores is self else f"{scores.runs.name}: ")
+            ("" if scores is self else f"{scores.name}: ")
             + " + ".join(sorted(f"{path.parent.parent.name}/{path.stem}" for path in group)): ranks
             for scores in (self, *self.seeds)
             for group, ranks in scores._ranks.items()
@@ -207,7 +228,12 @@ def over_seeds(runs: Path, dataset: Dataset) -> Scores:
     for folder in others:
         if name := foreign_data(folder, dataset):
             raise InputError(f"{folder}: its runs are of {name}, those of {first} of {dataset.folder}; leave it out")
-    return Scores(first, dataset, [Scores(folder, dataset) for folder in others])
+    made = Scores(first, dataset, [Scores(folder, dataset) for folder in others])
+    everyone = [made, *made.seeds]
+    if len({each.name for each in everyone}) < len(everyone):
+        for each in everyone:
+            each.name = str(each.runs)
+    return made
 
 
 def foreign_data(runs: Path, dataset: Dataset) -> str | None:

@@ -52,8 +52,8 @@ CAPTIONS = {
     "All without outside training data.",
 }
 SEEDS_CAPTION = (
-    "Ours are means ± standard deviations over n seeds, each net trained once with each; an ensemble is made of nets "
-    "of one seed."
+    "Our errors are means ± standard deviations over n seeds. Each net is trained once with each seed; an ensemble is "
+    "made of nets of one seed."
 )
 TEST_REMARK = "The test labels are held by the ILSVRC server: there is no test error of ours."
 
@@ -161,10 +161,10 @@ def _measured(table: int, scores: Scores) -> Table:
     scores.rank_rows(needs)
     footnotes, filled, records = Footnotes(scores), [], []
     for place, (line, views) in enumerate(zip(printed, needs, strict=True)):
-        seeds = [(seed, files) for seed in (scores, *scores.seeds) if (files := _usable(seed, views))]
+        seeds = scores.having(views)
         if not seeds:
             footnotes.unfilled[place] = [scores.file(view) for view in views]
-        ours = _errors(seeds, several=bool(scores.seeds)) if seeds else {}
+        ours = errors_over(seeds, several=bool(scores.seeds)) if seeds else {}
         record: dict[str, Any] = {name: line[name] for name in labels}
         for name in measures:
             record |= _with_paper(name, ours.get(name), float(line[name]) if line[name] else None)
@@ -177,7 +177,7 @@ def _measured(table: int, scores: Scores) -> Table:
             seed, files = seeds[0]
             record |= {"images": len(seed.ranks(file.path for file in files)), **_provenance(seed, files)}
             filled.append(place)
-            for text in conditions(seed, files):
+            for text in conditions(scores, seeds):
                 footnotes.add(place, text)
         records.append(record)
     frame = pd.DataFrame.from_records(records)
@@ -193,19 +193,14 @@ def _measured(table: int, scores: Scores) -> Table:
     if "top5_test_error" in measures:
         remarks += (TEST_REMARK,)
     caption = f"{CAPTIONS[table]} {setting(scores)}"
-    if scores.seeds:
-        caption += f" {SEEDS_CAPTION}"
     return Table(table, caption, frame, labels, measures, notes, remarks, scores.geometry, shared(scores))
 
 
-def _usable(scores: Scores, views: Sequence[View]) -> list[File]:
-    """The files of a row; empty if one is missing or must not be used."""
-    files = [scores.file(view) for view in views]
-    return files if all(file.present and not file.refused for file in files) else []
+def errors_over(seeds: Sequence[tuple[Scores, Sequence[File]]], *, several: bool) -> dict[str, Any]:
+    """The errors of a row: `errors_of`, or, with several seeds, means, with `_sd` and `_each` in place of intervals.
 
-
-def _errors(seeds: Sequence[tuple[Scores, Sequence[File]]], *, several: bool) -> dict[str, Any]:
-    """The errors of a row: `errors_of`, or, with several seeds, means, with `_sd` and `_each` in place of intervals."""
+    `seeds`: those that have the row, one or more (`Scores.having`).
+    """
     made = [errors_of(seed.ranks(file.path for file in files), len(seed.dataset.classes)) for seed, files in seeds]
     if not several:
         return made[0]
@@ -264,12 +259,13 @@ def _provenance(scores: Scores, files: Sequence[File]) -> dict[str, Any]:
 
 
 def setting(scores: Scores) -> str:
-    """What the errors of a table were measured on: the caption's last sentence."""
+    """What the errors of a table were measured on, and over how many seeds: the end of its caption."""
     crop, width, stride = scores.geometry
     count, classes = scores.dataset.counts[SPLIT], len(scores.dataset.classes)
     data = f"{count:,} validation images of {scores.dataset.name} ({classes:,} classes)"
     strides = f", stride {stride}" if stride != paper.STRIDE else ""
-    return f"Errors in % of the {data}; crop {crop}{strides}, width {width:g}."
+    text = f"Errors in % of the {data}; crop {crop}{strides}, width {width:g}."
+    return f"{text} {SEEDS_CAPTION}" if scores.seeds else text
 
 
 def table1(scores: Scores) -> Table:

@@ -18,6 +18,7 @@ from vggrepro.results.intervals import ALPHA, Comparison, Seeds, compare, holm, 
 from vggrepro.results.paper_claims import MARGINS, Claim, Pair, Relation
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "not decided", "not run"
+ONE_SEED = ", one seed"  # beside a verdict on nets that were trained once
 LARGER = "larger than the paper's"  # "errs slightly less": less, but by more than the margin
 # The measures that are tested; an image counts as wrong if its true class has this rank or a later one.
 MEASURES = {columns.MEASURES[name].short: least for name, least in columns.ERRORS.items()}
@@ -66,8 +67,8 @@ class Outcome:
 
     @property
     def p(self) -> float:
-        """The corrected p-value that the verdict rests on."""
-        return self.p_against if self.verdict in (CONTRADICTED, LARGER) else self.p_for
+        """The corrected p-value that the verdict rests on; where it is not decided, that of the clearer direction."""
+        return self.p_against if self.verdict in (CONTRADICTED, LARGER) else min(self.p_for, self.p_against)
 
     @property
     def deciding(self) -> Tested | None:
@@ -82,7 +83,7 @@ class Outcome:
 
 def worded(verdict: str, seeds: int) -> str:
     """A verdict with "one seed" beside it where it is about nets that were trained once."""
-    return f"{verdict}, one seed" if seeds == 1 and verdict not in (UNDECIDED, NOT_RUN) else verdict
+    return f"{verdict}{ONE_SEED}" if seeds == 1 and verdict not in (UNDECIDED, NOT_RUN) else verdict
 
 
 Comparisons = Mapping[Pair, Mapping[str, Comparison]]  # of each pair that was run, by measure

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.paper import Run
-from vggrepro.runs.folder import RunFolder, existing
+from vggrepro.runs.folder import RunFolder, existing, seed_folders
 from vggrepro.system.files import locked_by
 from vggrepro.system.progress import duration
 
@@ -98,6 +98,11 @@ def statuses(runs: Path) -> list[Status]:
     """All runs of the paper's chain and any other run there."""
     names = dict.fromkeys([run.name for run in paper.all_runs()] + [folder.name for folder in existing(runs)])
     return [status(RunFolder(runs / name)) for name in names]
+
+
+def statuses_of_seeds(runs: Path) -> list[Status]:
+    """`statuses` of each seed's folder (`folder.seed_folders`)."""
+    return [row for folder in seed_folders(runs) for row in statuses(folder)]
 
 
 def status_table(rows: Sequence[Status]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from string import Template
 from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.posteriors.protocol import SPLIT
-from vggrepro.report import figures
+from vggrepro.report import style
 from vggrepro.report.page import provenance, sections
 from vggrepro.report.page.contents import Contents, contents_of
 from vggrepro.report.page.drawings import Drawing, drawings
@@ -113,11 +113,11 @@ def write_figures(runs: Path, dataset: Dataset, folder: Path) -> list[Path]:
         raise InputError(f"--figures {folder} is a file; give a folder")
     paths = []
     for one in drawings(contents_of(runs, dataset, images=False)):
-        drawn = figures.titled(one.draw(), one.title, _measured_on(dataset, one))
+        drawn = style.titled(one.draw(), one.title, _measured_on(dataset, one))
         paths += [folder / f"{one.name}.png", folder / f"{one.name}.svg"]
         with atomic(paths[-2]) as temporary:
-            temporary.write_bytes(figures.png(drawn))
-        write_text(paths[-1], figures.svg(drawn, figures.GROUND))
+            temporary.write_bytes(style.png(drawn))
+        write_text(paths[-1], style.svg(drawn, style.GROUND))
     return paths
 
 

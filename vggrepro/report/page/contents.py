@@ -36,7 +36,7 @@ CURVES = ("epoch", "learning_rate", "loss", "top1_error", "top5_error")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run: its state, its configuration, and its curves by epoch and between epochs (`figures.training`).
+    """A run: its state, its configuration, and its curves by epoch and between epochs (`training_figures.training`).
 
     `other_seeds` has the curves by epoch of the same run trained with other seeds.
     """
@@ -134,7 +134,7 @@ def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, imag
     worst = most_confident(average([path], scores.images)) if path and images else []
     mistakes = whole_rows(worst)
     facts = _runs_of(scores)
-    beside = comparison.side_by_side(scores, Scores(other, dataset)) if other else []
+    beside = comparison.side_by_side(scores.alone, Scores(other, dataset)) if other else []
     return Contents(scores, document, facts, by_test_scale, answers, mistakes, pictures(dataset, mistakes), beside)
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from vggrepro import paper
 from vggrepro.nets.layers import layers
-from vggrepro.report import figures
+from vggrepro.report import figures, training_figures
 from vggrepro.report.page.contents import Contents, RunFacts
 from vggrepro.report.page.html import minus
 from vggrepro.report.page.mistakes import class_words
@@ -97,7 +97,7 @@ def deciding_frame(findings: Sequence[Finding]) -> pd.DataFrame:
         label += "" if kind is Relation.LOWER else f" ({kind})"
         record: dict[str, Any] = {"label": label, "measure": test.measure, "verdict": finding.verdict}
         record["claimed_low"], record["claimed_high"] = _claimed(kind, test.margin or 0.0)
-        record |= {"difference": made.difference, "low": made.low, "high": made.high}
+        record |= {"difference": made.difference, "low": made.low, "high": made.high, "each": made.each}
         records.append(record | {"difference_paper": claims.printed(outcome.pair, test.measure)["difference_paper"]})
     return pd.DataFrame.from_records(records)
 
@@ -126,7 +126,7 @@ def receptive_fields(scores: Scores) -> Drawing:
         f"{crop} pixels: a field above it reaches over the borders, where there are zeros.",
         f"The field of the last convolution, with a crop of {crop} pixels: "
         + ", ".join(f"{net} {sides[-1]}" for net, sides in fields.items()) + " pixels.",
-        lambda: figures.receptive_fields(fields, crop),
+        lambda: training_figures.receptive_fields(fields, crop),
     )  # fmt: skip
 
 
@@ -260,12 +260,12 @@ def curves(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
             "Top-1 error while training; the tables' protocols see more of each image. A run of another S goes on "
             "after the run that it starts from.",
             f"Top-1 error by epoch, while training. At the end: {ends}.",
-            lambda: figures.all_runs(frames, {run.name: (run.net, run.scale) for run in trained}),
+            lambda: training_figures.all_runs(frames, {run.name: (run.net, run.scale) for run in trained}),
         )  # fmt: skip
     for run in trained:
         yield Drawing(
             f"training-{run.name}", "training", run.name, _training_caption(run), _training_alt(run),
-            lambda run=run: figures.training(run.curve, run.between, run.net, run.other_seeds),  # type: ignore[misc]
+            lambda run=run: training_figures.training(run.curve, run.between, run.net, run.other_seeds),  # type: ignore[misc]
         )  # fmt: skip
 
 
@@ -293,11 +293,12 @@ def first_layers(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
         alt = f"The {len(weights)} filters of {side} × {side} RGB pixels of conv1_1 in {run.name}, as small pictures."
         caption = f"{len(weights)} filters, {side} × {side}."
         yield Drawing(f"filters-{run.name}", "filters", run.name, caption, alt,
-                      lambda weights=weights: figures.filters(weights))  # type: ignore[misc]  # fmt: skip
+                      lambda weights=weights: training_figures.filters(weights))  # type: ignore[misc]  # fmt: skip
 
 
 def agreement_frame(contents: Contents) -> pd.DataFrame:
-    """A row for each filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors).
+    """A row for each filled row of Tables 3-6: columns net ("": several), S, ours, paper (top-1 errors), with
+    several seeds also ours_each.
 
     The dense rows of Table 5 are also in Table 4 and count once.
     """
@@ -306,6 +307,8 @@ def agreement_frame(contents: Contents) -> pd.DataFrame:
         frame = contents.table(table).frame
         part = frame.reindex(columns=["net", "S"])
         part = part.assign(ours=frame[TOP1], paper=frame[f"{TOP1}_paper"])
+        if contents.scores.seeds:
+            part["ours_each"] = frame[f"{TOP1}_each"]
         part["views"] = pd.Series(views_of(table), index=part.index, dtype=object)
         if table == 5:
             part["S"] = paper.JITTER.label
@@ -374,5 +377,5 @@ def _training_alt(run: RunFacts) -> str:
     first, last = run.curve.iloc[0], run.curve.iloc[-1]
     text = f"Training of {run.name}, {len(run.epochs)} epochs: loss from {first['loss']:.2f} to {last['loss']:.2f}, "
     text += f"{run.judges} top-1 error from {number(first['top1_error'])} to {number(last['top1_error'])} %"
-    fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in figures.drops(run.curve)]
+    fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in training_figures.drops(run.curve)]
     return text + (f"; learning rate dropped {', '.join(fell)}." if fell else ".")

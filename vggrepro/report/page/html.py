@@ -11,18 +11,18 @@ from itertools import groupby
 
 from matplotlib.figure import Figure
 
-from vggrepro.report import figures
+from vggrepro.report import style
 from vggrepro.report.layout import columns, groups
 from vggrepro.results.columns import DASH, Column, Kind
 from vggrepro.results.tables import Table
 
 # A figure's colours, and the page's names for them, which have other values on a dark background.
 NAMES = {
-    figures.INK: "currentColor",
-    figures.MUTED: "var(--muted)",
-    figures.LINE: "var(--line)",
-    figures.GROUND: "var(--card)",
-} | {light: f"var(--net-{net.lower() or 'fused'})" for net, (light, _) in figures.COLOURS.items()}
+    style.INK: "currentColor",
+    style.MUTED: "var(--muted)",
+    style.LINE: "var(--line)",
+    style.GROUND: "var(--card)",
+} | {light: f"var(--net-{net.lower() or 'fused'})" for net, (light, _) in style.COLOURS.items()}
 
 
 def escape(text: object) -> str:
@@ -53,18 +53,18 @@ def bullets(lines: Sequence[str]) -> str:
 
 def colour_variables(dark: bool) -> str:
     """CSS variables of the nets' colours."""
-    return " ".join(f"--net-{net.lower() or 'fused'}: {pair[dark]};" for net, pair in figures.COLOURS.items())
+    return " ".join(f"--net-{net.lower() or 'fused'}: {pair[dark]};" for net, pair in style.COLOURS.items())
 
 
 def inline_svg(figure: Figure, name: str, alt: str) -> str:
     """The figure as an SVG element that takes the page's font and colours.
 
     Args:
-        figure: drawn by `figures`.
+        figure: drawn by `report.figures` or `report.training_figures`.
         name: unique on the page; the prefix of all ids inside the SVG.
         alt: what it shows, for readers who cannot see it.
     """
-    text = figures.svg(figure)
+    text = style.svg(figure)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))

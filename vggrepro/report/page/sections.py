@@ -33,7 +33,7 @@ from vggrepro.results.beyond import BeyondTable
 from vggrepro.results.claims import Finding
 from vggrepro.results.columns import DASH, TOP1, number, p_text, span
 from vggrepro.results.tables import Table, letter
-from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED, worded
+from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, UNDECIDED
 
 CLASSES = {
     HOLDS: "holds",
@@ -120,7 +120,7 @@ def _tiles(contents: Contents) -> str:
 
 def _best_tile(name: str, row: dict[Any, Any], table: Table, header: Header) -> str:
     """A row's top-1 error beside that of guessing and, on the paper's images, beside the paper's of the same row."""
-    ends = f"95 % interval {span(row[f'{TOP1}_low'], row[f'{TOP1}_high'])}"
+    ends = layout.uncertainty(row, TOP1)
     beside = f"guessing among {len(header.dataset.classes):,} classes: {header.chance:.1f} %"
     if header.comparable:
         beside += f"; the paper's same row: {number(row[f'{TOP1}_paper'])} %"
@@ -209,7 +209,7 @@ def _comparison(row: dict[Any, Any]) -> list[object]:
         Number(row["difference_paper"], number(row["difference_paper"], "+")),
         Number(row["p"], p_text(row["p"])),
         Number(row["p_holm"], p_text(row["p_holm"])),
-        worded(row["verdict"], 0 if pd.isna(row["seeds"]) else int(row["seeds"])),
+        row["verdict"],
     ]
 
 
@@ -263,16 +263,19 @@ def classes(contents: Contents, matrix: str) -> str:
         for row in frame.head(SHOWN).to_dict("records")
     ]
     part = "" if len(frame) <= SHOWN else f" The {SHOWN} classes of the largest error are shown."
+    file = _named(made.view, contents)
     intro = (
-        f"The answers of {_named(made.view)}, which has the smallest top-1 error of a single run at a single Q.{part} "
+        f"The answers of {file}, which has the smallest top-1 error of a single run at a single Q.{part} "
         "`vggrepro fuse` writes all classes and all pairs of them: `classes.csv`, `confusion.csv`."
     )
     table = plain_table(heads, rows, "Classes", heads[1:5], "classes")
     return f"{paragraph(intro)}{matrix}{table}"
 
 
-def _named(view: View) -> str:
-    return f"{view.run.name}, {LABELS[view.method]}, Q = {view.q}"
+def _named(view: View, contents: Contents) -> str:
+    """A posterior file in words; with several seeds also the first seed's folder, which it is in."""
+    seed = f", in {contents.scores.runs}" if contents.scores.seeds else ""
+    return f"{view.run.name}, {LABELS[view.method]}, Q = {view.q}{seed}"
 
 
 def calibration(contents: Contents, diagram: str) -> str:
@@ -280,9 +283,9 @@ def calibration(contents: Contents, diagram: str) -> str:
     made = contents.answers
     if made is None:
         return ""
-    gap = made.confidence - made.right
+    gap, file = made.confidence - made.right, _named(made.view, contents)
     lines = (
-        f"{_named(made.view)}: its confidence, the posterior of its answer, is {made.confidence:.1f} % on average. "
+        f"{file}: its confidence, the posterior of its answer, is {made.confidence:.1f} % on average. "
         f"{made.right:.1f} % of its answers are right. So it is {abs(gap):.1f} points too "
         f"{'sure' if gap > 0 else 'unsure'} on average.",
         f"Expected calibration error: {made.calibration_error:.1f} points. It is the mean distance between confidence "
@@ -298,8 +301,9 @@ def mistakes(contents: Contents) -> str:
     if not contents.mistakes or contents.answers is None:
         return ""
     words = class_words(contents.dataset)
+    file = _named(contents.answers.view, contents)
     intro = (
-        f"The wrong answers with the largest posteriors: {_named(contents.answers.view)}, which has the smallest "
+        f"The wrong answers with the largest posteriors: {file}, which has the smallest "
         "top-1 error of a single run at a single Q. After each class stands its posterior."
     )
     cards = []
