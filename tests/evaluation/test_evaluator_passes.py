@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -100,6 +101,13 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
     limit = 0
     with pytest.raises(InputError, match="an image of 64x64 pixels does not fit the memory of cpu; use a smaller Q"):
         evaluator.posteriors(pictures, Method("dense"))
+
+
+def test_answers_that_overflow_fp16_are_refused(run: RunFolder) -> None:
+    trained = Trained.load(run)
+    large = replace(trained, tensors=trained.tensors | {"conv1_1.weight": 1e5 * trained.tensors["conv1_1.weight"]})
+    with pytest.raises(InputError, match="not finite at --precision fp16; use --precision fp32"):
+        Evaluator(large, replace(CPU, precision="fp16")).posteriors(images(), Method("center"))
 
 
 # As on a GPU: images of several sizes in a pass
