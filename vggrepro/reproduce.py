@@ -12,7 +12,7 @@ from vggrepro.data.dataset import DATASET_JSON, Dataset, load
 from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import DOWNLOADED, open_source
 from vggrepro.errors import InputError
-from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.evaluation.evaluate import evaluate, missing_files, wanted_files
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.report.documents import Document, document_of
 from vggrepro.results.scores import over_seeds
@@ -65,7 +65,7 @@ def reproduce(
     for request in requests:
         plan_all(request)  # refuses before any work
     if side_by_side > 1:
-        _all_jobs(side_by_side, folders, machine, multicrop, init)
+        _all_jobs(side_by_side, folders, dataset, machine, multicrop, init)
     for request in requests:
         _train_and_evaluate(request, multicrop)
     if not processes.is_first():
@@ -90,12 +90,19 @@ def _train_and_evaluate(request: Request, multicrop: bool) -> None:
             evaluate(RunFolder(request.runs / run.name), request.dataset, Protocol(methods, q), request.machine)
 
 
-def _all_jobs(count: int, folders: Mapping[Path, int], machine: Machine, multicrop: bool, init: str | None) -> None:
+def _all_jobs(
+    count: int, folders: Mapping[Path, int], dataset: Dataset, machine: Machine, multicrop: bool, init: str | None
+) -> None:
     """Trains and evaluates all runs of all seeds, `count` at a time, by the commands that do it one by one."""
     jobs = plan.jobs_of_seeds(folders, multicrop, "--workers", str(-(-machine.workers // count)), init=init)
     places = plan.places(count, machine.device.type)
     describe = partial(plan.describe, folders=list(folders))
-    SideBySide(plan.unfinished(jobs, folders), places, next(iter(folders)) / "logs", describe).run()
+
+    def tested(folder: RunFolder, protocol: Protocol) -> bool:
+        return not missing_files(folder, protocol, wanted_files(folder, dataset, protocol, machine))
+
+    left = plan.unfinished(jobs, folders, multicrop, tested)
+    SideBySide(left, places, next(iter(folders)) / "logs", describe).run()
 
 
 def require_data(source: str | None, preset: str | None, data: Path) -> None:

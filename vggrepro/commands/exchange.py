@@ -127,7 +127,11 @@ def export(
 def archive(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", autocompletion=complete_run, help="Names of runs. Default: every finished run."),
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="Names of runs. Default: every finished run of all seeds.",
+        ),
     ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the parts.")] = Path("archive"),
     size: Annotated[
@@ -144,10 +148,11 @@ def archive(
     """
     from vggrepro.data.dataset import load
     from vggrepro.runs import archive as stage
-    from vggrepro.runs.folder import existing, find_run
+    from vggrepro.runs.folder import existing, find_run, seed_folders
 
     bytes_ = stage.parse_size(size)
-    chosen = [find_run(runs, name) for name in names or ()] or [folder for folder in existing(runs) if folder.trained]
+    every = [folder for seed in seed_folders(runs) for folder in existing(seed) if folder.trained]
+    chosen = [find_run(runs, name) for name in names or ()] or every
     parts = stage.archive(chosen, load(data), to, bytes_, force=force)
     say(f"archive: {len(chosen)} run{'s' if len(chosen) != 1 else ''}; unpack: {stage.unpacking(to)}")
     for path in parts:
