@@ -1,4 +1,4 @@
-"""The metadata of a built package: a README whose links also work away from the repository, and the repository's address."""
+"""Metadata of a built package: a README whose links also work elsewhere, and the address of the repository."""
 
 from __future__ import annotations
 
