@@ -112,6 +112,12 @@ def test_the_submission_takes_the_d_with_retrained_fc_layers(tmp_path: Path) -> 
     assert len(row["runs"].split()) == 7
 
 
+def test_a_command_that_fills_a_folder_names_its_seed(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256), seed=2)
+    notes = tables.table3(Scores(tmp_path, dataset_of())).notes
+    assert any("`vggrepro train A-LRN --scale 256 --seed 2`, then `vggrepro evaluate" in note for note in notes)
+
+
 def test_missing_rows_are_dashes_with_the_commands(tmp_path: Path) -> None:
     make_run(tmp_path, Run("B", S256))
     with invocation(Invocation([("--runs", "elsewhere")])):
