@@ -139,6 +139,18 @@ def test_resident_crops_are_those_of_the_host(dataset: Dataset) -> None:
         assert equal(together(list(own.batches(2, 1))), [part[8:] for part in expected])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_on_a_gpu_are_those_of_the_host(dataset: Dataset) -> None:
+    """Crops, and the random numbers of which dropout masks are made."""
+    plain = loader(dataset)
+    own = Loader(dataset, RECIPE, JITTER, 3, torch.device("cuda:0"), 0)
+    assert own.resident
+    found, expected = (together(list(each.batches(1))) for each in (own, plain))
+    assert equal([part.cpu() for part in found], expected)
+    assert torch.equal(keyed.uniform(found[4], 100).cpu(), keyed.uniform(expected[4], 100))
+
+
 def test_few_crops_are_cut_at_once_where_memory_is_small(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of one batch: a crop of a large photograph is made of a hundred times its own pixels."""
     own, plain = loader(dataset), loader(dataset)
