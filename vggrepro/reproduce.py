@@ -10,7 +10,7 @@ from typing import Any
 from vggrepro import paper, plan, recipe
 from vggrepro.data.dataset import DATASET_JSON, Dataset, load
 from vggrepro.data.prepare import prepare
-from vggrepro.data.sources import open_source
+from vggrepro.data.sources import DOWNLOADED, open_source
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import evaluate, missing_files, wanted_files
 from vggrepro.posteriors.protocol import Protocol
@@ -105,13 +105,31 @@ def _all_jobs(
     SideBySide(left, places, next(iter(folders)) / "logs", describe).run()
 
 
+def require_data(source: str | None, preset: str | None, data: Path) -> None:
+    """For --dry-run and --plan, which prepare no images: the data set must be there, of this preset.
+
+    Raises:
+        InputError: no such data set, or no such source. A source that would be downloaded is not looked for.
+    """
+    if source is not None and source not in DOWNLOADED:
+        open_source(source)
+    dataset = load(data)
+    if preset is not None:
+        _require_preset(preset, dataset)
+
+
+def _require_preset(preset: str, dataset: Dataset) -> None:
+    if dataset.preset != preset:
+        raise InputError(
+            f"{dataset.folder} was prepared with preset {dataset.preset}, not {preset}; give another --data folder"
+        )
+
+
 def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:
     """The data set in `data`, prepared if it is not there; a named source must be the one that it was made from."""
     there = (data / DATASET_JSON).is_file()
-    if there and preset is not None and load(data).preset != preset:
-        raise InputError(
-            f"{data} was prepared with preset {load(data).preset}, not {preset}; give another --data folder"
-        )
+    if there and preset is not None:
+        _require_preset(preset, load(data))
     if processes.is_first():
         if source is None and (not there or load(data).name == "demo"):
             source = "demo"
