@@ -114,7 +114,7 @@ def test_over_seeds_the_summary_has_deviations_and_counts_all_runs(tmp_path: Pat
     made = documents.document_of(over_seeds(tmp_path / "runs", planted.dataset_of()))
     text = " ".join(drawn(terminal.report(made, run_status.statuses_of_seeds(tmp_path / "runs")), 120))
     assert "Nets: 2 of 28 finished." in text
-    assert "37.5 % top-1 error (standard deviation over 2 seeds 53.0)" in text
+    assert "37.5 % top-1 error (standard deviation 53.0 over 2 seeds)" in text
     assert "± is the standard deviation of ours over n seeds" in made.markdown()
 
 

@@ -196,6 +196,8 @@ def report(
     _check_report(format_, standalone=standalone, search=search, against=against, against_data=against_data)
     if figures is not None:
         _write_figures(data, runs, figures)
+    if against is not None:
+        _say_which_seed(runs)
     if against is not None and format_ is not Format.html:
         print(_beside(data, runs, against, against_data or data, format_), end="")
         return
@@ -203,6 +205,16 @@ def report(
         require_runs(runs)
         return terminal.show(terminal.report(_document(data, runs, search=search), statuses_of_seeds(runs)))
     print(report_text(data, runs, format_, standalone=standalone, search=search, against=against), end="")
+
+
+def _say_which_seed(runs: Path) -> None:
+    """Says of several seeds which one is compared with another reproduction."""
+    from vggrepro.runs.folder import seed_folders
+    from vggrepro.system.progress import say
+
+    first, *others = seed_folders(runs)
+    if others:
+        say(f"note: --against compares the first seed alone: {first}")
 
 
 def _document(data: Path, runs: Path, *, search: bool) -> Document:
@@ -292,10 +304,10 @@ def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Form
     """Two reproductions side by side."""
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import Scores, over_seeds
 
     require_runs(runs)
     _require_runs_on(other, load(other_data))
-    ours = Scores(runs, load(data))
+    ours = over_seeds(runs, load(data)).alone
     theirs = Scores(other, load(other_data))
     return documents.beside(ours, theirs) if format_ is Format.md else documents.beside_csv(ours, theirs)
