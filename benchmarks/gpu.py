@@ -3,9 +3,11 @@
 python benchmarks/gpu.py [--photos FOLDER] [--minutes 5] [--parts rate,step]
 python benchmarks/gpu.py --smallest     (every part at its smallest size, on any machine)
 
-The parts run one after another, most important first, each in a process of its own that has a limit of seconds. What a
-part finds is stored in results/gpu.json at once, so that a part that is cut off or fails loses only the rest of itself.
-Parts for which no time is left are named. Without --photos the photographs are drawn (photographs.py).
+The parts run one after another, most important first, each in a process of its own that has a limit of seconds (for 5
+minutes; more --minutes raise it). What a part finds is stored in results/gpu.json at once, so that a part that is cut
+off or fails loses only the rest of itself. Parts for which no time is left are named. A further call measures its parts
+anew, and keeps those of earlier calls on the same machine; each part names its commit. Without --photos the
+photographs are drawn (photographs.py).
 """
 
 from __future__ import annotations
@@ -29,11 +31,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import torch
 from evaluate import make_run
 from evaluate import ours as evaluated
 from photographs import drawn, make_dataset, photographs
-from record import product, product_side, store
+from record import product, product_side
 from torch import Tensor
 from torch.nn import functional as F
 from train_step import architecture, ours, theirs
@@ -42,15 +45,17 @@ from vggrepro import paper, recipe
 from vggrepro.data.dataset import Dataset, Split, load
 from vggrepro.data.images import ordered
 from vggrepro.data.prepare import prepare
+from vggrepro.data.rescaling import rescale
 from vggrepro.data.sources.demo import DemoSource
 from vggrepro.evaluation import evaluator as net_at_work
 from vggrepro.evaluation.evaluator import Evaluator
-from vggrepro.nets import cost
+from vggrepro.nets import cost, resampling
 from vggrepro.nets.trained import Trained
 from vggrepro.nets.vgg import VGG
 from vggrepro.paper import S256, Architecture, Run, Scale
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices
+from vggrepro.system.commit import commit
 from vggrepro.system.devices import HALVES, Machine
 from vggrepro.training.chain import Request, train_chain
 from vggrepro.training.loader import Loader
@@ -59,6 +64,7 @@ Rows = Iterator[dict[str, Any]]
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 CORES = os.cpu_count() or 1
 NET = Architecture("D", 1000)
+SAME = ("cpu", "gpu", "torch")  # of a machine whose earlier results are kept
 KILLED_AFTER = 120  # seconds at most that a training is waited for until it is killed
 
 
@@ -304,6 +310,25 @@ def crops(size: Size) -> Rows:
     yield {"batch_asked_for_ms": 1e3 * asked / count, "batch_made_ms": 1e3 * (time.perf_counter() - began) / count}
 
 
+def rescaling(size: Size) -> Rows:
+    """Photographs rescaled together, as evaluation does: the same pixels as the host's, and how long one takes."""
+    _, split = evaluation(size)
+    images = [split.image(index) for index in range(min(16, len(split)))]
+    pixels = [torch.from_numpy(np.array(image)).to(DEVICE) for image in images]
+    for q in (256, 384, 512):
+        expected = [rescale(image, paper.real_pixels(q, size.net.crop)) for image in images]
+        sizes = [(each.shape[0], each.shape[1]) for each in expected]
+        shape = max(height for height, _ in sizes), max(width for _, width in sizes)
+        work = partial(resampling.rescaled, pixels, sizes, shape, "bilinear")
+        for kind in ("fp32", "tf32") if DEVICE.type == "cuda" else ("fp32",):
+            with devices.autocast(kind, DEVICE):
+                taken, found = seconds(work, size.turns), work().cpu().numpy()
+            pairs = zip(found, expected, strict=True)
+            differing = sum(int((a[: b.shape[0], : b.shape[1]] != b).sum()) for a, b in pairs)
+            row = {"q": q, "precision": kind, "values": sum(each.size for each in expected), "that_differ": differing}
+            yield row | {"milliseconds_an_image": 1e3 * taken / len(images)}
+
+
 def repeat(size: Size) -> Rows:
     """Two equal trainings, and one that is killed and resumed: the same bits?"""
     run, values = Run("A", Scale(256, 512)), {"dropout": 0.5, "epochs": 5 * size.epochs}
@@ -414,6 +439,7 @@ PARTS: dict[str, tuple[Callable[[Size], Rows], float]] = {  # by importance; sec
     "step": (step, 75),
     "repeat": (repeat, 60),
     "crops": (crops, 20),
+    "rescaling": (rescaling, 15),
     "small": (small, 45),
     "passes": (passes, 40),
     "evaluate": (evaluate, 40),
@@ -445,14 +471,19 @@ def rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class Part:
-    """A part's process, which waits until it may begin; what it says goes to `talk`."""
+    """A part's process, which waits until it may begin; what it says goes to a file in `talks`."""
 
-    def __init__(self, name: str, words: list[str], talk: Path) -> None:
-        self.name, self._talk = name, talk
+    def __init__(self, name: str, words: list[str], talks: Path) -> None:
+        self.name, self._talk = name, talks / f"{name}.log"
         command = [sys.executable, __file__, *words, "--worker", name]
-        with talk.open("w") as file:
+        with self._talk.open("w") as file:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                start_new_session=True,  # so that `end` reaches what it starts
             )
 
     def run(self, limit: float, save: Callable[[dict[str, Any]], None]) -> None:
@@ -461,7 +492,7 @@ class Part:
         assert process.stdin and process.stdout
         process.stdout.readline()  # it is ready
         began = time.monotonic()
-        timer = threading.Timer(limit, process.kill)
+        timer = threading.Timer(limit, self.end)
         timer.start()
         with suppress(BrokenPipeError):  # it failed before it was ready
             process.stdin.write("go\n")
@@ -480,23 +511,54 @@ class Part:
         save(found)
 
     def end(self) -> None:
-        """Ends a process for which no time is left."""
-        self._process.kill()
+        """Kills the part's process and all that it started, if they are still there."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
-def run_parts(names: list[str], words: list[str], talks: Path, until: float, save: Callable[[str, Any], None]) -> None:
+def run_parts(
+    names: list[str], words: list[str], talks: Path, minutes: float, save: Callable[[str, Any], None]
+) -> None:
     """Runs the parts in order until the time is over; the process of the next one starts meanwhile."""
-    waiting = Part(names[0], words, talks / names[0])
-    for name, following in zip(names, [*names[1:], ""], strict=True):
-        part, left = waiting, until - time.monotonic()
-        if following:
-            waiting = Part(following, words, talks / following)
-        if left > 5:
-            part.run(min(PARTS[name][1], left), partial(save, name))
-        else:
+    until = time.monotonic() + 60 * minutes
+    parts = [Part(names[0], words, talks)]
+    try:
+        for name, following in zip(names, [*names[1:], ""], strict=True):
+            part, left = parts[-1], until - time.monotonic()
+            if following:
+                parts.append(Part(following, words, talks))
+            if left > 5:
+                part.run(min(PARTS[name][1] * max(1.0, minutes / 5), left), partial(save, name))
+            else:
+                part.end()
+                save(name, {"left_out": "no time was left"})
+    finally:
+        for part in parts[-2:]:
             part.end()
-            save(name, {"left_out": "no time was left"})
+
+
+class Results:
+    """What all parts found, stored after each addition.
+
+    Args:
+        name: of the file in results/; what it has from the same machine is kept.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._commit, self.left_out = name, commit(), list[str]()
+        path = record.RESULTS / f"{name}.json"
+        before = json.loads(path.read_text()) if path.is_file() else {"machine": {}}
+        same = all(before["machine"].get(key) == value for key, value in record.machine().items() if key in SAME)
+        self._parts: dict[str, Any] = before["results"] if same else {}
+
+    def save(self, part: str, found: dict[str, Any]) -> None:
+        """Stores what a part found; that no time was left for it replaces nothing."""
+        if "left_out" in found:
+            self.left_out.append(part)
+            found = self._parts.get(part, found)
+        self._parts[part] = {"commit": self._commit} | found
+        record.store(self._name, self._parts)
 
 
 def main() -> None:
@@ -510,18 +572,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        return worker(given.worker, size_of(given.folder, given.photos, given.smallest))
-    until = time.monotonic() + 60 * given.minutes
-    results: dict[str, Any] = {}
-
-    def save(name: str, found: Any) -> None:
-        results[name] = found
-        store("gpu" if DEVICE.type == "cuda" else "gpu-smallest", results)
-
+        worker(given.worker, size_of(given.folder, given.photos, given.smallest))
+        os._exit(0)  # without the second that the libraries take to end
+    results = Results("gpu" if DEVICE.type == "cuda" else "gpu-smallest")
     with tempfile.TemporaryDirectory(prefix="gpu") as folder:
         words = ["--folder", folder, *(["--smallest"] if given.smallest else [])]
         words += ["--photos", str(given.photos)] if given.photos else []
-        run_parts(given.parts.split(","), words, Path(folder), until, save)
+        run_parts(given.parts.split(","), words, Path(folder), given.minutes, results.save)
+    if results.left_out:
+        print(
+            f"no time was left for some parts; measure them with --parts {','.join(results.left_out)}", file=sys.stderr
+        )
 
 
 def size_of(folder: Path, photos: Path | None, smallest: bool) -> Size:

@@ -56,8 +56,8 @@ def make_run(runs: Path, run: Run, done: int = 74, name: str = "", **config: Any
     """A finished run's folder `name` (else the run's own) at the demo preset's geometry; its weights are no weights."""
     folder = RunFolder(runs / (name or run.name))
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.weights_path.write_text(run.name)
-    values: dict[str, Any] = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 3, "epochs": 74}
+    folder.weights_path.write_text(str(folder.path))
+    values: dict[str, Any] = {"net": run.net, "scale": str(run.scale), "fc_only": run.fc_only, "seed": 0, "epochs": 74}
     values |= {"crop": 64, "width": 0.125, "classes": CLASSES, "mean_rgb": [0, 0, 0], "input_scale": 1.0}
     values |= {"recipe": {"preset": "demo"}, "dataset": {"fingerprint": "print", "train_images": 24}}
     values["start"] = {"run": run.parent.name} if run.parent else {"initialisation": "random"}

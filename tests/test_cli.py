@@ -61,6 +61,7 @@ def test_the_three_lines_of_the_card(vggrepro: Call, dataset: Dataset) -> None:
     code, out, _ = vggrepro("fuse", "E-384", "E-256-512", "--dense")
     assert code == 0
     assert "E-384 + E-256-512" in out
+    refused(vggrepro("fuse", "E-384", "E-384"), "E-384 is named twice")
     code, out, _ = vggrepro("status")
     assert code == 0
     assert out.count("finished") == 4
@@ -80,11 +81,14 @@ def test_dry_runs_print_a_plan_and_leave_no_trace(vggrepro: Call, dataset: Datas
     assert "  A-256-512-fc  to train  from A-384: all layers; only the FC layers are trained\n" in out
     code, out, _ = vggrepro("reproduce", *FAST, "--dry-run")
     assert code == 0
-    assert out.count("\n  E-256-512 ") == 2
+    assert out.count("\n  E-256-512 ") == 3  # chain, cost, disk
     assert not Path("runs").exists()
     assert not Path("tables").exists()
     refused(vggrepro("train", "A", *FAST, "--set", "batch=31", "--dry-run"), "batch = 31", "training images (30)")
     refused(vggrepro("reproduce", "--data", "nowhere", "--dry-run"), "no data set in nowhere", "vggrepro prepare")
+    for words in (["--dry-run"], ["--plan", "make"]):
+        refused(vggrepro("reproduce", "--source", "nope", "--data", "nowhere", *words), "'nope' does not exist")
+        refused(vggrepro("reproduce", "--preset", "paper", *words), "data was prepared with preset demo, not paper")
 
 
 def test_tensorboard_is_an_option(vggrepro: Call, dataset: Dataset) -> None:
@@ -175,7 +179,9 @@ def test_slips_on_the_command_line(vggrepro: Call, dataset: Dataset) -> None:
     refused(vggrepro("train"), "NET", "see --help")
     refused(vggrepro("prepare", "demo", "--to", ""), "an argument is empty")
     refused(vggrepro("fuse", "--runs", "nowhere"), "no run in nowhere")
+    refused(vggrepro("evaluate", "D-256", "E-256", "D-256"), "D-256 is named twice")
     refused(vggrepro("report", "--runs", "nowhere"), "no run in nowhere")
+    refused(vggrepro("status", "--runs", "data/dataset.json"), "--runs data/dataset.json is a file")
     refused(vggrepro("train", "A", "--set", "batch=31"), "batch = 31", "training images (30)")
     refused(vggrepro("train", "A", "--device", "gpu"), "choose auto, cpu, cuda")
     assert not Path("tables").exists()
@@ -308,6 +314,7 @@ def test_help_names_arguments_as_manuals_do(vggrepro: Call) -> None:
         out = vggrepro(name, "--help")[1]
         assert not re.search(r"<(str|int|float|path|list)|\{|\[\[", out), name
         assert out.splitlines()[0].endswith(usage.get(name, "")), name
+        assert not re.search(r"x[<>]=|\[\]", out), name
     assert "--epochs N" in vggrepro("train", "--help")[1]
 
 

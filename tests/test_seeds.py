@@ -55,14 +55,16 @@ def test_a_plan_has_the_jobs_of_every_seed(vggrepro: Call, dataset: Dataset) -> 
     assert "seed" not in one
 
 
-def test_finished_trainings_of_a_seed_are_left_out(tmp_path: Path) -> None:
+def test_what_is_done_of_a_seed_is_left_out(tmp_path: Path) -> None:
     folders = seeded(tmp_path, (0, 1))
     make_run(tmp_path / "seed1", Run("A", S256))
     jobs = plan.jobs_of_seeds(folders)
-    left = {job.name: job for job in plan.unfinished(jobs, folders)}
+    left = {job.name: job for job in plan.unfinished(jobs, folders, False, lambda folder, protocol: False)}
     assert "train-A-256" in left
     assert "seed1-train-A-256" not in left
     assert left["seed1-evaluate-A-256"].needs == ()
+    left_alone = {job.name for job in plan.unfinished(jobs, folders, False, lambda folder, protocol: True)}
+    assert left.keys() - left_alone == {"seed1-evaluate-A-256"}  # of the finished run alone
     training = next(job for job in jobs if job.name == "seed1-train-A-256")
     assert plan.describe(training, folders).startswith("seed1-A-256 epoch 74")
 

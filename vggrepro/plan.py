@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.paper import View
+from vggrepro.posteriors.protocol import Protocol
 from vggrepro.results.paper_claims import claims
 from vggrepro.runs.folder import RunFolder
 from vggrepro.runs.status import status
@@ -75,8 +76,7 @@ def jobs(multicrop: bool = False, *words: str, training: Sequence[str] = (), ini
         needs = (_training(run.parent),) if run.parent and start is None else ()
         found.append(Job(_training(run), advice.training(run, *training, *words, start=start), needs))
         last = _training(run)
-        for number, (methods, qs) in enumerate(evaluations(by_method), 1):
-            name = f"evaluate-{run.name}" + (f"-{number}" if number > 1 else "")
+        for name, methods, qs in _evaluations(run, by_method):
             q = ",".join(map(str, qs))
             found.append(
                 Job(name, advice.command("evaluate", run.name, *advice.flags(methods), "--q", q, *words), (last,))
@@ -89,14 +89,35 @@ def _training(run: paper.Run) -> str:
     return f"train-{run.name}"
 
 
-def unfinished(all_jobs: Sequence[Job], folders: Iterable[Path]) -> list[Job]:
-    """The jobs without trainings that are finished, which no other then waits for."""
-    done = {
-        prefix + _training(run)
-        for prefix, runs in _prefixes(folders).items()
-        for run in paper.all_runs()
-        if RunFolder(runs / run.name).finished
-    }
+def _evaluations(
+    run: paper.Run, by_method: dict[str, list[int]]
+) -> Iterator[tuple[str, tuple[str, ...], tuple[int, ...]]]:
+    """The name, methods and Q of each evaluation of a run."""
+    for number, (methods, qs) in enumerate(evaluations(by_method), 1):
+        yield f"evaluate-{run.name}" + (f"-{number}" if number > 1 else ""), methods, qs
+
+
+def unfinished(
+    all_jobs: Sequence[Job],
+    folders: Iterable[Path],
+    multicrop: bool,
+    tested: Callable[[RunFolder, Protocol], bool],
+) -> list[Job]:
+    """The jobs without those that are done, which no other then waits for.
+
+    `tested`: whether the posteriors of a finished run by a protocol are there and up to date.
+    """
+    done = set()
+    for prefix, runs in _prefixes(folders).items():
+        for run, by_method in needed_views(multicrop).items():
+            if not (folder := RunFolder(runs / run.name)).finished:
+                continue
+            done.add(prefix + _training(run))
+            done |= {
+                prefix + name
+                for name, methods, qs in _evaluations(run, by_method)
+                if tested(folder, Protocol(methods, qs))
+            }
     return [
         Job(job.name, job.command, tuple(name for name in job.needs if name not in done))
         for job in all_jobs

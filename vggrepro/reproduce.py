@@ -10,9 +10,9 @@ from typing import Any
 from vggrepro import paper, plan, recipe
 from vggrepro.data.dataset import DATASET_JSON, Dataset, load
 from vggrepro.data.prepare import prepare
-from vggrepro.data.sources import open_source
+from vggrepro.data.sources import DOWNLOADED, open_source
 from vggrepro.errors import InputError
-from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.evaluation.evaluate import evaluate, missing_files, wanted_files
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.report.documents import Document, document_of
 from vggrepro.results.scores import over_seeds
@@ -65,7 +65,7 @@ def reproduce(
     for request in requests:
         plan_all(request)  # refuses before any work
     if side_by_side > 1:
-        _all_jobs(side_by_side, folders, machine, multicrop, init)
+        _all_jobs(side_by_side, folders, dataset, machine, multicrop, init)
     for request in requests:
         _train_and_evaluate(request, multicrop)
     if not processes.is_first():
@@ -90,21 +90,46 @@ def _train_and_evaluate(request: Request, multicrop: bool) -> None:
             evaluate(RunFolder(request.runs / run.name), request.dataset, Protocol(methods, q), request.machine)
 
 
-def _all_jobs(count: int, folders: Mapping[Path, int], machine: Machine, multicrop: bool, init: str | None) -> None:
+def _all_jobs(
+    count: int, folders: Mapping[Path, int], dataset: Dataset, machine: Machine, multicrop: bool, init: str | None
+) -> None:
     """Trains and evaluates all runs of all seeds, `count` at a time, by the commands that do it one by one."""
     jobs = plan.jobs_of_seeds(folders, multicrop, "--workers", str(-(-machine.workers // count)), init=init)
     places = plan.places(count, machine.device.type)
     describe = partial(plan.describe, folders=list(folders))
-    SideBySide(plan.unfinished(jobs, folders), places, next(iter(folders)) / "logs", describe).run()
+
+    def tested(folder: RunFolder, protocol: Protocol) -> bool:
+        return not missing_files(folder, protocol, wanted_files(folder, dataset, protocol, machine))
+
+    left = plan.unfinished(jobs, folders, multicrop, tested)
+    SideBySide(left, places, next(iter(folders)) / "logs", describe).run()
+
+
+def require_data(source: str | None, preset: str | None, data: Path) -> None:
+    """For --dry-run and --plan, which prepare no images: the data set must be there, of this preset.
+
+    Raises:
+        InputError: no such data set, or no such source. A source that would be downloaded is not looked for.
+    """
+    if source is not None and source not in DOWNLOADED:
+        open_source(source)
+    dataset = load(data)
+    if preset is not None:
+        _require_preset(preset, dataset)
+
+
+def _require_preset(preset: str, dataset: Dataset) -> None:
+    if dataset.preset != preset:
+        raise InputError(
+            f"{dataset.folder} was prepared with preset {dataset.preset}, not {preset}; give another --data folder"
+        )
 
 
 def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:
     """The data set in `data`, prepared if it is not there; a named source must be the one that it was made from."""
     there = (data / DATASET_JSON).is_file()
-    if there and preset is not None and load(data).preset != preset:
-        raise InputError(
-            f"{data} was prepared with preset {load(data).preset}, not {preset}; give another --data folder"
-        )
+    if there and preset is not None:
+        _require_preset(preset, load(data))
     if processes.is_first():
         if source is None and (not there or load(data).name == "demo"):
             source = "demo"

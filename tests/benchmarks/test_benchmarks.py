@@ -137,7 +137,17 @@ def gpu_size(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return importlib.import_module("gpu").size_of(tmp_path_factory.mktemp("gpu"), None, True)
 
 
-PARTS_OF_GPU = {"rate": 3, "step": 2, "repeat": 3, "crops": 2, "small": 3, "passes": 2, "evaluate": 5, "fused": 13}
+PARTS_OF_GPU = {
+    "rate": 3,
+    "step": 2,
+    "repeat": 3,
+    "crops": 2,
+    "rescaling": 3,
+    "small": 3,
+    "passes": 2,
+    "evaluate": 5,
+    "fused": 13,
+}
 PARTS_OF_GPU |= {"fc6": 4, "layout": 2, "nets": 4, "decoding": 2, "start": 1, "compiled peers": 0}
 
 
@@ -152,25 +162,46 @@ def test_a_part_of_gpu(gpu_size: Any, part: str) -> None:
         assert len(rows) == (PARTS_OF_GPU[part] if part != "decoding" else len(rows))
     if part == "repeat":
         assert [list(row.values()) for row in rows] == [[True], [9, True], [True]]
-    if part == "crops":
+    if part in ("crops", "rescaling"):
         assert rows[0]["that_differ"] == 0
 
 
-def test_gpu_stores_what_a_part_finds_and_leaves_out_what_no_time_is_left_for(bench: Bench) -> None:
+def test_gpu_stores_what_a_part_finds_and_keeps_it_where_no_time_is_left(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = bench("gpu", "--smallest", "--parts", "fc6", stored="gpu-smallest")
     assert len(found["fc6"]["rows"]) == 4
-    found = bench("gpu", "--smallest", "--parts", "fc6", "--minutes", "0", stored="gpu-smallest")
-    assert found["fc6"] == {"left_out": "no time was left"}
+    again = bench("gpu", "--smallest", "--parts", "fc6,rate", "--minutes", "0", stored="gpu-smallest")
+    assert again["fc6"] == found["fc6"]
+    assert again["rate"]["left_out"] == "no time was left"
+    assert "measure them with --parts fc6,rate" in capsys.readouterr().err
 
 
-def test_gpu_cuts_off_a_part_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_keeps_nothing_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gpu, record = importlib.import_module("gpu"), importlib.import_module("record")
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    gpu.Results("own").save("rate", {"rows": [1]})
+    assert gpu.Results("own")._parts["rate"]["rows"] == [1]
+    here = record.machine()
+    monkeypatch.setattr(record, "machine", lambda: here | {"gpu": "another"})
+    assert gpu.Results("own")._parts == {}
+
+
+def test_gpu_cuts_off_a_part_that_takes_too_long_and_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that the part started would keep its output open, and the device busy."""
     monkeypatch.syspath_prepend(str(FOLDER))
     gpu = importlib.import_module("gpu")
-    slow = "print('ready', flush=True); input(); print('{\"a\": 1}', flush=True); import time; time.sleep(60)"
+    slow = "print('ready', flush=True); input(); print('{\"a\": 1}', flush=True); "
+    slow += "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     real = subprocess.Popen
     monkeypatch.setattr(gpu.subprocess, "Popen", lambda words, **more: real([sys.executable, "-c", slow], **more))
     found: list[Any] = []
-    gpu.Part("rate", [], tmp_path / "talk").run(1.0, found.append)
+    began = time.monotonic()
+    gpu.Part("rate", [], tmp_path).run(1.0, found.append)
+    assert time.monotonic() - began < 30
     assert found[0] == {"rows": [{"a": 1}]}
     assert found[-1]["cut_off_after_seconds"] == 1.0
 

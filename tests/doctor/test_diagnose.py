@@ -129,7 +129,7 @@ def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     versions |= {"pandas": "3.0", "scipy": "1.11.0"}
     assert machine.packages() == Diagnosis(OK, "packages", "torch 2.15.0+cu128, pandas 3.0, scipy 1.11.0")
     found = machine.extras()
-    assert found.result == "onnx: lacks onnx; keras: there"
+    assert found.result == "onnx: lacks onnx; keras: installed"
     assert found.advice == "pip install 'vggrepro[onnx]', if you want them"
 
 
@@ -274,7 +274,7 @@ def test_runs_of_every_state(dataset: Dataset, tmp_path: Path) -> None:
     assert diagnoses[1].result == "not finished"
     assert diagnoses[2].result == "conv1_1.bias holds values that are no finite numbers"
     late = diagnose.all_runs(dataset.folder, runs, (), -1)
-    assert [f.result for f in late] == ["not looked at, for time: A-256, B-256, C-256, D-256"]
+    assert [f.result for f in late] == ["not checked, to save time: A-256, B-256, C-256, D-256"]
     named = diagnose.all_runs(dataset.folder, runs, ["A-256"], -1)
     assert [f.check for f in named] == ["A-256"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -15,11 +16,13 @@ from nets import (
     ROUNDING,
     images,
 )
+from PIL import Image
 
 from vggrepro.errors import InputError
 from vggrepro.evaluation import evaluator as net_at_work
-from vggrepro.evaluation.evaluator import Evaluator
+from vggrepro.evaluation.evaluator import Batcher, Evaluator
 from vggrepro.evaluation.features import FeatureNet
+from vggrepro.evaluation.images import SHRINK
 from vggrepro.nets.trained import Trained
 from vggrepro.posteriors.protocol import Method
 from vggrepro.runs.folder import RunFolder
@@ -102,6 +105,13 @@ def test_a_pass_that_does_not_fit_the_memory_is_split(
         evaluator.posteriors(pictures, Method("dense"))
 
 
+def test_answers_that_overflow_fp16_are_refused(run: RunFolder) -> None:
+    trained = Trained.load(run)
+    large = replace(trained, tensors=trained.tensors | {"conv1_1.weight": 1e5 * trained.tensors["conv1_1.weight"]})
+    with pytest.raises(InputError, match="not finite at --precision fp16; use --precision fp32"):
+        Evaluator(large, replace(CPU, precision="fp16")).posteriors(images(), Method("center"))
+
+
 # As on a GPU: images of several sizes in a pass
 
 
@@ -113,13 +123,21 @@ def padded(run: RunFolder) -> Evaluator:
     return evaluator
 
 
+def at_256(evaluator: Evaluator, method: str) -> Batcher:
+    """Seven images at Q = 256, as evaluation gives them to the net."""
+    batcher = Batcher(evaluator, Method(method))
+    for image in images(7):
+        batcher.add(evaluator.rescaler.at_each(Image.fromarray(image), [256])[256])
+    return batcher
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", ["dense", "multicrop"])
 def test_posteriors_of_a_gpu_are_those_of_a_cpu(run: RunFolder, method: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     machines = (Machine(torch.device("cuda:0"), "fp32", workers=0), CPU)
-    found, expected = (Evaluator(Trained.load(run), each).posteriors(images(7), Method(method)) for each in machines)
+    found, expected = (at_256(Evaluator(Trained.load(run), machine), method).finish() for machine in machines)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -152,6 +170,20 @@ def test_few_shapes_of_padded_passes_come_again(padded: Evaluator, monkeypatch: 
     padded._budget = 4 * 64 * 96 * 2
     padded.posteriors([np.zeros((64, width, 3), np.uint8) for width in range(80, 91)], Method("dense"))
     assert shapes == [(4, 64, 96), (4, 64, 96), (2, 64, 96), (1, 64, 96)]
+
+
+@pytest.mark.parametrize("method", ["dense", "multicrop"])
+def test_the_host_never_waits_for_a_pass(run: RunFolder, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """With a GPU it then decodes meanwhile. On the meta device, reading a number would be an error."""
+    meta = torch.device("meta")
+    monkeypatch.setitem(SHRINK, "meta", 2.0)
+    evaluator = Evaluator(Trained.load(run), Machine(meta, "fp32", workers=0))
+    evaluator.padded_to = 32
+    evaluator.model.take_channels_last()
+    batcher = at_256(evaluator, method)
+    batcher._compute_all()
+    assert sum(len(found) for found in batcher._found) == 7
+    assert all(found.is_meta for found in batcher._found)
 
 
 def test_crops_are_cut_from_images_as_they_are(run: RunFolder, padded: Evaluator) -> None:

@@ -56,6 +56,7 @@ def test_ranks_break_ties_by_class_order() -> None:
     rows = np.array([[0.25, 0.25, 0.25, 0.25]] * 4)
     assert true_ranks(rows, np.array([0, 1, 2, 3])).tolist() == [0, 1, 2, 3]
     assert true_ranks(np.array([[0.2, 0.5, 0.3]]), np.array([2])).tolist() == [1]
+    assert true_ranks(np.array([[np.nan, np.nan], [np.nan, 1.0]]), np.array([0, 1])).tolist() == [2, 1]  # never right
 
 
 def test_errors_by_hand() -> None:

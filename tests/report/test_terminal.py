@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 from vggrepro.cli import app
 from vggrepro.data.dataset import Dataset
+from vggrepro.doctor import diagnosis
 from vggrepro.paper import S256, Run
-from vggrepro.report import documents, terminal
+from vggrepro.report import documents, layout, terminal
 from vggrepro.results import power
+from vggrepro.results.nets import costs_table, stacks_table
 from vggrepro.results.paper_claims import claims
 from vggrepro.results.scores import Scores, over_seeds
 from vggrepro.runs import status as run_status
@@ -68,10 +70,10 @@ def test_a_reproduction_ends_with_the_summary_and_where_to_look(made: documents.
 
 
 def test_intervals_are_shown_where_they_fit(made: documents.Document, page_runs: Path) -> None:
-    rows = run_status.statuses(page_runs)
-    assert any("95 % intervals need a wider terminal" in line for line in drawn(terminal.report(made, rows)))
-    wide = drawn(terminal.report(made, rows), 140)
-    assert not any("need a wider terminal" in line for line in wide)
+    states = run_status.statuses(page_runs)
+    assert any("the terminal is narrow: 95 % intervals" in line for line in drawn(terminal.report(made, states)))
+    wide = drawn(terminal.report(made, states), 150)
+    assert not any("the terminal is narrow" in line for line in wide)
     low = made.tables[2].frame["top1_val_error_low"].dropna().iloc[0]
     assert any(f"[{low:.1f}; " in line for line in wide)
 
@@ -112,15 +114,25 @@ def test_over_seeds_the_summary_has_deviations_and_counts_all_runs(tmp_path: Pat
     made = documents.document_of(over_seeds(tmp_path / "runs", planted.dataset_of()))
     text = " ".join(drawn(terminal.report(made, run_status.statuses_of_seeds(tmp_path / "runs")), 120))
     assert "Nets: 2 of 28 finished." in text
-    assert "37.5 % top-1 error (standard deviation over 2 seeds 53.0)" in text
+    assert "37.5 % top-1 error (standard deviation 53.0 over 2 seeds)" in text
     assert "± is the standard deviation of ours over n seeds" in made.markdown()
 
 
 def test_runs_stand_under_what_they_start_from(page_runs: Path) -> None:
     lines = drawn(terminal.status(run_status.statuses(page_runs)))
     text = "\n".join(lines)
-    assert "\n A-256 " in text and "\n   D-256 " in text and "\n     D-384 " in text
-    assert "Table 3's is another number" in text
+    assert "\n A-256 " in text and "\n  D-256 " in text and "\n   D-384 " in text
+    assert lines[-1] == "  vggrepro evaluate"  # whole, to be copied
+
+
+def test_the_time_that_an_unfinished_run_needs_stands_below_the_table() -> None:
+    note = "run the same train command to resume"
+    values = ("interrupted", "7.4/74", 0.00667, 52.4, 2.4, 1234.0, 86_000.0, 13.0, note, 7.4, 74)
+    chain = ["A-256", "D-256", "D-384", "D-256-512-fc"]
+    rows = [run_status.Status(run, *values, start) for run, start in zip(chain, [None, *chain], strict=False)]
+    lines = drawn(terminal.status(rows))
+    assert any(line.startswith("    D-256-512-fc  interrupted  7.4/74  0.00667 ") for line in lines)
+    assert f"A-256: {note}; 23 h 53 min left; last checkpoint 13 s ago" in " ".join(lines)
 
 
 def test_every_command_s_summary_is_whole_and_has_an_example() -> None:
@@ -145,6 +157,7 @@ def test_a_terminal_is_drawn_on_and_a_pipe_gets_markdown(
 ) -> None:
     where = ["--runs", str(page_runs), "--data", str(page_data.folder)]
     piped = {name: vggrepro(name, *where)[1] for name in ("report", "claims")}
+    assert "smallest–median–largest" in vggrepro("dataset", *where[2:])[1]
     assert piped["report"].startswith("# VGG's tables") and piped["claims"].startswith("# The paper's claims")
     monkeypatch.setattr(terminal, "wanted", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
@@ -152,14 +165,51 @@ def test_a_terminal_is_drawn_on_and_a_pipe_gets_markdown(
         assert vggrepro(name, *where, "--format", "md")[1] == text
         assert "tested on images" in vggrepro(name, *where)[1]
     assert "first" not in vggrepro("status", *where[:2])[1]
-    assert "smallest–median–largest" in vggrepro("dataset", *where[2:])[1]
 
 
 def test_numbers_of_a_small_table_have_units() -> None:
     frame = pd.DataFrame({"run": ["A-256"], "top1_error": [12.345], "top5_error": [float("nan")], "images": [1200]})
-    heads, _, row = drawn([terminal.frame_grid(frame)])[1:4]
-    assert re.split(" {2,}", heads.strip()) == ["run", "top-1 error, %", "top-5 error, %", "images"]
+    first, second, _, row = drawn([terminal.frame_grid(frame)])[1:5]
+    assert re.split(" {2,}", first.strip()) == ["top-1", "top-5"]
+    assert re.split(" {2,}", second.strip()) == ["run", "error, %", "error, %", "images"]
     assert row.split() == ["A-256", "12.35", "–", "1,200"]
+
+
+def test_no_word_is_divided_and_headings_have_three_lines() -> None:
+    costs = pd.DataFrame({"net": ["A"], "milliseconds": [12.0], "kept_bytes": [5e5]})
+    lines = drawn(terminal.sections([stacks_table(), costs_table(costs, "a CPU")]))
+    assert lines[4:6] == [
+        "                        its  their  its weights         their     one layer",
+        " layer  in its place  field  field         (C²)  weights (C²)  has more (%)",
+    ]
+    assert lines[-5:-3] == ["      training step  kept for the backward", " net  (ms an image)     pass (MB an image)"]
+    run = "D-256-512-fc"
+    cost = [run, "0.001", "74", "94,814,208", "92.8 G", "8.79 E", "12 d 04 h"]
+    heads = ["run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time"]
+    assert any(line.split() == " ".join(cost).split() for line in drawn([terminal.rows_grid(heads, [cost], heads[1:])]))
+    pair = pd.DataFrame({"first": [run], "second": [f"{run} + E-256-512"], "measure": ["top-1"], "difference": [-10.0]})
+    pair = pair.assign(low=-12.38, high=7.47, p="0.0192", only_first=123, only_second=456)
+    assert any(line.startswith(f" {run}  {run}") for line in drawn([terminal.frame_grid(pair)]))
+
+
+def test_a_narrow_table_loses_its_intervals_and_then_its_differences(made: documents.Document) -> None:
+    def shown(table: int, width: int) -> str:
+        return " ".join(drawn([terminal._Fitted(layout.columns(made.tables[table]))], width))
+
+    assert [bool(re.search(r"\[\d+\.\d; ", shown(2, width))) for width in (150, 80)] == [True, False]
+    wide, narrow = shown(5, 100), shown(5, 60)
+    assert "Δ" in wide and "post-submission" in wide
+    assert narrow.count("Δ") == 1 and "Not shown, as the terminal is narrow: Δ." in narrow
+    divided = drawn([terminal.rows_grid(["", ""], [["post-submission", "x" * 10]])], 26)
+    assert [line.split()[0] for line in divided if line.strip()] == ["post-", "submission"]
+
+
+def test_advice_of_the_doctor_is_below_its_result() -> None:
+    found = [
+        diagnosis.Diagnosis("warning", "threads", "torch computes with 1 of 2 cores", "unset OMP_NUM_THREADS " * 4)
+    ]
+    first, second, *_ = drawn([terminal.rows_grid(("", "", ""), diagnosis.rows(found))])[1:]
+    assert first == " warning  threads  torch computes with 1 of 2 cores" and second.startswith(" " * 19 + "→ unset")
 
 
 def test_words_are_completed(page_runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -423,6 +424,13 @@ def test_folders_that_are_no_seeds_are_refused(tmp_path: Path) -> None:
     planted.make_run(tmp_path / "other", Run("B", S256), dataset={"name": "photos", "fingerprint": "x"})
     with pytest.raises(InputError, match=r"other: its runs are of photos, those of .*runs of"):
         over_seeds(Path(f"{tmp_path / 'runs'},{tmp_path / 'other'}"), DATA)
+
+
+def test_a_copy_of_a_folder_is_no_other_seed(tmp_path: Path) -> None:
+    planted_seeds(tmp_path, "runs")
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    with pytest.raises(InputError, match=r"copy: B-256 has the same weights as .*runs/B-256, so it is no other seed"):
+        over_seeds(Path(f"{tmp_path / 'runs'},{tmp_path / 'copy'}"), DATA)
 
 
 def test_the_report_has_means_and_deviations_over_seeds(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_rows_and_their_order_are_the_papers(tmp_path: Path, number: int) -> Non
 
 
 def test_a_row_of_table_3_by_hand(tmp_path: Path) -> None:
-    make_run(tmp_path, Run("A", S256))
+    make_run(tmp_path, Run("A", S256), seed=3)
     plant(tmp_path, Run("A", S256), 256, WRONG)
     row = line(tables.table3(Scores(tmp_path, dataset_of())), net="A")
     assert (row["top1_val_error"], row["top5_val_error"], row["images"]) == (75.0, 25.0, 4)
@@ -110,6 +110,12 @@ def test_the_submission_takes_the_d_with_retrained_fc_layers(tmp_path: Path) -> 
     assert row["top1_val_error"] == 0.0
     assert "D-256-512-fc" in row["runs"].split()
     assert len(row["runs"].split()) == 7
+
+
+def test_a_command_that_fills_a_folder_names_its_seed(tmp_path: Path) -> None:
+    make_run(tmp_path, Run("A", S256), seed=2)
+    notes = tables.table3(Scores(tmp_path, dataset_of())).notes
+    assert any("`vggrepro train A-LRN --scale 256 --seed 2`, then `vggrepro evaluate" in note for note in notes)
 
 
 def test_missing_rows_are_dashes_with_the_commands(tmp_path: Path) -> None:

@@ -65,6 +65,20 @@ def test_tables_and_claims_are_the_same_from_an_archive(here: Path, vggrepro: Ca
         ]
 
 
+def test_an_archive_has_the_runs_of_all_seeds(here: Path, vggrepro: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    multi_scale(here / "runs" / "seed1")
+    before = vggrepro("claims", "--format", "csv")
+    code, _, err = vggrepro("archive")
+    assert code == 0, err
+    unpack(here / "archive", here / "there")
+    monkeypatch.chdir(here / "there")
+    assert len(existing(Path("runs/seed1"))) == len(existing(here / "runs"))
+    assert vggrepro("claims", "--format", "csv") == before
+    name = existing(here / "runs")[0].name
+    code, _, err = vggrepro("archive", name, f"{here}/runs/{name}", "--to", "other")
+    assert code == 2 and f"two runs would be runs/{name} in it" in err
+
+
 def test_the_same_files_give_the_same_bytes(here: Path, data_here: Dataset) -> None:
     digests = []
     for name in ("first", "second"):

@@ -83,7 +83,7 @@ def test_a_plain_line_comes_every_twenty_seconds(clock: Clock, capsys: pytest.Ca
         assert said_at(20, 50, "loss 1.00") == "train E-256: 200/2,000 images, 5 images/s, 6 min 00 s left loss 1.00\n"
         assert said_at(39, 50) == ""
         line = said_at(41, 155)
-        assert line == "train E-256: 405/2,000 images, 7 images/s, 3 min 34 s left loss 1.00\n"  # 305 in 41 s
+        assert line == "train E-256: 405/2,000 images, 7.4 images/s, 3 min 34 s left loss 1.00\n"  # 305 in 41 s
         assert said_at(90, 1595) == ""  # at the end others talk
 
 
@@ -119,3 +119,12 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         track._bar.refresh()
         assert "60/100" in screen.getvalue()
     assert re.search(r"train E-256 .*60/100.* 20 images/s loss 0.50", screen.getvalue())
+
+
+def test_a_terminal_wraps_talk_at_words_but_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=True, width=20, highlight=False))
+    progress.say("only images that it alone gets wrong")
+    progress.say("next: vggrepro evaluate A-256 --runs elsewhere")
+    lines = ["only images that it ", "alone gets wrong", "next: vggrepro evaluate A-256 --runs elsewhere", ""]
+    assert screen.getvalue().split("\n") == lines

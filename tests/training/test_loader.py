@@ -139,20 +139,34 @@ def test_resident_crops_are_those_of_the_host(dataset: Dataset) -> None:
         assert equal(together(list(own.batches(2, 1))), [part[8:] for part in expected])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_on_a_gpu_are_those_of_the_host(dataset: Dataset) -> None:
+    """Crops, and the random numbers of which dropout masks are made."""
+    plain = loader(dataset)
+    own = Loader(dataset, RECIPE, JITTER, 3, torch.device("cuda:0"), 0)
+    assert own.resident
+    found, expected = (together(list(each.batches(1))) for each in (own, plain))
+    assert equal([part.cpu() for part in found], expected)
+    assert torch.equal(keyed.uniform(found[4], 100).cpu(), keyed.uniform(expected[4], 100))
+
+
 def test_few_crops_are_cut_at_once_where_memory_is_small(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of one batch: a crop of a large photograph is made of a hundred times its own pixels."""
     own, plain = loader(dataset), loader(dataset)
     own.resident = Resident(own.train, CPU, workers=2)
-    counts, cut_many = [], Resampler._cut
+    counts, shrinks, cut_many = [], set[float](), Resampler._cut
 
     def counted(self: Resampler, pixels: Tensor, starts: Tensor, places: Tensor) -> Tensor:
         counts.append(len(starts))
+        shrinks.add(self.shrink)
         return cut_many(self, pixels, starts, places)
 
     monkeypatch.setattr(resampling, "WORK_BYTES", 1)
     monkeypatch.setattr(Resampler, "_cut", counted)
     assert equal(together(list(own.batches(1))), together(list(plain.batches(1))))
     assert counts == [1] * 24
+    assert len(shrinks) == 3  # batches: a large image makes only its own one slower
 
 
 def test_a_batch_of_resident_crops_costs_few_operators(dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""Images in: prepare, dataset."""
+"""Images: prepare, dataset."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from vggrepro.commands.options import DEFAULT_DATA, WORKERS, AsJson, Data, Seed,
 
 def prepare(
     source: Annotated[str, typer.Argument(help="demo, a folder, or a name such as imagenette.")] = "demo",
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Folder to write (default: the --data folder, 'data').")
-    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder to write (default: that of --data).")] = None,
     data: Data = DEFAULT_DATA,
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset", autocompletion=complete_preset, help="Crop, width and recipe: paper, half, quarter, demo."
+            "--preset",
+            metavar="NAME",
+            autocompletion=complete_preset,
+            help="Crop, width and recipe: paper, half, quarter, coarse or demo (default: paper; of the demo: demo).",
         ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and list them.")] = False,
@@ -27,11 +28,11 @@ def prepare(
     store_side: Annotated[
         int,
         typer.Option(
-            "--store-side", min=0, help="Store training images smaller, with so many pixels on the shorter side."
+            "--store-side", min=0, help="Store training images with so many pixels on the shorter side; 0: as they are."
         ),
     ] = 0,
     val_only: Annotated[
-        bool, typer.Option("--val-only", help="Validation images alone: enough for nets that were trained elsewhere.")
+        bool, typer.Option("--val-only", help="Only validation images: enough for nets that were trained elsewhere.")
     ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check the MD5 sums of the official files first.")] = False,
     downloads: Annotated[
@@ -99,8 +100,7 @@ def dataset(
         return print(json_text(about))
     print("\n".join(summary.notes(opened)))
     terminal.print_table(summary.splits_table(opened))
-    if terminal.wanted():
-        print("a class: images of one class; ranges: smallest–median–largest; sides: pixels")
+    print("a class: images of one class; ranges: smallest–median–largest; sides: pixels")
     if sheet is not None:
         summary.sheet(opened, sheet)
         print(f"samples: {sheet}")

@@ -1,4 +1,4 @@
-"""Nets at work on test images: evaluate, predict."""
+"""Nets on test images: evaluate, predict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from vggrepro.errors import InputError
 def evaluate(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", autocompletion=complete_run, help="Default: every finished run."),
+        typer.Argument(metavar="RUN", autocompletion=complete_run, help="Names of runs. Default: every finished run."),
     ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
@@ -48,7 +48,9 @@ def evaluate(
     googlenet: Googlenet = False,
     q: TestScales = None,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
-    grid: Annotated[int, typer.Option("--grid", help="Multi-crop: crops on a side of the grid.")] = paper.GRID,
+    grid: Annotated[
+        int, typer.Option("--grid", help="Multi-crop: the grid has so many crops on each side.")
+    ] = paper.GRID,
     ceil_pool: CeilPool = False,
     split: SplitOption = SplitName.val,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and compute nothing.")] = False,
@@ -98,7 +100,7 @@ def evaluate(
 
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")],
-    name: Annotated[str, typer.Option("--run", autocompletion=complete_run, help="A finished run.")],
+    name: Annotated[str, typer.Option("--run", metavar="RUN", autocompletion=complete_run, help="A finished run.")],
     dense: Dense = False,
     multicrop: Multicrop = False,
     center: Center = False,

@@ -1,4 +1,4 @@
-"""Weights in and out: import, export, doctor."""
+"""Weights from and for other tools, archives, checks: import, export, archive, doctor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vggrepro.commands.options import (
     complete_net,
     complete_run,
 )
-from vggrepro.doctor.diagnosis import BROKEN, table
+from vggrepro.doctor.diagnosis import BROKEN, rows, table
 from vggrepro.errors import InputError
 from vggrepro.system.progress import say
 
@@ -53,7 +53,7 @@ def import_(
         str,
         typer.Argument(
             autocompletion=complete_net,
-            help=f"Net of Table 1: {', '.join(paper.NETS)}. Or only a folder of released files.",
+            help=f"Net of Table 1: {', '.join(paper.NETS)}. Without WEIGHTS: a folder of released files.",
         ),
     ],
     weights: Annotated[
@@ -65,10 +65,12 @@ def import_(
         ),
     ] = None,
     as_: Annotated[
-        str | None, typer.Option("--as", help="Name of the run (default: the paper's for published files).")
+        str | None,
+        typer.Option("--as", metavar="RUN", help="Name of the run (default: the paper's for published files)."),
     ] = None,
     scale: Annotated[
-        str | None, typer.Option("--scale", help="Training scale S or MIN:MAX of the weights, if you know it.")
+        str | None,
+        typer.Option("--scale", metavar="S", help="Training scale of the weights, S or MIN:MAX, if you know it."),
     ] = None,
     resample: Annotated[
         Resample | None, typer.Option("--resample", help="How evaluate rescales images for it (default: bilinear).")
@@ -125,10 +127,16 @@ def export(
 def archive(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", autocompletion=complete_run, help="Default: all finished runs."),
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="Names of runs. Default: every finished run of all seeds.",
+        ),
     ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the parts.")] = Path("archive"),
-    size: Annotated[str, typer.Option("--size", help="Largest size of a part, such as 16MB or 2GB.")] = "1GB",
+    size: Annotated[
+        str, typer.Option("--size", metavar="SIZE", help="Largest size of a part, such as 16MB or 2GB.")
+    ] = "1GB",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing archive.")] = False,
     data: Data = DEFAULT_DATA,
     runs: Runs = DEFAULT_RUNS,
@@ -140,10 +148,11 @@ def archive(
     """
     from vggrepro.data.dataset import load
     from vggrepro.runs import archive as stage
-    from vggrepro.runs.folder import existing, find_run
+    from vggrepro.runs.folder import existing, find_run, seed_folders
 
     bytes_ = stage.parse_size(size)
-    chosen = [find_run(runs, name) for name in names or ()] or [folder for folder in existing(runs) if folder.trained]
+    every = [folder for seed in seed_folders(runs) for folder in existing(seed) if folder.trained]
+    chosen = [find_run(runs, name) for name in names or ()] or every
     parts = stage.archive(chosen, load(data), to, bytes_, force=force)
     say(f"archive: {len(chosen)} run{'s' if len(chosen) != 1 else ''}; unpack: {stage.unpacking(to)}")
     for path in parts:
@@ -154,7 +163,9 @@ def doctor(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN", autocompletion=complete_run, help="Default: all runs, as far as some seconds allow."
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="Names of runs. Default: all that can be checked in some seconds.",
         ),
     ] = None,
     data: Data = DEFAULT_DATA,
@@ -166,9 +177,13 @@ def doctor(
     Exit code 2 if something is broken.
     """
     from vggrepro.doctor import diagnose as stage
+    from vggrepro.report import terminal
     from vggrepro.report.records import json_text
 
     findings = stage.diagnose(data, runs, names or ())
-    print(json_text(findings) if format_ is TableFormat.json else table(findings))
+    if format_ is TableFormat.table and terminal.wanted():
+        terminal.show([terminal.rows_grid(("", "", ""), rows(findings))])
+    else:
+        print(json_text(findings) if format_ is TableFormat.json else table(findings))
     if any(finding.state == BROKEN for finding in findings):
         raise typer.Exit(2)

@@ -19,20 +19,27 @@ def nets(
         typer.Argument(metavar="NET", autocompletion=complete_net, help="Show the layers of these nets."),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Also time a training step; without NET of A and A-LRN (claim 1).")
+        bool, typer.Option("--measure", help="Also time a training step: of NET, or of A and A-LRN (claim 1).")
     ] = False,
     preset: Annotated[
         str,
-        typer.Option("--preset", autocompletion=complete_preset, help="Whose crop, width and stride the nets have."),
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            autocompletion=complete_preset,
+            help="The preset that gives the nets their crop, width and stride.",
+        ),
     ] = "paper",
-    classes: Annotated[int, typer.Option("--classes", min=1, help="Size of the last layer.")] = 1000,
+    classes: Annotated[
+        int, typer.Option("--classes", min=1, help="Number of classes, the size of the last layer.")
+    ] = 1000,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images of a measured step.")] = 4,
     device: Device = "auto",
     format_: AsJson = TableFormat.table,
 ) -> None:
     """Show what the nets see, hold and cost: receptive fields, feature maps, parameters, multiply-adds.
 
-    Without NET: all nets in a row each, and the small filters of Sect. 2.3. With NET: its layers.
+    Without NET: a row for each net, and the small filters of Sect. 2.3. With NET: its layers.
     """
     from vggrepro import paper, recipe
     from vggrepro.report import terminal

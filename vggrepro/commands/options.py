@@ -130,20 +130,25 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in presets() if name.startswith(incomplete)]
 
 
-Data = Annotated[Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Data set folder that prepare wrote.")]
+Data = Annotated[
+    Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Folder of the data set, which prepare writes.")
+]
 RunsOfSeeds = Annotated[
     Path,
     typer.Option(
-        "--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs; of several seeds: commas, or seed1, seed2 in it."
+        "--runs",
+        envvar="VGGREPRO_RUNS",
+        help="Folder of the runs. Of several seeds: its subfolders seed1, seed2 too, or folders with commas between.",
     ),
 ]
 SeedList = Annotated[
-    str | None, typer.Option("--seeds", help="Train and test every net with each of these seeds: 0,1,2.")
+    str | None,
+    typer.Option("--seeds", metavar="LIST", help="Train and test every net with each of these seeds, such as 0,1,2."),
 ]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str, typer.Option("--precision", help=help_text())]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help=help_text())]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Threads that decode and crop images.")]
 AsJson = Annotated[
     TableFormat, typer.Option("--format", help="A table for people, or JSON for programs (docs/json.md).")
@@ -153,7 +158,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Replace a value of the recipe; can be given several times."),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many epochs for each run trained now.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many epochs for each new run.")]
 Width = Annotated[
     float | None, typer.Option("--width", help="Multiply the numbers of channels and FC units; 1 is the paper's.")
 ]
@@ -162,7 +167,10 @@ DecodeOption = Annotated[
     typer.Option("--decode", help="region: decode only what a training crop shows; needs pip install vggrepro[fast]."),
 ]
 Init = Annotated[
-    str | None, typer.Option("--init", help="Start from random, glorot, glorot-normal, he, delta or a finished run.")
+    str | None,
+    typer.Option(
+        "--init", metavar="NAME", help="Start from random, glorot, glorot-normal, he, delta or a finished run."
+    ),
 ]
 MicroBatch = Annotated[
     int, typer.Option("--micro-batch", min=0, help="Images that a device takes at a time; 0: the whole batch.")
@@ -174,7 +182,10 @@ Retrain = Annotated[bool, typer.Option("--retrain", help="Train NET again althou
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the training step: the start takes a minute or more.")
 ]
-Fast = Annotated[bool, typer.Option("--fast", help="Faster on a GPU: the same command may end in other last bits.")]
+Fast = Annotated[
+    bool,
+    typer.Option("--fast", help="Faster on a GPU, but two equal commands may differ in the last bits of the weights."),
+]
 TensorBoard = Annotated[
     bool,
     typer.Option("--tensorboard", help="Also write curves for TensorBoard; needs pip install vggrepro[tensorboard]."),
@@ -187,9 +198,15 @@ Center = Annotated[bool, typer.Option("--center", help="The central crop alone, 
 Tencrop = Annotated[bool, typer.Option("--tencrop", help="Krizhevsky et al.'s ten crops, at Q = S.")]
 Googlenet = Annotated[bool, typer.Option("--googlenet", help="Szegedy et al.'s 144 crops over four Q.")]
 CeilPool = Annotated[bool, typer.Option("--ceil-pool", help="Dense evaluation: poolings round up, as Caffe's do.")]
-TestScales = Annotated[str | None, typer.Option("--q", help="Test scales: 256,384,512 or 224:512:32.")]
+TestScales = Annotated[
+    str | None,
+    typer.Option(
+        "--q", metavar="LIST", help="Test scales Q: 256,384,512, or from 224 to 512 in steps of 32: 224:512:32."
+    ),
+]
 SplitOption = Annotated[
-    SplitName, typer.Option("--split", help="val; train, for the training error; or the unlabelled test images.")
+    SplitName,
+    typer.Option("--split", help="The images: val; train, for the training error; or test, which have no labels."),
 ]
 Multicrop = Annotated[
     bool, typer.Option("--multicrop", help="Multi-crop: 5x5 crops and their mirror images, 150 over three Q.")
@@ -197,7 +214,8 @@ Multicrop = Annotated[
 Search = Annotated[
     bool,
     typer.Option(
-        "--search", help="Also find which nets to fuse: all pairs, the best set; chosen on half of the images."
+        "--search",
+        help="Also find the nets that are best to fuse: each pair, and the best set, chosen on half of the images.",
     ),
 ]
 WORKERS = threads.workers()
@@ -238,7 +256,7 @@ class Command(TyperCommand):
             records = [(each, record) for each in params if (record := each.get_help_record(ctx))]
             if records:
                 with formatter.section(f"{kind.capitalize()}s"):
-                    formatter.write_dl([(_in_help(each, name), text) for each, (name, text) in records])
+                    formatter.write_dl([(_in_help(each, name), _plain(text)) for each, (name, text) in records])
 
     def invoke(self, ctx: Any) -> Any:
         commands = ctx.parent.command.commands if ctx.parent else {}
@@ -259,6 +277,11 @@ def _in_help(parameter: Any, name: str) -> str:
     if parameter.param_type_name == "argument":
         return str(parameter.metavar)
     return re.sub("<(.*)>", lambda kind: WORDS.get(kind[1], kind[1]), name)
+
+
+def _plain(text: str) -> str:
+    """A help text without the range of a number, `x>=1`: a wrong number is refused with its range."""
+    return re.sub(r" *\[\]", "", re.sub(r"(; )?([\d.]+<=)?x[<>]=?[\d.]+", "", text))
 
 
 def _given(parameter: Any, ctx: Any) -> Iterator[tuple[str, ...]]:
@@ -331,12 +354,14 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
     """The runs named, or all finished ones.
 
     Raises:
-        InputError: an unknown name, or nothing finished.
+        InputError: an unknown name, one twice, or nothing finished.
     """
     from vggrepro.runs.folder import find_run, finished
 
     if names:
-        return [find_run(runs, name) for name in dict.fromkeys(names)]
+        if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+            raise InputError(f"{twice} is named twice; name each run once")
+        return [find_run(runs, name) for name in names]
     found = finished(runs)
     if not found:
         train, status = advice.command("train", "A"), advice.command("status")
@@ -345,7 +370,7 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
 
 
 def require_runs(runs: Path) -> None:
-    """Refuses a folder without runs, which is most likely a slip."""
+    """Refuses a folder without runs, which is most likely a mistake."""
     from vggrepro.runs.folder import existing, seed_folders
 
     if not existing(seed_folders(runs)[0]):

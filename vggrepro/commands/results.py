@@ -1,4 +1,4 @@
-"""What is made of posteriors: fuse, claims, report."""
+"""Results of posteriors: fuse, claims, report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 def fuse(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN", autocompletion=complete_run, help="Default: Tables 3-7.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN", autocompletion=complete_run, help="Names of runs. Default: none, to write Tables 3-7."
+        ),
     ] = None,
     dense: Dense = False,
     multicrop: Multicrop = False,
@@ -55,9 +58,9 @@ def fuse(
     """Average posteriors, and write Tables 3-7.
 
     With runs: prints the error of each run and of their averaged posteriors, and how each two differ on the same
-    images. With --submission, writes the five best devkit ids of each image. Without runs: writes every row of Tables
-    3-7 to tables/<data set>/, with the claims, the error against Q, the errors of each class and what else the
-    posteriors give. With --search, also the best nets to fuse.
+    images. With --submission: writes the devkit's ids of the five best classes of each image. Without runs: writes
+    every row of Tables 3-7 to tables/<data set>/, with the claims, the error against Q, the errors of each class and
+    what else the posteriors give. With --search, also the best nets to fuse.
     """
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
@@ -115,15 +118,16 @@ def claims(
         ClaimsFormat | None, typer.Option("--format", help="md, csv or json (default: drawn on a terminal, else md).")
     ] = None,
     power: Annotated[
-        bool, typer.Option("--power", help="Print how likely each claim is shown with so many images; needs no runs.")
+        bool,
+        typer.Option("--power", help="Print the chance to show each claim by the number of images; needs no runs."),
     ] = False,
     data: Data = DEFAULT_DATA,
     runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Test the paper's twelve claims on the posteriors.
 
-    With --power: the chance that each claim is found to hold if the true differences are the paper's, by the number of
-    validation images.
+    With --power: the chance that each claim is found to hold, if the true differences are the paper's, for several
+    numbers of validation images.
     """
     from vggrepro.data.dataset import load
     from vggrepro.report import terminal
@@ -160,7 +164,9 @@ def _print_power(scores: Scores, format_: ClaimsFormat | None) -> None:
 def report(
     format_: Annotated[
         Format | None,
-        typer.Option("--format", help="md, html (one page), latex (booktabs) or csv (default: drawn on a terminal)."),
+        typer.Option(
+            "--format", help="md, html (one page), latex (booktabs) or csv (default: drawn on a terminal, else md)."
+        ),
     ] = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With --format latex: a document that compiles, not tables to include.")
@@ -190,6 +196,8 @@ def report(
     _check_report(format_, standalone=standalone, search=search, against=against, against_data=against_data)
     if figures is not None:
         _write_figures(data, runs, figures)
+    if against is not None:
+        _say_which_seed(runs)
     if against is not None and format_ is not Format.html:
         print(_beside(data, runs, against, against_data or data, format_), end="")
         return
@@ -197,6 +205,16 @@ def report(
         require_runs(runs)
         return terminal.show(terminal.report(_document(data, runs, search=search), statuses_of_seeds(runs)))
     print(report_text(data, runs, format_, standalone=standalone, search=search, against=against), end="")
+
+
+def _say_which_seed(runs: Path) -> None:
+    """Says of several seeds which one is compared with another reproduction."""
+    from vggrepro.runs.folder import seed_folders
+    from vggrepro.system.progress import say
+
+    first, *others = seed_folders(runs)
+    if others:
+        say(f"note: --against compares the first seed alone: {first}")
 
 
 def _document(data: Path, runs: Path, *, search: bool) -> Document:
@@ -286,10 +304,10 @@ def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Form
     """Two reproductions side by side."""
     from vggrepro.data.dataset import load
     from vggrepro.report import documents
-    from vggrepro.results.scores import Scores
+    from vggrepro.results.scores import Scores, over_seeds
 
     require_runs(runs)
     _require_runs_on(other, load(other_data))
-    ours = Scores(runs, load(data))
+    ours = over_seeds(runs, load(data)).alone
     theirs = Scores(other, load(other_data))
     return documents.beside(ours, theirs) if format_ is Format.md else documents.beside_csv(ours, theirs)

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 def train(
     options: TrainingOptions,
     net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
-    scale: Annotated[str, typer.Option("--scale", help="Training scale S (256, 384) or MIN:MAX (256:512).")] = "256",
+    scale: Annotated[
+        str, typer.Option("--scale", metavar="S", help="Training scale S (256, 384) or MIN:MAX (256:512).")
+    ] = "256",
     init: Init = None,
     retrain: Retrain = False,
 ) -> None:
@@ -57,9 +59,12 @@ def train(
 def finetune_scale(
     options: TrainingOptions,
     net: Annotated[str, typer.Argument(autocompletion=complete_net, help=f"Net of Table 1: {', '.join(paper.NETS)}.")],
-    scale: Annotated[str, typer.Option("--scale", help="New training scale S or MIN:MAX.")],
+    scale: Annotated[str, typer.Option("--scale", metavar="S", help="New training scale, S or MIN:MAX.")],
     from_: Annotated[
-        str | None, typer.Option("--from", autocompletion=complete_run, help="Run to continue (default: the paper's).")
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN", autocompletion=complete_run, help="Run to continue (default: the paper's)."
+        ),
     ] = None,
     layers: Annotated[Layers, typer.Option("--layers", help="Train all layers or the FC layers only.")] = Layers.all,
     retrain: Retrain = False,
@@ -88,19 +93,25 @@ def reproduce(
         str | None,
         typer.Option(
             "--preset",
+            metavar="NAME",
             autocompletion=complete_preset,
-            help="demo, quarter or paper (default: the data set's; demo if none).",
+            help="Crop, width and recipe of a new data set (default: paper; of the demo: demo).",
         ),
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--source", help="What to prepare if --data is not there (default: demo).")
+        str | None,
+        typer.Option("--source", metavar="SOURCE", help="The images, as prepare takes them (default: demo)."),
     ] = None,
     tables: TablesFolder = Path("tables"),
     multicrop: Annotated[
-        bool, typer.Option("--multicrop", help="Multi-crop evaluation of every net, not only where a table needs it.")
+        bool,
+        typer.Option("--multicrop", help="Multi-crop evaluation of every net, not only of those that a table needs."),
     ] = False,
     jobs: Annotated[
-        str, typer.Option("--jobs", help="Runs at a time, each with one thread or GPU; auto: as many as there are.")
+        str,
+        typer.Option(
+            "--jobs", metavar="N", help="So many runs at a time, each with one thread or GPU; auto: with all of them."
+        ),
     ] = "1",
     plan: Annotated[
         PlanFormat | None,
@@ -118,7 +129,7 @@ def reproduce(
     With --seeds, the runs of the first seed are in --runs, those of another seed N in its subfolder seedN.
     """
     from vggrepro.plan import side_by_side
-    from vggrepro.reproduce import plan_all, seeded
+    from vggrepro.reproduce import plan_all, require_data, seeded
     from vggrepro.reproduce import reproduce as run_all
     from vggrepro.system import processes
 
@@ -126,6 +137,8 @@ def reproduce(
     chosen = seeds_of(seeds, options.seed)
     if init is not None and init not in paper.INITIALISERS:
         raise InputError(f"--init {init}: give {', '.join(paper.INITIALISERS)}")
+    if options.dry_run or plan:
+        require_data(source, preset, options.data)
     if options.dry_run:
         for folder, seed in seeded(runs, chosen).items():
             request = dataclasses.replace(options, runs=folder, seed=seed).request(init=init)
@@ -171,6 +184,8 @@ def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson
     from vggrepro.runs.status import status_table, statuses
     from vggrepro.system.progress import say
 
+    if runs.is_file():
+        raise InputError(f"--runs {runs} is a file; give the folder of your runs")
     if not runs.is_dir():
         say(f"no folder {runs} yet")
     rows = statuses(runs)

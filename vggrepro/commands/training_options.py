@@ -87,7 +87,7 @@ class TrainingOptions:
         )
 
     def resolve(self) -> tuple[Dataset, Recipe]:
-        """The data set and its preset's recipe with the given values; needs no torch, so that slips show at once."""
+        """The data set and its preset's recipe with the given values; needs no torch, so that mistakes show at once."""
         from vggrepro import recipe
         from vggrepro.data.dataset import load
 

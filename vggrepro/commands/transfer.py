@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from vggrepro.paper import Transfer
 
 TransferData = Annotated[
-    str, typer.Option("--data", help=f"Caltech's or VOC's official folder, or {', '.join(NAMES)}.")
+    str, typer.Option("--data", metavar="SOURCE", help=f"Caltech's or VOC's official folder, or {', '.join(NAMES)}.")
 ]
-Task = Annotated[str, typer.Option("--task", help=f"Of VOC: {' or '.join(TASKS)} (with boxes of persons).")]
+Task = Annotated[
+    str, typer.Option("--task", metavar="NAME", help=f"Of VOC: {' or '.join(TASKS)} (with boxes of persons).")
+]
 Downloads = Annotated[Path, typer.Option("--downloads", help="Where data sets given by name are downloaded to.")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Default: every finished run.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Names of runs. Default: every finished run.")]
 
 
 def features(
@@ -73,7 +75,7 @@ def features(
 def transfer(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Features of several runs are joined. Default: a study of all runs."),
+        typer.Argument(metavar="RUN", help="Names of runs, whose features are joined. Default: a study of all runs."),
     ] = None,
     data: TransferData = "",
     q: TestScales = None,
@@ -81,12 +83,17 @@ def transfer(
         bool | None,
         typer.Option("--pool/--stack", help="Average the features over Q, or join them; default: as in the paper."),
     ] = None,
-    box: Annotated[bool, typer.Option("--box", help="For actions: take the image and the box of the person.")] = False,
+    box: Annotated[bool, typer.Option("--box", help="For actions: use the image and the box of the person.")] = False,
     splits: Annotated[int, typer.Option("--splits", min=1, help="Random splits (Caltech).")] = 3,
     train_images: Annotated[
-        int | None, typer.Option("--train-images", min=2, help="Of each class in a random split; default: the paper's.")
+        int | None,
+        typer.Option(
+            "--train-images", min=2, help="Training images of each class in a random split (default: the paper's)."
+        ),
     ] = None,
-    test_images: Annotated[int | None, typer.Option("--test-images", min=1, help="At most, of each class.")] = None,
+    test_images: Annotated[
+        int | None, typer.Option("--test-images", min=1, help="Test images of each class, at most.")
+    ] = None,
     seed: Seed = 0,
     task: Task = TASKS[0],
     downloads: Downloads = Path("downloads"),

@@ -110,7 +110,7 @@ def left_out(about: dict[str, Any]) -> str:
     """One line that says what was left out of the source, and why (from `dataset.json`)."""
     reasons = {"unreadable": len(about.get("bad", []))} | about.get("left_out", {})
     parts = [f"{count:,} {why}" for why, count in reasons.items() if count]
-    return f"left out {', '.join(parts)}" if parts else "left out nothing"
+    return f"left out {', '.join(parts)}" if parts else "no image was left out"
 
 
 def turned(about: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""The doctor: what may keep this machine, data set or run from working, found in seconds.
+"""The doctor: finds in seconds what is wrong with this machine, the data set or the runs.
 
-Each check stands alone: one that fails says so in its row, and the others go on. Nothing heavy is imported before its
-check, so that a broken torch or torchvision is a diagnosis and no traceback.
+Each check is independent: one that fails says so in its row, and the others go on. A heavy package is imported inside
+its own check, so that a broken torch or torchvision is a diagnosis and no traceback.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float =
     Args:
         data: the data set's folder.
         runs: the folder of run folders.
-        names: runs to check, however long it takes; none: all of them, as far as `seconds` allow.
+        names: runs to check, without a limit of time; none: as many runs as `seconds` allow.
         seconds: time for the weights of runs.
     """
     checks: list[tuple[str, Callable[[], Diagnosis | list[Diagnosis]]]] = [
@@ -58,7 +58,7 @@ def diagnose(data: Path, runs: Path, names: Sequence[str] = (), seconds: float =
 
 
 def data_set(data: Path) -> list[Diagnosis]:
-    """The data set opens, its images decode, its classes are in the usual order."""
+    """Whether the data set opens, its images decode, and its classes are in the usual order."""
     from vggrepro.data import dataset as stage
 
     if not (data / stage.DATASET_JSON).is_file():
@@ -79,7 +79,7 @@ def data_set(data: Path) -> list[Diagnosis]:
 
 
 def shards(dataset: Dataset) -> Diagnosis:
-    """Every shard is there and opens; some images of each split decode. Checksums: `vggrepro dataset --verify`."""
+    """Whether every shard opens and some images of each split decode. `dataset --verify` compares checksums."""
     from vggrepro.data.dataset import DATASET_JSON, Split
 
     recorded = read_json(dataset.folder / DATASET_JSON).get("shards", {})
@@ -100,13 +100,13 @@ def shards(dataset: Dataset) -> Diagnosis:
 
 
 def class_order(dataset: Dataset) -> Diagnosis:
-    """Released nets take ImageNet's classes sorted by wnid; the first validation images tell."""
+    """Whether the classes are sorted by wnid, as released nets need them; the first validation images show it."""
     from vggrepro.data import synsets
     from vggrepro.data.dataset import Split
 
     classes = dataset.classes
     if not all(synsets.WNID.fullmatch(name) for name in classes):
-        sorted_ = "sorted" if list(classes) == sorted(classes) else "in an order of their own"
+        sorted_ = "sorted" if list(classes) == sorted(classes) else "not sorted"
         return Diagnosis(OK, "class order", f"names, {sorted_} (no wnids)")
     if list(classes) != sorted(classes):
         return Diagnosis(
@@ -151,12 +151,12 @@ def all_runs(data: Path, runs: Path, names: Sequence[str], seconds: float) -> li
         diagnoses += guarded(folder.name, lambda folder=folder: one_run(folder, dataset))  # type: ignore[misc]
     if skipped:
         again = command("doctor", *skipped[:3])
-        diagnoses.append(Diagnosis(OK, "further runs", f"not looked at, for time: {', '.join(skipped)}", again))
+        diagnoses.append(Diagnosis(OK, "further runs", f"not checked, to save time: {', '.join(skipped)}", again))
     return diagnoses
 
 
 def one_run(folder: RunFolder, dataset: Dataset | None) -> list[Diagnosis]:
-    """Its config, its weights: hash, names, shapes, finite values; of imported weights, a handful of images."""
+    """Whether its config and weights are whole (hash, names, shapes, finite values); tries imported ones on images."""
     config = folder.config()
     if not folder.finished:
         holder = locked_by(folder.path)

@@ -32,12 +32,17 @@ def guarded(name: str, check: Callable[[], Diagnosis | list[Diagnosis]]) -> list
     return found if isinstance(found, list) else [found]
 
 
+def rows(diagnoses: Sequence[Diagnosis]) -> list[tuple[str, str, str]]:
+    """State, check and result of each, and below the result what to do."""
+    result = []
+    for each in diagnoses:
+        result.append((each.state, each.check, each.result))
+        if each.advice:
+            result.append(("", "", f"→ {each.advice}"))
+    return result
+
+
 def table(diagnoses: Sequence[Diagnosis]) -> str:
-    """State, check and result in columns, the advice below."""
+    """The rows as text in columns."""
     wide = max(len(diagnosis.check) for diagnosis in diagnoses)
-    lines = []
-    for diagnosis in diagnoses:
-        lines.append(f"{diagnosis.state:<{len(WARNING)}}  {diagnosis.check:<{wide}}  {diagnosis.result}")
-        if diagnosis.advice:
-            lines.append(" " * (len(WARNING) + wide + 4) + f"→ {diagnosis.advice}")
-    return "\n".join(lines)
+    return "\n".join(f"{state:<{len(WARNING)}}  {check:<{wide}}  {text}" for state, check, text in rows(diagnoses))

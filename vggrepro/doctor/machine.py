@@ -1,6 +1,6 @@
 """The doctor's checks of the installation and the machine.
 
-Nothing heavy is imported before its check, so that a broken torch or torchvision is a diagnosis and no traceback.
+A heavy package is imported inside its own check, so that a broken torch or torchvision is a diagnosis and no traceback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEMORY_GB, DISK_GB = 4, 5  # D at width 1: 0.6 GB of weights; while training 1.1
 
 
 def python() -> Diagnosis:
-    """The interpreter is new enough."""
+    """Whether the interpreter is new enough."""
     found = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
     if sys.version_info < PYTHON:
         return Diagnosis(BROKEN, "python", found, f"install Python {'.'.join(map(str, PYTHON))} or newer")
@@ -32,7 +32,7 @@ def python() -> Diagnosis:
 
 
 def packages() -> Diagnosis:
-    """vggrepro's dependencies are installed and new enough, by their metadata: nothing is imported."""
+    """Whether vggrepro's dependencies are installed and new enough, by their metadata: nothing is imported."""
     found, bad = [], []
     for name, least, extra in requirements():
         if extra:
@@ -57,7 +57,7 @@ def extras() -> Diagnosis:
             missing.setdefault(extra, [])
             if installed(name) is None:
                 missing[extra].append(name)
-    parts = [f"{extra}: {'lacks ' + ', '.join(names) if names else 'there'}" for extra, names in missing.items()]
+    parts = [f"{extra}: {'lacks ' + ', '.join(names) if names else 'installed'}" for extra, names in missing.items()]
     lacking = [extra for extra, names in missing.items() if names]
     advice = f"pip install '{PACKAGE}[{','.join(lacking)}]', if you want them" if lacking else ""
     return Diagnosis(OK, "extras", "; ".join(parts) or "none", advice)
@@ -101,7 +101,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def torch_() -> Diagnosis:
-    """torch imports and multiplies."""
+    """Whether torch imports and multiplies."""
     import torch
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
@@ -114,11 +114,11 @@ def torch_() -> Diagnosis:
 
 
 def torchvision_() -> Diagnosis:
-    """torchvision is compiled for one version of torch; with another its operators are missing."""
+    """Whether torchvision fits torch: it is compiled for one version, and its operators are missing with another."""
     version, here = installed("torchvision"), installed("torch")
     pins = [re.match(r"torch\s*==\s*([\w.+]+)", line) for line in importlib.metadata.requires("torchvision") or ()]
     wanted = next((pin[1] for pin in pins if pin), None)
-    advice = f"pip install 'torch=={wanted}' 'torchvision=={version}'" if wanted else "install both anew, together"
+    advice = f"pip install 'torch=={wanted}' 'torchvision=={version}'" if wanted else "install both again, together"
     try:
         import torchvision
         from torchvision.transforms import functional  # noqa: F401
@@ -132,7 +132,7 @@ def torchvision_() -> Diagnosis:
 
 
 def device() -> Diagnosis:
-    """What `--device auto` takes."""
+    """What `--device auto` stands for here."""
     import torch
 
     from vggrepro.system import devices
@@ -159,7 +159,7 @@ def device() -> Diagnosis:
 
 
 def precision() -> Diagnosis:
-    """What `--precision auto` takes."""
+    """What `--precision auto` stands for here."""
     from vggrepro.system import devices
     from vggrepro.system.precisions import PRECISIONS
 
@@ -181,7 +181,7 @@ def threads() -> Diagnosis:
 
 
 def memory() -> Diagnosis:
-    """Main memory, against what a net of the paper's width takes."""
+    """Whether the main memory is enough for a net of the paper's width."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     info = Path("/proc/meminfo")
     match = re.search(r"MemAvailable:\s+(\d+)", info.read_text()) if info.is_file() else None
@@ -189,13 +189,13 @@ def memory() -> Diagnosis:
     result = f"{free:.1f} of {total:.1f} GB free" if match else f"{total:.1f} GB"
     if free < MEMORY_GB:
         return Diagnosis(
-            WARNING, "memory", result, f"nets of the paper's width want {MEMORY_GB} GB: smaller --micro-batch"
+            WARNING, "memory", result, f"nets of the paper's width need {MEMORY_GB} GB: give a smaller --micro-batch"
         )
     return Diagnosis(OK, "memory", result)
 
 
 def disk(data: Path, runs: Path) -> list[Diagnosis]:
-    """Room where the data set and the runs are, or will be."""
+    """The free disk space where the data set and the runs are, or will be."""
     return [_disk(f"disk of {place}", place) for place in dict.fromkeys((data, runs))]
 
 

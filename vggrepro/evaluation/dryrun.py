@@ -19,7 +19,7 @@ from vggrepro.paper import real_pixels
 from vggrepro.posteriors.protocol import Method, Protocol
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.devices import Machine
-from vggrepro.system.progress import duration, say
+from vggrepro.system.progress import Track, duration, say
 
 MEASURE_SECONDS = 2.0  # how long each method and Q is timed, about
 SAMPLE = 64  # images whose FLOPs are averaged; also the most images that are timed
@@ -43,29 +43,47 @@ def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol,
     rows: list[dict[str, object]] = []
     if not any(todo.values()):
         return pd.DataFrame(rows)
-    total = 0.0
-    for folder, keys in todo.items():
-        if not keys:
-            say(f"{folder.name}: {', '.join(protocol.methods)} is up to date")
-            continue
-        evaluator, net_seconds = Evaluator(Trained.load(folder), machine), 0.0
-        for name, q in keys:
-            method = protocol.method(name)
-            say(f"measuring {folder.name}, {name} at Q = {q}, a few seconds")
-            flops = image_flops(folder, split, sample, method, q)
-            rate = _measured(evaluator, split, sample, method, q)
-            passes = image_passes(folder, split, sample, method, q)
-            net_seconds += len(split) / rate
-            row = {"run": folder.name, "method": name, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
-            rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(len(split) / rate)})
-        rate = _decoded(evaluator, split, sample, keys)
-        row = {"run": folder.name, "method": "decoding", "Q": ", ".join(map(str, sorted({q for _, q in keys})))}
-        rows.append(row | {"passes": "", "images/s": rate, "time": duration(len(split) / rate)})
-        both = net_seconds, len(split) / rate
-        total += sum(both) if machine.device.type == "cpu" else max(both)
+    total, count = 0.0, sum(map(len, todo.values()))
+    say(f"measuring every run, method and Q: {count} times, a few seconds each")
+    with Track("measure", count, "measurements") as track:
+        for folder, keys in todo.items():
+            if not keys:
+                say(f"{folder.name}: {', '.join(protocol.methods)} is up to date")
+                continue
+            more, seconds = _forecast_run(folder, keys, split, sample, protocol, machine, track)
+            rows += more
+            total += seconds
     return pd.DataFrame(
-        [*rows, {"run": f"total ({len(split):,} images)", "method": "", "Q": "", "passes": "", "time": duration(total)}]
+        [*rows, {"run": "total", "method": f"{len(split):,} images", "Q": "", "passes": "", "time": duration(total)}]
     )
+
+
+def _forecast_run(
+    folder: RunFolder,
+    keys: list[tuple[str, int]],
+    split: Split,
+    sample: Sequence[int],
+    protocol: Protocol,
+    machine: Machine,
+    track: Track,
+) -> tuple[list[dict[str, object]], float]:
+    """A run's rows, and the seconds that it takes."""
+    rows: list[dict[str, object]] = []
+    evaluator, net_seconds = Evaluator(Trained.load(folder), machine), 0.0
+    for name, q in keys:
+        method = protocol.method(name)
+        flops = image_flops(folder, split, sample, method, q)
+        rate = _measured(evaluator, split, sample, method, q)
+        passes = image_passes(folder, split, sample, method, q)
+        net_seconds += len(split) / rate
+        row = {"run": folder.name, "method": name, "Q": str(q), "passes": f"{passes:.3g}", "GFLOP": flops / 1e9}
+        rows.append(row | {"images/s": rate, "GFLOP/s": flops * rate / 1e9, "time": duration(len(split) / rate)})
+        track.advance(1, folder.name)
+    rate = _decoded(evaluator, split, sample, keys)
+    row = {"run": folder.name, "method": "decoding", "Q": ", ".join(map(str, sorted({q for _, q in keys})))}
+    rows.append(row | {"passes": "", "images/s": rate, "time": duration(len(split) / rate)})
+    both = net_seconds, len(split) / rate
+    return rows, sum(both) if machine.device.type == "cpu" else max(both)
 
 
 def _sample(split: Split) -> list[int]:

@@ -181,11 +181,20 @@ class Batcher:
             self._compute_all()
 
     def finish(self) -> np.ndarray:
-        """The posteriors of all images in the order of `add`: (n, K) float32."""
+        """The posteriors of all images in the order of `add`: (n, K) float32.
+
+        Raises:
+            InputError: a number is not finite, as where fp16 overflows.
+        """
         self._compute_all()
         result = np.empty((self._images, self._evaluator.outputs), np.float32)
         if self._found:
             result[self._places] = torch.cat(self._found).cpu().numpy()
+        if not np.isfinite(result).all():
+            raise InputError(
+                f"the net's answers to some images are not finite at --precision {self._evaluator.machine.precision}; "
+                "use --precision fp32, and if they remain so, train or import the net again"
+            )
         return result
 
     def _compute_all(self) -> None:

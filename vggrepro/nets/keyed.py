@@ -1,7 +1,7 @@
 """Random numbers computed from a key, so that they do not depend on what was drawn before.
 
 A key is made of integers such as (seed, purpose, epoch, image). A training run is therefore the same with any number of
-loader threads, processes or micro-batches, and after any interruption (Sect. 3.3: "exactly the same result").
+loader threads, processes or micro-batches, and after any interruption (Sect. 3.3: the result is "exactly the same").
 The generator is SplitMix64 used as a hash; it gives the same numbers on every torch device.
 """
 

@@ -87,7 +87,9 @@ class Trained:
 
     def model(self) -> VGG:
         """Our net with these weights, in eval mode; in train mode it has the run's dropout (imported: the paper's)."""
-        model = VGG.of(self.config.architecture, self.config.recipe.lrn)
+        with torch.device("meta"):  # without random weights, which D would take seconds to draw
+            model = VGG.of(self.config.architecture, self.config.recipe.lrn)
+        model.to_empty(device="cpu")
         weights.into(model, self.tensors, self.run)
         model.dropout = float(self.config.recipe.values.get("dropout", paper.DROPOUT))
         return model.eval()

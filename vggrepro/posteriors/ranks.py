@@ -19,10 +19,13 @@ class Score:
 
 
 def true_ranks(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rank of the true class, 0 is best: (n, K), (n,) in [0, K) -> (n,) int32. Ties are broken by class order."""
+    """Rank of the true class, 0 is best: (n, K), (n,) in [0, K) -> (n,) int32. Ties are broken by class order.
+
+    Numbers that cannot be compared (NaN) come before the true class, so that the image counts as wrong.
+    """
     rows = np.arange(len(posteriors))
     true = posteriors[rows, labels][:, None]
-    result = _count(posteriors > true)
+    result = _count(~(posteriors <= true))
     ties = _count(posteriors == true)
     for row in np.flatnonzero(ties > 1):
         result[row] += np.count_nonzero(posteriors[row, : labels[row]] == true[row])

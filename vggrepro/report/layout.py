@@ -171,7 +171,7 @@ def uncertainty(row: dict[Any, Any], measure: str) -> str:
         return f"95 % interval {span(row[f'{measure}_low'], row[f'{measure}_high'])}"
     if row["n"] == 1:
         return "one seed"
-    return f"standard deviation over {row['n']} seeds {number(row[f'{measure}_sd'])}"
+    return f"standard deviation {number(row[f'{measure}_sd'])} over {row['n']} seeds"
 
 
 def row_name(row: dict[Any, Any], table: Table) -> str:

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markdown import Markdown
-from rich.measure import Measurement
 from rich.rule import Rule
-from rich.table import Table as Grid
+from rich.table import Table as Columns
 from rich.text import Text
 
 from vggrepro.report import findings, layout, markdown
 from vggrepro.report.documents import Document
+from vggrepro.report.grid import Field, Grid
 from vggrepro.report.header import Header, header_of
 from vggrepro.report.records import json_text
 from vggrepro.results import claims
@@ -31,6 +30,7 @@ from vggrepro.results.columns import TOP1, Column, Kind, number, p_text, span
 from vggrepro.results.tables import Table, letter
 from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, ONE_SEED, UNDECIDED
 from vggrepro.runs.status import FINISHED, Status
+from vggrepro.system import advice
 from vggrepro.system.progress import duration
 
 COLOURS = {HOLDS: "green", CONTRADICTED: "red", LARGER: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
@@ -41,8 +41,9 @@ HEADINGS = {  # of code's names
     "only_first": "only 1st",
     "only_second": "only 2nd",
 }
-UNLIMITED = 10_000  # columns
-NARROW = "95 % intervals need a wider terminal; `--format md` has them."
+PAGE = "one page with figures and images, for a browser"
+# Kinds of columns that a narrow table lacks, and what the line below it calls them.
+NARROWER = {Kind.INTERVAL: "95 % intervals", Kind.DIFFERENCE: "Δ"}
 
 
 def wanted() -> bool:
@@ -90,17 +91,9 @@ def _cell(value: Any) -> str:
 
 
 def rows_grid(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> Grid:
-    """Rows of text under headings; without headings if all are empty."""
-    grid = _grid(show_header=any(heads))
-    for head in heads:
-        grid.add_column(Text(head), justify="right" if head in right else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*map(Text, row))
-    return grid
-
-
-def _grid(**options: Any) -> Grid:
-    return Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", **options)
+    """Rows of text under headings, numbers under those in `right`; without headings if all are empty."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(heads)
+    return Grid([Field(head, cells, head in right) for head, cells in zip(heads, columns, strict=True)])
 
 
 def plan(
@@ -121,7 +114,7 @@ def report(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
     for table in made.tables:
         yield _section(f"Table {table.number}", table.caption, layout.columns(table), _notes(table))
     yield from sections([*made.nets, *made.beyond_tables])
-    yield Markdown("`vggrepro claims` shows each claim's comparisons, `report --format html` one page with figures.")
+    yield _where_next({"each claim's comparisons": advice.command("claims"), PAGE: _page(advice.command("report"))})
 
 
 def finished(
@@ -129,15 +122,24 @@ def finished(
 ) -> Iterator[RenderableType]:
     """The summary of a reproduction, and where to look next: its tables' folder, and the commands that show more."""
     yield from summary(made, runs)
-    more = {
-        report: "Tables 1-7",
-        f"{report} --format html > report.html": "one page with figures and images, for a browser",
-        claims: "each claim's comparisons",
-        str(folder): "the same numbers as CSV and Markdown",
-    }
-    yield Group(
-        Text("Where to look next", style="bold"), *(Text(f"  {what}\n    {where}") for where, what in more.items())
+    yield _where_next(
+        {
+            "Tables 1-7": report,
+            PAGE: _page(report),
+            "each claim's comparisons": claims,
+            "the same numbers as CSV and Markdown": str(folder),
+        }
     )
+
+
+def _where_next(places: Mapping[str, str]) -> RenderableType:
+    """What else there is, and its place or command, each in a line of its own."""
+    lines = (Text(f"  {what}\n    {where}") for what, where in places.items())
+    return Group(Text("Where to look next", style="bold"), *lines)
+
+
+def _page(report: str) -> str:
+    return f"{report} --format html > report.html"
 
 
 def summary(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
@@ -175,7 +177,7 @@ def _measured(table: Table) -> Iterator[tuple[float, str]]:
 
 def claim_lines(found: Sequence[Finding]) -> RenderableType:
     """A line for each claim: number, sentence, verdict."""
-    grid = Grid.grid(padding=(0, 1))
+    grid = Columns.grid(padding=(0, 1))
     grid.add_column(justify="right")
     grid.add_column(ratio=1)
     grid.add_column()
@@ -203,7 +205,7 @@ def claims_report(found: Sequence[Finding]) -> Iterator[RenderableType]:
 
 
 def _comparisons(lines: Sequence[dict[Any, Any]]) -> Grid:
-    heads = ["first / second", "", "ours", "Δ ours, 95 %", "p\nHolm", "Δ\npaper", " "]
+    heads = ["first / second", "", "ours", "Δ ours, 95 %", "p Holm", "Δ paper", " "]
     rows = []
     for line in lines:
         both = f"{number(line['first_ours'])} / {number(line['second_ours'])}"
@@ -230,7 +232,7 @@ def power_report(frame: pd.DataFrame) -> Iterator[RenderableType]:
     """How likely each claim is shown (`findings.power_frame`), and what the numbers mean."""
     title, text = findings.POWER
     cells = findings.power_cells(frame).drop(columns="comparisons")
-    heads = [str(name).replace(", ", "\n").replace(" images", "\nimages") for name in cells]
+    heads = [str(name) for name in cells]
     yield Group(Rule(title, align="left"), rows_grid(heads, cells.to_numpy().tolist(), [heads[0], *heads[3:]]))
     yield Text(text)
 
@@ -250,66 +252,56 @@ def _section(title: str, caption: str, columns: Sequence[Column], notes: Sequenc
 
 
 class _Fitted:
-    """A table of columns; without the intervals where the terminal is too narrow for them."""
+    """A table of columns; where the terminal is too narrow, without the intervals, then without the differences."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = columns
 
-    def __rich_console__(self, console: Console, options: Any) -> Iterator[RenderableType]:
-        whole = _columns_grid(self.columns)
-        if Measurement.get(console, options.update(max_width=UNLIMITED), whole).maximum <= options.max_width:
-            yield whole
-            return
-        fewer = [column for column in self.columns if column.kind is not Kind.INTERVAL]
-        yield _columns_grid(fewer)
-        if len(fewer) < len(self.columns):
-            yield Markdown(NARROW)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        kept, left_out = list(self.columns), list[str]()
+        for kind, name in NARROWER.items():
+            if _columns_grid(kept).fits(options.max_width):
+                break
+            fewer = [column for column in kept if column.kind is not kind]
+            left_out += [name] * (len(fewer) < len(kept))
+            kept = fewer
+        yield _columns_grid(kept)
+        if left_out:
+            yield Text(f"Not shown, as the terminal is narrow: {' and '.join(left_out)}. --format md has all columns.")
 
 
 def _columns_grid(columns: Sequence[Column]) -> Grid:
-    grid = _grid()
-    for column in columns:
-        heading = column.heading if column.left else column.heading.replace(" ", "\n")
-        grid.add_column(Text(heading), justify="left" if column.left else "right", overflow="fold")
-    cells = [
-        [Text(cell, style="bold" if best else "") for cell, best in zip(column.cells, column.best, strict=True)]
-        for column in columns
-    ]
-    for row in zip(*cells, strict=True):
-        grid.add_row(*row)
-    return grid
+    return Grid([Field(column.heading, column.cells, not column.left, column.best) for column in columns])
 
 
 # Runs
 
 
 STATUS_NOTE = (
-    "top-1 and top-5: error in % on one central crop, at Q = S, after the last epoch. Table 3's is another number: "
-    "the whole image by dense evaluation (`vggrepro evaluate`)."
+    "top-1 and top-5: error in % on one central crop, at Q = S, after the last epoch. Table 3 has another error, that "
+    "of dense evaluation over the whole image:"
 )
 
 
 def status(rows: Sequence[Status]) -> Iterator[RenderableType]:
-    """The runs as a tree, each under the one it starts from; what is still to do below."""
-    heads = ["run", "state", "epoch", "rate", "top-1\n%", "top-5\n%", "images\n/s", "left"]
-    open_ = any(row.seconds_left is not None for row in rows)
+    """The runs as a tree, each under the one it starts from; below, what is known of unfinished ones."""
+    heads = ["run", "state", "epoch", "rate", "top-1 %", "top-5 %", "images /s"]
     cells = [
         [
-            "  " * depth + row.run,
+            " " * depth + row.run,
             row.state,
             _epochs(row),
             "–" if row.learning_rate is None else f"{row.learning_rate:.3g}",
             _percent(row.top1_error),
             _percent(row.top5_error),
             "–" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
-            "" if row.seconds_left is None else duration(row.seconds_left),
-        ][: None if open_ else -1]
+        ]
         for row, depth in _tree(rows)
     ]
-    yield rows_grid(heads if open_ else heads[:-1], cells, heads[2:])
+    yield rows_grid(heads, cells, heads[2:])
     if told := [f"{row.run}: {_told(row)}" for row in rows if row.note]:
         yield Text("\n".join(told))
-    yield Markdown(STATUS_NOTE)
+    yield Text(f"{STATUS_NOTE}\n  {advice.command('evaluate')}")
 
 
 def _tree(rows: Sequence[Status]) -> Iterator[tuple[Status, int]]:
@@ -334,5 +326,6 @@ def _percent(value: float | None) -> str:
 
 
 def _told(row: Status) -> str:
+    left = "" if row.seconds_left is None else f"; {duration(row.seconds_left)} left"
     age = "" if row.checkpoint_age is None else f"; last checkpoint {duration(row.checkpoint_age)} ago"
-    return f"{row.note}{age}"
+    return f"{row.note}{left}{age}"

@@ -304,7 +304,7 @@ def _epochs(scores: Scores, run: Run) -> list[str]:
     counts = ["?" if facts.epochs is None or facts.config is None else str(facts.epochs) for facts in everyone]
     own = [f"{count}{_named(step, run)}" for count, step in zip(counts, steps, strict=True)]
     theirs = " + ".join([str(PAPER_EPOCHS)] * sum(said)) + (", then it does not say" if not all(said) else "")
-    return [f"Trained for {' + '.join(own)} epochs (the paper: {theirs})."]
+    return [f"Trained for {' + '.join(own)} epoch{'s' * (own != ['1'])} (the paper: {theirs})."]
 
 
 def _named(step: Run, run: Run) -> str:

@@ -192,8 +192,14 @@ class Scores:
 
     def commands(self, views: Sequence[View]) -> str:
         """What makes these views, in Markdown (`advice.for_views`)."""
-        finished = [run for run in paper.all_runs() if self.finished(run)]
-        return advice.for_views(views, finished, trainable=self.dataset.trainable)
+        runs = [run for run in paper.all_runs() if (self.runs / run.name).is_dir()]
+        seeds = {config.seed or 0 for run in runs if (config := self.facts(run).config)}
+        return advice.for_views(
+            views,
+            [run for run in runs if self.finished(run)],
+            trainable=self.dataset.trainable,
+            seed=seeds.pop() if len(seeds) == 1 else 0,
+        )
 
     def architecture(self, net: str) -> Architecture:
         """A net as most runs here have it, for this data set's classes."""
@@ -222,7 +228,7 @@ def over_seeds(runs: Path, dataset: Dataset) -> Scores:
     """The scores of `folder.seed_folders`: of the first one, with those of the others as its seeds.
 
     Raises:
-        InputError: a folder without runs, or whose runs are all of another data set.
+        InputError: a folder without runs, whose runs are all of another data set, or with a run that another one has.
     """
     first, *others = seed_folders(runs)
     for folder in others:
@@ -230,10 +236,27 @@ def over_seeds(runs: Path, dataset: Dataset) -> Scores:
             raise InputError(f"{folder}: its runs are of {name}, those of {first} of {dataset.folder}; leave it out")
     made = Scores(first, dataset, [Scores(folder, dataset) for folder in others])
     everyone = [made, *made.seeds]
+    if others:
+        _refuse_copies(everyone)
     if len({each.name for each in everyone}) < len(everyone):
         for each in everyone:
             each.name = str(each.runs)
     return made
+
+
+def _refuse_copies(seeds: Sequence[Scores]) -> None:
+    """Refuses a run that two folders have: it would count as two seeds."""
+    seen: dict[str, Path] = {}
+    for seed in seeds:
+        for run in (run for run in paper.all_runs() if (seed.runs / run.name).is_dir()):
+            weights = seed.facts(run).weights
+            if weights in seen:
+                raise InputError(
+                    f"{seed.runs}: {run.name} has the same weights as {seen[weights]}, so it is no other seed; leave "
+                    "the folder out, or train it with another --seed"
+                )
+            if weights:
+                seen[weights] = seed.runs / run.name
 
 
 def foreign_data(runs: Path, dataset: Dataset) -> str | None:

@@ -55,6 +55,7 @@ SEEDS_CAPTION = (
     "Our errors are means ± standard deviations over n seeds. Each net is trained once with each seed; an ensemble is "
     "made of nets of one seed."
 )
+GOOGLENET_REMARK = "The paper prints GoogLeNet's 7.9 and 6.7 once, across both columns of top-5 errors."
 TEST_REMARK = "The test labels are held by the ILSVRC server: there is no test error of ours."
 
 BOTH = "multi-crop & dense"
@@ -190,6 +191,8 @@ def _measured(table: int, scores: Scores) -> Table:
         remarks += (f"{len(scores.dataset.classes)} classes have no top-{TOP_K} error.",)
     if not all(needs):
         remarks += ("The rows of other teams are quoted from the paper.",)
+    if table == 7:
+        remarks += (GOOGLENET_REMARK,)
     if "top5_test_error" in measures:
         remarks += (TEST_REMARK,)
     caption = f"{CAPTIONS[table]} {setting(scores)}"

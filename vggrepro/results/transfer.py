@@ -107,7 +107,7 @@ def _read(folder: RunFolder, data: TransferSet, wanted: features.FeatureOrigin) 
     words = [folder.name, "--q", ",".join(map(str, wanted.qs))]
     renew = advice.command("features", *words)
     if not path.is_file():
-        raise InputError(f"{path} does not exist; run '{renew}'")
+        raise InputError(f"{path} does not exist; run '{renew}' (without a name: for all runs)")
     if reason := features.read_origin(path).stale(wanted):
         raise InputError(f"{path} is stale ({reason}); renew it with '{renew}'")
     pictures = data.pictures[wanted.view]

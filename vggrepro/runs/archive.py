@@ -42,7 +42,8 @@ def archive(folders: Sequence[RunFolder], dataset: Dataset, to: Path, size: int,
     """Packs runs and the data set's description; gives the parts, which are one tar file when put together.
 
     The archive holds the configuration, metrics, posteriors and weights' hash of each run: tables and claims made of
-    them are the same. The tar holds `data/dataset.json` and `runs/<name>/…`; the same files give the same bytes.
+    them are the same. The tar holds `data/dataset.json` and `runs/<name>/…`, of another seed `runs/seed1/<name>/…`; the
+    same files give the same bytes.
 
     Args:
         folders: runs whose training is finished.
@@ -52,10 +53,14 @@ def archive(folders: Sequence[RunFolder], dataset: Dataset, to: Path, size: int,
         force: replace the parts of an earlier archive.
 
     Raises:
-        InputError: no runs, a run that is not finished, an archive that is there already, too many parts.
+        InputError: no runs, two of one place, a run that is not finished, an archive that is there already, too many
+            parts.
     """
     if not folders:
         raise InputError("archive: there are no finished runs; 'vggrepro status' lists the runs")
+    places = [_place(folder) for folder in folders]
+    if twice := {place for place in places if places.count(place) > 1}:
+        raise InputError(f"archive: two runs would be {min(twice)} in it; make an archive of each, with another --to")
     members: list[tuple[str, Path | bytes]] = [("data/" + DATASET_JSON, dataset.folder / DATASET_JSON)]
     for folder in folders:
         folder.require_trained()
@@ -85,10 +90,16 @@ def unpacking(to: Path) -> str:
     return f"cat {shlex.quote(str(to))}/{NAME}.* | tar -x"
 
 
+def _place(folder: RunFolder) -> str:
+    """Where a run is in the archive: in `runs/`, or in `runs/seed1/` if it is in such a folder."""
+    seed = re.fullmatch(r"seed\d+", folder.path.parent.name)
+    return f"runs/{seed[0]}/{folder.name}" if seed else f"runs/{folder.name}"
+
+
 def _members(folder: RunFolder) -> list[tuple[str, Path | bytes]]:
     """The files of a run that go into the archive, by their names there."""
     files = [folder.config_path, folder.metrics_path, *sorted(folder.posteriors_path.glob("*.parquet"))]
-    place = f"runs/{folder.name}"
+    place = _place(folder)
     result: list[tuple[str, Path | bytes]] = [
         (f"{place}/{path.relative_to(folder.path).as_posix()}", path) for path in files if path.is_file()
     ]

@@ -212,7 +212,7 @@ def seed_folders(runs: Path) -> list[Path]:
     Raises:
         InputError: one of several has no run.
     """
-    named = [runs] if runs.is_dir() else [Path(part) for part in str(runs).split(",")]
+    named = [runs] if runs.is_dir() else [Path(part) for part in str(runs).split(",") if part]
     found = list(dict.fromkeys(each for path in named for each in (path, *sorted(path.glob("seed[0-9]*")))))
     if empty := [str(path) for path in found if found[1:] and not existing(path)]:
         raise InputError(f"no run in {', '.join(empty)}; name folders of runs that are there, or train them")

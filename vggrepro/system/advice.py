@@ -107,8 +107,8 @@ def training(run: Run, *words: str, start: str | None = None) -> str:
     return command("train", run.net, "--scale", str(run.scale), *more, *words)
 
 
-def trainings(missing: Iterable[Run], finished: Iterable[Run] = ()) -> list[str]:
-    """The fewest commands that train these runs: `train` also trains what a run starts from."""
+def trainings(missing: Iterable[Run], finished: Iterable[Run] = (), words: Sequence[str] = ()) -> list[str]:
+    """The fewest commands that train these runs, with further `words`: `train` also trains what a run starts from."""
     done = set(finished)
     missing = list(dict.fromkeys(missing))
     tuned = [run for run in missing if run.fc_only]
@@ -117,7 +117,8 @@ def trainings(missing: Iterable[Run], finished: Iterable[Run] = ()) -> list[str]
         if run.parent and run.parent not in {*done, *plain}:
             plain.append(run.parent)
     on_the_way = {ancestor for run in plain for ancestor in paper.chain(run)[:-1]}
-    return [training(run) for run in plain if run not in on_the_way] + [training(run) for run in tuned]
+    wanted = [run for run in plain if run not in on_the_way]
+    return [training(run, *words) for run in [*wanted, *tuned]]
 
 
 def evaluations(views: Iterable[View]) -> list[str]:
@@ -131,18 +132,19 @@ def evaluations(views: Iterable[View]) -> list[str]:
     return [command("evaluate", *runs, *wanted) for wanted, runs in names.items()]
 
 
-def for_views(views: Sequence[View], finished: Iterable[Run], *, trainable: bool) -> str:
+def for_views(views: Sequence[View], finished: Iterable[Run], *, trainable: bool, seed: int = 0) -> str:
     """What makes these views, in Markdown: `vggrepro train …`, then `vggrepro evaluate …`.
 
     Args:
         views: the posteriors wanted.
         finished: the runs that need no training.
         trainable: whether there are training images; else `vggrepro import …` stands for the training.
+        seed: of the runs that are there.
     """
     done, needed = set(finished), {view.run for view in views}
     missing = [run for run in paper.all_runs() if run in needed and run not in done]
     if trainable:
-        commands = trainings(missing, done)
+        commands = trainings(missing, done, ("--seed", str(seed)) if seed else ())
     else:
         commands = [command("import", run.net, "FILE", "--as", run.name) for run in missing]
     return ", then ".join(f"`{text}`" for text in [*commands, *evaluations(views)])

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 PLAIN_SECONDS = 20.0  # between two plain lines
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def silent() -> bool:
@@ -20,9 +20,12 @@ def silent() -> bool:
 
 
 def say(message: str) -> None:
-    """One line of talk on stderr, from the first process only; passes above a running bar."""
+    """One line of talk on stderr, from the first process only; passes above a running bar.
+
+    A terminal shows it wrapped at words. A message with a command stays one line, so that the command can be copied.
+    """
     if not silent():
-        console.print(message, markup=False)
+        console.print(message, markup=False, soft_wrap=not console.is_terminal or "vggrepro " in message)
 
 
 def duration(seconds: float) -> str:
@@ -81,7 +84,7 @@ class Track:
         self.done += count
         if text is not None:
             self.text = text
-        rate = f"{self.rate:,.0f} {self.unit}/s"
+        rate = f"{self.rate:{',.0f' if self.rate >= 10 else '.2g'}} {self.unit}/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, text=f"{rate} {self.text}")
         elif time.monotonic() - self._spoke >= PLAIN_SECONDS and self.done < self.total:

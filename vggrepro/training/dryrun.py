@@ -66,7 +66,7 @@ def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) 
             say(f"measuring a training step of net {link.run.net} on synthetic images, a few seconds")
             seconds[kind] = step_seconds(link, request)
     parts = [_recipe(request.recipe, given), Section("chain", (), [_chain_row(link) for link in links])]
-    return [*parts, _cost(todo, request, seconds)] if todo else parts
+    return [*parts, _cost(todo, request, seconds), _disk(todo)] if todo else parts
 
 
 # Recipe and chain: the same on every machine
@@ -118,9 +118,9 @@ def _cost(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, b
     trained = chosen.training_images(dataset.counts["train"])
     per_epoch = trained // chosen.batch * chosen.batch
     validated = dataset.counts["train"] - trained if chosen.held_out else dataset.counts["val"]
-    heads = ("run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time", "weights", "checkpoint")
+    heads = ("run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time")
     rows = []
-    images_sum = flops_sum = weights_sum = checkpoint_most = 0
+    images_sum = flops_sum = 0
     seconds_sum = 0.0
     for link in links:
         run, net = link.run, link.config.architecture
@@ -130,21 +130,27 @@ def _cost(links: Sequence[Link], request: Request, seconds: Mapping[tuple[str, b
         flops = cost.training_flops(net, run.fc_only)
         an_image = seconds[run.net, run.fc_only] / chosen.batch
         needed = images * an_image + epochs * validated * an_image / 3  # validation has a forward pass only
-        weights = cost.weight_bytes(net)
-        checkpoint = cost.checkpoint_bytes(net, run.fc_only)
         row = [run.name, f"{link.config.learning_rate:g}", str(epochs), f"{images:,}", si(flops), si(images * flops)]
-        rows.append([*row, duration(needed), si(weights) + "B", si(checkpoint) + "B"])
+        rows.append([*row, duration(needed)])
         images_sum, flops_sum, seconds_sum = images_sum + images, flops_sum + images * flops, seconds_sum + needed
-        weights_sum, checkpoint_most = weights_sum + weights, max(checkpoint_most, checkpoint)
-    rows.append(["total", "", "", f"{images_sum:,}", "", si(flops_sum), duration(seconds_sum), si(weights_sum) + "B"])
+    rows.append(["total", "", "", f"{images_sum:,}", "", si(flops_sum), duration(seconds_sum)])
     device = f"{devices.describe(request.machine.device)}, {request.machine.precision}"
-    disk = si(weights_sum + CHECKPOINTS * checkpoint_most)
     remarks = (
         "FLOP: a multiply-add counts as two; a training step costs three forward passes.",
         f"Time: from measured steps on synthetic images ({device}), without decoding images.",
-        f"Disk: all weights and {CHECKPOINTS} checkpoints at the same time, {disk}B.",
     )
     return Section("cost, at most (a plateau may end a run earlier)", heads, rows, remarks)
+
+
+def _disk(links: Sequence[Link]) -> Section:
+    """The files of each run, and the most that all of them take at the same time."""
+    weights = [cost.weight_bytes(link.config.architecture) for link in links]
+    checkpoints = [cost.checkpoint_bytes(link.config.architecture, link.run.fc_only) for link in links]
+    rows = [[link.run.name, *(si(size) + "B" for size in sizes)]
+            for link, *sizes in zip(links, weights, checkpoints, strict=True)]  # fmt: skip
+    most = si(sum(weights) + CHECKPOINTS * max(checkpoints))
+    remarks = (f"At most {most}B at the same time: all weights and {CHECKPOINTS} checkpoints.",)
+    return Section("disk", ("run", "weights", "checkpoint"), rows, remarks)
 
 
 def si(value: float) -> str:

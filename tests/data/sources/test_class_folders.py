@@ -229,7 +229,7 @@ def test_folders_of_a_system_are_no_classes_and_windows_writes_capitals(photos: 
 def test_prepare_ends_with_what_it_left_out(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(shutil.copytree(photos, tmp_path / "p"))
     prepare(FolderSource(folder), tmp_path / "all", "demo", workers=0)
-    assert capsys.readouterr().err.splitlines()[-1] == "prepare: left out nothing"
+    assert capsys.readouterr().err.splitlines()[-1] == "prepare: no image was left out"
     (folder / "train" / "ant" / "notes.txt").write_text("no image")
     (folder / "train" / "ant" / ".hidden.jpg").write_bytes(b"x")
     (folder / "train" / "ant" / "9.jpg").write_bytes(b"no image")

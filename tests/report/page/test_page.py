@@ -148,7 +148,7 @@ def test_tables_hold_our_numbers_beside_the_papers(page_text: str, page_runs: Pa
     assert cells[:4] == ["D", "256", "256", f"{ours['top1_val_error']:.1f}"]
     assert f'data-sort="{ours["top1_val_error"]:.6g}"' in row
     assert 'id="t3-a"' in table
-    assert "<code>vggrepro train A-LRN --scale 256</code>" in table
+    assert "<code>vggrepro train A-LRN --scale 256 --seed 3</code>" in table
 
 
 def test_provenance_says_who_when_and_with_what(page_text: str, page_data: Dataset) -> None:

@@ -7,6 +7,7 @@ import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import planted
 import pytest
 from pages import Reader, make_run
 from PIL import Image
@@ -17,6 +18,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.errors import InputError
 from vggrepro.paper import S256, S384, Run
 from vggrepro.report import page as stage
+from vggrepro.report.page import sections
 from vggrepro.report.page.contents import run_facts
 from vggrepro.report.page.drawings import agreement_frame, deciding_frame, drawings, epochs_before, first_layers
 from vggrepro.results.columns import TOP1
@@ -32,6 +34,20 @@ def test_curves_between_epochs_count_in_epochs(tmp_path: Path) -> None:
     held_out = make_run(tmp_path, "other", Run("A", S256), recipe={"held_out": 0.05})
     assert run_facts(held_out).judges == "held-out"
     assert run_facts(held_out).between.empty  # its batch is not known
+
+
+def test_over_seeds_figures_show_each_and_the_page_says_which_seed_has_the_single_nets(tmp_path: Path) -> None:
+    for folder, rows in (("runs", planted.RIGHT), ("runs/seed1", planted.WRONG)):
+        for net in ("A", "E"):
+            planted.make_run(tmp_path / folder, Run(net, S256), done=0)
+            planted.plant(tmp_path / folder, Run(net, S256), 256, rows)
+            planted.plant(tmp_path / folder, Run(net, S256), 288, rows)
+    contents = stage.contents_of(tmp_path / "runs", planted.dataset_of(), images=False)
+    assert "over 2 seeds (runs, seed1). What is of single nets" in sections.summary(contents)
+    assert agreement_frame(contents)["ours_each"].tolist() == ["0.0000 75.0000"] * 2
+    assert contents.by_test_scale[f"{TOP1}_each"].tolist() == ["0.0000 75.0000"] * 4
+    assert deciding_frame(contents.document.findings)["each"].tolist() == [(0.0, 0.0)]
+    assert {"agreement", "test-scale-e", "claims-forest"} <= {one.name for one in drawings(contents)}
 
 
 def test_rows_that_two_tables_share_count_once(page_runs: Path, page_data: Dataset) -> None:

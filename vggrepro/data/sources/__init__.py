@@ -14,11 +14,21 @@ from vggrepro.data.sources.listing import subfolders
 from vggrepro.data.sources.numbered import NumberedSource
 from vggrepro.data.sources.parquet import ParquetSource
 from vggrepro.data.sources.tiny_imagenet import TinyImageNetSource
-from vggrepro.data.sources.torchvision import NAMES, NamedSource, open_named
+from vggrepro.data.sources.torchvision import NAMES as DOWNLOADED
+from vggrepro.data.sources.torchvision import NamedSource, open_named
 from vggrepro.data.sources.webdataset import WebDatasetSource
 from vggrepro.errors import InputError
 
-__all__ = ["DemoSource", "Example", "FolderSource", "IlsvrcSource", "ParquetSource", "Source", "open_source"]
+__all__ = [
+    "DOWNLOADED",
+    "DemoSource",
+    "Example",
+    "FolderSource",
+    "IlsvrcSource",
+    "ParquetSource",
+    "Source",
+    "open_source",
+]
 
 MOST_BELOW = 50  # folders that are looked into for a layout
 LAYOUTS: tuple[type[Source], ...] = (  # asked in this order
@@ -44,13 +54,13 @@ def open_source(text: str, seed: int = 0, downloads: Path = Path("downloads"), *
     """
     if text == "demo":
         return DemoSource(seed, val_only=val_only)
-    if text in NAMES:
+    if text in DOWNLOADED:
         return open_named(text, downloads.expanduser(), val_only=val_only)
     folder = snapshot(Path(text))
     if not folder.exists():
-        if near := get_close_matches(text.lower(), NAMES, n=1, cutoff=0.75):
+        if near := get_close_matches(text.lower(), DOWNLOADED, n=1, cutoff=0.75):
             raise InputError(f"prepare: '{text}' does not exist; did you mean {near[0]}?")
-        raise InputError(f"prepare: '{text}' does not exist; give 'demo', a folder or a name ({_known()})")
+        raise InputError(f"prepare: '{text}' does not exist; give 'demo', a folder or {NamedSource.layout}")
     if not folder.is_dir():
         raise InputError(f"prepare: '{text}' is a file; give the folder that holds it")
     if source := _recognised(folder, val_only):

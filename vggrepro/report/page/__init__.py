@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no network, no fonts of others, works without JavaScript.
+"""The report as one self-contained HTML page: no network, no fonts from elsewhere, works without JavaScript.
 
 docs/report.md says what it shows and how to read it.
 """

@@ -88,7 +88,7 @@ class RunFacts:
             with safe_open(self.folder.weights_path, framework="np") as file:
                 return np.asarray(file.get_tensor(FIRST_LAYER), np.float32)
         except (SafetensorError, OSError, ValueError) as error:
-            say(f"the report goes without the first layer of {self.name}: {self.folder.weights_path}: {error}")
+            say(f"the report lacks the first layer of {self.name}: {self.folder.weights_path}: {error}")
             return None
 
 
@@ -155,7 +155,7 @@ def readable_facts(folder: RunFolder) -> RunFacts | None:
     try:
         return run_facts(folder)
     except InputError as error:
-        say(f"the report goes without the training of {folder.name}: {error}")
+        say(f"the report lacks the training of {folder.name}: {error}")
         return None
 
 

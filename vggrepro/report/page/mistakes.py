@@ -74,7 +74,7 @@ def pictures(dataset: Dataset, mistakes: Iterable[Mistake]) -> list[str]:
         split = Split(dataset, SPLIT)
         return [_address(split.image(m.row)) if split.key(m.row) == m.key else "" for m in wanted]
     except InputError as error:
-        say(f"the report goes without images of mistakes: {error}")
+        say(f"the report lacks the images of mistakes: {error}")
         return [""] * len(wanted)
 
 

@@ -72,7 +72,7 @@ def summary(contents: Contents) -> str:
     parts = [_warning(header)] if header.lead else []
     lead = (
         f"<b>{escape(contents.dataset.name)}</b>: {header.size}. Guessing has a top-1 error of "
-        f"{header.chance:.1f}&nbsp;%. {_run_counts(contents.runs)}"
+        f"{header.chance:.1f}&nbsp;%. {_run_counts(contents.runs)}{_seeds(contents)}"
     )
     links = f'{_claim_counts(contents)} <a href="#words">What the words mean</a>'
     return "\n".join([*parts, f'<p class="lead">{lead}</p>', _tiles(contents), f"<p>{links}</p>"])
@@ -88,6 +88,18 @@ def _warning(header: Header) -> str:
         folded = "<summary>How all runs differ from the paper's in training</summary>"
         body += f"<details>{folded}{bullets(header.training)}</details>"
     return f'<aside class="note">{body}</aside>'
+
+
+def _seeds(contents: Contents) -> str:
+    """Which seeds there are, and which one the parts on single nets show; nothing with one seed."""
+    scores = contents.scores
+    if not scores.seeds:
+        return ""
+    names = [each.name for each in (scores, *scores.seeds)]
+    return escape(
+        f" Errors and claims are over {len(names)} seeds ({', '.join(names)}). What is of single nets (training, first "
+        f"layer, classes, mistakes, provenance) is of {scores.name}."
+    )
 
 
 def _run_counts(runs: Sequence[RunFacts]) -> str:

@@ -30,7 +30,7 @@ def words(header: Header) -> str:
         "Δ and points": "A difference of two errors. From 30 % to 28 % it is −2 points.",
         "p": "How likely a difference as large as this one is if there is none in truth. Below 0.05 it counts as "
         "found.",
-        "Holm's correction": "Of many tests, some look good by luck. The correction makes each p larger, so that a "
+        "Holm's correction": "Of many tests, some look good by chance. The correction makes each p larger, so that a "
         "page has one false finding in twenty at most.",
         "Seed": "The number that all random choices of a training follow from. The same seed gives the same net.",
         "Rank correlation": "Whether two lists of numbers have the same order: 1 is the same, 0 has nothing in common, "
