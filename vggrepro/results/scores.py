@@ -193,7 +193,7 @@ class Scores:
     def commands(self, views: Sequence[View]) -> str:
         """What makes these views, in Markdown (`advice.for_views`)."""
         runs = [run for run in paper.all_runs() if (self.runs / run.name).is_dir()]
-        seeds = {config.seed for run in runs if (config := self.facts(run).config)}
+        seeds = {config.seed or 0 for run in runs if (config := self.facts(run).config)}
         return advice.for_views(
             views,
             [run for run in runs if self.finished(run)],
