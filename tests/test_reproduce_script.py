@@ -18,20 +18,18 @@ SCRIPT = Path(__file__).parents[1] / "tables" / "imagenet-20" / "reproduce.sh"
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A `vggrepro` that writes its arguments to `ran`; where there is a file `slow` it works until it is stopped."""
-    path = tmp_path / "bin" / "vggrepro"
-    path.parent.mkdir()
+    """A program that writes its arguments to `ran`; where there is a file `slow` it works until it is stopped."""
+    path = tmp_path / "program.sh"
     path.write_text(
-        '#!/bin/sh\necho "$@" >> ran\n[ -f slow ] || exit 0\n'
+        'echo "$@" >> ran\n[ -f slow ] || exit 0\n'
         'trap "sleep 0.3; echo saved >> ran; exit 143" TERM\nwhile :; do sleep 0.05; done\n'
     )
-    path.chmod(0o755)
     return tmp_path
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     settings = {"SEEDS": "3,4", "WIDTH": "0.25", "JOBS": "8", "PRECISION": "bf16", "OPTIONS": "--epochs 2 --workers 0"}
-    environment = os.environ | settings | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    environment = os.environ | settings | {"VGGREPRO": "sh program.sh"}
     return subprocess.Popen(["bash", str(SCRIPT), *words], cwd=folder, env=environment, start_new_session=True)
 
 

@@ -37,7 +37,7 @@ def resampled(pixels: list[np.ndarray], windows: Windows, resample: str, device:
     counts = [image.shape[0] * image.shape[1] for image in pixels]
     rows = torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in pixels]))
     starts = torch.tensor(np.cumsum([0, *counts[:-1]]))
-    resampler = Resampler(windows.side, windows.shrink, resample)
+    resampler = Resampler(windows.side, float(windows.shrinks.max()), resample)
     places = torch.from_numpy(windows.places)
     return resampler.cut(*(part.to(device) for part in (rows, starts, places))).cpu().numpy()
 

@@ -155,16 +155,18 @@ def test_few_crops_are_cut_at_once_where_memory_is_small(dataset: Dataset, monke
     """Also of one batch: a crop of a large photograph is made of a hundred times its own pixels."""
     own, plain = loader(dataset), loader(dataset)
     own.resident = Resident(own.train, CPU, workers=2)
-    counts, cut_many = [], Resampler._cut
+    counts, shrinks, cut_many = [], set[float](), Resampler._cut
 
     def counted(self: Resampler, pixels: Tensor, starts: Tensor, places: Tensor) -> Tensor:
         counts.append(len(starts))
+        shrinks.add(self.shrink)
         return cut_many(self, pixels, starts, places)
 
     monkeypatch.setattr(resampling, "WORK_BYTES", 1)
     monkeypatch.setattr(Resampler, "_cut", counted)
     assert equal(together(list(own.batches(1))), together(list(plain.batches(1))))
     assert counts == [1] * 24
+    assert len(shrinks) == 3  # batches: a large image makes only its own one slower
 
 
 def test_a_batch_of_resident_crops_costs_few_operators(dataset: Dataset) -> None:

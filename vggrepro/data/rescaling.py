@@ -46,9 +46,9 @@ class Windows:
         return Window((width / new_width, height / new_height), left, top, self.side)
 
     @property
-    def shrink(self) -> float:
-        """Original pixels per rescaled pixel, at most."""
-        return float((self.places[0] / self.places[1]).max())
+    def shrinks(self) -> np.ndarray:
+        """Original pixels per rescaled pixel of each image, the larger of both sides: float64 (n,)."""
+        return np.asarray((self.places[0] / self.places[1]).max(0))
 
 
 def centre_window(width: int, height: int, shorter: int, crop: int) -> Window:

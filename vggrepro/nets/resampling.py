@@ -46,7 +46,7 @@ def rescaled(
     windows = Windows(places, max(shape))
     counts = places[0].prod(0)
     starts = torch.from_numpy(np.cumsum(counts) - counts)
-    resampler = Resampler(windows.side, windows.shrink, resample)
+    resampler = Resampler(windows.side, float(windows.shrinks.max()), resample)
     pixels = torch.cat([image.reshape(-1, 3) for image in images])
     cut = resampler.cut(pixels, devices.upload(starts, device), devices.upload(torch.from_numpy(places), device))
     return cut[:, : shape[0], : shape[1]]

@@ -194,14 +194,18 @@ class Loader:
         return slice(first * share, end * share)
 
     def _cut_on_device(self, resident: Resident, drawn: EpochShare, start: int) -> Iterator[Batch]:
-        """Batches of resident data: an epoch's choices are copied at once, crops of several batches are cut at once."""
-        resampler = Resampler(self.recipe.crop, drawn.windows.shrink, self.recipe.resample)
+        """Batches of resident data: an epoch's choices are copied at once, crops of several batches are cut at once.
+
+        As many are cut at once as suits a usual image. An image that shrinks more slows down only what is cut with it.
+        """
+        crop, resample, shrinks = self.recipe.crop, self.recipe.resample, drawn.windows.shrinks
         places = devices.upload(torch.from_numpy(drawn.windows.places), self.device)
         images, *rest = (devices.upload(part, self.device) for part in (drawn.images, *drawn.rest))
         share = len(self.rows_in_batch)
-        steps = max(1, resampler.at_once // share)
+        steps = max(1, Resampler(crop, float(np.median(shrinks)), resample).at_once // share)
         for first in range(start, self.steps, steps):
             rows = self._rows(first, min(first + steps, self.steps))
+            resampler = Resampler(crop, float(shrinks[rows].max()), resample)
             crops = resident.crops(images[rows], places[:, :, rows], resampler)
             fields = (part.view(-1, share, *part.shape[1:]) for part in (crops, *(part[rows] for part in rest)))
             yield from map(Batch, *(field.unbind() for field in fields))
