@@ -1,4 +1,4 @@
-"""What a built package has for its README: links that also work away from the repository."""
+"""Metadata of a built package: a README whose links also work elsewhere, and the address of the repository."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)]+)\)")
 
 
 class ReadmeHook(MetadataHookInterface):
-    """Hatch's custom metadata hook: fills in `readme`."""
+    """Hatch's custom metadata hook: fills in `readme` and completes `urls`."""
 
     PLUGIN_NAME = "custom"
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Sets the README with absolute links."""
+        """Sets the README with absolute links; with an address, also the links of the package's page."""
         text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
         address = os.environ.get(ADDRESS, "")
         metadata["readme"] = {"content-type": "text/markdown", "text": absolute(text, address)}
+        if address:
+            metadata["urls"] |= {"Repository": address, "Changelog": _file(address, "CHANGELOG.md")}
+
+
+def _file(address: str, path: str, kind: str = "blob") -> str:
+    """The page of a file in the repository; of kind "raw" its bytes."""
+    return f"{address.rstrip('/')}/{kind}/HEAD/{path}"
 
 
 def absolute(text: str, address: str) -> str:
@@ -35,7 +42,7 @@ def absolute(text: str, address: str) -> str:
     def link(found: re.Match[str]) -> str:
         picture, words, target = found.groups()
         if address:
-            return f"{picture}[{words}]({address.rstrip('/')}/{'raw' if picture else 'blob'}/HEAD/{target})"
+            return f"{picture}[{words}]({_file(address, target, 'raw' if picture else 'blob')})"
         return "" if picture else words
 
     return LINK.sub(link, text)

@@ -36,6 +36,21 @@ def test_relative_links_lead_to_the_repository(hook: ModuleType) -> None:
     assert hook.absolute(text, "") == "See the data, , [the paper](https://arxiv.org) and [below](#here)."
 
 
+def test_the_package_s_page_links_the_repository_where_its_address_is_known(
+    hook: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = hook.ReadmeHook()
+    made.root = str(ROOT)
+    paper = {"Paper": "https://arxiv.org/abs/1409.1556"}
+    monkeypatch.delenv("VGGREPRO_REPOSITORY", raising=False)
+    made.update(known := {"urls": dict(paper)})
+    assert known["urls"] == paper
+    monkeypatch.setenv("VGGREPRO_REPOSITORY", "https://example.org/me/it/")
+    made.update(known)
+    changes = "https://example.org/me/it/blob/HEAD/CHANGELOG.md"
+    assert known["urls"] == paper | {"Repository": "https://example.org/me/it/", "Changelog": changes}
+
+
 def test_no_link_of_the_packages_readme_is_dead(hook: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for address in ("", "https://example.org/me/it"):

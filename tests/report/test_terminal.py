@@ -121,8 +121,18 @@ def test_over_seeds_the_summary_has_deviations_and_counts_all_runs(tmp_path: Pat
 def test_runs_stand_under_what_they_start_from(page_runs: Path) -> None:
     lines = drawn(terminal.status(run_status.statuses(page_runs)))
     text = "\n".join(lines)
-    assert "\n A-256 " in text and "\n   D-256 " in text and "\n     D-384 " in text
+    assert "\n A-256 " in text and "\n  D-256 " in text and "\n   D-384 " in text
     assert lines[-1] == "  vggrepro evaluate"  # whole, to be copied
+
+
+def test_the_time_that_an_unfinished_run_needs_stands_below_the_table() -> None:
+    note = "run the same train command to resume"
+    values = ("interrupted", "7.4/74", 0.00667, 52.4, 2.4, 1234.0, 86_000.0, 13.0, note, 7.4, 74)
+    chain = ["A-256", "D-256", "D-384", "D-256-512-fc"]
+    rows = [run_status.Status(run, *values, start) for run, start in zip(chain, [None, *chain], strict=False)]
+    lines = drawn(terminal.status(rows))
+    assert any(line.startswith("    D-256-512-fc  interrupted  7.4/74  0.00667 ") for line in lines)
+    assert f"A-256: {note}; 23 h 53 min left; last checkpoint 13 s ago" in " ".join(lines)
 
 
 def test_every_command_s_summary_is_whole_and_has_an_example() -> None:

@@ -114,7 +114,7 @@ def test_a_loss_of_log_k_after_two_epochs_is_chance(
         to.say_epoch(history[-1])
         talk = capsys.readouterr().err
         assert f"A-256 epoch {epoch}/3: rate 0.01, loss {loss:.3f}, " in talk
-        assert "validation error top-1 50.0 top-5 25.0 %, " in talk
+        assert "validation error 50.0 % top-1, 25.0 % top-5, " in talk
         assert ("A-256 is still at chance after 2 epochs (loss 2.070, chance 2.079)" in talk) == (warned and epoch == 2)
 
 

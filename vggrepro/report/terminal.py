@@ -284,23 +284,21 @@ STATUS_NOTE = (
 
 
 def status(rows: Sequence[Status]) -> Iterator[RenderableType]:
-    """The runs as a tree, each under the one it starts from; what is still to do below."""
-    heads = ["run", "state", "epoch", "rate", "top-1 %", "top-5 %", "images /s", "left"]
-    open_ = any(row.seconds_left is not None for row in rows)
+    """The runs as a tree, each under the one it starts from; below, what is known of unfinished ones."""
+    heads = ["run", "state", "epoch", "rate", "top-1 %", "top-5 %", "images /s"]
     cells = [
         [
-            "  " * depth + row.run,
+            " " * depth + row.run,
             row.state,
             _epochs(row),
             "–" if row.learning_rate is None else f"{row.learning_rate:.3g}",
             _percent(row.top1_error),
             _percent(row.top5_error),
             "–" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
-            "" if row.seconds_left is None else duration(row.seconds_left),
-        ][: None if open_ else -1]
+        ]
         for row, depth in _tree(rows)
     ]
-    yield rows_grid(heads if open_ else heads[:-1], cells, heads[2:])
+    yield rows_grid(heads, cells, heads[2:])
     if told := [f"{row.run}: {_told(row)}" for row in rows if row.note]:
         yield Text("\n".join(told))
     yield Text(f"{STATUS_NOTE}\n  {advice.command('evaluate')}")
@@ -328,5 +326,6 @@ def _percent(value: float | None) -> str:
 
 
 def _told(row: Status) -> str:
+    left = "" if row.seconds_left is None else f"; {duration(row.seconds_left)} left"
     age = "" if row.checkpoint_age is None else f"; last checkpoint {duration(row.checkpoint_age)} ago"
-    return f"{row.note}{age}"
+    return f"{row.note}{left}{age}"

@@ -240,7 +240,7 @@ class Monitor:
         self._shown = began  # when progress.json was last written
         self._last_line = state.step, state.seconds, state.waited
         self._warned = False  # of a jump in this epoch
-        self._text = f"epoch {self._number}/{self.epochs} {self.summary(state.history)}"
+        self._text = f"epoch {self._number}/{self.epochs}"
         done = (self._number - 1) * self.steps + state.step
         total, batch = self.epochs * self.steps, self.recipe.batch
         with Track(f"train {self.run.name}", total * batch, done=done * batch) as self._track:
@@ -284,7 +284,7 @@ class Monitor:
         if time.monotonic() - self._shown > PROGRESS_SECONDS:
             self._shown = time.monotonic()
             loss = state.loss_sum / (step * self.recipe.batch)
-            self._text = f"epoch {self._number}/{self.epochs} loss {loss:.3f} {self.summary(state.history)}"
+            self._text = f"epoch {self._number}/{self.epochs} loss {loss:.3f}"
             self.write_progress()
 
     def _write_line(self, step: int, rate: float, every: int) -> None:
@@ -359,9 +359,9 @@ class Monitor:
         if not history:
             return ""
         last = history[-1]
-        top5 = "" if last.top5_error is None else f" top-5 {last.top5_error:.1f}"
+        top5 = "" if last.top5_error is None else f", {last.top5_error:.1f} % top-5"
         kind = "held-out" if self.recipe.held_out else "validation"
-        return f"{kind} error top-1 {last.top1_error:.1f}{top5} %"
+        return f"{kind} error {last.top1_error:.1f} % top-1{top5}"
 
     def diverged(self, what: str, epoch: int) -> InputError:
         """The error to raise when `what` ("the loss is") not finite; nothing is saved after it."""
