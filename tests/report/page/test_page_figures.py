@@ -42,7 +42,7 @@ def test_over_seeds_figures_show_each_and_the_page_says_which_seed_has_the_singl
             planted.make_run(tmp_path / folder, Run(net, S256), done=0)
             planted.plant(tmp_path / folder, Run(net, S256), 256, rows)
             planted.plant(tmp_path / folder, Run(net, S256), 288, rows)
-    contents = stage.contents_of(tmp_path / "runs", planted.dataset_of(), images=False)
+    contents = stage.contents_of(tmp_path / "runs", planted.dataset_of(words=tuple("abcdef")), images=False)
     assert "over 2 seeds (runs, seed1). What is of single nets" in sections.summary(contents)
     assert agreement_frame(contents)["ours_each"].tolist() == ["0.0000 75.0000"] * 2
     assert contents.by_test_scale[f"{TOP1}_each"].tolist() == ["0.0000 75.0000"] * 4
