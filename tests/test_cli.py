@@ -179,13 +179,21 @@ def test_slips_on_the_command_line(vggrepro: Call, dataset: Dataset) -> None:
     refused(vggrepro("train"), "NET", "see --help")
     refused(vggrepro("prepare", "demo", "--to", ""), "an argument is empty")
     refused(vggrepro("fuse", "--runs", "nowhere"), "no run in nowhere")
-    refused(vggrepro("evaluate", "D-256", "E-256", "D-256"), "D-256 is named twice")
+    for command in ("evaluate", "archive"):
+        refused(vggrepro(command, "D-256", "E-256", "D-256"), "D-256 is named twice")
     refused(vggrepro("report", "--runs", "nowhere"), "no run in nowhere")
     refused(vggrepro("status", "--runs", "data/dataset.json"), "--runs data/dataset.json is a file")
     refused(vggrepro("train", "A", "--set", "batch=31"), "batch = 31", "training images (30)")
     refused(vggrepro("train", "A", "--device", "gpu"), "choose auto, cpu, cuda")
     assert not Path("tables").exists()
     assert not Path("runs/A-256/config.json").exists()
+
+
+def test_a_refused_sheet_prints_nothing_and_json_writes_one(vggrepro: Call, dataset: Dataset) -> None:
+    refused(vggrepro("dataset", "--sheet", "data"), "--sheet data is a folder")
+    code, out, _ = vggrepro("dataset", "--sheet", "sheet.png", "--verify", "--format", "json")
+    assert (code, out[0]) == (0, "{")
+    assert Path("sheet.png").stat().st_size
 
 
 def test_a_run_cannot_start_from_itself(vggrepro: Call, dataset: Dataset) -> None:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from vggrepro.cli import app
 from vggrepro.data.dataset import Dataset
 from vggrepro.doctor import diagnosis
-from vggrepro.paper import S256, Run
+from vggrepro.paper import S256, Run, all_runs
 from vggrepro.report import documents, layout, terminal
 from vggrepro.results import power
 from vggrepro.results.nets import costs_table, stacks_table
@@ -200,6 +200,9 @@ def test_a_narrow_table_loses_its_intervals_and_then_its_differences(made: docum
     wide, narrow = shown(5, 100), shown(5, 60)
     assert "Δ" in wide and "post-submission" in wide
     assert narrow.count("Δ") == 1 and "Not shown, as the terminal is narrow: Δ." in narrow
+    runs = [run.name for run in all_runs()[:11]]
+    pairs = terminal.rows_grid(["run", *runs], [[run, *["81.0"] * 11] for run in runs], runs)
+    assert [line.split()[0] for line in drawn([pairs])[-12:-1]] == runs
     divided = drawn([terminal.rows_grid(["", ""], [["post-submission", "x" * 10]])], 26)
     assert [line.split()[0] for line in divided if line.strip()] == ["post-", "submission"]
 

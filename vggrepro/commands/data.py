@@ -89,6 +89,9 @@ def dataset(
     from vggrepro.report.records import json_text
 
     opened = load(data)
+    if sheet is not None:
+        summary.sheet(opened, sheet)
+    shards = summary.verify(opened, workers) if verify else 0
     if format_ is TableFormat.json:
         about: dict[str, object] = {
             "folder": str(opened.folder),
@@ -98,11 +101,10 @@ def dataset(
         }
         about |= {"fingerprint": opened.fingerprint, "images": opened.counts, "subset": opened.subset or None}
         return print(json_text(about))
-    print("\n".join(summary.notes(opened)))
+    terminal.print_lines(summary.notes(opened))
     terminal.print_table(summary.splits_table(opened))
-    print("a class: images of one class; ranges: smallest–median–largest; sides: pixels")
+    terminal.print_lines(["a class: images of one class; ranges: smallest–median–largest; sides: pixels"])
     if sheet is not None:
-        summary.sheet(opened, sheet)
         print(f"samples: {sheet}")
     if verify:
-        print(f"verified: {summary.verify(opened, workers)} shards are as they were written")
+        print(f"verified: {shards} shards are as they were written")

@@ -18,6 +18,7 @@ from vggrepro.commands.options import (
     TableFormat,
     complete_net,
     complete_run,
+    named_runs,
 )
 from vggrepro.doctor.diagnosis import BROKEN, rows, table
 from vggrepro.errors import InputError
@@ -148,11 +149,11 @@ def archive(
     """
     from vggrepro.data.dataset import load
     from vggrepro.runs import archive as stage
-    from vggrepro.runs.folder import existing, find_run, seed_folders
+    from vggrepro.runs.folder import existing, seed_folders
 
     bytes_ = stage.parse_size(size)
     every = [folder for seed in seed_folders(runs) for folder in existing(seed) if folder.trained]
-    chosen = [find_run(runs, name) for name in names or ()] or every
+    chosen = named_runs(runs, names or ()) or every
     parts = stage.archive(chosen, load(data), to, bytes_, force=force)
     say(f"archive: {len(chosen)} run{'s' if len(chosen) != 1 else ''}; unpack: {stage.unpacking(to)}")
     for path in parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -356,17 +356,28 @@ def runs_of(runs: Path, names: list[str] | None) -> list[RunFolder]:
     Raises:
         InputError: an unknown name, one twice, or nothing finished.
     """
-    from vggrepro.runs.folder import find_run, finished
+    from vggrepro.runs.folder import finished
 
     if names:
-        if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
-            raise InputError(f"{twice} is named twice; name each run once")
-        return [find_run(runs, name) for name in names]
+        return named_runs(runs, names)
     found = finished(runs)
     if not found:
         train, status = advice.command("train", "A"), advice.command("status")
         raise InputError(f"no finished run in {runs}; train one with '{train}', see '{status}'")
     return found
+
+
+def named_runs(runs: Path, names: Sequence[str]) -> list[RunFolder]:
+    """The runs of these names.
+
+    Raises:
+        InputError: an unknown name, or one twice.
+    """
+    from vggrepro.runs.folder import find_run
+
+    if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise InputError(f"{twice} is named twice; name each run once")
+    return [find_run(runs, name) for name in names]
 
 
 def require_runs(runs: Path) -> None:

@@ -40,12 +40,17 @@ class Field:
         return max(map(len, (self.heading, *self.cells)))
 
     @property
+    def floor(self) -> int:
+        """The smallest width if words in headings of numbers are divided."""
+        return max(map(len, self.cells), default=1) if self.number else self.least
+
+    @property
     def _longest(self) -> int:
         return max(len(word) for text in (self.heading, *self.cells) for word in _words(text))
 
     def _beneath(self, lines: int) -> int:
         """The width of numbers under a heading of so many lines."""
-        width = max(self._longest, *map(len, self.cells))
+        width = max(self._longest, self.floor)
         while len(textwrap.wrap(self.heading, width)) > lines:
             width += 1
         return width
@@ -75,11 +80,22 @@ class Grid:
         return width - 2 * len(self.fields)  # two blanks between columns, one at each side
 
     def _widths(self, width: int) -> list[int]:
-        """The width of each column: the widest are made narrower until all of them fit."""
-        least, widths = [field.least for field in self.fields], [field.most for field in self.fields]
-        while sum(widths) > max(self._room(width), len(widths)):
-            wide = [place for place in range(len(widths)) if widths[place] > least[place]]
-            widths[max(wide or range(len(widths)), key=widths.__getitem__)] -= 1
+        """The width of each column.
+
+        If they do not fit, the headings of numbers get more lines, then text is wrapped, the widest column first. If
+        words must be divided, those in the headings of numbers are first.
+        """
+        room = max(self._room(width), len(self.fields))
+        widths = [field.most for field in self.fields]
+        if sum(widths) > room:
+            widths = [field.least if field.number else field.most for field in self.fields]
+        smallest = [field.least for field in self.fields], [field.floor for field in self.fields], [1] * len(widths)
+        while sum(widths) > room:
+            wide = next(
+                places for floors in smallest
+                if (places := [place for place, floor in enumerate(floors) if widths[place] > floor])
+            )  # fmt: skip
+            widths[max(wide, key=widths.__getitem__)] -= 1
         return widths
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
@@ -88,7 +104,7 @@ class Grid:
         cells = []
         for field, width in zip(self.fields, self._widths(options.max_width), strict=True):
             justify: JustifyMethod = "right" if field.number else "left"
-            table.add_column(Text(field.heading), width=width, justify=justify, overflow="fold")
+            table.add_column(Text(_divided(field.heading, width)), width=width, justify=justify, overflow="fold")
             best = field.best or [False] * len(field.cells)
             texts = (_divided(cell, width) for cell in field.cells)
             cells.append([Text(text, "bold" if bold else "") for text, bold in zip(texts, best, strict=True)])

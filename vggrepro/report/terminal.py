@@ -60,7 +60,16 @@ def show(parts: Iterable[RenderableType], console: Console | None = None) -> Non
         console.print(part)
 
 
-# A small table of a command
+# Lines and a small table of a command
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Lines on stdout; on a terminal they are wrapped at words."""
+    text = "\n".join(lines)
+    if wanted():
+        show([Text(text)])
+    else:
+        print(text)
 
 
 def print_table(frame: pd.DataFrame, format_: str = "table") -> None:

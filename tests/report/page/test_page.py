@@ -192,7 +192,7 @@ def test_unreadable_weights_cost_their_filters_only(
     folder = make_run(tmp_path, "A-256", Run("A", S256))
     folder.weights_path.write_text("no weights")
     assert '<section id="filters"' not in stage.page(tmp_path, page_data)
-    assert f"without the first layer of A-256: {folder.weights_path}: " in " ".join(capsys.readouterr().err.split())
+    assert f"lacks the first layer of A-256: {folder.weights_path}: " in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(("name", "content"), [("metrics.jsonl", "{}\nnonsense\n"), ("config.json", "[]")])
@@ -204,7 +204,7 @@ def test_a_damaged_run_costs_its_own_training_only(
     text = stage.page(tmp_path, page_data)
     assert "Training of A-256" in text
     assert "Training of B-256" not in text
-    assert "without the training of B-256" in " ".join(capsys.readouterr().err.split())
+    assert "lacks the training of B-256" in " ".join(capsys.readouterr().err.split())
 
 
 def test_two_reproductions_stand_side_by_side(page_run: Path, page_runs: Path, page_data: Dataset) -> None:

@@ -47,7 +47,7 @@ def test_damaged_images_cost_the_pictures_only(
     (tmp_path / "val-00000.arrow").write_bytes(b"no shard")
     mistakes = most_confident([Rows(["a"], np.array([0]), np.array([[0.0, 1.0]]))])
     assert pictures(dataclasses.replace(page_data, folder=tmp_path), mistakes) == [""]
-    assert "without images of mistakes" in capsys.readouterr().err
+    assert "lacks the images of mistakes" in capsys.readouterr().err
 
 
 def test_mistakes_fill_their_rows() -> None:

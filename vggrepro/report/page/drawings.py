@@ -73,11 +73,12 @@ def forest(findings: Sequence[Finding]) -> Iterator[Drawing]:
         minus(f"{row['label']}: {row['difference']:+.1f} points, {span(row['low'], row['high'])}")
         for row in frame.to_dict("records")
     ]
+    once = "" if frame["each"].map(len).any() else " One seed: each net was trained once."
     yield Drawing(
         "claims-forest", "claims", "The difference that decides each claim",
         "First − second: left of zero the first errs less. Grey: where the claim has it. Filled: ours, 95 %; hollow: "
         "the paper's. Each claim is shown by the comparison least in its favour. "
-        f"{len(frame)} of the {len(findings)} claims were tested on images.",
+        f"{len(frame)} of the {len(findings)} claims were tested on images.{once}",
         "Differences in points. " + "; ".join(parts) + ".",
         lambda: figures.forest(frame),
     )  # fmt: skip
