@@ -1,9 +1,8 @@
 """The generated data set `demo`: drawn shapes on a cluttered background, nothing to download.
 
-Each image shows one object of one of the `CLASSES`, at a random size, place, small rotation and colour. Small random
-shapes lie behind the object, and a few in front of it, which hide parts of it. All classes have the same distribution
-of colours, so only shape and layout tell them apart: two discs side by side or stacked, a face upright or upside down.
-No class becomes another when it is mirrored.
+Each image shows one object of one of the `CLASSES`, at a random size, place, small rotation and colour. The background
+has small random shapes. All classes have the same distribution of colours, so only shape and layout tell them apart:
+two discs side by side or stacked, a face upright or upside down. No class becomes another when it is mirrored.
 
 An image depends only on (seed, split, index), so each can be made alone and in any order.
 """
@@ -27,13 +26,11 @@ MAX_ASPECT = 1.6  # largest ratio of the longer side to the shorter
 OBJECT_RADIUS = (0.15, 0.28)  # smallest and largest radius of the object, as a fraction of the shorter side
 SPREAD = 0.6  # largest distance of the object from the middle, as a fraction of the free space
 MAX_TILT = math.radians(15)  # largest rotation of the object to either side, radians
-SCRAPS_BEHIND = (4, 10)  # smallest and largest number of small shapes behind the object
-SCRAPS_IN_FRONT = (2, 4)  # likewise, in front of the object
+SCRAPS = (4, 10)  # smallest and largest number of small shapes in the background
 SCRAP_RADIUS = (0.04, 0.13)  # smallest and largest radius of such a shape, as a fraction of the shorter side
 MIN_CONTRAST = 80.0  # the object's luma (0-255) is at least this much above the background's mean
 NOISE = 6.0  # standard deviation of the grey noise on each pixel, of 255
 JPEG_QUALITY = 90
-DRAWING = 2  # version of the drawing: a data set of another version is another data set
 _SUPERSAMPLING = 2
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -106,15 +103,10 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR)
 
 
-def _scatter(rng: np.random.Generator, image: Image.Image, short: float, number: tuple[int, int]) -> None:
-    """Draws small shapes (irregular polygons, ellipses, strokes) in random colours on `image`.
-
-    Args:
-        short: the image's shorter side, pixels.
-        number: how many shapes at least and at most.
-    """
+def _scatter(rng: np.random.Generator, image: Image.Image, short: float) -> None:
+    """Draws small shapes (irregular polygons, ellipses, strokes) in random colours on `image`."""
     pen = ImageDraw.Draw(image)
-    for kind in rng.integers(0, 3, rng.integers(*number, endpoint=True)):
+    for kind in rng.integers(0, 3, rng.integers(*SCRAPS, endpoint=True)):
         centre = complex(rng.uniform(0, image.width), rng.uniform(0, image.height))
         radius = short * rng.uniform(*SCRAP_RADIUS)
         colour = tuple(int(c) for c in rng.integers(0, 200, 3))
@@ -168,10 +160,9 @@ def draw(seed: int, split: str, index: int) -> tuple[Image.Image, int]:
     size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
     image = _background(rng, size)
     luma = float(np.asarray(image.resize((1, 1), Image.Resampling.BOX))[0, 0] @ _LUMA)
-    _scatter(rng, image, min(size), SCRAPS_BEHIND)
+    _scatter(rng, image, min(size))
     colour = _object_colour(rng, luma)
     image.paste(colour, mask=_mask(rng, _SHAPES[CLASSES[label]], size, min(size)))
-    _scatter(rng, image, min(size), SCRAPS_IN_FRONT)
     pixels = np.array(image.reduce(_SUPERSAMPLING), dtype=np.float32)
     pixels += NOISE * rng.standard_normal((height, width, 1), dtype=np.float32)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), label
@@ -198,7 +189,7 @@ class DemoSource(Source):
         self.description = f"demo, seed {seed}"
 
     def contents(self) -> str:
-        return digest([("drawing", DRAWING), *self.counts.items()])
+        return digest(self.counts.items())
 
     def count(self, split: str) -> int:
         return self.counts.get(split, 0)
