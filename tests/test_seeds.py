@@ -31,6 +31,8 @@ def test_the_first_seed_has_the_folder_and_the_others_subfolders(tmp_path: Path)
 def test_one_folder_is_one_seed_with_or_without_runs(tmp_path: Path) -> None:
     assert seed_folders(tmp_path) == [tmp_path]
     assert seed_folders(tmp_path / "none") == [tmp_path / "none"]
+    with pytest.raises(InputError, match=r"^--runs , names no folder"):
+        seed_folders(Path(","))
 
 
 def test_seeds_are_different_whole_numbers() -> None:

@@ -433,6 +433,15 @@ def test_a_copy_of_a_folder_is_no_other_seed(tmp_path: Path) -> None:
         over_seeds(Path(f"{tmp_path / 'runs'},{tmp_path / 'copy'}"), DATA)
 
 
+def test_two_equal_runs_in_one_folder_are_no_copy_of_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted_seeds(tmp_path, "runs", "runs/seed1")
+    weights = [tmp_path / "runs" / name / "weights.safetensors" for name in ("B-256", "C-256")]
+    shutil.copy(*weights)
+    monkeypatch.chdir(tmp_path / "runs")
+    made = over_seeds(Path(), DATA)
+    assert [each.name for each in (made, *made.seeds)] == ["runs", "seed1"]
+
+
 def test_the_report_has_means_and_deviations_over_seeds(tmp_path: Path) -> None:
     planted_seeds(tmp_path, "runs", "runs/seed1", "runs/seed2")
     made = document_of(over_seeds(tmp_path / "runs", DATA))

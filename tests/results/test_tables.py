@@ -114,6 +114,7 @@ def test_the_submission_takes_the_d_with_retrained_fc_layers(tmp_path: Path) -> 
 
 def test_a_command_that_fills_a_folder_names_its_seed(tmp_path: Path) -> None:
     make_run(tmp_path, Run("A", S256), seed=2)
+    make_run(tmp_path, Run("B", S256), seed=None)  # as an imported run has it
     notes = tables.table3(Scores(tmp_path, dataset_of())).notes
     assert any("`vggrepro train A-LRN --scale 256 --seed 2`, then `vggrepro evaluate" in note for note in notes)
 

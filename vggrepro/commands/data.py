@@ -103,7 +103,8 @@ def dataset(
         return print(json_text(about))
     terminal.print_lines(summary.notes(opened))
     terminal.print_table(summary.splits_table(opened))
-    terminal.print_lines(["a class: images of one class; ranges: smallest–median–largest; sides: pixels"])
+    if terminal.wanted():
+        terminal.print_lines(["a class: images of one class; ranges: smallest–median–largest; sides: pixels"])
     if sheet is not None:
         print(f"samples: {sheet}")
     if verify:

@@ -53,7 +53,7 @@ class Scores:
 
     def __init__(self, runs: Path, dataset: Dataset, seeds: Sequence[Scores] = ()) -> None:
         self.runs, self.dataset, self.seeds = runs, dataset, seeds
-        self.name = runs.name  # tells this seed from the others
+        self.name = runs.absolute().name  # tells this seed from the others
         self._facts: dict[Run, Facts] = {}
         self._files: dict[View, File] = {}
         self._ranks: dict[frozenset[Path], np.ndarray] = {}
@@ -193,7 +193,8 @@ class Scores:
     def commands(self, views: Sequence[View]) -> str:
         """What makes these views, in Markdown (`advice.for_views`)."""
         runs = [run for run in paper.all_runs() if (self.runs / run.name).is_dir()]
-        seeds = {config.seed or 0 for run in runs if (config := self.facts(run).config)}
+        configs = (self.facts(run).config for run in runs)
+        seeds = {config.seed for config in configs if config and config.seed is not None}  # imported runs have none
         return advice.for_views(
             views,
             [run for run in runs if self.finished(run)],
@@ -250,7 +251,7 @@ def _refuse_copies(seeds: Sequence[Scores]) -> None:
     for seed in seeds:
         for run in (run for run in paper.all_runs() if (seed.runs / run.name).is_dir()):
             weights = seed.facts(run).weights
-            if weights in seen:
+            if weights in seen and seen[weights].parent != seed.runs:
                 raise InputError(
                     f"{seed.runs}: {run.name} has the same weights as {seen[weights]}, so it is no other seed; leave "
                     "the folder out, or train it with another --seed"

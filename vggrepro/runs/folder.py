@@ -210,9 +210,11 @@ def seed_folders(runs: Path) -> list[Path]:
     """The folders of runs, one per seed, that `--runs` names: commas between folders, each with its `seed1`, `seed2` …
 
     Raises:
-        InputError: one of several has no run.
+        InputError: no folder is named, or one of several has no run.
     """
     named = [runs] if runs.is_dir() else [Path(part) for part in str(runs).split(",") if part]
+    if not named:
+        raise InputError(f"--runs {runs} names no folder; give the folder of your runs")
     found = list(dict.fromkeys(each for path in named for each in (path, *sorted(path.glob("seed[0-9]*")))))
     if empty := [str(path) for path in found if found[1:] and not existing(path)]:
         raise InputError(f"no run in {', '.join(empty)}; name folders of runs that are there, or train them")
