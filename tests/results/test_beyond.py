@@ -156,6 +156,7 @@ def test_over_seeds_there_are_means_and_each_seed(tmp_path: Path) -> None:
     cells = {column.heading: column.cells[0] for column in shallow.columns}
     assert (cells["Δ top-1"], cells["n"]) == ("-62.5 ± 17.7", "2")
     assert "claim 5 tests it" in shallow.caption
+    assert found["curve"].caption.endswith(" Only the means are shown here.")
 
 
 def test_few_classes_have_no_top_5(tmp_path: Path) -> None:

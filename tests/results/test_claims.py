@@ -417,6 +417,14 @@ def test_a_missing_run_of_a_seed_leaves_the_others_and_is_named(tmp_path: Path) 
     assert made.notes == (f"{tmp_path / 'runs' / 'seed2'} lacks 1 of this claim's 2 posterior files.",)
 
 
+def test_claims_of_one_seed_and_of_two_are_counted_as_one_or_more(tmp_path: Path) -> None:
+    planted_seeds(tmp_path, "runs", "runs/seed1")
+    for net in ("A", "A-LRN"):  # of the first seed alone
+        plant(tmp_path / "runs", Run(net, S256), 256, range(300))
+    found = evaluate_claims(over_seeds(tmp_path / "runs", DATA))
+    assert "Of 3 claims tested on images, 1 seed or more: " in claims_markdown(found)
+
+
 def test_folders_that_are_no_seeds_are_refused(tmp_path: Path) -> None:
     planted_seeds(tmp_path, "runs")
     with pytest.raises(InputError, match=r"^no run in .*none; name folders of runs"):

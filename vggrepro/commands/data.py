@@ -103,8 +103,7 @@ def dataset(
         return print(json_text(about))
     terminal.print_lines(summary.notes(opened))
     terminal.print_table(summary.splits_table(opened))
-    if terminal.wanted():
-        terminal.print_lines(["a class: images of one class; ranges: smallest–median–largest; sides: pixels"])
+    terminal.print_lines(["a class: images of one class; ranges: smallest–median–largest; sides: pixels"])
     if sheet is not None:
         print(f"samples: {sheet}")
     if verify:

@@ -103,8 +103,9 @@ def counts(findings: Sequence[Finding]) -> str:
     """`Of 11 claims tested on images: 2 hold, 1 contradicted, 8 not decided; 1 holds by arithmetic.`"""
     on_images = [finding for finding in findings if finding.claim.pairs]
     words = [finding.word for finding in on_images]
-    seeds = min((finding.seeds for finding in on_images if finding.seeds), default=0)
-    trained = {0: "", 1: ", one seed"}.get(seeds, f", {seeds} seeds or more")
+    seeds = {finding.seeds for finding in on_images if finding.seeds}
+    least = f", {min(seeds)} seed{'s' * (min(seeds) > 1)} or more" if seeds else ""
+    trained = ", one seed" if seeds == {1} else least
     order = (HOLDS, SO_FAR, CONTRADICTED, LARGER, UNDECIDED, NOT_RUN)
     told = [counted(words.count(word), word) for word in order if word in words]
     tested = len(words) - words.count(NOT_RUN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def _best(made: Document, header: Header) -> list[str]:
     for name, wanted in (("Best single net", (3, 4, 5)), ("Best fusion", (6,))):
         rows = [row for table in made.tables if table.number in wanted for row in _measured(table)]
         if rows:
-            lines.append(f"{name}: {min(rows)[1]}")
+            lines.append(f"{name}: {min(rows, key=itemgetter(0))[1]}")
     chance = f"Chance: {header.chance:.1f} % with {len(made.dataset.classes):,} classes."
     return [*lines, chance] if lines else ["No error yet: no run is evaluated.", chance]
 

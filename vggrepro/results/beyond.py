@@ -206,7 +206,8 @@ def curve(scores: Scores, at_hand: Available) -> BeyondTable | None:
         best = [line[place] for line in bold]
         top = f"{MEASURES[TOP1].heading} at Q"
         columns.append(column_of(Kind.NUMBER, top, str(q), str(q), wide[q], cells[q], best))
-    caption = f"Top-1 error of each run at each single Q; the best Q of a line is bold. {setting(scores)}"
+    told = " Only the means are shown here." if scores.seeds else ""
+    caption = f"Top-1 error of each run at each single Q; the best Q of a line is bold. {setting(scores)}{told}"
     net = dict(zip(frame["run"], frame["net"], strict=True))
     groups = tuple(net[run] for run in labels["run"])
     return BeyondTable(CURVE, "Error against the test scale Q", caption, frame, tuple(columns), groups, notes)
