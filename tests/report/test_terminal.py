@@ -58,6 +58,15 @@ def test_the_summary_comes_first_and_a_claim_takes_a_line(made: documents.Docume
     assert text.index("Chance") < text.index("tested on images") < text.index("Table 1") < text.index("Table 7")
 
 
+def test_of_equally_good_rows_the_first_is_named_as_on_the_page(tmp_path: Path) -> None:
+    planted.multi_scale(tmp_path)
+    found = documents.document_of(Scores(tmp_path, planted.dataset_of()))
+    words = " ".join(" ".join(drawn(terminal.summary(found, []))).split())
+    lines = [(row, table) for table in found.tables[2:5] for row in table.frame.to_dict("records")]
+    first, *others = [layout.row_name(*line) for line in lines if line[0]["top1_val_error"] == 0.0]
+    assert others and f"Best single net: 0.0 % top-1 error (95 % interval [0.0; 49.0]), {first}" in words
+
+
 def test_a_reproduction_ends_with_the_summary_and_where_to_look(made: documents.Document, page_runs: Path) -> None:
     ending = terminal.finished(
         made, run_status.statuses(page_runs), Path("tables/x"), "vggrepro report", "vggrepro claims"
