@@ -1,6 +1,6 @@
 """Claim: crops come out of our loader faster than out of torchvision's ImageFolder with Resize, RandomCrop and flip.
 
-python benchmarks/loader.py [PHOTOS]     (a folder with ILSVRC-2012's tars as downloaded, by default ../shared/data/…)
+python benchmarks/loader.py PHOTOS     (a folder with ILSVRC-2012's tars as downloaded, or a part of them)
 
 Real photographs, read over and over; one core and one thread for both, in turns, batches of uint8 as result; then
 two workers each (threads of ours, processes of a DataLoader). Pixels are compared with resizing the whole image and
@@ -13,8 +13,8 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +38,6 @@ from vggrepro.paper import Scale, real_pixels
 from vggrepro.training import augment
 from vggrepro.training.loader import Loader, mirror
 
-PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "ilsvrc-mini"
 ROUNDS = 7
 BATCH = 50
 
@@ -129,7 +128,9 @@ class Endless(Dataset[torch.Tensor]):
 
 def main() -> None:
     """Prints and stores images/s, ratios and pixel differences."""
-    photos = Path(sys.argv[1]) if len(sys.argv) > 1 else PHOTOS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    photos = parser.parse_args().photos
     torch.set_num_threads(1)
     dataset.CACHE_BYTES = 0  # as with data that does not fit
     rows = []

@@ -14,7 +14,7 @@ from vggrepro.data.sources import open_source
 
 def test_what_is_no_source(tmp_path: Path) -> None:
     text = message(tmp_path / "none")
-    assert f"'{tmp_path / 'none'}' does not exist; give 'demo', a folder or a name (known layouts" in text
+    assert f"'{tmp_path / 'none'}' does not exist; give 'demo', a folder or a torchvision data set by name" in text
     assert "'cifar-10' does not exist; did you mean cifar10?" in message(Path("cifar-10"))
     (tmp_path / "file.tar").write_bytes(b"")
     assert "is a file; give the folder that holds it" in message(tmp_path / "file.tar")
