@@ -49,7 +49,7 @@ class Recipe:
     lrn: str  # krizhevsky: k = 2, alpha = 1e-4, summed; caffe: k = 1, alpha divided by n
     resample: str  # bilinear or bicubic
     decode: str  # pillow, or region: only what a crop shows is decoded, faster and with slightly other pixels
-    batch: int  # images a step, over all processes
+    batch: int  # images in a step, over all processes
     learning_rate: float  # from random weights, and of deeper nets that start from A
     rescale_rate: float  # of a net continued at another scale (S = 384 from 256, [256;512] from 384)
     momentum: float
