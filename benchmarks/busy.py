@@ -2,10 +2,11 @@
 
 python benchmarks/busy.py [--others 2] [--net D] [--size coarse-narrow] [--rounds 5]
 
-Ours is measured as it is (waiting threads sleep, their number follows the load) and as it was before (`ours spinning`:
-the libraries' defaults, a thread for each processor), beside timm's step. They step turn by turn, first with what else
-runs here, then with so many processes more that only count. The rows say how busy the machine was before each part:
-"others: 0" is a quiet figure only on a quiet machine.
+Ours is measured as it is (waiting threads soon sleep, their number follows the load) and as it was before (`ours
+spinning`: the libraries' defaults, a thread for each processor), beside timm's step. They step turn by turn, first with
+what else runs here, then with so many processes more that only count. Before a turn of ours is timed, it steps for as
+long as it needs to see who is busy: while the other contenders have their turns, they are other programs to it. The
+rows say how busy the machine was before each part: "others: 0" is a quiet figure only on a quiet machine.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from vggrepro.system import threads
 SPINNING = {"OMP_WAIT_POLICY": "", "KMP_BLOCKTIME": "200", "OMP_NUM_THREADS": str(round(threads.processors()))}
 # name: contender of train_step, environment
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
-    "ours": ("ours", {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}),
+    "ours": ("ours", {}),
     "ours spinning": ("ours", SPINNING),
     "timm": ("timm", SPINNING),
-    "timm amp": ("timm amp", SPINNING),
 }
+SETTLE = {"ours": 2.2 * threads.SECONDS}  # the first look at the load still sees the others' turns
 
 
 def busy_processors(seconds: float = 2.0) -> float:
@@ -44,10 +45,10 @@ def busy_processors(seconds: float = 2.0) -> float:
 
 
 def measure(contenders: dict[str, Contender], batch: int, rounds: int, steps: int) -> dict[str, float]:
-    """Median images/s of each, turn by turn; the first turn lets the threads settle and does not count."""
-    for _ in range(rounds + 1):
-        for contender in contenders.values():
-            contender.turn(steps)
+    """Median images/s of each, turn by turn."""
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            contender.turn(steps, SETTLE.get(name, 0.0))
     rates = {name: batch / statistics.median(each.seconds[-rounds:]) for name, each in contenders.items()}
     return {name: round(rate, 1) for name, rate in rates.items()}
 
@@ -65,6 +66,7 @@ def main() -> None:
     given = parser.parse_args()
     batch, rows = given.batch or CPU_BATCH[given.size], list[dict[str, Any]]()
     os.environ.pop("OMP_NUM_THREADS", None)
+    threads.shorten_waits(WAYS["ours"][1])  # as the command line does
     contenders = {
         name: Contender(kind, given.net, given.size, batch, environment) for name, (kind, environment) in WAYS.items()
     }

@@ -217,15 +217,19 @@ def worker(name: str, net: str, size: str, batch: int) -> None:
         torch.cuda.synchronize()
     print(json.dumps({"first_seconds": time.perf_counter() - began}), flush=True)
     for line in sys.stdin:
+        steps, settle = int(line.split()[0]), float(line.split()[1])
         step()
-        if GPU:
-            torch.cuda.synchronize()
-        before = clocks()
-        for _ in range(int(line)):
+        settled = time.perf_counter() + settle
+        while time.perf_counter() < settled:
             step()
         if GPU:
             torch.cuda.synchronize()
-        seconds, busy = ((now - then) / int(line) for now, then in zip(clocks(), before, strict=True))
+        before = clocks()
+        for _ in range(steps):
+            step()
+        if GPU:
+            torch.cuda.synchronize()
+        seconds, busy = ((now - then) / steps for now, then in zip(clocks(), before, strict=True))
         peak = torch.cuda.max_memory_allocated() / 2**30 if GPU else resident_gb()
         if GPU and "graphs" not in name:
             torch.cuda.empty_cache()  # the others need it
@@ -269,12 +273,12 @@ class Contender:
             return {}
         return json.loads(line)
 
-    def turn(self, steps: int) -> None:
-        """Times some steps."""
+    def turn(self, steps: int, settle: float = 0.0) -> None:
+        """Times some steps, after at least one step and `settle` seconds of steps that do not count."""
         if self.error:
             return
         assert self.process.stdin
-        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.write(f"{steps} {settle}\n")
         self.process.stdin.flush()
         if answer := self._read():
             self.seconds.append(answer["seconds"])

@@ -76,7 +76,7 @@ def main() -> None:
     if importlib.util.find_spec("fcntl") is None:
         print("vggrepro: runs on Linux and macOS (its locks are fcntl's); on Windows, run it in WSL", file=sys.stderr)
         sys.exit(2)
-    threads.wait_asleep()
+    threads.shorten_waits()
     leave_with(app)
 
 

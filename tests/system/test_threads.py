@@ -90,8 +90,16 @@ def test_a_run_adapts_while_it_goes_on_unless_the_number_is_fixed(monkeypatch: p
         torch.set_num_threads(before)
 
 
-def test_waiting_threads_sleep_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setenv("KMP_BLOCKTIME", "200")
-    threads.wait_asleep()
-    assert (os.environ.pop("OMP_WAIT_POLICY"), os.environ["KMP_BLOCKTIME"]) == ("PASSIVE", "200")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("PASSIVE", "30000", "1")),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", None, "1")),
+        ({"GOMP_SPINCOUNT": "7", "KMP_BLOCKTIME": "200"}, ("PASSIVE", "7", "200")),
+    ],
+)
+def test_waiting_threads_soon_sleep_unless_the_user_chose(
+    given: dict[str, str], expected: tuple[str | None, ...]
+) -> None:
+    threads.shorten_waits(given)
+    assert tuple(map(given.get, ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"))) == expected
