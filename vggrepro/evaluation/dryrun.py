@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from vggrepro.data.dataset import Dataset, Split
 from vggrepro.data.rescaling import rescaled_size
 from vggrepro.evaluation import views
-from vggrepro.evaluation.evaluate import decoded, missing_files, wanted_files
+from vggrepro.evaluation.evaluate import decoded, missing_files, say_stale, wanted_files
 from vggrepro.evaluation.evaluator import Batcher, Evaluator
 from vggrepro.nets import cost
 from vggrepro.nets.trained import Trained
@@ -38,6 +38,8 @@ def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol,
     todo = {
         folder: missing_files(folder, protocol, wanted_files(folder, dataset, protocol, machine)) for folder in folders
     }
+    for folder, missing in todo.items():
+        say_stale(folder, protocol, missing)
     split = Split(dataset, protocol.split)
     sample = _sample(split)
     rows: list[dict[str, object]] = []
@@ -60,7 +62,7 @@ def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol,
 
 def _forecast_run(
     folder: RunFolder,
-    keys: list[tuple[str, int]],
+    keys: Collection[tuple[str, int]],
     split: Split,
     sample: Sequence[int],
     protocol: Protocol,
@@ -134,7 +136,7 @@ def _measured(evaluator: Evaluator, split: Split, sample: Sequence[int], method:
     return done / seconds
 
 
-def _decoded(evaluator: Evaluator, split: Split, sample: Sequence[int], keys: list[tuple[str, int]]) -> float:
+def _decoded(evaluator: Evaluator, split: Split, sample: Sequence[int], keys: Collection[tuple[str, int]]) -> float:
     """Images/s that an evaluation's threads decode and, on a CPU, rescale to all Q."""
     began, done = time.perf_counter(), 0
     for done, _ in enumerate(decoded(split, [(sample, keys)], evaluator), 1):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -63,6 +63,7 @@ def evaluate(folder: RunFolder, dataset: Dataset, protocol: Protocol, machine: M
         if missing:
             split = Split(dataset, protocol.split)
             _require_labels(split)
+            say_stale(folder, protocol, missing)
             _compute(folder, split, protocol, machine, {key: wanted[key] for key in missing})
         else:
             say(f"evaluate {folder.name}: {', '.join(protocol.methods)} is up to date")
@@ -103,13 +104,21 @@ def wanted_files(
 
 def missing_files(
     folder: RunFolder, protocol: Protocol, wanted: Mapping[tuple[str, int], Origin]
-) -> list[tuple[str, int]]:
-    """Which of the files are not there or stale; says why they are stale."""
-    return [
-        key
+) -> dict[tuple[str, int], str]:
+    """Which of the files are not there or stale, each with why it is stale; empty if it is not there."""
+    reasons = {
+        key: _reason(protocol.path(folder.path, *key), origin, protocol.exact_precision)
         for key, origin in wanted.items()
-        if not _fresh(protocol.path(folder.path, *key), folder, origin, protocol.exact_precision)
-    ]
+    }
+    return {key: reason for key, reason in reasons.items() if reason is not None}
+
+
+def say_stale(folder: RunFolder, protocol: Protocol, missing: Mapping[tuple[str, int], str]) -> None:
+    """Says which of the `missing_files` are stale, and why."""
+    for key, reason in missing.items():
+        if reason:
+            name = protocol.path(folder.path, *key).name
+            say(f"evaluate {folder.name}: {name} is stale ({reason}) and is computed again")
 
 
 def _require_labels(split: Split) -> None:
@@ -172,20 +181,18 @@ def _origin(
     )
 
 
-def _fresh(path: Path, folder: RunFolder, origin: Origin, exact_precision: bool) -> bool:
-    """Whether the final file is there and was made from `origin`; says why if it was not."""
+def _reason(path: Path, origin: Origin, exact_precision: bool) -> str | None:
+    """Why the final file was not made from `origin`, empty if it is not there; None if it was."""
     if not path.is_file():
-        return False
+        return ""
     try:
         was = posterior_files.read_origin(path)
         reason = was.stale(dataclasses.asdict(origin))
         if exact_precision and was.precision != origin.precision:
             reason = reason or f"{was.precision}, not {origin.precision}"
     except InputError:
-        reason = "damaged"
-    if reason:
-        say(f"evaluate {folder.name}: {path.name} is stale ({reason}) and is computed again")
-    return reason is None
+        return "damaged"
+    return reason
 
 
 def part_images(net: Architecture, device: torch.device) -> int:
@@ -231,7 +238,7 @@ def _compute(
 
 
 def decoded(
-    split: Split | Pictures, parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]], evaluator: Evaluator
+    split: Split | Pictures, parts: Sequence[tuple[Sequence[int], Collection[tuple[str, int]]]], evaluator: Evaluator
 ) -> Iterator[dict[int, ImageAtQ]]:
     """Each image of the parts at its Q, decoded once, in threads that run ahead of the net by about `AHEAD_BYTES`."""
 

@@ -72,6 +72,18 @@ class Grid:
 
     fields: Sequence[Field]
 
+    @property
+    def plain(self) -> str:
+        """The table as text for a pipe: a line for each row, two blanks between columns, headings first."""
+        columns = [(field.heading, *field.cells) for field in self.fields]
+        widths = [max(map(len, column)) for column in columns]
+        sides = [">" if field.number else "<" for field in self.fields]
+        lines = (
+            "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+            for row in zip(*columns, strict=True)
+        )
+        return "\n".join(line.rstrip() for line in lines)
+
     def fits(self, width: int) -> bool:
         """Whether a terminal of so many characters shows it without divided words."""
         return sum(field.least for field in self.fields) <= self._room(width)

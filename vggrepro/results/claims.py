@@ -35,6 +35,7 @@ from vggrepro.results.verdicts import (
     judge,
     worded,
 )
+from vggrepro.system import advice
 
 SO_FAR = "holds so far"  # "not decided" only because some comparisons were not run; all others hold
 LARGEST = 144.0  # million weights of the "more shallow net"; the paper's nets have no more (Sect. 2.2)
@@ -128,15 +129,17 @@ def _finding(claim: Claim, outcomes: tuple[Outcome, ...], scores: Scores) -> Fin
 
 
 def _gaps(scores: Scores, views: Sequence[paper.View]) -> list[str]:
-    """The posterior files that a claim lacks and the commands that make them; for other seeds only their number."""
+    """The posterior files that a claim lacks, and the commands that make them; for other seeds also their number."""
     files = [scores.file(view) for view in views]
     result = list(not_used(files, scores.commands))
     if missing := [file.view for file in files if not file.present]:
         result.append(not_run(missing, scores.commands))
     for seed in scores.seeds:
-        lacks = sum(not file.present or bool(file.refused) for file in map(seed.file, views))
+        lacks = [view for view in views if not seed.usable([view])]
         if lacks:
-            result.append(f"{seed.runs} lacks {lacks} of this claim's {len(views)} posterior files.")
+            with advice.among(seed.runs):
+                commands = seed.commands(lacks)
+            result.append(f"{seed.runs} lacks {len(lacks)} of this claim's {len(views)} posterior files: {commands}.")
     return result
 
 

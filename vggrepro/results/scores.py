@@ -177,21 +177,22 @@ class Scores:
         """
         if self._images is None or not self._ranks:
             return None
-        names = {
-            ("" if scores is self else f"{scores.name}: ")
-            + " + ".join(sorted(f"{path.parent.parent.name}/{path.stem}" for path in group)): ranks
-            for scores in (self, *self.seeds)
-            for group, ranks in scores._ranks.items()
-        }
         columns = {"image": self._images.keys, "label": self._images.labels}
-        return pa.table(columns | {name: names[name] for name in sorted(names)})
+        for scores in (self, *self.seeds):
+            prefix = "" if scores is self else f"{scores.name}: "
+            names = {
+                prefix + " + ".join(sorted(f"{path.parent.parent.name}/{path.stem}" for path in group)): ranks
+                for group, ranks in scores._ranks.items()
+            }
+            columns |= {name: names[name] for name in sorted(names)}
+        return pa.table(columns)
 
     def score(self, paths: Iterable[Path]) -> Score:
         """Errors of the files' plain mean, from `ranks`."""
         return score_of(self.ranks(paths), len(self.dataset.classes))
 
     def commands(self, views: Sequence[View]) -> str:
-        """What makes these views, in Markdown (`advice.for_views`)."""
+        """What makes these views in this folder of runs, in Markdown (`advice.for_views`)."""
         runs = [run for run in paper.all_runs() if (self.runs / run.name).is_dir()]
         configs = (self.facts(run).config for run in runs)
         seeds = {config.seed for config in configs if config and config.seed is not None}  # imported runs have none

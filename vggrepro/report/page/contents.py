@@ -27,7 +27,7 @@ from vggrepro.results.tables import Table
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder, existing
 from vggrepro.runs.metrics import Epoch, Steps
-from vggrepro.runs.status import Status, status
+from vggrepro.runs.status import Status, counted, status, statuses_of_seeds
 from vggrepro.system.progress import say
 
 FIRST_LAYER = "conv1_1.weight"
@@ -99,12 +99,14 @@ class RunFacts:
 class Contents:
     """Everything that the page shows. `answers`, `mistakes` and their pictures are of the best posterior file.
 
+    `states` says how many runs of all seeds are finished.
     `by_test_scale` has a row for each posterior file: run, net, S, method, Q, images and the measures of the tables.
     """
 
     scores: Scores
     document: Document
     runs: Sequence[RunFacts]
+    states: str
     by_test_scale: pd.DataFrame
     answers: Answers | None
     mistakes: Sequence[Mistake]
@@ -144,7 +146,9 @@ def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, imag
     mistakes = whole_rows(worst)
     facts = _runs_of(scores)
     beside = comparison.side_by_side(scores.alone, Scores(other, dataset)) if other else []
-    return Contents(scores, document, facts, by_test_scale, answers, mistakes, pictures(dataset, mistakes), beside)
+    states = counted(statuses_of_seeds(runs))
+    shown = pictures(dataset, mistakes)
+    return Contents(scores, document, facts, states, by_test_scale, answers, mistakes, shown, beside)
 
 
 def _runs_of(scores: Scores) -> list[RunFacts]:

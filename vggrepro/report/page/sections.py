@@ -12,7 +12,7 @@ from vggrepro.paper import View
 from vggrepro.posteriors.protocol import LABELS
 from vggrepro.report import findings, layout
 from vggrepro.report.header import Header
-from vggrepro.report.page.contents import Contents, RunFacts
+from vggrepro.report.page.contents import Contents
 from vggrepro.report.page.drawings import SHOWN, Drawing, agreement_frame, rank_correlation
 from vggrepro.report.page.html import (
     Number,
@@ -72,7 +72,7 @@ def summary(contents: Contents) -> str:
     parts = [_warning(header)] if header.lead else []
     lead = (
         f"<b>{escape(contents.dataset.name)}</b>: {header.size}. Guessing has a top-1 error of "
-        f"{header.chance:.1f}&nbsp;%. {_run_counts(contents.runs)}{_seeds(contents)}"
+        f"{header.chance:.1f}&nbsp;%. Nets: {contents.states}.{_seeds(contents)}"
     )
     links = f'{_claim_counts(contents)} <a href="#words">What the words mean</a>'
     return "\n".join([*parts, f'<p class="lead">{lead}</p>', _tiles(contents), f"<p>{links}</p>"])
@@ -100,14 +100,6 @@ def _seeds(contents: Contents) -> str:
         f" Errors and claims are over {len(names)} seeds ({', '.join(names)}). The parts on single nets (training, "
         f"first layer, classes, mistakes, provenance) show {scores.name}."
     )
-
-
-def _run_counts(runs: Sequence[RunFacts]) -> str:
-    if not runs:
-        return "No runs yet."
-    states = [run.status.state for run in runs]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{len(runs)} run{'s' * (len(runs) > 1)}: {counts}."
 
 
 def _claim_counts(contents: Contents) -> str:
