@@ -184,6 +184,9 @@ def test_slips_on_the_command_line(vggrepro: Call, dataset: Dataset) -> None:
         refused(vggrepro(command, "D-256", "E-256", "D-256"), "D-256 is named twice")
     refused(vggrepro("report", "--runs", "nowhere"), "no run in nowhere")
     refused(vggrepro("status", "--runs", "data/dataset.json"), "--runs data/dataset.json is a file")
+    for folders in (",", "runs,runs/seed1"):
+        refused(vggrepro("status", "--runs", folders), f"--runs {folders}: this command takes one folder")
+    refused(vggrepro("claims", "--runs", ","), "--runs , names no folder")
     refused(vggrepro("train", "A", "--set", "batch=31"), "batch = 31", "training images (30)")
     refused(vggrepro("train", "A", "--device", "gpu"), "choose auto, cpu, cuda")
     assert not Path("tables").exists()

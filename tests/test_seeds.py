@@ -20,8 +20,9 @@ from vggrepro.runs.folder import seed_folders
 
 
 def test_the_first_seed_has_the_folder_and_the_others_subfolders(tmp_path: Path) -> None:
-    folders = seeded(tmp_path, (0, 1, 7))
-    assert folders == {tmp_path: 0, tmp_path / "seed1": 1, tmp_path / "seed7": 7}
+    folders = seeded(tmp_path, (0, 2, 10))
+    assert folders == {tmp_path: 0, tmp_path / "seed2": 2, tmp_path / "seed10": 10}
+    (tmp_path / "seeds of trees").mkdir()  # no seed's folder
     for folder in folders:
         (folder / "A-256").mkdir(parents=True)
         (folder / "A-256" / "config.json").write_text("{}")

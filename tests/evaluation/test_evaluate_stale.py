@@ -15,7 +15,7 @@ from nets import (
 )
 
 from vggrepro.data.dataset import Dataset
-from vggrepro.evaluation.evaluate import evaluate
+from vggrepro.evaluation.evaluate import evaluate, missing_files, wanted_files
 from vggrepro.posteriors import files as posterior_files
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.runs.folder import RunFolder
@@ -31,6 +31,8 @@ def test_posteriors_of_other_weights_are_computed_again_and_said(
     before = pq.read_table(path)
     random_run(run.path, seed=1)
     capfd.readouterr()
+    assert missing_files(run, protocol, wanted_files(run, dataset, protocol, CPU)) == {("dense", 224): "other weights"}
+    assert capfd.readouterr().err == ""  # whoever asks which files are missing says nothing yet
     evaluate(run, dataset, protocol, CPU)
     assert "val-dense-q224.parquet is stale (other weights) and is computed again" in capfd.readouterr().err
     after = pq.read_table(path)

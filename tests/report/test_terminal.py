@@ -134,6 +134,24 @@ def test_runs_stand_under_what_they_start_from(page_runs: Path) -> None:
     assert lines[-1] == "  vggrepro evaluate"  # whole, to be copied
 
 
+def test_a_pipe_gets_the_status_that_a_terminal_shows(vggrepro: Call, page_runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(page_runs / "A-256", tmp_path / "runs" / "A-256")
+    for seed in ("seed10", "seed2"):
+        shutil.copytree(page_runs / "D-256", tmp_path / "runs" / seed / "D-256")
+    code, out, err = vggrepro("status", "--runs", str(tmp_path / "runs"))
+    table, *parts = out.rstrip().split("\n\n")
+    lines = table.splitlines()
+    assert (code, err) == (0, "")
+    assert lines[0].split("  ")[0] == "run" and lines[0].endswith("rate  top-1 %  top-5 %  images /s")
+    assert re.fullmatch(r"A-256 +finished +3/3 .* \d+\.\d .*", lines[1])
+    assert {line.split()[0] for line in lines if line.startswith("  ")} >= {"D-384", "D-256-512"}  # below D-256
+    assert re.findall(r"(\w+): 1 of 14 finished; to see them:\n  vggrepro status --runs", parts[0]) == [
+        "seed2",
+        "seed10",
+    ]
+    assert parts[1].endswith("over the whole image:\n  vggrepro evaluate --runs " + str(tmp_path / "runs"))
+
+
 def test_the_time_that_an_unfinished_run_needs_stands_below_the_table() -> None:
     note = "run the same train command to resume"
     values = ("interrupted", "7.4/74", 0.00667, 52.4, 2.4, 1234.0, 86_000.0, 13.0, note, 7.4, 74)

@@ -414,7 +414,9 @@ def test_a_missing_run_of_a_seed_leaves_the_others_and_is_named(tmp_path: Path) 
     (tmp_path / "runs" / "seed2" / "C-256" / "posteriors" / "val-dense-q256.parquet").unlink()
     made = finding(evaluate_claims(over_seeds(tmp_path / "runs", DATA)), 3)
     assert made.seeds == 2
-    assert made.notes == (f"{tmp_path / 'runs' / 'seed2'} lacks 1 of this claim's 2 posterior files.",)
+    lacking = tmp_path / "runs" / "seed2"
+    mended = f"`vggrepro evaluate C-256 --dense --runs {lacking}`"
+    assert made.notes == (f"{lacking} lacks 1 of this claim's 2 posterior files: {mended}.",)
 
 
 def test_claims_of_one_seed_and_of_two_are_counted_as_one_or_more(tmp_path: Path) -> None:
@@ -477,7 +479,7 @@ def test_folders_of_one_name_keep_their_ranks_apart(tmp_path: Path) -> None:
     evidence = scores.evidence()
     assert evidence is not None
     of_c = [name for name in evidence.column_names if name.endswith("C-256/val-dense-q256")]
-    assert of_c == [*(f"{folder}: C-256/val-dense-q256" for folder in folders[1:]), "C-256/val-dense-q256"]
+    assert of_c == ["C-256/val-dense-q256", *(f"{folder}: C-256/val-dense-q256" for folder in folders[1:])]
 
 
 def test_of_one_seed_no_verdict_is_a_bare_contradicted(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from planted import make_run
 
 from vggrepro.errors import InputError
-from vggrepro.paper import JITTER, S256, S384, Run
+from vggrepro.paper import JITTER, S256, S384, Run, all_runs
 from vggrepro.runs import folder as run_folders
 from vggrepro.runs import status as run_status
 from vggrepro.runs.folder import RunFolder
@@ -135,10 +135,11 @@ def test_the_state_of_a_run_by_its_files(tmp_path: Path) -> None:
         "",
         "imported",
     )
-    run.config_path.write_text("{")
-    seen = run_status.status(run)
-    assert seen.state == "damaged"
-    assert seen.note.startswith(f"{run.config_path}: damaged JSON")
+    for path, why in ((run.metrics_path, "damaged (a line"), (run.config_path, "damaged JSON")):
+        path.write_text("[]\n[]\n{")
+        seen = run_status.status(run)
+        assert seen.state == "damaged"
+        assert seen.note.startswith(f"{path}: {why}")
 
 
 @pytest.mark.parametrize("name", ["checkpoint_path", "previous_checkpoint_path"])
@@ -157,17 +158,14 @@ def test_the_age_of_the_newest_checkpoint(tmp_path: Path, name: str) -> None:
     assert run_status.status(run).checkpoint_age is None
 
 
-def test_the_table_lists_all_runs_of_the_paper_and_others(tmp_path: Path) -> None:
-    run = started(tmp_path, epoch=1.5, epochs=74, seconds_left=3725.0)
-    run.checkpoint_path.touch()
+def test_all_runs_of_the_paper_and_others_are_listed_and_counted(tmp_path: Path) -> None:
+    started(tmp_path, epoch=1.5, epochs=74, seconds_left=3725.0)
     make_run(tmp_path, Run("A", S256), name="mine")
-    frame = run_status.status_table(run_status.statuses(tmp_path)).set_index("run")
-    assert len(frame) == 14 + 1
-    assert frame.index[-1] == "mine"
-    row = frame.loc["A-256"]
-    assert (row["state"], row["epoch"], row["time_left"]) == ("interrupted", "1.5/74", "1 h 02 min")
-    assert row["last_checkpoint"].endswith(" s ago")
-    assert frame.loc["E-256-512", ["state", "time_left", "last_checkpoint"]].tolist() == ["not started", "", ""]
+    rows = run_status.statuses(tmp_path)
+    assert [row.run for row in rows] == [*(run.name for run in all_runs()), "mine"]
+    assert (rows[0].state, rows[0].epoch, rows[0].seconds_left) == ("interrupted", "1.5/74", 3725.0)
+    assert (rows[-2].state, rows[-2].seconds_left, rows[-2].checkpoint_age) == ("not started", None, None)
+    assert run_status.counted(rows) == "1 of 15 finished, 1 interrupted"
 
 
 def test_removing_progress_leaves_the_results(tmp_path: Path) -> None:

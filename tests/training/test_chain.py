@@ -66,9 +66,10 @@ def test_deeper_nets_start_from_a(dataset: Dataset, tmp_path: Path, capsys: pyte
             assert same or not copied, name
     talk = capsys.readouterr().err
     assert (
-        "D-256: at most 1 epoch from A-256: copied conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; "
-        "fresh conv1_2, conv2_2, conv3_3, conv4_1" in talk
+        "D-256: at most 1 epoch; conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8 start from the weights of A-256; "
+        "conv1_2, conv2_2, conv3_3, conv4_1" in talk
     )
+    assert "conv5_3 from random weights (delta)" in talk
 
 
 @pytest.mark.usefixtures("untrained")
@@ -108,7 +109,7 @@ def test_init_overrides_the_start(dataset: Dataset, tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "D-256").config().start == Start(initialisation="glorot-uniform")
     train_chain(Run("E", S256), request(dataset, tmp_path), "D-256")
     assert RunFolder(tmp_path / "E-256").config().start.run == "D-256"
-    with pytest.raises(InputError, match="no run 'nowhere' in"):
+    with pytest.raises(InputError, match=r"nowhere: no initialisation \(random, .*, delta\), and no run 'nowhere' in"):
         train_chain(Run("C", S256), request(dataset, tmp_path), "nowhere")
 
 
@@ -117,7 +118,7 @@ def test_glorot_trains_without_a_and_so_does_what_follows(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_chain(Run("D", S256), request(dataset, tmp_path), "glorot")
-    assert "D-256: at most 1 epoch from random weights (glorot-uniform), all layers fresh" in capsys.readouterr().err
+    assert "D-256: at most 1 epoch; all layers start from random weights (glorot-uniform)" in capsys.readouterr().err
     train_chain(Run("D", JITTER), request(dataset, tmp_path))  # D-256 is there: nobody needs A
     assert "plan: D-256 (done, 0 epochs) → D-384 (to train) → D-256-512 (to train)" in capsys.readouterr().err
     assert {run.name for run in run_folders.finished(tmp_path)} == {"D-256", "D-384", "D-256-512"}

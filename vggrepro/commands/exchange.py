@@ -15,6 +15,7 @@ from vggrepro.commands.options import (
     AsJson,
     Data,
     Runs,
+    RunsOfSeeds,
     TableFormat,
     complete_net,
     complete_run,
@@ -140,7 +141,7 @@ def archive(
     ] = "1GB",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing archive.")] = False,
     data: Data = DEFAULT_DATA,
-    runs: Runs = DEFAULT_RUNS,
+    runs: RunsOfSeeds = DEFAULT_RUNS,
 ) -> None:
     """Pack runs without their weights, to share or to move them.
 

@@ -130,6 +130,21 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in presets() if name.startswith(incomplete)]
 
 
+# The value of --runs: what it must be.
+
+
+def _one_folder(runs: Path) -> Path:
+    if "," in str(runs) and not runs.is_dir():
+        raise InputError(f"--runs {runs}: this command takes one folder, whose name has no comma")
+    return _no_file(runs)
+
+
+def _no_file(runs: Path) -> Path:
+    if runs.is_file():
+        raise InputError(f"--runs {runs} is a file; give the folder of your runs")
+    return runs
+
+
 Data = Annotated[
     Path, typer.Option("--data", envvar="VGGREPRO_DATA", help="Folder of the data set, which prepare writes.")
 ]
@@ -138,6 +153,7 @@ RunsOfSeeds = Annotated[
     typer.Option(
         "--runs",
         envvar="VGGREPRO_RUNS",
+        callback=_no_file,
         help="Folder of the runs. Of several seeds: its subfolders seed1, seed2 too, or folders with commas between.",
     ),
 ]
@@ -145,7 +161,7 @@ SeedList = Annotated[
     str | None,
     typer.Option("--seeds", metavar="LIST", help="Train and test every net with each of these seeds, such as 0,1,2."),
 ]
-Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", help="Folder of the runs.")]
+Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", callback=_one_folder, help="Folder of the runs.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help=help_text())]

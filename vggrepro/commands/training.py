@@ -181,19 +181,16 @@ def status(data: Data = DEFAULT_DATA, runs: Runs = DEFAULT_RUNS, format_: AsJson
     """Show how far each run is."""
     from vggrepro.report import terminal
     from vggrepro.report.records import json_text
-    from vggrepro.runs.status import status_table, statuses
+    from vggrepro.runs.folder import other_seeds
+    from vggrepro.runs.status import statuses
     from vggrepro.system.progress import say
 
-    if runs.is_file():
-        raise InputError(f"--runs {runs} is a file; give the folder of your runs")
     if not runs.is_dir():
         say(f"no folder {runs} yet")
     rows = statuses(runs)
     if format_ is TableFormat.json:
         return print(json_text(rows))
-    if terminal.wanted():
-        return terminal.show(terminal.status(rows))
-    terminal.print_table(status_table(rows))
+    terminal.show_or_print(terminal.status(rows, {folder: statuses(folder) for folder in other_seeds(runs)}))
 
 
 def _train(target: Run, options: TrainingOptions, retrain: bool, start: str | None) -> None:

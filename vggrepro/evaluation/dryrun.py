@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from vggrepro.data.dataset import Dataset, Split
 from vggrepro.data.rescaling import rescaled_size
 from vggrepro.evaluation import views
-from vggrepro.evaluation.evaluate import decoded, missing_files, wanted_files
+from vggrepro.evaluation.evaluate import decoded, missing_files, say_stale, wanted_files
 from vggrepro.evaluation.evaluator import Batcher, Evaluator
 from vggrepro.nets import cost
 from vggrepro.nets.trained import Trained
@@ -28,9 +28,9 @@ SAMPLE = 64  # images whose FLOPs are averaged; also the most images that are ti
 def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
     """One row for each run, method and Q not yet done, one for decoding, and a total; empty if all is done.
 
-    Columns: run, method, Q, passes (forward passes an image: distinct crops times flips), GFLOP (an image), images/s
-    and GFLOP/s (measured here on the split's own images), time (of one process for the whole split). An image is
-    decoded once for all methods and Q, on a CPU by the cores that the net runs on, else beside it.
+    Columns: run, method, Q, passes (forward passes per image: distinct crops times flips), GFLOP (per image),
+    images/s and GFLOP/s (measured here on the split's own images), time (of one process for the whole split).
+    An image is decoded once for all methods and Q: on a CPU by the cores that the net runs on, else while it runs.
 
     Raises:
         InputError: an unfinished run, one of other classes, no such split.
@@ -38,6 +38,8 @@ def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol,
     todo = {
         folder: missing_files(folder, protocol, wanted_files(folder, dataset, protocol, machine)) for folder in folders
     }
+    for folder, missing in todo.items():
+        say_stale(folder, protocol, missing)
     split = Split(dataset, protocol.split)
     sample = _sample(split)
     rows: list[dict[str, object]] = []
@@ -60,7 +62,7 @@ def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol,
 
 def _forecast_run(
     folder: RunFolder,
-    keys: list[tuple[str, int]],
+    keys: Collection[tuple[str, int]],
     split: Split,
     sample: Sequence[int],
     protocol: Protocol,
@@ -91,7 +93,7 @@ def _sample(split: Split) -> list[int]:
 
 
 def image_passes(folder: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
-    """Forward passes an image, over a sample's sizes: its distinct crops times flips, or only flips if dense."""
+    """Forward passes per image, over a sample's sizes: its distinct crops times flips, or only flips if dense."""
     crop = folder.config().crop
     if method.name == "dense":
         return method.flips
@@ -100,7 +102,7 @@ def image_passes(folder: RunFolder, split: Split, sample: Sequence[int], method:
 
 
 def image_flops(folder: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
-    """FLOPs an image, over a sample's sizes; crops count the whole net each, dense its maps' real sizes."""
+    """FLOPs per image, over a sample's sizes. Crops count the whole net each; dense counts its maps' real sizes."""
     net = folder.config().architecture
     passes = image_passes(folder, split, sample, method, q)
     if method.name != "dense":
@@ -134,7 +136,7 @@ def _measured(evaluator: Evaluator, split: Split, sample: Sequence[int], method:
     return done / seconds
 
 
-def _decoded(evaluator: Evaluator, split: Split, sample: Sequence[int], keys: list[tuple[str, int]]) -> float:
+def _decoded(evaluator: Evaluator, split: Split, sample: Sequence[int], keys: Collection[tuple[str, int]]) -> float:
     """Images/s that an evaluation's threads decode and, on a CPU, rescale to all Q."""
     began, done = time.perf_counter(), 0
     for done, _ in enumerate(decoded(split, [(sample, keys)], evaluator), 1):

@@ -1,14 +1,14 @@
 """The evaluate stage: posteriors of a run's net over a split, dense or multi-crop, at each Q (Sect. 3.2).
 
-An image is decoded once for all its Q, methods and flips. Posteriors are written in parts of so many images, which are
-merged at the end: an interruption loses at most the current part.
+An image is decoded once for all its Q, methods and flips. Posteriors are written in parts, which are merged at the
+end: an interruption loses at most the current part.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -41,10 +41,10 @@ from vggrepro.system.devices import Machine
 from vggrepro.system.files import lock
 from vggrepro.system.progress import Track, say
 
-# An interruption loses the work of at most so many images. A part of a full-size net takes minutes on a CPU; on a GPU,
+# Images of a part: an interruption loses at most this work. A part of a full-size net takes minutes on a CPU; on a GPU,
 # where larger parts make fuller forward passes, it takes seconds.
 PART_IMAGES = {"cpu": (64, 256), "cuda": (4096, 4096)}
-PART_MACS = 10**12  # of a crop's forward pass each, between the two
+PART_MACS = 10**12  # a part between the two has this many MACs, counted as crops
 AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of images that wait for the net
 
 
@@ -63,6 +63,7 @@ def evaluate(folder: RunFolder, dataset: Dataset, protocol: Protocol, machine: M
         if missing:
             split = Split(dataset, protocol.split)
             _require_labels(split)
+            say_stale(folder, protocol, missing)
             _compute(folder, split, protocol, machine, {key: wanted[key] for key in missing})
         else:
             say(f"evaluate {folder.name}: {', '.join(protocol.methods)} is up to date")
@@ -103,13 +104,21 @@ def wanted_files(
 
 def missing_files(
     folder: RunFolder, protocol: Protocol, wanted: Mapping[tuple[str, int], Origin]
-) -> list[tuple[str, int]]:
-    """Which of the files are not there or stale; says why they are stale."""
-    return [
-        key
+) -> dict[tuple[str, int], str]:
+    """Which of the files are not there or stale, each with why it is stale; empty if it is not there."""
+    reasons = {
+        key: _reason(protocol.path(folder.path, *key), origin, protocol.exact_precision)
         for key, origin in wanted.items()
-        if not _fresh(protocol.path(folder.path, *key), folder, origin, protocol.exact_precision)
-    ]
+    }
+    return {key: reason for key, reason in reasons.items() if reason is not None}
+
+
+def say_stale(folder: RunFolder, protocol: Protocol, missing: Mapping[tuple[str, int], str]) -> None:
+    """Says which of the `missing_files` are stale, and why."""
+    for key, reason in missing.items():
+        if reason:
+            name = protocol.path(folder.path, *key).name
+            say(f"evaluate {folder.name}: {name} is stale ({reason}) and is computed again")
 
 
 def _require_labels(split: Split) -> None:
@@ -123,10 +132,10 @@ def _require_labels(split: Split) -> None:
 
 
 def _warn_of_devkit_order(folder: RunFolder, dataset: Dataset, path: Path) -> None:
-    """Says so if the net's classes are in the order of the devkit's ids, as some released ImageNet nets have them."""
+    """Warns if the net's classes are in the order of the devkit's ids, as some released ImageNet nets have them."""
     if not dataset.devkit_ids:
         return
-    number = np.array(dataset.devkit_ids) - 1  # where such a net has each class
+    number = np.array(dataset.devkit_ids) - 1  # the place of each class in such a net
     right = devkit = images = 0
     for batch in posterior_files.read(path):
         best = batch.posteriors.argmax(1)
@@ -172,24 +181,22 @@ def _origin(
     )
 
 
-def _fresh(path: Path, folder: RunFolder, origin: Origin, exact_precision: bool) -> bool:
-    """Whether the final file is there and was made from `origin`; says why if it was not."""
+def _reason(path: Path, origin: Origin, exact_precision: bool) -> str | None:
+    """Why the final file was not made from `origin`, empty if it is not there; None if it was."""
     if not path.is_file():
-        return False
+        return ""
     try:
         was = posterior_files.read_origin(path)
         reason = was.stale(dataclasses.asdict(origin))
         if exact_precision and was.precision != origin.precision:
             reason = reason or f"{was.precision}, not {origin.precision}"
     except InputError:
-        reason = "damaged"
-    if reason:
-        say(f"evaluate {folder.name}: {path.name} is stale ({reason}) and is computed again")
-    return reason is None
+        return "damaged"
+    return reason
 
 
 def part_images(net: Architecture, device: torch.device) -> int:
-    """Images of a part, by the net's cost; the same images share forward passes however often it is interrupted."""
+    """Images of a part, by the net's cost. Interruptions do not change which images share a forward pass."""
     fewest, most = PART_IMAGES.get(device.type, PART_IMAGES["cpu"])
     return max(fewest, min(most, PART_MACS // cost.crop_macs(net)))
 
@@ -231,7 +238,7 @@ def _compute(
 
 
 def decoded(
-    split: Split | Pictures, parts: Sequence[tuple[Sequence[int], list[tuple[str, int]]]], evaluator: Evaluator
+    split: Split | Pictures, parts: Sequence[tuple[Sequence[int], Collection[tuple[str, int]]]], evaluator: Evaluator
 ) -> Iterator[dict[int, ImageAtQ]]:
     """Each image of the parts at its Q, decoded once, in threads that run ahead of the net by about `AHEAD_BYTES`."""
 
@@ -261,7 +268,7 @@ def remove_parts(paths: list[Path]) -> None:
 
 
 def part_path(folder: Path, start: int) -> Path:
-    """A part by its first image: another device's parts have other sizes, and must not be taken for these."""
+    """The file of the part that begins at image `start`. Other devices make parts of other sizes: see `_part_done`."""
     return folder / f"from-{start:08}.parquet"
 
 

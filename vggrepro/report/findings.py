@@ -59,9 +59,9 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
 POWER = (
     "How likely each claim is shown",
     "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
-    "are the paper's. It also depends on how many images one side alone gets wrong: of runs that are here their "
-    'own share ("runs"), otherwise an assumed one ("table"). With one seed, the nets that were trained differ as '
-    "the paper's do. With several, the means over all seeds do, and a difference varies from seed to seed with a "
+    "are the paper's. It also depends on how many images only one of the two sides gets wrong. Where the runs are "
+    'here, that share is theirs ("runs"); otherwise it is assumed ("table"). With one seed, the trained nets have '
+    "the paper's differences. With several, the means over all seeds have them, and a difference varies with a "
     f"standard deviation of {power.SPREADS['other nets']['top-1']} points between nets and "
     f"{power.SPREADS['shared nets']['top-1']} between tests of one net or an ensemble and its member (top-1; "
     "top-5 half; assumed). From simulated pages; uncertain by up to 7 points.",
@@ -125,7 +125,7 @@ def preface(findings: Sequence[Finding]) -> str:
         "(Tango): below zero the first errs less. All tests compare the same images. They are McNemar's exact test or, "
         "where the claim is that nets err alike or slightly less, Tango's test with a margin of "
         f"{100 * MARGINS['top-1']:.1f} % of the top-1 error and {100 * MARGINS['top-5']:.0f} % of the top-5 error. "
-        "p (Holm) is that of a comparison by both measures. It is corrected within the claim and over the claims "
+        "p (Holm) belongs to a comparison by both measures. It is corrected within the claim and over the claims "
         f"tested, {tested} here: at most one page in twenty has a false verdict. With one seed each net was trained "
         "once, and the tests take it as it is: trained again with another seed, it may differ by more. With several "
         "seeds, p and intervals are Student's t over seeds and images."
@@ -195,7 +195,7 @@ def _summary(finding: Finding) -> dict[str, str]:
 
 
 def _details(finding: Finding) -> str:
-    """A claim's comparisons, a line for each measure, and its notes."""
+    """A claim's comparisons with a line for each measure, and its notes."""
     claim = finding.claim
     left: tuple[str, ...] = ("comparison", "measure", "verdict")
     if finding.parameters:

@@ -49,7 +49,7 @@ class Field:
         return max(len(word) for text in (self.heading, *self.cells) for word in _words(text))
 
     def _beneath(self, lines: int) -> int:
-        """The width of numbers under a heading of so many lines."""
+        """The smallest width of a column of numbers whose heading has at most `lines` lines."""
         width = max(self._longest, self.floor)
         while len(textwrap.wrap(self.heading, width)) > lines:
             width += 1
@@ -62,7 +62,7 @@ def _divided(text: str, width: int) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text; blanks at its begin belong to the first."""
+    """The words of a text; blanks at the beginning belong to the first."""
     return re.findall(r"^\s*\S+|\S+", text) or [""]
 
 
@@ -71,6 +71,18 @@ class Grid:
     """Columns as rich draws them; without a line of headings if all are empty."""
 
     fields: Sequence[Field]
+
+    @property
+    def plain(self) -> str:
+        """The table as text for a pipe: a line for each row, two blanks between columns, headings first."""
+        columns = [(field.heading, *field.cells) for field in self.fields]
+        widths = [max(map(len, column)) for column in columns]
+        sides = [">" if field.number else "<" for field in self.fields]
+        lines = (
+            "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+            for row in zip(*columns, strict=True)
+        )
+        return "\n".join(line.rstrip() for line in lines)
 
     def fits(self, width: int) -> bool:
         """Whether a terminal of so many characters shows it without divided words."""

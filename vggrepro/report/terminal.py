@@ -1,6 +1,6 @@
-"""Results drawn on a terminal at its width: a summary first, tables that fit, long notes below.
+"""Results on a terminal, at its width: a summary first, tables that fit, long notes below.
 
-Only where stdout is a terminal; in a pipe the commands print their plain text, byte for byte.
+Only used if stdout is a terminal. In a pipe the commands print plain text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vggrepro.results.claims import Finding
 from vggrepro.results.columns import TOP1, Column, Kind, number, p_text, span
 from vggrepro.results.tables import Table, letter
 from vggrepro.results.verdicts import CONTRADICTED, HOLDS, LARGER, NOT_RUN, ONE_SEED, UNDECIDED
-from vggrepro.runs.status import FINISHED, Status
+from vggrepro.runs.status import Status, counted
 from vggrepro.system import advice
 from vggrepro.system.progress import duration
 
@@ -48,7 +48,7 @@ NARROWER = {Kind.INTERVAL: "95 % intervals", Kind.DIFFERENCE: "Δ"}
 
 
 def wanted() -> bool:
-    """Whether stdout is a terminal, so that results are drawn."""
+    """Whether to draw results: only if stdout is a terminal."""
     return sys.stdout.isatty()
 
 
@@ -61,20 +61,24 @@ def show(parts: Iterable[RenderableType], console: Console | None = None) -> Non
         console.print(part)
 
 
+def show_or_print(parts: Iterable[Grid | Text]) -> None:
+    """The parts on a terminal as `show` draws them, else as plain text."""
+    if wanted():
+        show(parts)
+    else:
+        print("\n\n".join(part.plain for part in parts))
+
+
 # Lines and a small table of a command
 
 
 def print_lines(lines: Sequence[str]) -> None:
     """Lines on stdout; on a terminal they are wrapped at words."""
-    text = "\n".join(lines)
-    if wanted():
-        show([Text(text)])
-    else:
-        print(text)
+    show_or_print([Text("\n".join(lines))])
 
 
 def print_table(frame: pd.DataFrame, format_: str = "table") -> None:
-    """A small table on stdout, readable and easy to cut; on a terminal drawn with words and units; or as JSON."""
+    """A small table on stdout: with words and units on a terminal, as plain columns in a pipe, or as JSON."""
     if format_ == "json":
         print(json_text(frame))
         return
@@ -82,8 +86,7 @@ def print_table(frame: pd.DataFrame, format_: str = "table") -> None:
     if wanted():
         show([frame_grid(frame)])
         return
-    rates = {"learning_rate": "{:g}".format} if "learning_rate" in frame else None
-    print(frame.to_string(index=False, na_rep="–", float_format="{:.2f}".format, formatters=rates))
+    print(frame.to_string(index=False, na_rep="–", float_format="{:.2f}".format))
 
 
 def frame_grid(frame: pd.DataFrame) -> Grid:
@@ -161,8 +164,7 @@ def summary(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
         yield Group(Text(header.lead, style="yellow"), *map(Markdown, markdown.bullets(header.differences)))
     if header.caution:
         yield Text(header.caution, style="yellow")
-    finished = sum(run.state == FINISHED for run in runs)
-    yield Text("\n".join([f"Nets: {finished} of {len(runs)} finished.", *_best(made, header)]))
+    yield Text("\n".join([f"Nets: {counted(runs)}.", *_best(made, header)]))
     yield claim_lines(made.findings)
 
 
@@ -293,8 +295,11 @@ STATUS_NOTE = (
 )
 
 
-def status(rows: Sequence[Status]) -> Iterator[RenderableType]:
-    """The runs as a tree, each under the one it starts from; below, what is known of unfinished ones."""
+def status(rows: Sequence[Status], seeds: Mapping[Path, Sequence[Status]] | None = None) -> Iterator[Grid | Text]:
+    """The runs as a tree, each under the run that it starts from; below, notes on unfinished runs.
+
+    Each folder of another seed has one line.
+    """
     heads = ["run", "state", "epoch", "rate", "top-1 %", "top-5 %", "images /s"]
     cells = [
         [
@@ -311,7 +316,13 @@ def status(rows: Sequence[Status]) -> Iterator[RenderableType]:
     yield rows_grid(heads, cells, heads[2:])
     if told := [f"{row.run}: {_told(row)}" for row in rows if row.note]:
         yield Text("\n".join(told))
+    if seeds:
+        yield Text("\n".join(_other_seed(folder, states) for folder, states in seeds.items()))
     yield Text(f"{STATUS_NOTE}\n  {advice.command('evaluate')}")
+
+
+def _other_seed(folder: Path, rows: Sequence[Status]) -> str:
+    return f"{folder}: {counted(rows)}; to see them:\n  {advice.command('status', '--runs', str(folder))}"
 
 
 def _tree(rows: Sequence[Status]) -> Iterator[tuple[Status, int]]:

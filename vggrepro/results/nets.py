@@ -76,7 +76,7 @@ def _net(net: Architecture) -> dict[str, Any]:
 
 
 def layers_table(net: Architecture) -> BeyondTable:
-    """A row a layer: `net`, `layer`, and the values of `layers.Layer`."""
+    """A row for each layer: `net`, `layer`, and the values of `layers.Layer`."""
     frame = pd.DataFrame([{"net": net.net, **_layer(layer)} for layer in layers(net)])
     caption = (
         f"{_size(net)}. A ReLU follows every layer with parameters but fc8. "
@@ -112,7 +112,7 @@ def stacks_table() -> BeyondTable:
 
 
 def costs_table(costs: pd.DataFrame, where: str) -> BeyondTable:
-    """What `nets.measure` found, a row a net: `net`, `milliseconds`, `kept_bytes`."""
+    """The results of `nets.measure` with a row for each net: `net`, `milliseconds`, `kept_bytes`."""
     caption = f"A training step, forward and backward, measured on {where}. A-LRN is A with a normalisation (claim 1)."
     return _table("costs", "Measured cost", caption, costs, ("net",))
 

@@ -215,10 +215,16 @@ def seed_folders(runs: Path) -> list[Path]:
     named = [runs] if runs.is_dir() else [Path(part) for part in str(runs).split(",") if part]
     if not named:
         raise InputError(f"--runs {runs} names no folder; give the folder of your runs")
-    found = list(dict.fromkeys(each for path in named for each in (path, *sorted(path.glob("seed[0-9]*")))))
+    found = list(dict.fromkeys(each for path in named for each in (path, *other_seeds(path))))
     if empty := [str(path) for path in found if found[1:] and not existing(path)]:
         raise InputError(f"no run in {', '.join(empty)}; name folders of runs that are there, or train them")
     return found
+
+
+def other_seeds(runs: Path) -> list[Path]:
+    """`seed1`, `seed2`, …, `seed10` in a folder of runs, in the order of their numbers."""
+    numbers = {path: int(match[1]) for path in runs.glob("seed*") if (match := re.fullmatch(r"seed(\d+)", path.name))}
+    return sorted(numbers, key=lambda path: (numbers[path], path.name))
 
 
 def finished(runs: Path) -> list[RunFolder]:

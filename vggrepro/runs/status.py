@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.paper import Run
 from vggrepro.runs.folder import RunFolder, existing, seed_folders
 from vggrepro.system.files import locked_by
-from vggrepro.system.progress import duration
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-FINISHED = "finished"
-MORE = ["epochs_done", "epochs", "starts_from"]  # of `Status`, which the plain table leaves out
+FINISHED, NOT_STARTED = "finished", "not started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +23,7 @@ class Status:
     """A line of `vggrepro status`."""
 
     run: str
-    state: str  # finished, training, interrupted or not started
+    state: str  # finished, training, interrupted, not started or damaged
     epoch: str
     learning_rate: float | None
     top1_error: float | None  # per cent, centre crop, after the last epoch
@@ -49,12 +42,11 @@ def status(folder: RunFolder) -> Status:
     if not folder.config_path.is_file():
         parent = known.parent if (known := Run.parse(folder.name)) else None
         start = parent.name if parent else None
-        return Status(folder.name, "not started", "", None, None, None, None, None, None, "", starts_from=start)
+        return Status(folder.name, NOT_STARTED, "", None, None, None, None, None, None, "", starts_from=start)
     try:
-        config = folder.config()
+        config, epochs, progress = folder.config(), folder.epochs(), folder.progress()
     except InputError as error:
         return Status(folder.name, "damaged", "", None, None, None, None, None, None, str(error))
-    epochs, progress = folder.epochs(), folder.progress()
     last = epochs[-1] if epochs else None
     now = progress or last
     imported = folder.trained and config.imported is not None
@@ -105,12 +97,8 @@ def statuses_of_seeds(runs: Path) -> list[Status]:
     return [row for folder in seed_folders(runs) for row in statuses(folder)]
 
 
-def status_table(rows: Sequence[Status]) -> pd.DataFrame:
-    """The runs as a table for a pipe, one row per run."""
-    import pandas as pd  # here, because it would add a second to the start of every training
-
-    frame = pd.DataFrame([dataclasses.asdict(row) for row in rows]).drop(columns=MORE)
-    frame["seconds_left"] = frame["seconds_left"].map(lambda s: "" if pd.isna(s) else duration(s))
-    frame["checkpoint_age"] = frame["checkpoint_age"].map(lambda s: "" if pd.isna(s) else f"{duration(s)} ago")
-    names = {"seconds_left": "time_left", "images_per_second": "images/s", "checkpoint_age": "last_checkpoint"}
-    return frame.rename(columns=names)
+def counted(rows: Sequence[Status]) -> str:
+    """How many of the runs are finished, and how many in each other state: `9 of 14 finished, 1 training`."""
+    states = Counter(row.state for row in rows)
+    others = [f"{states[state]} {state}" for state in states if state not in (FINISHED, NOT_STARTED)]
+    return ", ".join([f"{states[FINISHED]} of {len(rows)} finished", *others])

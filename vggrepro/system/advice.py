@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vggrepro import paper
@@ -57,6 +57,15 @@ def invocation(now: Invocation) -> Iterator[None]:
         yield
     finally:
         _at_work.pop()
+
+
+@contextmanager
+def among(runs: Path) -> Iterator[None]:
+    """Commands that are printed inside are for this folder of runs, such as another seed's."""
+    now = _at_work[-1]
+    given = [option for option in now.given if option[0] != "--runs"]
+    with invocation(replace(now, given=[*given, ("--runs", str(runs))], runs=runs)):
+        yield
 
 
 def command(name: str, *words: str) -> str:

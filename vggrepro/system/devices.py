@@ -1,4 +1,4 @@
-"""Devices and precisions: the only module that asks what it runs on."""
+"""Devices and precisions. No other module asks which device it runs on."""
 
 from __future__ import annotations
 

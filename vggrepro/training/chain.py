@@ -207,7 +207,7 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
     if start in paper.INITIALISERS or (start is None and run.parent is None):
         return None
     if start is not None:
-        parent = run_folders.find_run(request.runs, start)
+        parent = _named_start(start, request.runs)
     else:
         assert run.parent is not None
         parent = RunFolder(request.runs / run.parent.name)
@@ -227,6 +227,18 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
                 "give --runs another folder"
             )
     return parent
+
+
+def _named_start(name: str, runs: Path) -> RunFolder:
+    """The run of this name, which is no initialisation's.
+
+    Raises:
+        InputError: no such run; the initialisations and the runs that exist are listed.
+    """
+    try:
+        return run_folders.find_run(runs, name)
+    except InputError as error:
+        raise InputError(f"--init {name}: no initialisation ({', '.join(paper.INITIALISERS)}), and {error}") from None
 
 
 def _same_net(run: Run, parent: RunFolder) -> bool:
@@ -282,7 +294,7 @@ def _start(run: Run, request: Request, start: str | None) -> tuple[Start, int, f
 
 
 def _weights_hash(folder: RunFolder) -> str:
-    """The finished weights' hash, taken once a command: D's are 550 MB."""
+    """The finished weights' hash, computed once in each command: D's weights are 550 MB."""
     there = folder.weights_path.stat()
     return _hash_of(folder, there.st_ino, there.st_mtime_ns, there.st_size)
 
@@ -325,12 +337,12 @@ def _start_weights(training: Training, config: RunConfig, parent: RunFolder | No
     initialise(model, how, request.seed, recipe.initial_std, recipe.initial_fc8)
     epochs = f"at most {config.epochs} epoch{'s' if config.epochs != 1 else ''}"
     if parent is None:
-        return f"{epochs} from random weights ({how}), all layers fresh"
+        return f"{epochs}; all layers start from random weights ({how})"
     tensors, _ = weights.load(parent.weights_path)
     same_net = parent.config().net == config.net
     copied, fresh = weights.copy_layers(model, tensors, None if same_net else paper.COPIED_FROM_A)
-    text = f"{epochs} from {parent.name}: "
-    text += "all layers copied" if not fresh else f"copied {', '.join(copied)}; fresh {', '.join(fresh)} ({how})"
+    text = f"{epochs}; {', '.join(copied) if fresh else 'all layers'} start from the weights of {parent.name}"
+    text += f"; {', '.join(fresh)} from random weights ({how})" if fresh else ""
     return text + ("; only the FC layers are trained" if config.fc_only else "")
 
 

@@ -86,7 +86,7 @@ def test_headings_go_down_one_step_at_a_time(page_text: str) -> None:
 def test_the_summary_counts(page_text: str) -> None:
     words = " ".join(Reader(page_text).text.split())
     assert "6 classes, 30 training and 18 validation images. Guessing has a top-1 error of 83.3 %." in words
-    assert "5 runs: 4 finished, 1 interrupted." in words
+    assert "Nets: 4 of 15 finished, 1 interrupted." in words
     assert re.search(r"Of \d+ claims? tested on images, one seed: .*; 1 holds by arithmetic\.", words)
     assert "6 classes (the paper: 1,000)." in words
     assert words.index("This is a reduced reproduction.") < words.index("Best single net")
@@ -167,7 +167,7 @@ def test_without_runs_there_are_the_papers_numbers_alone(tmp_path: Path, page_da
     reader = Reader(stage.page(tmp_path, page_data))
     sections = [attributes["id"] for attributes in reader.all("section")]
     assert sections == ["claims", "tables", "nets", "words", "provenance"]
-    assert "No runs yet." in reader.text
+    assert "Nets: 0 of 14 finished." in reader.text
     assert len(reader.all("svg")) == 1  # the receptive fields
 
 
@@ -182,7 +182,7 @@ def test_a_single_unfinished_run_has_its_curves(tmp_path: Path, page_data: Datas
         "words",
         "provenance",
     ]
-    assert "1 run: 1 interrupted." in reader.text
+    assert "Nets: 0 of 14 finished, 1 interrupted." in reader.text
     assert len(reader.all("svg")) == 2
 
 

@@ -1,4 +1,4 @@
-"""What the page shows, read once: the report's document, runs with their curves, errors by Q, mistakes."""
+"""Reads what the page shows: the report's document, runs with their curves, errors by Q, mistakes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vggrepro.results.tables import Table
 from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder, existing
 from vggrepro.runs.metrics import Epoch, Steps
-from vggrepro.runs.status import Status, status
+from vggrepro.runs.status import Status, counted, status, statuses_of_seeds
 from vggrepro.system.progress import say
 
 FIRST_LAYER = "conv1_1.weight"
@@ -64,8 +64,8 @@ class RunFacts:
         return self.config.scale.label
 
     @property
-    def judges(self) -> str:
-        """The images that measured the error while training: "validation", or "held-out" training images."""
+    def measured_on(self) -> str:
+        """Which images gave the error while training: "validation", or "held-out" training images."""
         return "held-out" if self.config.recipe.held_out else "validation"
 
     @property
@@ -75,13 +75,16 @@ class RunFacts:
 
     @property
     def finished_on(self) -> str:
-        """The date in UTC on which the weights were written, by their file; empty for an unfinished run."""
+        """The date in UTC at which the weights file was written; empty for an unfinished run."""
         if not self.folder.finished:
             return ""
         return datetime.fromtimestamp(self.folder.weights_path.stat().st_mtime, UTC).date().isoformat()
 
     def filters(self) -> np.ndarray | None:
-        """The first layer's weights, (channels, 3, k, k); None if there are none or, with a warning, none readable."""
+        """The first layer's weights, (channels, 3, k, k) float32.
+
+        None if the run is not finished, or, with a warning, if they cannot be read.
+        """
         if not self.folder.finished:
             return None
         try:
@@ -96,12 +99,14 @@ class RunFacts:
 class Contents:
     """Everything that the page shows. `answers`, `mistakes` and their pictures are of the best posterior file.
 
+    `states` says how many runs of all seeds are finished.
     `by_test_scale` has a row for each posterior file: run, net, S, method, Q, images and the measures of the tables.
     """
 
     scores: Scores
     document: Document
     runs: Sequence[RunFacts]
+    states: str
     by_test_scale: pd.DataFrame
     answers: Answers | None
     mistakes: Sequence[Mistake]
@@ -121,7 +126,13 @@ class Contents:
 
 
 def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, images: bool = True) -> Contents:
-    """Reads everything. `other`: a second folder of runs; `images`: find the mistakes too, by a second look at a file.
+    """Reads everything.
+
+    Args:
+        runs: the folder of run folders.
+        dataset: the data set whose `val` split was scored.
+        other: a second folder of runs to compare with.
+        images: find the mistakes too; for them one posterior file is read again.
 
     Raises:
         InputError: no images or no labels to score.
@@ -135,7 +146,9 @@ def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, imag
     mistakes = whole_rows(worst)
     facts = _runs_of(scores)
     beside = comparison.side_by_side(scores.alone, Scores(other, dataset)) if other else []
-    return Contents(scores, document, facts, by_test_scale, answers, mistakes, pictures(dataset, mistakes), beside)
+    states = counted(statuses_of_seeds(runs))
+    shown = pictures(dataset, mistakes)
+    return Contents(scores, document, facts, states, by_test_scale, answers, mistakes, shown, beside)
 
 
 def _runs_of(scores: Scores) -> list[RunFacts]:
