@@ -56,12 +56,12 @@ def image(folder: Path) -> list[Sound]:
     from examples import jpeg
     from PIL import Image
 
-    from vggrepro.data.images import bring
+    from vggrepro.data.images import decode_new
 
     def encoded(mode: str, kind: str) -> Sound:
         path = folder / f"{mode}.{kind}"
         drawn.convert(mode).save(path, kind)
-        return at(path, lambda: bring(path.read_bytes()))
+        return at(path, lambda: decode_new(path.read_bytes()))
 
     drawn = Image.open(io.BytesIO(jpeg(1, 1)))
     kinds = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import shutil
@@ -321,6 +322,19 @@ def test_a_lack_of_memory_is_said_in_a_line(
 
     monkeypatch.setattr(processes, "join_processes", fall_short)
     refused(vggrepro("train", "A", *FAST), "memory fell short", "a smaller --micro-batch; finished work is kept")
+
+
+def test_a_step_that_cannot_be_compiled_is_said_in_a_line(
+    vggrepro: Call, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without a C++ compiler."""
+
+    def fail(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> None:
+        raise FileNotFoundError("no C++ compiler\nmore lines")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=fail))
+    result = vggrepro("train", "A", *FAST, "--compile")
+    refused(result, "--compile: the step cannot be compiled here", "no C++ compiler", "leave out --compile")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])

@@ -35,9 +35,9 @@ STRIDES = (32, 16, 8)  # ours: with crop 112 or 56, the first one or two pooling
 GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
 TOP_K = 5  # ILSVRC's second measure (Sect. 4)
 DROPOUT = 0.5  # of fc6 and fc7 in training, Sect. 3.1
-GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops a scale (Sect. 3.2)
+GRID = 5  # multi-crop: 5 x 5 positions, 2 flips, 50 crops at each scale (Sect. 3.2)
 
-# Table 1, a column a net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.
+# Table 1, a column for each net: blocks of conv. layers "kernel-channels", each block ended by a max-pooling.
 # B-5x5 is the shallow net of Sect. 4.1: B with each pair of 3x3 layers replaced by one 5x5 layer.
 NETS: dict[str, tuple[tuple[str, ...], ...]] = {
     "A": (("3-64",), ("3-128",), ("3-256",) * 2, ("3-512",) * 2, ("3-512",) * 2),
@@ -111,7 +111,7 @@ def check_geometry(crop: int, stride: int) -> None:
     """Refuses a stride that no net has, and a crop that leaves fc6 no position.
 
     Raises:
-        InputError: so it is.
+        InputError: the stride or the crop is refused.
     """
     if stride not in STRIDES:
         raise InputError(f"stride = {stride}; choose {', '.join(map(str, STRIDES))}")

@@ -1,4 +1,4 @@
-"""The whole pipeline as jobs with what each needs: to run side by side here, by make, or by Slurm."""
+"""The whole pipeline as jobs, each with the jobs that it needs: to run side by side here, by make, or by Slurm."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def unfinished(
 
 
 def side_by_side(text: str, device: str, kind: str) -> int:
-    """How many jobs run at a time: the value of --jobs, where `auto` is one a GPU or processor that is here.
+    """How many jobs run at a time: the value of --jobs; `auto` is one for each GPU or processor that is here.
 
     Args:
         text: of --jobs.

@@ -49,7 +49,7 @@ class Recipe:
     lrn: str  # krizhevsky: k = 2, alpha = 1e-4, summed; caffe: k = 1, alpha divided by n
     resample: str  # bilinear or bicubic
     decode: str  # pillow, or region: only what a crop shows is decoded, faster and with slightly other pixels
-    batch: int  # images a step, over all processes
+    batch: int  # images in a step, over all processes
     learning_rate: float  # from random weights, and of deeper nets that start from A
     rescale_rate: float  # of a net continued at another scale (S = 384 from 256, [256;512] from 384)
     momentum: float
@@ -69,7 +69,7 @@ class Recipe:
     epochs: int  # at most, from random weights
     deeper_epochs: int  # at most, of a net that starts from A
     rescale_epochs: int  # at most, of a net continued at another scale
-    held_out: float  # share of the training images that judges a training in place of the validation split; 0: none
+    held_out: float  # share of the training images used for validation in place of the validation split; 0: none
     schedule: str  # plateau: the rate drops when the validation error stalls; fixed: after drop_by's shares alone
     drops: int  # how often the learning rate is divided by 10
     patience: int  # epochs without improvement of the validation top-1 error before a drop

@@ -126,21 +126,21 @@ RAMP = np.linspace(0, 1, 40 * 60).reshape(40, 60)
 )
 def test_values_on_another_scale_than_the_containers_are_refused(values: np.ndarray, kind: str, said: str) -> None:
     with pytest.raises(BadImage) as error:
-        images.bring(file(Image.fromarray(values), kind))
+        images.decode_new(file(Image.fromarray(values), kind))
     assert str(error.value).startswith(said)
-    assert str(error.value).endswith("; scale them to 0 to 255 and save it with 8 bits a channel")
+    assert str(error.value).endswith("; scale them to 0 to 255 and save it with 8 bits per channel")
 
 
 def test_sixteen_bits_that_use_their_range_are_taken() -> None:
     for kind in ("PNG", "TIFF"):
-        brought = images.bring(file(Image.fromarray((65535 * RAMP).astype(np.uint16)), kind))
-        np.testing.assert_allclose(np.asarray(brought.image)[..., 0], 255 * RAMP, atol=1)
+        new = images.decode_new(file(Image.fromarray((65535 * RAMP).astype(np.uint16)), kind))
+        np.testing.assert_allclose(np.asarray(new.image)[..., 0], 255 * RAMP, atol=1)
     colours = smooth().astype(np.uint16) * 257
-    np.testing.assert_array_equal(np.asarray(images.bring(sixteen_bit_png(colours)).image), smooth())
+    np.testing.assert_array_equal(np.asarray(images.decode_new(sixteen_bit_png(colours)).image), smooth())
     with pytest.raises(BadImage, match=r"PNG RGB with values from 0 to 255 of 16 bits"):
-        images.bring(sixteen_bit_png(smooth().astype(np.uint16)))
+        images.decode_new(sixteen_bit_png(smooth().astype(np.uint16)))
     twelve = b"P5 60 40 4095\n" + (4095 * RAMP).astype(">u2").tobytes()  # says itself what white is
-    np.testing.assert_allclose(np.asarray(images.bring(twelve).image)[..., 0], 255 * RAMP, atol=1)
+    np.testing.assert_allclose(np.asarray(images.decode_new(twelve).image)[..., 0], 255 * RAMP, atol=1)
 
 
 def test_a_tiff_of_colours_in_floats_is_named() -> None:
@@ -148,13 +148,13 @@ def test_a_tiff_of_colours_in_floats_is_named() -> None:
     ifd = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in entries)
     data = b"II*\0" + struct.pack("<I", 8 + 192) + bytes(192) + ifd + bytes(4)
     with pytest.raises(BadImage, match="a TIFF of pixels that Pillow does not read, such as colours in floats"):
-        images.bring(data)
+        images.decode_new(data)
 
 
 def test_a_pointer_of_git_lfs_is_named() -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     with pytest.raises(BadImage, match="a pointer of Git LFS; fetch the file itself with 'git lfs pull'"):
-        images.bring(pointer)
+        images.decode_new(pointer)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -163,10 +163,10 @@ def test_an_image_is_turned_upright_as_its_exif_says(orientation: int) -> None:
     exif[0x0112] = orientation
     for kind in ("PNG", "JPEG"):
         data = file(Image.fromarray(smooth()), kind, exif=exif.tobytes())
-        brought = images.bring(data)
-        assert (brought.orientation, brought.image.size) == (orientation, (60, 40))
+        new = images.decode_new(data)
+        assert (new.orientation, new.image.size) == (orientation, (60, 40))
         expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-        np.testing.assert_array_equal(np.asarray(brought.upright()), np.asarray(expected))
+        np.testing.assert_array_equal(np.asarray(new.upright()), np.asarray(expected))
 
 
 def test_the_content_tells_the_format_not_a_name() -> None:
@@ -205,8 +205,8 @@ def test_bad_images_say_why(data: bytes, message: str) -> None:
 def test_format_and_colour_mode_are_the_files_own() -> None:
     image = Image.fromarray(smooth())
     for mode, form in [("RGB", "JPEG"), ("CMYK", "JPEG"), ("L", "JPEG"), ("RGBA", "PNG"), ("P", "GIF")]:
-        brought = images.bring(memoryview(file(image.convert(mode), form)))
-        assert (brought.image.mode, brought.kind, brought.orientation) == ("RGB", f"{form} {mode}", 1)
+        new = images.decode_new(memoryview(file(image.convert(mode), form)))
+        assert (new.image.mode, new.kind, new.orientation) == ("RGB", f"{form} {mode}", 1)
 
 
 def test_formats_that_run_other_programs_are_no_images() -> None:

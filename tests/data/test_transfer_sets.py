@@ -24,7 +24,7 @@ def test_caltechs_background_is_a_class_and_stray_files_are_none(tmp_path: Path)
             "BACKGROUND_Google/image_0001.jpg",
             "BACKGROUND_Google/image_0002.jpg",
         ]
-        assert not data.many_labels
+        assert data.labels.ndim == 1
     before = data.pictures["image"].fingerprint
     (root / "class1" / "image_0003.jpg").write_bytes((root / "class1" / "image_0004.jpg").read_bytes())
     assert open_set(str(root)).pictures["image"].fingerprint != before

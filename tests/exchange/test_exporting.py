@@ -72,7 +72,9 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
         exporting.export(run, "onnx", run.path)
     with pytest.raises(InputError, match="is a file; timm's format is a folder: give the name of one"):
         exporting.export(run, "timm", run.config_path)
-    with pytest.raises(InputError, match=r"net\.prototxt is also the name of what stands beside the weights; give"):
+    with pytest.raises(
+        InputError, match=r"net\.prototxt is also the name of a file that goes beside the weights; give"
+    ):
         exporting.export(run, "caffe", tmp_path / "net.prototxt")
 
 

@@ -87,7 +87,7 @@ def test_an_unknown_file_says_what_is_not_known(vggrepro: Call, model: Path) -> 
     assert err.splitlines() == [
         "note: its mean and scale are not in the file: the authors' are taken (BGR 103.939, 116.779, 123.68; scale 1)",
         f"note: no published file has its hash (sha256 {digest}…): trained elsewhere: the Caffe model bird.caffemodel",
-        "note: its training scale is not known: evaluate takes Q for S = 256; --scale says it",
+        "note: its training scale is not known: evaluate takes Q for S = 256; give it with --scale",
         "D-caffe: trained elsewhere: the Caffe model bird.caffemodel; next: vggrepro evaluate D-caffe",
     ]
     assert RunFolder(Path("runs/D-caffe")).config().scale == S256

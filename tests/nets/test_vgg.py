@@ -145,7 +145,9 @@ def test_an_exact_reduction_is_the_net_without_its_first_poolings(
             hidden = F.relu(model.fc7(F.relu(model.fc6(window))))
             scores.append(model.fc8(hidden))
     expected = torch.stack(scores).mean(0)
-    torch.testing.assert_close(model.dense_scores(image), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        model.dense_scores(image), expected, rtol=1e-4, atol=1e-4 * float(expected.detach().abs().max())
+    )
 
 
 @pytest.mark.parametrize("net", paper.NETS)

@@ -209,7 +209,10 @@ def test_no_word_is_divided_and_headings_have_three_lines() -> None:
         "                        its  their  its weights         their     one layer",
         " layer  in its place  field  field         (C²)  weights (C²)  has more (%)",
     ]
-    assert lines[-5:-3] == ["      training step  kept for the backward", " net  (ms an image)     pass (MB an image)"]
+    assert lines[-5:-3] == [
+        "       training step  kept for the backward",
+        " net  (ms per image)    pass (MB per image)",
+    ]
     run = "D-256-512-fc"
     cost = [run, "0.001", "74", "94,814,208", "92.8 G", "8.79 E", "12 d 04 h"]
     heads = ["run", "rate", "epochs", "images", "FLOP/image", "FLOP", "time"]

@@ -95,6 +95,9 @@ def test_a_lack_of_memory_is_known_from_other_errors() -> None:
     assert devices.is_out_of_memory(MemoryError())
     for words in (
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+        "CUDA driver error: out of memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
     ):

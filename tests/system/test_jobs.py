@@ -52,7 +52,7 @@ def test_two_jobs_at_a_time_each_in_the_place_of_its_own(tmp_path: Path) -> None
 def test_a_failed_job_stops_the_others_and_is_named_with_its_last_line(tmp_path: Path) -> None:
     jobs = [job("long", "exec sleep 60"), job("bad", "echo no such file ';' exit 2"), job("never", "true", "bad")]
     began = time.monotonic()
-    with pytest.raises(InputError, match=r"bad failed: no such file \(all that it said: .*bad\.log\)"):
+    with pytest.raises(InputError, match=r"bad failed: no such file \(its whole output: .*bad\.log\)"):
         side_by_side(jobs, tmp_path).run()
     assert time.monotonic() - began < 30
     assert not (tmp_path / "never.log").exists()

@@ -58,16 +58,8 @@ def leave_with(app: typer.Typer) -> NoReturn:
             advice = "give a path that can be written, or change its permissions"
         _leave(f"{error.filename or 'writing'}: {error.strerror}; {advice}")
     except Exception as error:
-        if _is_lost_process(error):
-            _leave(
-                f"no connection to another process, which says why or was killed ({str(error).splitlines()[0]}); run "
-                "the same command again: finished work is kept (torchrun --max-restarts does so by itself)"
-            )
-        if _is_out_of_memory(error):
-            _leave(
-                f"memory fell short ({str(error).splitlines()[0] if str(error) else 'of this machine'}); end other "
-                "programs that use it, or give fewer --workers or a smaller --micro-batch; finished work is kept"
-            )
+        if explanation := _explained(error):
+            _leave(explanation)
         if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
             raise  # a bug: keeps its traceback
         if "NoArgs" in type(error).__name__:
@@ -91,20 +83,29 @@ def leave_with(app: typer.Typer) -> NoReturn:
     sys.exit(code)
 
 
-def _is_lost_process(error: Exception) -> bool:
-    if "torch" not in sys.modules:
-        return False
-    from vggrepro.system import processes
+def _explained(error: Exception) -> str | None:
+    """What an error of the libraries means and what to do; None for a bug."""
+    reason = str(getattr(error, "inner_exception", error)).partition("\n")[0]  # torch.compile wraps others' errors
+    lost = uncompiled = False
+    short = isinstance(error, MemoryError)
+    if "torch" in sys.modules:
+        from vggrepro.system import devices, processes
 
-    return processes.is_lost_process(error)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:
-        return isinstance(error, MemoryError)
-    from vggrepro.system import devices
-
-    return devices.is_out_of_memory(error)
+        lost, short = processes.is_lost_process(error), devices.is_out_of_memory(error)
+        uncompiled = devices.is_not_compiled(error)
+    if lost:
+        return (
+            f"no connection to another process, which says why or was killed ({reason}); run the same command again: "
+            "finished work is kept (torchrun --max-restarts does so by itself)"
+        )
+    if short:
+        return (
+            f"memory fell short ({reason or 'of this machine'}); end other programs that use it, or give fewer "
+            "--workers or a smaller --micro-batch; finished work is kept"
+        )
+    if uncompiled:
+        return f"--compile: the step cannot be compiled here ({reason}); leave out --compile"
+    return None
 
 
 def _leave(message: str, code: int = 2) -> NoReturn:

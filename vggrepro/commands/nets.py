@@ -37,7 +37,7 @@ def nets(
     device: Device = "auto",
     format_: AsJson = TableFormat.table,
 ) -> None:
-    """Show what the nets see, hold and cost: receptive fields, feature maps, parameters, multiply-adds.
+    """Show the nets in numbers: receptive fields, feature maps, parameters, multiply-adds.
 
     Without NET: a row for each net, and the small filters of Sect. 2.3. With NET: its layers.
     """

@@ -20,7 +20,7 @@ from vggrepro.system.files import LFS_POINTER, is_lfs_pointer
 T = TypeVar("T")
 R = TypeVar("R")
 
-# EXIF warnings would flood logs. Set once: `warnings.catch_warnings` around each image is not safe in threads.
+# Pillow would print many EXIF warnings. Set once: `warnings.catch_warnings` around each image is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -47,8 +47,8 @@ class BadImage(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
-    """A decoded image of unknown origin."""
+class Decoded:
+    """An image that was decoded and checked, and what its file says of it."""
 
     image: Image.Image  # RGB, the pixels as they are stored
     kind: str  # the file's format and colour mode, such as "JPEG RGB", "JPEG CMYK" or "PNG RGBA"
@@ -61,11 +61,11 @@ class Brought:
 
 
 def decode(data: bytes | memoryview) -> Image.Image:
-    """Image bytes of any of the `FORMATS` and any colour mode as an RGB image; for images that `bring` took once.
+    """An RGB image from image bytes of any of the `FORMATS` and any colour mode; for images that passed `decode_new`.
 
-    It stays Pillow's: an array and back would cost a fifth of what decoding does. Greyscale, palette and CMYK images
-    become RGB; the format is told by the content, not by a name; EXIF rotation is not applied (no published number
-    does).
+    It stays a Pillow image: an array and back would cost a fifth of the decoding time. Greyscale, palette and CMYK
+    images become RGB. The content decides the format, not a name. EXIF rotation is not applied: no published number
+    uses it.
 
     Raises:
         BadImage: not decodable.
@@ -74,8 +74,8 @@ def decode(data: bytes | memoryview) -> Image.Image:
         return _rgb(image)
 
 
-def bring(data: bytes | memoryview) -> Brought:
-    """As `decode`, for an image of unknown origin: its values must use the whole range of its format.
+def decode_new(data: bytes | memoryview) -> Decoded:
+    """As `decode`, for an image that is new to the program: its values must use the whole range of its format.
 
     Raises:
         BadImage: not decodable; numbers whose scale the file does not say (floats, 32 bits, signed); 16 bits that hold
@@ -87,7 +87,7 @@ def bring(data: bytes | memoryview) -> Brought:
         rgb = _rgb(image)
         if sixteen or image.mode[0] in "FI":
             _check_scale(kind, image, rgb, sixteen)
-        return Brought(rgb, kind, _orientation(image))
+        return Decoded(rgb, kind, _orientation(image))
 
 
 def decoders() -> dict[str, str]:
@@ -113,7 +113,7 @@ def _opened(data: bytes | memoryview) -> Iterator[ImageFile.ImageFile]:
     """Pillow's image, whose every error is a BadImage."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS  # twice as many raise an error, so many would be a mere warning
+            limit = Image.MAX_IMAGE_PIXELS  # above twice as many Pillow raises an error, above so many only a warning
             if limit is not None and image.width * image.height > limit:
                 raise BadImage(f"too large: {image.width}x{image.height} pixels")
             yield image
@@ -128,11 +128,11 @@ def _opened(data: bytes | memoryview) -> Iterator[ImageFile.ImageFile]:
 
 
 def _no_image(head: bytes) -> str:
-    """What bytes that are no image are, by their beginning."""
+    """What bytes are that are no image, judged by their beginning."""
     if is_lfs_pointer(head):
         return LFS_POINTER
     if head.startswith((b"II*\0", b"MM\0*")):
-        return "a TIFF of pixels that Pillow does not read, such as colours in floats; save it with 8 bits a channel"
+        return "a TIFF of pixels that Pillow does not read, such as colours in floats; save it with 8 bits per channel"
     return "not an image" if head else "empty"
 
 
@@ -165,7 +165,7 @@ def _check_scale(kind: str, image: Image.Image, rgb: Image.Image, sixteen: bool)
         return
     why = "of 16 bits up to 65535" if sixteen else "and the file does not say which one is white"
     raise BadImage(
-        f"{kind} with values from {low:g} to {high:g} {why}; scale them to 0 to 255 and save it with 8 bits a channel"
+        f"{kind} with values from {low:g} to {high:g} {why}; scale them to 0 to 255 and save it with 8 bits per channel"
     )
 
 
@@ -173,12 +173,12 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's orientation, 1 where there is none; Pillow itself has applied that of a TIFF."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # damaged EXIF, of an image that is sound
+    except Exception:  # damaged EXIF in an image that is good
         return 1
 
 
 def ordered(function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:
-    """`map(function, items)` with `workers` threads that run at most `ahead` items in front of the reader.
+    """`map(function, items)` with `workers` threads that are at most `ahead` items ahead of the reader.
 
     Pillow and numpy work outside Python's global lock, so threads decode in parallel and nothing is pickled.
     With no workers everything is done in the caller's thread.

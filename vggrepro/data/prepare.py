@@ -33,7 +33,7 @@ from vggrepro.data.dataset import (
     read_shard,
     turned,
 )
-from vggrepro.data.images import TURNS, BadImage, bring, ordered
+from vggrepro.data.images import TURNS, BadImage, decode_new, ordered
 from vggrepro.data.rescaling import rescale
 from vggrepro.data.sources import Example, Source
 from vggrepro.errors import InputError
@@ -81,8 +81,8 @@ def prepare(
 
     Args:
         store_side: keep training images whose shorter side is longer than this as JPEG copies of this shorter side
-            (pixels), which load faster; 0 keeps the original bytes. Other splits always keep theirs, since they are
-            looked at in several sizes.
+            (pixels), which load faster; 0 keeps the original bytes. Other splits always keep theirs, since
+            evaluation needs them in several sizes.
 
     Raises:
         InputError: the folder holds another data set, a corrupt image (unless `skip_bad`), too few classes for a
@@ -108,7 +108,7 @@ def prepare(
                     _write_split(source, split, folder, state, track, skip_bad, store_side, workers)
         except InputError:
             if not state["shards"]:
-                (folder / STATE_JSON).unlink()  # nothing was written yet: leave nothing behind
+                (folder / STATE_JSON).unlink()  # nothing was written yet: remove the empty folder
             raise
         return _finish(source, folder, state, splits)
 
@@ -241,20 +241,20 @@ def _measure(example: Example, labels: range, store_side: int) -> Measured:
         InputError: a label that is none of `labels`.
     """
     try:
-        brought = bring(example.data)
+        decoded = decode_new(example.data)
     except BadImage as error:
         return Measured(example, bad=str(error))
     if example.label not in labels:
         raise InputError(
             f"prepare: {example.place}: label {example.label} is outside the {labels.stop} classes; mend or remove it"
         )
-    decoded = brought.image
-    mean, moment = colour_moments(np.asarray(decoded))
-    if 0 < store_side < min(decoded.size):
-        decoded = Image.fromarray(rescale(decoded, store_side))
-        example = replace(example, data=_jpeg(decoded))
+    image = decoded.image
+    mean, moment = colour_moments(np.asarray(image))
+    if 0 < store_side < min(image.size):
+        image = Image.fromarray(rescale(image, store_side))
+        example = replace(example, data=_jpeg(image))
     digest = hashlib.sha256(example.data).hexdigest()
-    return Measured(example, *decoded.size, mean, moment, digest, brought.kind, brought.orientation in TURNS)
+    return Measured(example, *image.size, mean, moment, digest, decoded.kind, decoded.orientation in TURNS)
 
 
 def colour_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ KNOWN_KINDS = {"train": {"JPEG CMYK": 22, "PNG": 1}, "val": {"JPEG CMYK": 1}}
 
 
 def splits_table(dataset: Dataset) -> pd.DataFrame:
-    """A row a split: images, classes that have any, images a class, shorter side and aspect ratio, megabytes."""
+    """A row for each split: images, classes with images, images of a class, shorter side, aspect ratio, megabytes."""
     rows = []
     for name in [name for name, count in dataset.counts.items() if count]:
         split = Split(dataset, name)
@@ -113,7 +113,7 @@ def verify(dataset: Dataset, workers: int) -> int:
 
 
 def sheet(dataset: Dataset, path: Path) -> None:
-    """Writes sample images of up to twelve classes, evenly spaced in the class list, a class a row, as a PNG.
+    """Writes a PNG of sample images: a row for each of up to twelve classes, evenly spaced in the class list.
 
     Training images on the left, validation images on the right, so that a wrong class order shows; without training
     images, validation images in all columns.

@@ -1,4 +1,4 @@
-"""The 1000 classes of ILSVRC-2012: wnids, their numbers in the devkit, names for people; what its image names say.
+"""The 1000 classes of ILSVRC-2012: wnids, numbers in the devkit, names for people; and what image names tell.
 
 The table is the devkit's `meta.mat`, sorted by wnid: a class's index is its row.
 """

@@ -1,4 +1,4 @@
-"""The doctor: finds in seconds what is wrong with this machine, the data set or the runs.
+"""The command doctor: finds in seconds what is wrong with this machine, the data set or the runs.
 
 Each check is independent: one that fails says so in its row, and the others go on. A heavy package is imported inside
 its own check, so that a broken torch or torchvision is a diagnosis and no traceback.

@@ -12,7 +12,7 @@ OK, WARNING, BROKEN = "ok", "warning", "broken"
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A row: ok, warning or broken; what was looked at; what was found; what to do."""
+    """A row: ok, warning or broken; what was checked; what was found; what to do."""
 
     state: str
     check: str

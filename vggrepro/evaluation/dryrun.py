@@ -28,9 +28,9 @@ SAMPLE = 64  # images whose FLOPs are averaged; also the most images that are ti
 def forecast(folders: Sequence[RunFolder], dataset: Dataset, protocol: Protocol, machine: Machine) -> pd.DataFrame:
     """One row for each run, method and Q not yet done, one for decoding, and a total; empty if all is done.
 
-    Columns: run, method, Q, passes (forward passes an image: distinct crops times flips), GFLOP (an image), images/s
-    and GFLOP/s (measured here on the split's own images), time (of one process for the whole split). An image is
-    decoded once for all methods and Q, on a CPU by the cores that the net runs on, else beside it.
+    Columns: run, method, Q, passes (forward passes per image: distinct crops times flips), GFLOP (per image),
+    images/s and GFLOP/s (measured here on the split's own images), time (of one process for the whole split).
+    An image is decoded once for all methods and Q: on a CPU by the cores that the net runs on, else while it runs.
 
     Raises:
         InputError: an unfinished run, one of other classes, no such split.
@@ -93,7 +93,7 @@ def _sample(split: Split) -> list[int]:
 
 
 def image_passes(folder: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
-    """Forward passes an image, over a sample's sizes: its distinct crops times flips, or only flips if dense."""
+    """Forward passes per image, over a sample's sizes: its distinct crops times flips, or only flips if dense."""
     crop = folder.config().crop
     if method.name == "dense":
         return method.flips
@@ -102,7 +102,7 @@ def image_passes(folder: RunFolder, split: Split, sample: Sequence[int], method:
 
 
 def image_flops(folder: RunFolder, split: Split, sample: Sequence[int], method: Method, q: int) -> float:
-    """FLOPs an image, over a sample's sizes; crops count the whole net each, dense its maps' real sizes."""
+    """FLOPs per image, over a sample's sizes. Crops count the whole net each; dense counts its maps' real sizes."""
     net = folder.config().architecture
     passes = image_passes(folder, split, sample, method, q)
     if method.name != "dense":

@@ -1,7 +1,7 @@
 """The evaluate stage: posteriors of a run's net over a split, dense or multi-crop, at each Q (Sect. 3.2).
 
-An image is decoded once for all its Q, methods and flips. Posteriors are written in parts of so many images, which are
-merged at the end: an interruption loses at most the current part.
+An image is decoded once for all its Q, methods and flips. Posteriors are written in parts, which are merged at the
+end: an interruption loses at most the current part.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from vggrepro.system.devices import Machine
 from vggrepro.system.files import lock
 from vggrepro.system.progress import Track, say
 
-# An interruption loses the work of at most so many images. A part of a full-size net takes minutes on a CPU; on a GPU,
+# Images of a part: an interruption loses at most this work. A part of a full-size net takes minutes on a CPU; on a GPU,
 # where larger parts make fuller forward passes, it takes seconds.
 PART_IMAGES = {"cpu": (64, 256), "cuda": (4096, 4096)}
-PART_MACS = 10**12  # of a crop's forward pass each, between the two
+PART_MACS = 10**12  # a part between the two has this many MACs, counted as crops
 AHEAD_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of images that wait for the net
 
 
@@ -132,10 +132,10 @@ def _require_labels(split: Split) -> None:
 
 
 def _warn_of_devkit_order(folder: RunFolder, dataset: Dataset, path: Path) -> None:
-    """Says so if the net's classes are in the order of the devkit's ids, as some released ImageNet nets have them."""
+    """Warns if the net's classes are in the order of the devkit's ids, as some released ImageNet nets have them."""
     if not dataset.devkit_ids:
         return
-    number = np.array(dataset.devkit_ids) - 1  # where such a net has each class
+    number = np.array(dataset.devkit_ids) - 1  # the place of each class in such a net
     right = devkit = images = 0
     for batch in posterior_files.read(path):
         best = batch.posteriors.argmax(1)
@@ -196,7 +196,7 @@ def _reason(path: Path, origin: Origin, exact_precision: bool) -> str | None:
 
 
 def part_images(net: Architecture, device: torch.device) -> int:
-    """Images of a part, by the net's cost; the same images share forward passes however often it is interrupted."""
+    """Images of a part, by the net's cost. Interruptions do not change which images share a forward pass."""
     fewest, most = PART_IMAGES.get(device.type, PART_IMAGES["cpu"])
     return max(fewest, min(most, PART_MACS // cost.crop_macs(net)))
 
@@ -268,7 +268,7 @@ def remove_parts(paths: list[Path]) -> None:
 
 
 def part_path(folder: Path, start: int) -> Path:
-    """A part by its first image: another device's parts have other sizes, and must not be taken for these."""
+    """The file of the part that begins at image `start`. Other devices make parts of other sizes: see `_part_done`."""
     return folder / f"from-{start:08}.parquet"
 
 

@@ -20,7 +20,10 @@ from vggrepro.system.progress import say
 
 FORWARD_PIXELS = {"cpu": 1 << 20, "cuda": 12 << 20}  # input pixels of a forward pass, flips included
 WAITING_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}  # of images that wait for others, for each method and Q
-PADDED_TO = {"cpu": 1, "cuda": 32}  # sides of a dense pass are multiples: few shapes, which a GPU plans for once each
+PADDED_TO = {
+    "cpu": 1,
+    "cuda": 32,
+}  # sides of a dense pass are multiples of this: a GPU plans once for each of few shapes
 
 
 def dense_posteriors(
@@ -28,7 +31,7 @@ def dense_posteriors(
 ) -> Tensor:
     """Dense posteriors (Sect. 3.2): the mean over flips of the soft-max of spatially averaged scores.
 
-    (N, 3, H, W) net input -> (N, K) float32. Of a padded batch, `extent` says what is image.
+    (N, 3, H, W) net input -> (N, K) float32. In a padded batch, `extent` says which part of each is image.
     """
     both, extent = with_mirrored(x, flip, extent)
     return _mean_over_flips(model.dense_scores(both, ceil_pool, extent), len(x))
@@ -40,7 +43,7 @@ def crop_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:
 
 
 def with_mirrored(x: Tensor, flip: bool = True, extent: Extent | None = None) -> tuple[Tensor, Extent | None]:
-    """The images and, if wanted, after them the mirrored ones, the padding zero; and the extent of all of them."""
+    """The images, then (with `flip`) their mirrored copies, with zeros as padding; and the extent of all of them."""
     if flip:
         x = torch.cat([x, extent.mirrored(x) if extent else x.flip(3)])
         extent = extent.twice() if extent else None
@@ -63,7 +66,7 @@ class Evaluator:
         self.mean = torch.tensor(config.mean_rgb, dtype=torch.float32, device=machine.device)
         self.model = trained.model()
         self.model.to(machine.device).to(memory_format=torch.channels_last)
-        if half := devices.HALVES.get(machine.precision):  # what autocast would do in each pass; fc8 stays in fp32
+        if half := devices.HALVES.get(machine.precision):  # once here, not by autocast in each pass; fc8 stays in fp32
             for name, layer in self.model.named_children():
                 if name != "fc8":
                     layer.to(half)
@@ -102,7 +105,7 @@ class Evaluator:
         return max(1, self._budget // self._pixels(size, method))
 
     def images_next(self, waiting: int, size: tuple[int, int], method: Method) -> int:
-        """How many of those that wait make the next pass; on a GPU a full one or a power of two: few shapes again."""
+        """How many waiting images the next pass takes; on a GPU a full pass or a power of two, for few shapes."""
         full = self.images_a_pass(size, method)
         if waiting >= full or self.padded_to == 1:
             return min(waiting, full)
@@ -140,7 +143,7 @@ class Evaluator:
                 return dense_posteriors(self.model, x, method.flip, method.ceil_pool, extent)
             first, which = views.distinct(batch.shape[1], batch.shape[2], self.crop, method)
             crops = views.crops(batch, self.crop, method)
-            if len(first) < len(which):  # else an index would only make the host wait for a GPU
+            if len(first) < len(which):  # without equal crops, an index would only make the host wait for a GPU
                 crops = crops.view(len(batch), -1, *crops.shape[1:])[:, self._index(first)].flatten(0, 1)
             result = crop_posteriors(self.model, to_input(crops, self.mean, self.input_scale), method.flip)
             result = result.view(len(batch), len(first), -1)
@@ -193,7 +196,7 @@ class Batcher:
         if not np.isfinite(result).all():
             raise InputError(
                 f"the net's answers to some images are not finite at --precision {self._evaluator.machine.precision}; "
-                "use --precision fp32, and if they remain so, train or import the net again"
+                "use --precision fp32; if that does not help, train or import the net again"
             )
         return result
 

@@ -1,4 +1,4 @@
-"""The images of an evaluation at each Q (Sect. 3.2), rescaled by threads of the host or, in a pass, by a GPU.
+"""Rescales the images of an evaluation to each Q (Sect. 3.2), in threads of the host or in a GPU's forward pass.
 
 Both ways give the same pixels. A GPU that waits for threads is faster if they only decode.
 """
@@ -32,17 +32,17 @@ class ImageAtQ:
 
 
 def tensor_of(image: np.ndarray) -> Tensor:
-    """The image as a tensor, without a copy if its memory is in order and may be written."""
+    """The image as a tensor, uint8 (H, W, 3); not copied if its memory is contiguous and writable."""
     return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
 
 def as_it_is(image: np.ndarray) -> ImageAtQ:
-    """An image that has its size, uint8 (H, W, 3)."""
+    """An image that is not rescaled any more, uint8 (H, W, 3)."""
     return ImageAtQ(tensor_of(image), (image.shape[0], image.shape[1]))
 
 
 class Rescaler:
-    """Brings images to the sizes of an evaluation.
+    """Rescales images to the sizes of an evaluation.
 
     Args:
         crop: side of the net's training crop in real pixels; it says how many real pixels Q has.
@@ -72,14 +72,14 @@ class Rescaler:
         return found
 
     def bytes_at_each(self, widths: np.ndarray, heights: np.ndarray, qs: Sequence[int]) -> float:
-        """The memory that `at_each` takes for an image, about, on average over images of these sizes."""
+        """About how many bytes `at_each` takes for an image, on average over images of these sizes."""
         if self._shrink:
             return 3 * float((widths.astype(float) * heights).mean())
         longer = np.maximum(widths, heights) / np.minimum(widths, heights)
         return 3 * float(longer.mean()) * sum(real_pixels(q, self._crop) ** 2 for q in qs)
 
     def together(self, images: Sequence[ImageAtQ], size: tuple[int, int]) -> tuple[Tensor, Extent | None]:
-        """The images of a pass: uint8 (n, *size, 3) on the device; and if some are smaller, what is image."""
+        """The images of a pass: uint8 (n, *size, 3) on the device; if some are smaller, also their extent."""
         pixels = [devices.upload(image.pixels, self._device) for image in images]
         sizes = [image.size for image in images]
         extent = Extent.of(sizes, self._device) if any(each != size for each in sizes) else None

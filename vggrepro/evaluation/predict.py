@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vggrepro.data import rescaling, synsets
-from vggrepro.data.images import BadImage, bring, ordered
+from vggrepro.data.images import BadImage, decode_new, ordered
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluator import Evaluator
 from vggrepro.nets.trained import Trained
@@ -36,7 +36,7 @@ def read(path: Path) -> Image.Image:
         InputError: no such file, no image, or one whose scale is not known.
     """
     try:
-        return bring(path.read_bytes()).upright()
+        return decode_new(path.read_bytes()).upright()
     except OSError as error:
         raise _unreadable(path, error) from None
     except BadImage as error:
@@ -131,9 +131,9 @@ def extent(shape: tuple[int, ...], crop: int, stride: int, unit: float) -> tuple
 
 
 def heatmap(folder: RunFolder, path: Path, best: str, protocol: Protocol, machine: Machine, to: Path) -> None:
-    """Overlays the score map of a class on the image, each score at the place that it is about, and writes a PNG.
+    """Draws the dense score map of a class over the image, each score at its place, and writes a PNG.
 
-    The map is that of the largest of the protocol's Q, which has the most positions.
+    It uses the largest of the protocol's Q, which has the most positions.
 
     Args:
         folder: a finished run.

@@ -13,9 +13,9 @@ from vggrepro.posteriors.protocol import Method
 def crops(images: Tensor, crop: int, method: Method) -> Tensor:
     """All crops of equal-sized images: uint8 (n, H, W, 3) -> (n * method.crops, crop, crop, 3), image by image.
 
-    `multicrop` is the grid of Sect. 3.2; `center` the central crop; `tencrop` the corners and the centre, with flips
-    Krizhevsky et al.'s ten; `googlenet` those five and the resized whole of three squares along the longer side,
-    with flips and four Q Szegedy et al.'s 144.
+    `multicrop` is the grid of Sect. 3.2. `center` is the central crop. `tencrop` has the corners and the centre, with
+    flips Krizhevsky et al.'s ten. `googlenet` has three squares along the longer side, and of each these five crops
+    and the whole square, resized; with flips and four Q these are Szegedy et al.'s 144.
     """
     height, width = images.shape[1:3]
     if method.name == "googlenet":
@@ -44,7 +44,7 @@ def places(height: int, width: int, crop: int, method: Method) -> list[tuple[int
 
 
 def distinct(height: int, width: int, crop: int, method: Method) -> tuple[list[int], list[int]]:
-    """The crops of a method that differ, by their first place among all, and for each crop the one that it equals.
+    """The crops of a method that differ: the places of each one's first copy, and for each crop the copy it equals.
 
     At Q = 224 (paper pixels) the rows of a grid coincide, or its columns: 5 of 25 crops differ.
     For a square image all 25 are the same.

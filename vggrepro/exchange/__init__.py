@@ -1,4 +1,4 @@
-"""Weights of other tools in and out: `importing`, `exporting`, the model card, one module a format in `formats`.
+"""Reads and writes weights of other tools: `importing`, `exporting`, the model card, `formats` with a module for each.
 
 May import what stands below `results`; not `report` and `doctor`.
 """

@@ -63,7 +63,7 @@ def _net(trained: Trained, path: Path) -> dict[str, str]:
 
 
 def _input(trained: Trained, to: str, dense: bool) -> dict[str, str]:
-    """What this very file takes and gives: where the graph has mean and scale, nobody may apply them again."""
+    """What this file takes and gives. If mean and scale are in its graph, the user must not apply them again."""
     config = trained.config
     crop, q = config.crop, config.scale.middle
     rgb, mean, std = map(_triple, (config.mean_rgb, trained.mean, trained.std))
@@ -150,7 +150,7 @@ def _before(path: Path, weights: str | None) -> tuple[RunConfig, int] | None:
 
 
 def _errors(folder: RunFolder, trained: Trained) -> str:
-    """A row a posterior file that these weights made; the paper's protocols are dense and multi-crop."""
+    """A row for each posterior file of these weights; the paper's protocols are dense and multi-crop."""
     rows = []
     for path in sorted((folder.path / "posteriors").glob("val-*.parquet")):
         try:

@@ -33,7 +33,7 @@ ENDINGS = {
 
 
 def require_peer(trained: Trained, peer: str) -> None:
-    """Refuses what torchvision's and timm's VGG cannot hold.
+    """Refuses a net that torchvision's and timm's VGG classes cannot hold.
 
     Raises:
         InputError: C, A-LRN or B-5x5, another width than 1, less than five poolings, a last map that is not 7 x 7.
@@ -126,14 +126,14 @@ def _refuse_existing(files: list[Path], path: Path, *, folder: bool, force: bool
     if folder and path.is_file():
         raise InputError(f"--out {path} is a file; timm's format is a folder: give the name of one")
     if len(set(files)) < len(files):
-        raise InputError(f"--out {path} is also the name of what stands beside the weights; give another ending")
+        raise InputError(f"--out {path} is also the name of a file that goes beside the weights; give another ending")
     there = [str(file) for file in files if file.exists()]
     if there and not force:
         raise InputError(f"{there[0]} is there already; give --force to overwrite it, or another --out")
 
 
 def _described(path: Path, trained: Trained, write: Callable[[], None]) -> None:
-    """Writes a file, and `<file>.json` beside it with the file's hash: an interruption cannot leave a wrong pair."""
+    """Writes a file, and `<file>.json` beside it with the file's hash. An interruption never leaves a wrong pair."""
     about = trained.about()
     write_json(_beside(path, ".json"), about | {"sha256": ""})
     write()

@@ -22,7 +22,7 @@ from vggrepro.system.commit import commit
 from vggrepro.system.files import atomic, lock, write_json
 from vggrepro.system.progress import say
 
-UNKNOWN_SCALE = "256"  # stands for S where nobody knows it: evaluate takes its Q from it
+UNKNOWN_SCALE = "256"  # stands for S where it is not known; evaluate derives Q from it
 ALONE = "give a net and one file: vggrepro import NET FILE"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -133,7 +133,7 @@ def _asked(net: str, name: str | None, scale: str | None) -> Run | None:
 
 
 def _refuse_other(folder: RunFolder, config: RunConfig | None, replace: bool) -> bool:
-    """Whether the folder already holds this import; `config` is None before the file was read.
+    """Whether the folder already holds this import; `config` is None before the file is read.
 
     Raises:
         InputError: it holds something else that must not be lost.
@@ -144,7 +144,7 @@ def _refuse_other(folder: RunFolder, config: RunConfig | None, replace: bool) ->
     was = folder.config()
     imported = was.imported
     if imported and config is None:
-        return False  # perhaps the same; known when the file was read
+        return False  # perhaps the same; this is known once the file is read
     if imported and config and _identity(was) == _identity(config) and folder.finished:
         return True
     if replace:
@@ -206,7 +206,9 @@ def _notes(foreign: Foreign, run: Run | None) -> list[str]:
     if not foreign.known and foreign.class_names is None and class_names(foreign):
         result.append("its 1,000 classes are taken as ImageNet's in the order of wnids; evaluate tells if they are not")
     if run is None:
-        result.append(f"its training scale is not known: evaluate takes Q for S = {UNKNOWN_SCALE}; --scale says it")
+        result.append(
+            f"its training scale is not known: evaluate takes Q for S = {UNKNOWN_SCALE}; give it with --scale"
+        )
     elif not foreign.known and NOT_THE_PAPERS in foreign.origin:
         result.append(f"tables show it as {run.name}, marked '{NOT_THE_PAPERS}'")
     return result

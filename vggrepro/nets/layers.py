@@ -1,4 +1,4 @@
-"""What each layer of a net sees, holds and costs, from Table 1 alone (Sect. 2)."""
+"""Receptive field, feature map, parameters and cost of each layer of a net, from Table 1 alone (Sect. 2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Layer:
     name: str  # conv3_1, lrn1, pool3, fc6
     kernel: int  # side, in values of the map before it; fc6's is that whole map
     stride: int
-    field: int  # receptive field: the side of the square of input pixels that one value depends on, borders apart
+    field: int  # receptive field: the side of the square of input pixels that one value depends on, away from borders
     side: int  # of its feature map
     channels: int
     parameters: int  # weights and biases
@@ -68,7 +68,7 @@ def _steps(net: Architecture) -> Iterator[tuple[str, int, int, int]]:
 
 
 def field_before_fc6(net: Architecture) -> int:
-    """The receptive field of what fc6 takes, in pixels: at 224, A has 150, B and C 156, D 212, E 268."""
+    """The receptive field of a value of fc6's input, in pixels: at 224, A has 150, B and C 156, D 212, E 268."""
     return max(layer.field for layer in layers(net) if not layer.fully_connected)
 
 
@@ -78,5 +78,5 @@ def stacked_field(kernels: Iterable[int]) -> int:
 
 
 def stacked_weights(kernels: Iterable[int]) -> int:
-    """Their weights, as a multiple of C², with C channels in and out (Sect. 2.3)."""
+    """The number of their weights, as a multiple of C², with C channels in and out (Sect. 2.3)."""
     return sum(kernel**2 for kernel in kernels)

@@ -1,4 +1,4 @@
-"""What a training step costs here, in time and in memory: measured, not counted."""
+"""Measures what a training step costs on this machine, in time and in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Cost:
 def costs(nets: Sequence[Architecture], device: torch.device, batch: int, steps: int = 5) -> list[Cost]:
     """The cost of one training step of each net, on the same random images.
 
-    The nets take turns, so that a change in the machine's load meets all of them; the first turn is not counted.
+    The nets take turns, so that a change of the machine's load affects all of them. The first turn is not counted.
     """
     models = []
     for net in nets:

@@ -1,8 +1,8 @@
 """Pillow's 8-bit antialiased resampling as matrix products on any device, equal to Pillow's to the bit.
 
 Pillow multiplies pixels by weights with 22 bits after the point, along one side of the image and then along the other,
-and rounds to bytes after each. Here a weight is split into digits so small that every sum of products is a whole number
-below 2^24. fp32 holds such sums exactly, in any order. TF32 rounds factors to 11 bits; the digits have no more.
+and rounds to bytes after each. Here each weight is split into small digits, so that every sum of products is a whole
+number below 2^24. fp32 holds such sums exactly, in any order. TF32 rounds factors to 11 bits; the digits have no more.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def rescaled(
 class Resampler:
     """Cuts square windows of rescaled images.
 
-    A window may be larger than what its image has there. It then holds the image in its upper left corner.
+    A window may reach beyond its image. It then holds the image in its upper left corner.
 
     Args:
         side: of the windows, in rescaled pixels.
@@ -70,12 +70,12 @@ class Resampler:
 
     @property
     def taps(self) -> int:
-        """Original pixels along a side that one pixel of a window is made of, at most."""
+        """The most original pixels along a side that one pixel of a window depends on."""
         return 2 * math.ceil(SUPPORT[self.resample] * max(1.0, self.shrink)) + 1
 
     @property
     def reach(self) -> int:
-        """Original pixels along a side that a window is made of, at most."""
+        """The most original pixels along a side that a window depends on."""
         return math.ceil((self.side - 1) * self.shrink) + 1 + self.taps
 
     @property
@@ -90,7 +90,7 @@ class Resampler:
 
     @property
     def at_once(self) -> int:
-        """How many windows to cut at once: many, as starting the work takes a GPU about as long as doing it."""
+        """How many windows to cut at once. Many, because a GPU needs about as long to start the work as to do it."""
         work = 24 * max(self.reach, self.side) * (self.reach + self.digits * self.side)  # bytes for one
         return max(1, WORK_BYTES // work)
 

@@ -87,7 +87,7 @@ class Trained:
 
     def model(self) -> VGG:
         """Our net with these weights, in eval mode; in train mode it has the run's dropout (imported: the paper's)."""
-        with torch.device("meta"):  # without random weights, which D would take seconds to draw
+        with torch.device("meta"):  # without random weights: to draw them would take seconds for D
             model = VGG.of(self.config.architecture, self.config.recipe.lrn)
         model.to_empty(device="cpu")
         weights.into(model, self.tensors, self.run)

@@ -20,18 +20,18 @@ from vggrepro.system import devices
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much of each image of a padded batch is image; below and right of it are zeros.
+    """The size of each image in a padded batch; below it and to its right are zeros.
 
     Zeros are what a convolution sees beyond an image's border. So the images get the maps that they have alone, if the
     padding is set to zero again after each layer.
     """
 
     sizes: Tensor  # (N, 2) int64 on the device, rows and columns
-    least: tuple[int, int]  # the smallest of both, which the host knows without asking the device
+    least: tuple[int, int]  # the smallest number of rows and of columns; the host knows it without asking the device
 
     @classmethod
     def of(cls, sizes: list[tuple[int, int]], device: torch.device) -> Extent:
-        """That of images of these heights and widths."""
+        """The extent of images of these heights and widths."""
         return cls(devices.upload(torch.tensor(sizes), device), (min(h for h, _ in sizes), min(w for _, w in sizes)))
 
     def pooled(self, ceil: bool) -> Extent:
@@ -40,7 +40,7 @@ class Extent:
         return Extent((self.sizes + more) // 2, ((self.least[0] + more) // 2, (self.least[1] + more) // 2))
 
     def positions(self, side: int) -> Extent:
-        """Where a window of this side fits."""
+        """The extent of the positions at which a window of this side fits."""
         return Extent(self.sizes - side + 1, (self.least[0] - side + 1, self.least[1] - side + 1))
 
     def inside(self, dimension: int, start: int, end: int) -> Tensor:
@@ -59,12 +59,12 @@ class Extent:
         return x
 
     def mirrored(self, x: Tensor) -> Tensor:
-        """`x` (N, C, H, W), each image mirrored left to right within its own columns; anything may lie beyond."""
+        """`x` (N, C, H, W), each image mirrored left to right within its own columns; values beyond it mean nothing."""
         columns = (self.sizes[:, 1:] - 1 - torch.arange(x.shape[3], device=x.device)) % x.shape[3]
         return x.take_along_dim(columns[:, None, None], 3)
 
     def twice(self) -> Extent:
-        """That of the batch and its mirrored images, one after the other."""
+        """The extent of the batch and then of its mirrored images."""
         return Extent(self.sizes.repeat(2, 1), self.least)
 
 
@@ -127,7 +127,7 @@ class VGG(nn.Module):
     def features(self, images: Tensor, ceil_pool: bool = False, extent: Extent | None = None) -> Tensor:
         """Conv. layers with ReLU, LRN where Table 1 has it, 2x2 max-poolings that round down, or up as Caffe's.
 
-        (N, 3, H, W) -> (N, C, floor(H/stride), floor(W/stride)). Of a padded batch, `extent` says what is image.
+        (N, 3, H, W) -> (N, C, floor(H/stride), floor(W/stride)). In a padded batch, `extent` has the images' sizes.
         """
         x = images
         for block, pooled in zip(self.blocks, self.poolings, strict=True):
@@ -135,8 +135,8 @@ class VGG(nn.Module):
                 conv = self.get_submodule(layer.name) if isinstance(layer, paper.Conv) else None
                 x = self._convolved(x, conv) if isinstance(conv, nn.Conv2d) else self._normalised(x)
                 if pooled and place == len(block):
-                    # Before ReLU, which then has a quarter of the work; the result is the same to the bit.
-                    if extent and ceil_pool:  # else what is pooled with padding is padding
+                    # Pooling before ReLU leaves ReLU a quarter of the work; the result has the same bits.
+                    if extent and ceil_pool:  # a window over the edge reads beyond the image
                         extent.clear(x)
                     x = F.max_pool2d(x, 2, ceil_mode=ceil_pool)
                     extent = extent.pooled(ceil_pool) if extent else None
@@ -147,7 +147,7 @@ class VGG(nn.Module):
         return x
 
     def _convolved(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        """The layer's output; rectified, too, if the net is `fused`."""
+        """The layer's output; after `fuse` it is also rectified."""
         if not self.fused:
             return conv(x)
         pad, one = conv.kernel_size[0] // 2, [1, 1]
@@ -270,7 +270,7 @@ class VGG(nn.Module):
         self.channels_last_inputs = True
 
     def dropout_masks(self, rate: float, keys: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Masks of fc6 and fc7, 0 or 1/(1-rate), one keyed row an image: (N,) int64 -> two of (N, FC)."""
+        """Masks of fc6 and fc7, 0 or 1/(1-rate), with a row for each image's key: (N,) int64 -> two of (N, FC)."""
         if rate == 0:
             return None
         units = self.fc6.out_features

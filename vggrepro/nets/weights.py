@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors files, no pickle, with a JSON state and the hash of all that in the header."""
+"""Weights on disk: safetensors files without pickle. The header has a JSON state and the hash of everything."""
 
 from __future__ import annotations
 

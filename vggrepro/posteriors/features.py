@@ -59,7 +59,7 @@ class FeatureOrigin:
     commit: str
 
     def stale(self, now: FeatureOrigin) -> str | None:
-        """Why these features cannot stand for `now`'s, or None if they can."""
+        """Why these features must not be used in place of `now`'s, or None if they may."""
         return next((why for name, why in STALE.items() if getattr(self, name) != getattr(now, name)), None)
 
 

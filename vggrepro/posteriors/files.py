@@ -43,7 +43,7 @@ STALE = {  # reasons not to use a file, by the field that differs
     "input": "another net input",
     "resample": "another resampling",
 }
-FORMER = {"pooling": "floor", "input": ""}  # what was meant by files written before a value had its name
+FORMER = {"pooling": "floor", "input": ""}  # values of files that were written before these fields existed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Origin:
     q: int  # paper pixels
     q_pixels: int  # real pixels
     flip: bool
-    grid: int  # crops a side of multicrop; 1 for center, 0 for the others
+    grid: int  # crops along a side of multicrop; 1 for center, 0 for the others
     pooling: str  # "floor": maps are rounded down, as torch does; "ceil": up, as Caffe does
     resample: str
     precision: str
@@ -69,7 +69,7 @@ class Origin:
     input: str = ""  # `RunConfig.net_input`; empty: not known
 
     def stale(self, expected: Mapping[str, Any]) -> str | None:
-        """Why these posteriors cannot stand for those with the `expected` values, or None if they can.
+        """Why these posteriors must not be used in place of those with the `expected` values, or None if they may.
 
         Args:
             expected: field -> value; a field that is not in it, or not in `STALE`, may have any value.
@@ -104,9 +104,9 @@ def _schema(classes: int, origin: Origin) -> pa.Schema:
 
 
 def write(path: Path, batches: Iterable[Rows], classes: int, origin: Origin) -> None:
-    """Writes a posterior file atomically, a row group a batch; posteriors are stored as float32.
+    """Writes a posterior file atomically, with a row group for each batch; posteriors are stored as float32.
 
-    Every page has a checksum, so that damage does not pass for numbers. No dictionary: floats hardly repeat.
+    Every page has a checksum, so that damage is noticed. There is no dictionary, as floats hardly repeat.
     """
     schema = _schema(classes, origin)
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **WRITING) as writer:
@@ -119,7 +119,7 @@ def write(path: Path, batches: Iterable[Rows], classes: int, origin: Origin) -> 
 
 @contextmanager
 def reading(path: Path, maker: str = "evaluate", renew: str = RENEW) -> Iterator[None]:
-    """Turns pyarrow's complaints about a file, which may have several lines, into an InputError of one line.
+    """Turns pyarrow's errors about a file, which may have several lines, into an InputError of one line.
 
     Args:
         path: the file.
@@ -134,7 +134,7 @@ def reading(path: Path, maker: str = "evaluate", renew: str = RENEW) -> Iterator
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-            raise  # the file is not to blame
+            raise  # not the file's fault
         text = " ".join(str(error).split())
         raise InputError(f"{path}: damaged parquet file ({text}); {renew}") from None
 
@@ -216,7 +216,7 @@ def read_origin(path: Path) -> Origin:
 class Images:
     """The images of a split in order; posteriors of several files are joined by them.
 
-    `keys` are n different strings, `labels` (n,) int32 in [-1, classes); `source` says in messages whose they are.
+    `keys` are n different strings, `labels` (n,) int32 in [-1, classes); `source` names their origin in messages.
     """
 
     source: str

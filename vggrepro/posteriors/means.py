@@ -4,8 +4,8 @@ Every file is read once, all of them side by side by batches of images, so memor
 Rows are joined by key: a file in another order than the others is first copied, row by row, into a temporary file.
 
 Sums are float64: exact where the float32 posteriors of a class are within a factor of 2^24, so that ties stay ties, and
-off by 1e-14 of themselves at most. A group's sum is taken in one fixed order, over the sorted files of each folder,
-then over the folders: the same files give the same bits, however they are named and whatever else is asked for.
+off by 1e-14 of themselves at most. A group's sum has a fixed order, over the sorted files of each folder and
+then over the folders. So the same files give the same bits, in whatever order they are given and with any other groups.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vggrepro.posteriors.files import Images, Rows
 from vggrepro.posteriors.ranks import Score, score_of, true_ranks
 from vggrepro.system.progress import Track
 
-BATCH_BYTES = 32 << 20  # of posteriors of all files that are held at a time, and as much being read ahead
+BATCH_BYTES = 32 << 20  # of posteriors held at a time, of all files; as much again is read ahead
 BLOCK_NUMBERS = 1 << 16  # images x classes summed at a time: what fits a processor's cache
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -163,9 +163,9 @@ class _Adder:
     def totals(
         self, plans: Sequence[tuple[FilesByFolder, Group]], values: Mapping[Path, np.ndarray]
     ) -> Iterator[tuple[Group, np.ndarray]]:
-        """Each group's sum over its files (n, K), valid until the next one is asked for; of one file, its own numbers.
+        """Each group's sum over its files (n, K), valid until the next one is asked for; for one file its own numbers.
 
-        What sorted plans have in common is added once: a folder's first files, and the first folders.
+        Groups are sorted, and what neighbours have in common is added once: first files of a folder, first folders.
         """
         folders: dict[tuple[Path, ...], np.ndarray] = {}
         done: list[tuple[tuple[Path, ...], np.ndarray]] = []  # the folders of the last plan and the sums so far

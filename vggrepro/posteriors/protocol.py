@@ -39,7 +39,7 @@ class Method:
 
     name: str
     flip: bool = True  # average with the mirrored image
-    grid: int = paper.GRID  # crops a side of multicrop; 1 for center, 0 for the others
+    grid: int = paper.GRID  # crops along a side of multicrop; 1 for center, 0 for the others
     ceil_pool: bool = False  # dense: poolings round up, as Caffe's
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Method:
 
     @property
     def variant(self) -> str:
-        """What file names add where the protocol is not the paper's, such as `-grid3-noflip`."""
+        """What file names add if the protocol is not the paper's, such as `-grid3-noflip`."""
         grid = f"-grid{self.grid}" if self.name == "multicrop" and self.grid != paper.GRID else ""
         ceil = "-ceil" if self.ceil_pool else ""
         return grid + ceil + ("" if self.flip or self.name == "center" else "-noflip")
@@ -103,7 +103,7 @@ def file_path(run_folder: Path, split: str, method: str, q: int, variant: str = 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What to compute: methods, test scales (None: the method's own), flips, crops a side, split."""
+    """What to compute: methods, test scales (None: the method's own), flips, crops along a side, split."""
 
     methods: tuple[str, ...] = ("dense",)
     qs: tuple[int, ...] | None = None

@@ -35,7 +35,10 @@ BESIDE_TABLES = (*beyond.NAMES, *ensembles.NAMES, *answers.NAMES, fit.NAME, "tab
 
 
 def explained(table: Table) -> pd.DataFrame:
-    """The raw frame with footnote letters replaced by their texts; rows that ran get what holds for all rows too."""
+    """The raw frame with the texts of footnotes in place of their letters.
+
+    Rows with a number of ours also get the remarks that hold for all rows.
+    """
     frame = table.frame.copy()
     if "note" not in frame:
         return frame

@@ -1,4 +1,4 @@
-"""The whole report: tables, claims and results beyond the paper, from posterior files that are each read once."""
+"""The whole report: tables, claims and results beyond the paper. Each posterior file is read once."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Document:
             paths.append(folder / name)
         ranks = folder / "ranks.parquet"
         if self.evidence is None:
-            ranks.unlink(missing_ok=True)  # of posteriors that are gone
+            ranks.unlink(missing_ok=True)  # its posteriors are gone
             return paths
         with atomic(ranks) as temporary:
             pq.write_table(self.evidence, temporary, compression="zstd", compression_level=19)
         return [*paths, ranks]
 
     def latex(self, standalone: bool = False) -> str:
-        """The paper's tables, the nets and what is beyond the paper, without the claims."""
+        """The paper's tables, the nets and the results beyond the paper, without the claims."""
         return latex(self.tables, self.dataset, [*self.nets, *self.beyond_tables], standalone)
 
 
@@ -107,7 +107,7 @@ def document_of(scores: Scores, numbers: Sequence[int] = range(1, 8), methods: S
 
 
 def _of_first(table: BeyondTable, scores: Scores) -> BeyondTable:
-    """A table of the first seed, which says so where there are several."""
+    """A table of the first seed; its caption says so if there are several."""
     told = f" Of the first seed alone: {scores.runs}." if scores.seeds else ""
     return dataclasses.replace(table, caption=table.caption + told)
 
@@ -129,7 +129,7 @@ class Beside:
 def beside(ours: Scores, theirs: Scores) -> Beside:
     """Two reproductions side by side."""
     tables = comparison.side_by_side(ours, theirs)
-    kind = "the same images: 95 % intervals of the differences are Tango's, p McNemar's exact one, uncorrected"
+    kind = "the same images: 95 % intervals of the differences are Tango's, p is McNemar's exact one, uncorrected"
     if not comparison.paired(ours, theirs):
         kind = "different images: 95 % intervals of the differences are Newcombe's for independent errors"
     about = f"Ours: {_described(ours)}. Theirs: {_described(theirs)}. Both on {kind}."

@@ -1,4 +1,4 @@
-"""Figures of errors, claims and answers: a frame in, a matplotlib figure out; no files, no state.
+"""Figures of errors, claims and answers. Each function turns a frame into a matplotlib figure; it reads no files.
 
 Ours is filled, the paper's hollow on a dashed line. With several seeds the marker is their mean, and each seed is a
 small point. `style` has the colours and markers.
@@ -184,7 +184,7 @@ def against_test_scale(frame: pd.DataFrame, measure: str) -> Figure:
             _point(axes, row["Q"], row, measure, net, scale)
         handles.append(handle(f"{net}, S = {scale}", marker(scale), colour(net)))
     ticks = sorted(set(frame["Q"]))
-    # Scales are often 32 apart: of many, only as many get a tick as there is room for.
+    # Scales are often 32 apart. If there are many, only some get a tick.
     axes.set_xticks(ticks if len(ticks) <= 7 else ticks[:: -(-len(ticks) // 7)])
     axes.set(xlabel="test scale Q", ylabel=MEASURES[measure])
     handles.append(Line2D([], [], color=MUTED, label="not measured", **JOINING))
@@ -230,7 +230,7 @@ def _bar(axes: Axes, x: float, row: Mapping[Any, Any], measure: str, shade: str,
     value = float(row[measure])
     if np.isfinite(value):
         low, high = (float(row.get(f"{measure}{end}", np.nan)) for end in ("_low", "_high"))
-        axes.bar(x, value, 0.86, color=GROUND)  # no grid shines through the bar
+        axes.bar(x, value, 0.86, color=GROUND)  # hides the grid lines behind the bar
         axes.bar(x, value, 0.86, color=shade, alpha=strength, edgecolor=shade)
         top = value
         if np.isfinite([low, high]).all():
@@ -241,7 +241,7 @@ def _bar(axes: Axes, x: float, row: Mapping[Any, Any], measure: str, shade: str,
         axes.annotate(
             f"{value:.1f}", (x, max([top, *each])), (0, 2), textcoords="offset points", ha="center", fontsize=8.5
         )
-    for shade, size, width in ((GROUND, 15, 3.6), (INK, 13, 1.4)):  # seen on dark bars, too
+    for shade, size, width in ((GROUND, 15, 3.6), (INK, 13, 1.4)):  # can be seen on dark bars too
         axes.plot(x, row[f"{measure}_paper"], "_", color=shade, markersize=size, markeredgewidth=width)
 
 

@@ -59,9 +59,9 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
 POWER = (
     "How likely each claim is shown",
     "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
-    "are the paper's. It also depends on how many images one side alone gets wrong: of runs that are here their "
-    'own share ("runs"), otherwise an assumed one ("table"). With one seed, the nets that were trained differ as '
-    "the paper's do. With several, the means over all seeds do, and a difference varies from seed to seed with a "
+    "are the paper's. It also depends on how many images only one of the two sides gets wrong. Where the runs are "
+    'here, that share is theirs ("runs"); otherwise it is assumed ("table"). With one seed, the trained nets have '
+    "the paper's differences. With several, the means over all seeds have them, and a difference varies with a "
     f"standard deviation of {power.SPREADS['other nets']['top-1']} points between nets and "
     f"{power.SPREADS['shared nets']['top-1']} between tests of one net or an ensemble and its member (top-1; "
     "top-5 half; assumed). From simulated pages; uncertain by up to 7 points.",
@@ -104,8 +104,7 @@ def counts(findings: Sequence[Finding]) -> str:
     on_images = [finding for finding in findings if finding.claim.pairs]
     words = [finding.word for finding in on_images]
     seeds = {finding.seeds for finding in on_images if finding.seeds}
-    least = f", {min(seeds)} seed{'s' * (min(seeds) > 1)} or more" if seeds else ""
-    trained = ", one seed" if seeds == {1} else least
+    trained = f" with {_seeds(seeds)}" if seeds else ""
     order = (HOLDS, SO_FAR, CONTRADICTED, LARGER, UNDECIDED, NOT_RUN)
     told = [counted(words.count(word), word) for word in order if word in words]
     tested = len(words) - words.count(NOT_RUN)
@@ -113,6 +112,12 @@ def counts(findings: Sequence[Finding]) -> str:
     rest = [f"{counted(by_arithmetic.count(word), word)} by arithmetic" for word in dict.fromkeys(by_arithmetic)]
     plural = "" if tested == 1 else "s"
     return f"Of {tested} claim{plural} tested on images{trained}: {', '.join(told)}; {', '.join(rest)}."
+
+
+def _seeds(numbers: set[int]) -> str:
+    if numbers == {1}:
+        return "one seed"
+    return f"{min(numbers)}{f' to {max(numbers)}' * (len(numbers) > 1)} seeds"
 
 
 def preface(findings: Sequence[Finding]) -> str:
@@ -125,7 +130,7 @@ def preface(findings: Sequence[Finding]) -> str:
         "(Tango): below zero the first errs less. All tests compare the same images. They are McNemar's exact test or, "
         "where the claim is that nets err alike or slightly less, Tango's test with a margin of "
         f"{100 * MARGINS['top-1']:.1f} % of the top-1 error and {100 * MARGINS['top-5']:.0f} % of the top-5 error. "
-        "p (Holm) is that of a comparison by both measures. It is corrected within the claim and over the claims "
+        "p (Holm) belongs to a comparison by both measures. It is corrected within the claim and over the claims "
         f"tested, {tested} here: at most one page in twenty has a false verdict. With one seed each net was trained "
         "once, and the tests take it as it is: trained again with another seed, it may differ by more. With several "
         "seeds, p and intervals are Student's t over seeds and images."
@@ -195,7 +200,7 @@ def _summary(finding: Finding) -> dict[str, str]:
 
 
 def _details(finding: Finding) -> str:
-    """A claim's comparisons, a line for each measure, and its notes."""
+    """A claim's comparisons with a line for each measure, and its notes."""
     claim = finding.claim
     left: tuple[str, ...] = ("comparison", "measure", "verdict")
     if finding.parameters:

@@ -57,7 +57,7 @@ class Field:
         return max(len(word) for text in (self.heading, *self.cells) for word in _words(text))
 
     def _beneath(self, lines: int) -> int:
-        """The width of numbers under a heading of so many lines."""
+        """The smallest width of a column of numbers whose heading has at most `lines` lines."""
         width = max(self._longest, self.floor)
         while len(textwrap.wrap(self.heading, width)) > lines:
             width += 1
@@ -75,7 +75,7 @@ def _parts(word: str) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text; blanks at its begin belong to the first."""
+    """The words of a text; blanks at the beginning belong to the first."""
     return re.findall(r"^\s*\S+|\S+", text) or [""]
 
 

@@ -1,4 +1,4 @@
-"""What stands above the tables of a report. Markdown, HTML and LaTeX each set the same `Header` in their own way."""
+"""The text above the tables of a report. Markdown, HTML and LaTeX show the same `Header`, each in its own way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Header:
     """The data that the numbers were measured on, and how all runs differ from the paper's.
 
-    `reductions`: in what the data and nets are less than the paper's; `training`: how the runs were trained.
+    `reductions`: how the data and nets are smaller than the paper's; `training`: how the training differs.
     """
 
     dataset: Dataset
@@ -83,7 +83,7 @@ class Header:
 
     @property
     def lead(self) -> str:
-        """What stands above `differences`; empty if nothing differs."""
+        """The text above `differences`; empty if nothing differs."""
         if not self.differences:
             return ""
         reduced = "This is a reduced reproduction. " if self.reductions else ""

@@ -32,7 +32,7 @@ ESCAPES = str.maketrans({
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "'": r"{'}",
     "[": "{[}", "]": "{]}",  # after \\ an opening bracket would be its argument
-    "-": "{-}",  # two would become a dash
+    "-": "{-}",  # two hyphens would become a dash
     "–": "--", "−": "$-$", "…": r"\dots{}", "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$",
     "Δ": r"$\Delta$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "→": r"$\to$", "²": r"$^2$",
 })  # fmt: skip

@@ -1,4 +1,4 @@
-"""How a table of the paper is laid out on a page: its headings and groups of rows, and our numbers beside its own.
+"""How a page shows a table of the paper: its headings and groups of rows, and our numbers beside the paper's.
 
 Markdown, LaTeX and HTML set the same columns (`columns`), each in its own way.
 """
@@ -43,8 +43,8 @@ def columns(table: Table, *, ranks: bool = False) -> list[Column]:
 
     Args:
         table: the table.
-        ranks: errors have the rank of each row, ours and the paper's, in place of the difference: for data on which
-            the errors themselves cannot be compared.
+        ranks: show the rank of each row by our error and by the paper's in place of the difference. This is for data
+            whose errors cannot be compared with the paper's.
     """
     frame = table.frame
     if table.layers:
@@ -141,7 +141,7 @@ def paper_layout(table: Table) -> pd.DataFrame:
 
 
 def equal_nets(made: Sequence[Column]) -> dict[str, int]:
-    """Table 2 on its side: the names of neighbouring nets of equal size, "A, A-LRN", and the row of the first."""
+    """The columns of Table 2 on its side: names of equally large neighbours, "A, A-LRN", and the row of the first."""
     names, counts = made[0].cells, made[1:]
     sizes = list(zip(*(column.cells for column in counts), strict=True))
     together = [list(rows) for _, rows in groupby(range(len(names)), key=sizes.__getitem__)]

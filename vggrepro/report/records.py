@@ -12,7 +12,7 @@ import pandas as pd
 
 
 def json_text(value: Any) -> str:
-    """A frame as a list with an object a row; data classes as objects. What is not there is null."""
+    """The value as JSON: a frame is a list with an object for each row, a data class an object, NaN null."""
     return json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""The look of all figures of the report: colours, markers, letters and legends, and the figures as SVG and PNG.
+"""The style of all figures of the report: colours, markers, letters and legends. Writes figures as SVG and PNG.
 
 A net has the same colour and a training scale S the same marker in all figures. Readers who cannot see red, green or
 blue can tell the colours apart, and each colour has a contrast of 3 or more on white. Each has a partner that the page

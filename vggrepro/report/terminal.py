@@ -1,6 +1,6 @@
-"""Results drawn on a terminal at its width: a summary first, tables that fit, long notes below.
+"""Results on a terminal, at its width: a summary first, tables that fit, long notes below.
 
-Only where stdout is a terminal; in a pipe the commands print their plain text, byte for byte.
+Only used if stdout is a terminal. In a pipe the commands print plain text.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NARROWER = {Kind.INTERVAL: "95 % intervals", Kind.DIFFERENCE: "Δ", Kind.GROUP: 
 
 
 def wanted() -> bool:
-    """Whether stdout is a terminal, so that results are drawn."""
+    """Whether to draw results: only if stdout is a terminal."""
     return sys.stdout.isatty()
 
 
@@ -78,7 +78,7 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def print_table(frame: pd.DataFrame, format_: str = "table") -> None:
-    """A small table on stdout, readable and easy to cut; on a terminal drawn with words and units; or as JSON."""
+    """A small table on stdout: with words and units on a terminal, as plain columns in a pipe, or as JSON."""
     if format_ == "json":
         print(json_text(frame))
         return
@@ -311,9 +311,9 @@ STATUS_NOTE = (
 
 
 def status(rows: Sequence[Status], seeds: Mapping[Path, Sequence[Status]] | None = None) -> Iterator[Grid | Text]:
-    """The runs as a tree, each under the one it starts from; below, what is known of unfinished ones.
+    """The runs as a tree, each under the run that it starts from; below, notes on unfinished runs.
 
-    Of the folders of other seeds, a line each.
+    Each folder of another seed has one line.
     """
     heads = ["run", "state", "epoch", "rate", "top-1 %", "top-5 %", "images /s"]
     cells = [

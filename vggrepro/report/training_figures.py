@@ -62,7 +62,7 @@ def training(epochs: pd.DataFrame, between: pd.DataFrame, net: str, other_seeds:
 
 @styled
 def receptive_fields(fields: Mapping[str, Sequence[int]], crop: int) -> Figure:
-    """The receptive field of each conv. layer in its order, a line a net, and the crop; all in pixels."""
+    """The receptive field of each conv. layer in order, with a line for each net and one for the crop; in pixels."""
     figure, axes = blank()
     for net, sides in fields.items():
         axes.plot(range(1, len(sides) + 1), sides, "o-", color=colour(net))

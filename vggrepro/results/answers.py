@@ -1,4 +1,4 @@
-"""What a net answers, class by class, and whether it is right as often as it says: from one posterior file.
+"""A net's answers by class, and its confidence against its right answers, from one posterior file.
 
 The answer to an image is the class of the largest posterior, and that posterior is its confidence.
 """

@@ -1,6 +1,6 @@
 """Results beyond the paper's tables: error against Q, other papers' crops, the 5 × 5 net of Sect. 4.1.
 
-A result is there if its posteriors are. A file that a table would refuse is named and not used here either.
+A result is made if its posteriors are there. A file that the tables refuse is refused here too, and named in a note.
 `ensembles` chooses nets to fuse; it is a module of its own because it reads the files again.
 """
 
@@ -46,7 +46,7 @@ NAMES = CURVE, CROPS, SHALLOW = "curve", "crops", "shallow"
 SHALLOW_PAPER = 7.0  # Sect. 4.1: the top-1 error of the 5 x 5 net minus B's, in points, on a centre crop
 
 Available = dict[Run, dict[str, tuple[int, ...]]]
-Having = tuple[Scores, Sequence[File]]  # a seed and its files of a line
+Having = tuple[Scores, Sequence[File]]  # a seed, and the files of one line with that seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Entry:
 
 
 def available(scores: Scores) -> Available:
-    """The Q of which each run has posteriors with any seed, for each method, by the names of folders and files.
+    """The Q at which each run has posteriors, with any seed and for each method. Reads only names of folders and files.
 
     Runs are in the paper's order. Folders that are not named like the paper's runs (`D-256-512`) are left out.
     """
@@ -147,7 +147,7 @@ def crops_rows(at_hand: Available) -> list[Entry]:
 
 
 def shallow_rows(at_hand: Available) -> list[Entry]:
-    """B and the shallow net of 5 × 5 filters in turn, for each method and Q that both have (Sect. 4.1)."""
+    """A line for B and one for the shallow net of 5 × 5 filters, for each method and Q that both have (Sect. 4.1)."""
     pair = Run("B", S256), Run("B-5x5", S256)
     if not all(run in at_hand for run in pair):
         return []

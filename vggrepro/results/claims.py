@@ -37,7 +37,7 @@ from vggrepro.results.verdicts import (
 )
 from vggrepro.system import advice
 
-SO_FAR = "holds so far"  # "not decided", but only because some comparisons were not run: all others hold
+SO_FAR = "holds so far"  # "not decided" only because some comparisons were not run; all others hold
 LARGEST = 144.0  # million weights of the "more shallow net"; the paper's nets have no more (Sect. 2.2)
 
 
@@ -59,13 +59,13 @@ class Finding:
 
     @property
     def word(self) -> str:
-        """The verdict, but `SO_FAR` in place of "not decided" where it says more."""
+        """The verdict; `SO_FAR` in place of "not decided" if all comparisons that were run hold."""
         so_far = {outcome.verdict for outcome in self.outcomes} == {HOLDS, NOT_RUN}
         return SO_FAR if so_far and self.verdict == UNDECIDED else self.verdict
 
     @property
     def seeds(self) -> int:
-        """The seeds that each comparison has at least; 0 if none was run."""
+        """The smallest number of seeds of a comparison; 0 if none was run."""
         return min((outcome.seeds for outcome in self.outcomes if outcome.tests), default=0)
 
     @property
@@ -75,7 +75,10 @@ class Finding:
 
     @property
     def deciding(self) -> Outcome | None:
-        """The comparison that the verdict rests on: the clearest one against the claim, otherwise the least clear."""
+        """The comparison that decides the verdict.
+
+        If the claim is contradicted, the clearest one against it; otherwise the least clear one.
+        """
         run = [outcome for outcome in self.outcomes if outcome.tests]
         against = [outcome for outcome in run if outcome.verdict == self.verdict in (CONTRADICTED, LARGER)]
         if against:
@@ -126,7 +129,7 @@ def _finding(claim: Claim, outcomes: tuple[Outcome, ...], scores: Scores) -> Fin
 
 
 def _gaps(scores: Scores, views: Sequence[paper.View]) -> list[str]:
-    """What a claim lacks, and the commands that make it; of other seeds, how many files, and their commands."""
+    """The posterior files that a claim lacks, and the commands that make them; for other seeds also their number."""
     files = [scores.file(view) for view in views]
     result = list(not_used(files, scores.commands))
     if missing := [file.view for file in files if not file.present]:
@@ -157,7 +160,7 @@ def _parameters(claim: Claim, scores: Scores) -> Finding:
         growth = 100 * (counts["E"][2] / counts["A"][2] - 1)
         notes.append(
             f"Of our nets ({len(scores.dataset.classes)} classes, crop {crop}, width {width:g}), E has {growth:.0f} % "
-            "more parameters than A: the FC layers, which depth leaves alone, are a smaller part here."
+            "more parameters than A: the FC layers, which A and E have alike, are a smaller part here."
         )
     return Finding(claim, (), HOLDS if cheap else CONTRADICTED, tuple(notes), parameters=counts)
 

@@ -110,7 +110,7 @@ def _count(ranks: np.ndarray | None) -> int | None:
 def _measure(
     name: str, least: int, mine: np.ndarray | None, other: np.ndarray | None, ours: Scores, theirs: Scores
 ) -> dict[str, float]:
-    """An error of both, in per cent: ranks of `least` or more are wrong. NaN if there are `least` classes or fewer."""
+    """An error of both sides, in per cent. Ranks of `least` or more are wrong; NaN with `least` classes or fewer."""
     wrong_a = None if mine is None or len(ours.dataset.classes) <= least else mine >= least
     wrong_b = None if other is None or len(theirs.dataset.classes) <= least else other >= least
     result = {f"{name}_ours": _error(wrong_a), f"{name}_theirs": _error(wrong_b)}

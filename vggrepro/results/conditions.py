@@ -1,7 +1,7 @@
 """How runs and posterior files differ from the paper's, in sentences.
 
-What holds for all runs is told once, above the tables and claims: `reductions` (data and nets) and `shared` (training).
-`conditions` tells the rest, row by row. Every value is compared with the preset `paper`, whatever the run's own preset.
+What holds for all runs is said once, above the tables and claims: `reductions` (data and nets) and `shared` (training).
+`conditions` says the rest, row by row. Every value is compared with the preset `paper`, whatever the run's own preset.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAPER_EPOCHS = 74  # Sect. 3.1: 370K iterations of 256 images
 QS = (224, 256, 288, 352, 384, 416, 512)  # every test scale of Tables 3-6
 
 # The values of a recipe that are compared, in words. `crop`, `stride` and `width` are those of the nets (`reductions`),
-# the numbers of epochs are told as trained (`_epochs`).
+# `_epochs` says how many epochs there were.
 WORDS = {
     "batch": "batch",
     "learning_rate": "learning rate",
@@ -53,7 +53,13 @@ WORDS = {
     "min_improvement": "least improvement, in points",
     "precision": "precision",
 }
-NONE = ("dropout", "warmup_steps", "clip_norm", "held_out", "drop_by")  # of these, 0 or [] is no such thing
+NONE = (
+    "dropout",
+    "warmup_steps",
+    "clip_norm",
+    "held_out",
+    "drop_by",
+)  # recipe values for which 0 or [] means that there is none
 
 
 class Departure(NamedTuple):
@@ -68,7 +74,7 @@ class Departure(NamedTuple):
 
 
 def reductions(dataset: Dataset, geometries: Iterable[Geometry]) -> tuple[str, ...]:
-    """In what the data and the nets are less than the paper's; nothing for ILSVRC's data and Table 1's nets.
+    """How the data and the nets are smaller than the paper's; empty for ILSVRC's data and Table 1's nets.
 
     Args:
         dataset: without training images, the nets were trained elsewhere, and the rows of the tables say so.
@@ -99,7 +105,7 @@ def _less_net(geometry: Geometry) -> list[str]:
         if stride != paper.STRIDE:
             pixels += f"; {sum(paper.poolings(stride))} max-poolings, stride {stride}"
         if crop % stride:
-            pixels += f"; {crop} is no multiple of {stride}, so dense evaluation meets positions that no crop had"
+            pixels += f"; {crop} is no multiple of {stride}, so dense evaluation uses positions that no crop had"
         result += [f"crop {crop} (the paper: {paper.CROP}; {pixels})", _score_maps(geometry)]
     if width != 1:
         result.append(f"width {width:g} (the paper: 1)")
@@ -251,7 +257,7 @@ def _training(scores: Scores, runs: Sequence[Run], common: Sequence[Departure]) 
 
 
 def _run_conditions(scores: Scores, run: Run, usual: Geometry) -> list[str]:
-    """What a run's folder says of its weights, its data, its start and its length; `usual`: most runs' geometry."""
+    """Sentences on a run's weights, data, start and length, from its folder; `usual` is the geometry of most runs."""
     facts = scores.facts(run)
     result = []
     if facts.weights is None:
@@ -287,7 +293,7 @@ def _start(config: RunConfig) -> str:
 def _epochs(scores: Scores, run: Run) -> list[str]:
     """The length of the training, counted from random weights, where it may be shorter than the paper's.
 
-    The paper trains A, and then each deeper net, for 74 epochs; how long it continues at another scale it does not say
+    The paper trains A, and then each deeper net, for 74 epochs. It does not say how long it continues at another scale
     (Sect. 3.1).
     """
     steps, everyone = [run], [scores.facts(run)]
@@ -308,7 +314,7 @@ def _epochs(scores: Scores, run: Run) -> list[str]:
 
 
 def _named(step: Run, run: Run) -> str:
-    """Which run a number of epochs belongs to: none for the row's own, the scale for the same net."""
+    """The run that a number of epochs belongs to: empty for the row's own run, S for another run of its net."""
     if step == run:
         return ""
     return f" (S = {step.scale.label})" if step.net == run.net else f" ({step.name})"

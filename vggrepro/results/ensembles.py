@@ -255,7 +255,7 @@ def _fusion(
     choosing, held_out = (int(count) for count in counter.images)
     caption = (
         f"Nets chosen for the least top-1 error on {choosing:,} images (halves by a hash of the key), scored on the "
-        f"other {held_out:,}, which had no say; the paper's own choices beside them. {about}"
+        f"other {held_out:,}, which did not choose; the paper's own choices beside them. {about}"
     )
     labels = shown.assign(
         runs=["all" if n == len(names) else r for n, r in zip(shown["nets"], shown["runs"], strict=True)]

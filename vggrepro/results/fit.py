@@ -79,7 +79,7 @@ def _record(scores: Scores, view: View) -> dict[str, Any] | None:
 
 
 def _notes(scores: Scores, frame: pd.DataFrame) -> tuple[str, ...]:
-    """Says of runs that held training images out that these count as training images here."""
+    """A note if a run held training images out: here they count as training images."""
     configs = [scores.facts(run).config for run in paper.all_runs() if run.name in set(frame["run"])]
     held_out = any(config and config.recipe.held_out for config in configs)
-    return ("Training images that were held out to judge the training count as training images here.",) * held_out
+    return ("Training images that were held out for validation count as training images here.",) * held_out

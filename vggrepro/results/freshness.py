@@ -1,4 +1,7 @@
-"""May a posterior file stand for its run and data set, and if not, why? Tables, `fuse` and submissions ask here."""
+"""Decides whether a posterior file may be used for its run and data set, and if not, why not.
+
+Tables, `fuse` and submissions all ask this module.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class Facts:
 
 
 def facts_of(folder: RunFolder) -> Facts:
-    """What a run's folder says; one run's damage is recorded, so that it does not take the other runs' rows down."""
+    """What a run's folder says. A damaged file is recorded, not raised: the rows of the other runs are still made."""
     weights = folder.weights_hash() if folder.trained else None
     config, epochs, damaged = None, None, ""
     try:
@@ -80,7 +83,7 @@ def misfit(shape: Shape, dataset: Dataset, split: str) -> str | None:
 
 
 def _refusal(origin: Origin, facts: Facts, view: View, split: str, dataset: Dataset | None) -> str | None:
-    """Why a file made so must not stand for the run as it is now, or None."""
+    """Why a file of this origin must not be used for the run as it is now, or None."""
     if facts.weights is None and facts.folder.checkpoint_path.exists():
         return "earlier weights, while the run is being trained again"
     expected: dict[str, Any] = {"split": split, "method": view.method, "q": view.q}

@@ -1,4 +1,4 @@
-"""Sentences on what a result lacks: posteriors that were not run, and files that must not be used."""
+"""Sentences on missing posteriors, and on files that must not be used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Commands = Callable[[Sequence[View]], str]  # names the commands that make these
 
 
 def not_run(views: Sequence[View], commands: Commands) -> str:
-    """What to do about posteriors that are not there."""
+    """A sentence with the commands that make posteriors which are not there."""
     return f"Not run: {commands(views)}."
 
 

@@ -1,9 +1,9 @@
-"""Intervals and tests for errors counted on the same images. Pure functions: counts in, per cent and p out.
+"""Intervals and tests for errors counted on the same images. Pure functions from counts to per cent and p.
 
 Two classifiers seen on the same images differ only where exactly one of them errs (the discordant images).
 Counts are images, errors and differences are per cent of all images, p-values are two-sided. With one seed the
-tests speak of the images as a sample and take the nets as they are (Sect. 4 reports one net a row, too); with several
-(`over_seeds`) also of the seeds.
+tests treat the images as a sample and the nets as fixed (Sect. 4 also reports one net for each row). With several
+(`over_seeds`) they treat the seeds as a sample too.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def wilson(wrong: int, images: int, level: float = LEVEL) -> Interval:
     """
     _check_count(wrong, images)
     interval = scipy.stats.binomtest(wrong, images).proportion_ci(level, method="wilson")
-    # Rounding may leave ends a hair from 0 and 100, where they are exact.
+    # Without errors, or without right answers, an end is exactly 0 or 100; rounding may miss it.
     low = 0.0 if wrong == 0 else 100 * float(interval.low)
     high = 100.0 if wrong == images else 100 * float(interval.high)
     return Interval(low, high)
@@ -153,8 +153,9 @@ def seeds_of(wrong_a: Sequence[np.ndarray], wrong_b: Sequence[np.ndarray]) -> Se
 def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
     """The comparison over seeds and images: would other seeds and other images show the same?
 
-    The variance of the mean difference is that of the images plus that of the seeds, both over their numbers; what a
-    seed does to an image counts in both, which errs on the safe side. Degrees of freedom: Satterthwaite's.
+    The variance of the mean difference is that of the images plus that of the seeds, both over their numbers; an
+    effect of a seed on an image counts in both, so the interval is rather too wide than too narrow. Degrees of freedom:
+    Satterthwaite's.
 
     Args:
         made: two seeds or more.
@@ -207,7 +208,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def power(images: int, discordant: float, difference: float, alpha: float = ALPHA) -> float:
-    """Chance that the exact test finds a true difference at level `alpha`, in the right direction.
+    """Chance from 0 to 1 that the exact test finds a true difference at level `alpha`, in the right direction.
 
     Exact: summed over the number of discordant images. `discordant` and `difference` are per cent of the images.
 
@@ -222,7 +223,9 @@ def power(images: int, discordant: float, difference: float, alpha: float = ALPH
     middle, spread = images * share, math.sqrt(images * share * (1 - share))
     counts = np.arange(max(0, math.floor(middle - 9 * spread - 9)), min(images, math.ceil(middle + 9 * spread + 9)) + 1)
     fewer = scipy.stats.binom.ppf(alpha / 2, counts, 0.5)
-    fewer -= scipy.stats.binom.cdf(fewer, counts, 0.5) > alpha / 2  # the most on the losing side that still reject
+    fewer -= (
+        scipy.stats.binom.cdf(fewer, counts, 0.5) > alpha / 2
+    )  # the largest number on the losing side that still rejects
     losing = (1 - abs(difference) / discordant) / 2
     return float(np.sum(scipy.stats.binom.pmf(counts, images, share) * scipy.stats.binom.cdf(fewer, counts, losing)))
 

@@ -36,8 +36,8 @@ SHOWN = {
     "weights_one": ("its weights (C²)", 1, "{:.0f}"),
     "weights_stack": ("their weights (C²)", 1, "{:.0f}"),
     "more": ("one layer has more (%)", 1, "{:.0f}"),
-    "milliseconds": ("training step (ms an image)", 1, "{:.1f}"),
-    "kept_bytes": ("kept for the backward pass (MB an image)", MILLION, "{:.1f}"),
+    "milliseconds": ("training step (ms per image)", 1, "{:.1f}"),
+    "kept_bytes": ("kept for the backward pass (MB per image)", MILLION, "{:.1f}"),
 }
 
 
@@ -76,7 +76,7 @@ def _net(net: Architecture) -> dict[str, Any]:
 
 
 def layers_table(net: Architecture) -> BeyondTable:
-    """A row a layer: `net`, `layer`, and the values of `layers.Layer`."""
+    """A row for each layer: `net`, `layer`, and the values of `layers.Layer`."""
     frame = pd.DataFrame([{"net": net.net, **_layer(layer)} for layer in layers(net)])
     caption = (
         f"{_size(net)}. A ReLU follows every layer with parameters but fc8. "
@@ -112,7 +112,7 @@ def stacks_table() -> BeyondTable:
 
 
 def costs_table(costs: pd.DataFrame, where: str) -> BeyondTable:
-    """What `nets.measure` found, a row a net: `net`, `milliseconds`, `kept_bytes`."""
+    """The results of `nets.measure` with a row for each net: `net`, `milliseconds`, `kept_bytes`."""
     caption = f"A training step, forward and backward, measured on {where}. A-LRN is A with a normalisation (claim 1)."
     return _table("costs", "Measured cost", caption, costs, ("net",))
 

@@ -59,7 +59,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim in our words, where the paper makes it, and the comparisons that must all bear it out."""
+    """One claim in our words, where the paper makes it, and the comparisons that must all support it."""
 
     number: int
     sentence: str

@@ -1,4 +1,7 @@
-"""How likely each claim is shown with so many images, if the true differences are the paper's: known before a run."""
+"""The chance that each claim is shown with a number of images, if the true differences are the paper's.
+
+No run is needed for it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def table(samples: Sequence[tuple[int, int]], own: Comparisons) -> pd.DataFrame:
 
 
 def column(size: int, seeds: int) -> str:
-    """The name of the column of so many images and seeds."""
+    """The name of the column for a number of images and seeds."""
     return f"{size}" if seeds == 1 else f"{size} of {seeds} seeds"
 
 
@@ -96,7 +99,7 @@ def _samples(
 
 
 def _counted(images: int, b: float, first: int, second: int) -> Comparison:
-    """So many images are wrong on one side alone; the second side's error is `b`."""
+    """A comparison: `first` and `second` images are wrong on that side alone; the second side's error is `b`."""
     difference = 100 * (first - second) / images
     return Comparison(images, b + difference, b, difference, 0, 0, first, second, 1)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def _curve(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """After each image, best score first: true positives, precision; and the number of positives.
+    """True positives and precision after each image, the best score first; and the number of positives.
 
     Images with label 0 ("difficult") are left out, as the devkit's VOCevalcls does. Equal scores keep their order.
     """
@@ -35,7 +35,10 @@ def eleven_point(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The average precision of VOC-2010 and later: the area under the precision made monotonous; as `eleven_point`."""
+    """The average precision of VOC-2010 and later: the area under the precision curve, made monotonous.
+
+    Arguments and result are as in `eleven_point`.
+    """
     true, precision, positives = _curve(scores, labels)
     if not positives:
         return float("nan")
@@ -44,5 +47,10 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mean_class_recall(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """The mean over classes of the share of their images that are recognised, in per cent: (n,), (n,) of classes."""
+    """The mean over classes of the share of their images that are recognised, in per cent.
+
+    Args:
+        predicted: (n,) int, the answered class of each image.
+        labels: (n,) int, its true class.
+    """
     return 100 * float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))

@@ -1,6 +1,6 @@
-"""The posterior files that tables use: finds them, checks them against their runs and data, scores each once.
+"""Finds the posterior files that tables use, checks them against their runs and data, and scores each once.
 
-A file that must not stand for its run (other weights, other data) is named with the reason and never used.
+A file that must not be used for its run (other weights, other data) is named with the reason.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vggrepro.system import advice
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One posterior file that a row asks for: there or not, and why it must not be used."""
+    """One posterior file that a row needs: whether it is there, and why it must not be used."""
 
     view: View
     path: Path
@@ -70,7 +70,7 @@ class Scores:
         return self._facts[run]
 
     def file(self, view: View) -> File:
-        """The file of a view and whether it may be used; a bad row is known once `rank_groups` has read the file."""
+        """The file of a view, and whether it may be used. `rank_groups` reads the file and may find a bad row in it."""
         if view not in self._files:
             self._files[view] = self._looked_up(view)
         file = self._files[view]
@@ -150,7 +150,7 @@ class Scores:
     def ranks(self, paths: Iterable[Path]) -> np.ndarray:
         """(images,) int32: the rank of each image's true class under the files' plain mean (Sect. 4.4), 0 is best.
 
-        The images are in one order for all files of this scores, so that two results can be compared pair by pair.
+        The images are in the same order for all files, so that two results can be compared image by image.
         Any order of the paths gives the same numbers; what `rank_groups` has read is not read again.
 
         Raises:
@@ -167,7 +167,7 @@ class Scores:
         return {views: self.ranks(file.path for file in files) for views in rows if (files := self.usable(views))}
 
     def evidence(self) -> pa.Table | None:
-        """Everything that was scored, image by image: what errors and paired tests can be recomputed from.
+        """Everything that was scored, image by image. All errors and paired tests can be computed again from it.
 
         Returns:
             `image` (key), `label`, and a column for each row of a table and side of a claim, named by its posterior
@@ -209,7 +209,7 @@ class Scores:
 
     @property
     def geometry(self) -> Geometry:
-        """That of most runs on this data set; of its preset if there are none."""
+        """Crop, width and stride of most runs on this data set; those of its preset if there are no runs."""
         if self._geometry is None:
             facts = [self.facts(run) for run in paper.all_runs() if (self.runs / run.name).is_dir()]
             configs = [fact.config for fact in facts if fact.config]

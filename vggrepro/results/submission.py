@@ -1,4 +1,4 @@
-"""The file that ILSVRC's test server scores: five devkit ids an image, best first."""
+"""The file that ILSVRC's test server scores: five devkit ids for each image, best first."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ PROVENANCE = ["data", "classes", "train_images", "preset", "crop", "width"]
 PROVENANCE += ["runs", "epochs", "seeds", "weights", "commit"]
 
 CAPTIONS = {
-    1: "The nets, one a column, deeper to the right; layers that the net on the left lacks are bold. conv3-64 is a "
-    "convolution of 3 × 3 pixels with 64 channels; a ReLU follows every hidden layer.",
+    1: "A column for each net, deeper to the right; layers that the net on the left does not have are bold. conv3-64 "
+    "is a convolution of 3 × 3 pixels with 64 channels; a ReLU follows every hidden layer.",
     2: "Number of parameters (weights and biases) in millions.",
     3: "One test scale: each image is seen at a single Q, by dense evaluation.",
     4: "Several test scales: posteriors averaged over three Q, by dense evaluation.",
@@ -115,7 +115,7 @@ class Footnotes:
     def _gaps(self) -> dict[str, list[int]]:
         """Sentences on files that are refused or missing, and their rows.
 
-        Rows that lack the training of the same nets share one sentence on what to run.
+        Rows for which the same nets must still be trained share one sentence on what to run.
         """
         asked = [file for files in self.unfilled.values() for file in files]
         result = {}
@@ -128,7 +128,7 @@ class Footnotes:
         return result
 
     def _missing(self) -> list[dict[int, list[View]]]:
-        """The missing posteriors of each row, rows grouped by the nets that they lack the training of."""
+        """The missing posteriors of each row; rows are grouped by the nets that must still be trained."""
         grouped: dict[frozenset[str], dict[int, list[View]]] = {}
         for row, files in self.unfilled.items():
             if missing := [file.view for file in files if not file.present]:
@@ -237,7 +237,7 @@ def _with_paper(name: str, ours: float | None, printed: float | None) -> dict[st
 
 
 def _provenance(scores: Scores, files: Sequence[File]) -> dict[str, Any]:
-    """Where a row's numbers come from; the values of several runs are separated by blanks."""
+    """The columns on where a row's numbers come from; values of several runs are separated by blanks."""
     everyone = [scores.facts(run) for run in dict.fromkeys(file.view.run for file in files)]
     configs = [facts.config for facts in everyone]
 

@@ -102,7 +102,7 @@ def _singles(whole: features.FeatureOrigin) -> Iterator[features.FeatureOrigin]:
 
 
 def _read(folder: RunFolder, data: TransferSet, wanted: features.FeatureOrigin) -> np.ndarray:
-    """The features of a file that stands for `wanted`, a row a picture of the set."""
+    """The features of the file for `wanted`, (pictures, D) float32, in the set's order."""
     path = features.file_path(folder.path, data.name, wanted.view, wanted.qs)
     words = [folder.name, "--q", ",".join(map(str, wanted.qs))]
     renew = advice.command("features", *words)
@@ -150,13 +150,13 @@ def decide(x: np.ndarray, labels: np.ndarray, rows: np.ndarray, c: float, seed: 
     Of examples with many labels, those with label 0 are left out of that class; a class without examples on both sides
     gets zeros.
     """
-    from sklearn.exceptions import ConvergenceWarning  # here, as it takes a second
+    from sklearn.exceptions import ConvergenceWarning  # imported here, as it takes a second
     from sklearn.svm import LinearSVC
 
     classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
     weights, biases = np.zeros((classes, x.shape[1])), np.zeros(classes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # at the largest C, which is then not the best
+        warnings.simplefilter("ignore", ConvergenceWarning)  # happens at the largest C, which is then not the best
         if labels.ndim == 1:
             svm = LinearSVC(C=c, random_state=seed, **SVM).fit(x[rows], labels[rows])
             if len(svm.classes_) == 2:
@@ -205,9 +205,9 @@ def score_split(x: np.ndarray, labels: np.ndarray, split: ExampleSplit) -> dict[
 
 
 def _climbed(value: Callable[[int], float], places: int) -> int:
-    """The place from 0 to `places` - 1 where a value that rises and then falls is largest; of equal ones the first.
+    """The place from 0 to `places` - 1 with the largest value, for values that rise and then fall.
 
-    From the middle on, no more places are tried than the top needs.
+    Of equal values the first is taken. The search starts in the middle and stops where the value falls.
     """
     place = places // 2
     while place + 1 < places and value(place + 1) > value(place):
@@ -218,7 +218,7 @@ def _climbed(value: Callable[[int], float], places: int) -> int:
 
 
 def _fifth(labels: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-    """A fifth of the training examples, of each class where an example has one class."""
+    """A fifth of the training examples; if each example has one class, a fifth of each class."""
     random = np.random.default_rng((seed, len(rows)))
     groups = [rows] if labels.ndim == 2 else [rows[labels[rows] == label] for label in np.unique(labels[rows])]
     return np.concatenate([random.permutation(group)[: max(1, len(group) // HELD_OUT)] for group in groups])
@@ -270,7 +270,7 @@ def result(
 
 
 def summary(made: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A row a representation: `nets`, `Q`, `over_Q`, `views`, the mean of each measure with `_std`, `C`, `splits`.
+    """A row for each representation: `nets`, `Q`, `over_Q`, `views`, each measure's mean with `_std`, `C`, `splits`.
 
     The standard deviation is that of a sample (n - 1); NaN of one split.
     """
@@ -318,7 +318,7 @@ def study(
 
 
 def comparisons(made: Sequence[dict[str, Any]], configs: dict[str, Any], pooled: bool) -> pd.DataFrame:
-    """The paper's questions, answered within splits: a row a pair of results that share their splits.
+    """The paper's questions, answered within splits: a row for each pair of results on the same splits.
 
     Columns: `question`, `first`, `second`, `difference` (first - second, points, mean over splits), `std`, `splits`
     (each split's difference). Results are the first measure's.

@@ -53,7 +53,9 @@ def transfer_tables(scores: Scores) -> list[Table]:
 def _table(number: int, scores: Scores) -> Table | None:
     lines, notes = paper.published(number), dict[str, set[int]]()
     made = {name: pd.DataFrame([_measure(number, name, line, scores) for line in lines]) for name in MEASURES[number]}
-    if not any(found["text"].any() for found in made.values()):  # every result is named in a note, also one not used
+    if not any(
+        found["text"].any() for found in made.values()
+    ):  # every result is named in a note, also a result that is not used
         return None
     frame = pd.DataFrame({"method": [line["method"] for line in lines]})
     for found in made.values():
@@ -122,7 +124,7 @@ def _data(name: str) -> str:
 
 
 def _not_run(method: str, missing: Sequence[str]) -> str:
-    """What gives the numbers of these measures, which are not there; empty if none is missing."""
+    """A sentence with the commands that make these missing measures; empty if none is missing."""
     if method not in ROWS or not missing:
         return ""
     first, *others = map(_data, missing)
@@ -145,12 +147,14 @@ def _commands(data: str, names: tuple[str, ...], views: tuple[str, ...]) -> str:
 
 
 def _conditions(data: str, made: dict[str, Any], protocol: paper.Transfer) -> str:
-    """How a result was measured, where that is not plain from the caption."""
+    """How a result was measured, as far as the caption does not say it."""
     tests = {split["test"] for split in made["splits"]}
     images = " or ".join(f"{count:,}" for count in sorted(tests))
     if made["seeds"]:
         seeds = ", ".join(map(str, made["seeds"]))
-        less = "" if made["train_images"] == protocol.train else f", {made['train_images']} training images a class"
+        less = (
+            "" if made["train_images"] == protocol.train else f", {made['train_images']} training images of each class"
+        )
         return f"{data}: seeds {seeds}{less}, {images} test images."
     kind = "eleven-point average precision" if data == "voc2007" else "average precision"
     return f"{data}: {kind}, scored on {made['scored']} ({images} examples)."

@@ -29,7 +29,7 @@ BETTER = (Relation.LOWER, Relation.SLIGHTLY_LOWER)  # shown by top-1 or top-5; t
 class Tested:
     """One comparison by one measure: `margin` in points, p-values of both directions, not yet corrected.
 
-    `too_low`: what speaks against the claim is that the first errs less by more than the margin.
+    `too_low`: the first errs less by more than the margin, which speaks against the claim.
     """
 
     measure: str
@@ -82,7 +82,7 @@ class Outcome:
 
 
 def worded(verdict: str, seeds: int) -> str:
-    """A verdict with "one seed" beside it where it is about nets that were trained once."""
+    """The verdict, with "one seed" after it if its nets were trained once."""
     return f"{verdict}{ONE_SEED}" if seeds == 1 and verdict not in (UNDECIDED, NOT_RUN) else verdict
 
 
@@ -121,7 +121,7 @@ def pooled(of: Mapping[Pair, Seeds]) -> dict[Pair, Comparison]:
     runs = {view.run for pair in of for side in (pair.first, pair.second) for view in side.views}
     seeds = min(len(made.singles) for made in of.values())
     spread = float(np.mean([made.of_seeds for made in of.values()]))
-    freedom = (seeds - 1) * max(1, len(runs) // 2)  # so many pairs of nets share no net
+    freedom = (seeds - 1) * max(1, len(runs) // 2)  # the number of pairs of nets that share no net
     return {pair: over_seeds(made, spread, freedom) for pair, made in of.items()}
 
 
@@ -134,7 +134,7 @@ def kind_of(pair: Pair) -> str:
 
 
 def judge(claims: Sequence[Claim], made: Comparisons) -> list[tuple[Outcome, ...]]:
-    """The outcomes of each claim, corrected within the claim and over the claims that were run, if only in part.
+    """The outcomes of each claim, corrected within the claim and over all claims of which some comparison was run.
 
     As claimed: all comparisons must hold, so the claim's p-value is the largest of theirs (an intersection-union test).
     Not so: one comparison is enough, so Holm's correction is over the claim's comparisons. Both then get Holm's
@@ -156,12 +156,12 @@ def judge(claims: Sequence[Claim], made: Comparisons) -> list[tuple[Outcome, ...
 
 
 def _within(ps: Sequence[float]) -> list[float]:
-    """Corrected within a claim whose comparisons must all hold: all do if the largest p-value is small enough."""
+    """p-values corrected within a claim whose comparisons must all hold: no corrected one exceeds the largest given."""
     return [min(p, max(ps)) for p in holm(ps)]
 
 
 def _either(ps: Sequence[float]) -> float:
-    """One measure is enough (Bonferroni)."""
+    """The p-value if one measure is enough (Bonferroni)."""
     return min(1.0, len(ps) * min(ps))
 
 
@@ -178,7 +178,10 @@ def _tested(pair: Pair, made: Mapping[str, Comparison]) -> Iterable[Tested]:
 def p_values(kind: Relation, made: Comparison, margin: float) -> tuple[float, float, bool]:
     """p-values that the difference is as claimed, and that it is not (at most 1); whether it is then too low.
 
-    `margin` in points.
+    Args:
+        kind: what is claimed of the first side.
+        made: the comparison of both sides.
+        margin: the difference that counts as none, in points.
     """
     below, above = made.below, made.above
     if kind is Relation.LOWER:

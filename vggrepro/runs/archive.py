@@ -1,4 +1,4 @@
-"""Runs without their weights in files of a chosen size, to share them or to bring them home from another machine."""
+"""Packs runs without their weights into files of a chosen size, to share them or to copy them from another machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's configuration, config.json: what was trained, how, on what; or what was imported."""
+"""A run's configuration, config.json: what was trained, how and on what data; or what was imported."""
 
 from __future__ import annotations
 

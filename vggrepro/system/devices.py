@@ -1,4 +1,4 @@
-"""Devices and precisions: the only module that asks what it runs on."""
+"""Devices and precisions. No other module asks which device it runs on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from vggrepro.errors import InputError
 from vggrepro.system.precisions import PRECISIONS
 from vggrepro.system.processes import local_rank
 
-# What errors of a CPU, of cuDNN, of cuBLAS and of copies to a GPU say when memory is short.
-NO_MEMORY = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+# What errors of a CPU, of CUDA and its driver, of cuBLAS and of cuDNN (before version 9, and since) say when memory is
+# short.
+NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # On a CPU a step writes gigabytes of fresh memory, and first touching a 4 kB page costs more than filling it: torch
@@ -56,9 +57,8 @@ def device(text: str = "auto") -> torch.device:
         raise InputError(f"--device {text}: choose auto, cpu, cuda, cuda:1 or mps")
     try:
         chosen = torch.device(text)
-        (
-            torch.zeros(1, device=chosen) + 1
-        )  # a GPU for which this torch has no kernels fails here and not at the first step
+        # A GPU for which this torch has no kernels fails here and not at the first step.
+        torch.zeros(1, device=chosen).add_(1)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         if "no kernel image" in reason:
@@ -210,3 +210,8 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(words in str(error) for words in NO_MEMORY)
+
+
+def is_not_compiled(error: Exception) -> bool:
+    """Whether torch.compile failed, as without a C++ compiler or on a GPU that it does not know."""
+    return any(kind.__module__ == "torch._dynamo.exc" for kind in type(error).__mro__)

@@ -113,7 +113,7 @@ class SideBySide:
         for each in [each for each in self._running if each.process.poll() is not None]:
             self._running.remove(each)
             if each.process.returncode:
-                raise InputError(f"{each.job.name} failed: {_last_line(each.log)} (all that it said: {each.log})")
+                raise InputError(f"{each.job.name} failed: {_last_line(each.log)} (its whole output: {each.log})")
             self._done.add(each.job.name)
             say(f"{each.job.name}: done")
 

@@ -15,12 +15,12 @@ console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def silent() -> bool:
-    """Whether this is one of torchrun's further processes: only the first talks."""
+    """Whether this is one of torchrun's further processes: only the first prints."""
     return os.environ.get("RANK", "0") != "0"
 
 
 def say(message: str) -> None:
-    """One line of talk on stderr, from the first process only; passes above a running bar.
+    """Prints one line on stderr, from the first process only, above a running bar.
 
     A terminal shows it wrapped at words. A message with a command stays one line, so that the command can be copied.
     """
@@ -71,12 +71,12 @@ class Track:
 
     @property
     def rate(self) -> float:
-        """Units a second in this process."""
+        """Units per second in this process."""
         return (self.done - self._first) / max(time.monotonic() - self._began, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate so far; None before anything was done."""
+        """The time left at the rate so far; None before anything was done."""
         return (self.total - self.done) / self.rate if self.done > self._first else None
 
     def advance(self, count: int, text: str | None = None) -> None:

@@ -1,7 +1,8 @@
-"""Threads of a CPU that others use too: no more than processors are free, and none that spins for long while it waits.
+"""Threads on a CPU that other programs use too: no more threads than free processors, and none waits busily for long.
 
-Two threads that share one processor wait for each other at every operation: under load, one thread is many times as
-fast as two. The order of sums depends on their number: OMP_NUM_THREADS, which fixes it, also fixes a run's last bits.
+Two threads that share one processor wait for each other at every operation. Under load, one thread is then many
+times as fast as two. The order of sums depends on the number of threads: OMP_NUM_THREADS, which fixes it, also fixes a
+run's last bits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS = 5.0  # between two looks at the load
+SECONDS = 5.0  # between two measurements of the load
 MOST_WORKERS = 16  # more threads that decode would wait for Python's global lock
 STAT = Path("/proc/stat")
 GROUP = Path("/sys/fs/cgroup")  # of this container, where it has one
@@ -83,7 +84,7 @@ def free(before: Sample, now: Sample, most: float) -> int:
 
 
 class Follower:
-    """Gives torch as many threads as processors are free, and looks again every few seconds.
+    """Gives torch as many threads as there are free processors, and measures again every few seconds.
 
     Args:
         active: false leaves the number as it is, as OMP_NUM_THREADS does.
@@ -93,7 +94,7 @@ class Follower:
         self._last = Sample.take() if active and "OMP_NUM_THREADS" not in os.environ else None
 
     def follow(self) -> None:
-        """Call it often; it costs nothing between two looks."""
+        """Call it often; it costs nothing between two measurements."""
         if self._last is None or time.monotonic() - self._last.moment < SECONDS:
             return
         import torch

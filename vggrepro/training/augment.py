@@ -58,7 +58,7 @@ def colour_basis(
     implementations of the formula do. `deviation` uses the square roots of the eigenvalues, as Krizhevsky's code does.
 
     Args:
-        eigenvectors: (3, 3), one a row.
+        eigenvectors: (3, 3), one in each row.
         eigenvalues: (3,), of the covariance in RGB 0-255.
         std: standard deviation of alpha.
         scale: eigenvalue or deviation.

@@ -294,7 +294,7 @@ def _start(run: Run, request: Request, start: str | None) -> tuple[Start, int, f
 
 
 def _weights_hash(folder: RunFolder) -> str:
-    """The finished weights' hash, taken once a command: D's are 550 MB."""
+    """The finished weights' hash, computed once in each command: D's weights are 550 MB."""
     there = folder.weights_path.stat()
     return _hash_of(folder, there.st_ino, there.st_mtime_ns, there.st_size)
 

@@ -96,11 +96,11 @@ def members(count: int, recipe: Recipe) -> tuple[Tensor, np.ndarray]:
 
 @lru_cache(maxsize=1)
 def training_images(dataset: Dataset, device: torch.device, workers: int) -> tuple[Split, Resident | None]:
-    """The training split, and its decoded images on a GPU that has room for them.
+    """The training split, and its decoded images if the device is a GPU whose memory they fit.
 
     The last ones are kept for the next run: what is decoded serves all runs of a process.
     """
-    # With a GPU the host keeps no decoded images: the GPU has room for more of them.
+    # With a GPU the host keeps no decoded images: more of them fit the GPU's memory.
     split = Split(dataset, "train", cache=device.type != "cuda")
     on_gpu = device.type == "cuda" and fits(split, device)
     return split, Resident(split, device, workers) if on_gpu else None
@@ -194,9 +194,9 @@ class Loader:
         return slice(first * share, end * share)
 
     def _cut_on_device(self, resident: Resident, drawn: EpochShare, start: int) -> Iterator[Batch]:
-        """Batches of resident data: an epoch's choices are copied at once, crops of several batches are cut at once.
+        """Batches of resident data. The random choices of an epoch are copied at once; several batches are cut at once.
 
-        As many are cut at once as suits a usual image. An image that shrinks more slows down only what is cut with it.
+        Their number fits images of a usual size. A larger image slows down only the batches cut with it.
         """
         crop, resample, shrinks = self.recipe.crop, self.recipe.resample, drawn.windows.shrinks
         places = devices.upload(torch.from_numpy(drawn.windows.places), self.device)
@@ -219,7 +219,7 @@ class Loader:
         return cut(self.train.image(image), window, self.recipe.resample)
 
     def validation(self) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """This process's share of the validation images, a batch at a time.
+        """This process's share of the validation images, batch after batch.
 
         The images are those of the validation split or, with `held_out`, of the training images held out. Crops that
         take little memory are kept for the next epoch.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vggrepro.system.progress import say
 
-# In a batch. With more pixels each operator keeps a GPU busy; and a recording holds the memory of a step all the time.
+# In a batch. With more pixels, each operator keeps a GPU busy, and a recording holds the memory of a step all the time.
 PIXELS = 1 << 20
 FIRST = 3  # calls that are not recorded: in these, libraries initialise and the optimiser allocates its memory
 

@@ -18,7 +18,7 @@ LIMIT_BYTES = 4 << 30  # of decoded pixels, and at most half of the memory that 
 
 
 def fits(split: Split, device: torch.device) -> bool:
-    """Whether the device has room for the split's decoded images."""
+    """Whether the split's decoded images fit the device's memory."""
     limit = min(LIMIT_BYTES, torch.cuda.mem_get_info(device)[0] // 2) if device.type == "cuda" else LIMIT_BYTES
     return 3 * int(split.sizes.prod(0).sum()) <= limit
 

@@ -37,7 +37,7 @@ class Loss:
         precision: fp32, tf32, bf16 or fp16.
         compiled: uses torch.compile. Compiling takes about a minute at first; then the operations between matrix
             products are fused. Results differ by rounding. Dropout masks are drawn outside and stay exactly the same.
-            What cannot be compiled is an error; nothing runs uncompiled instead.
+            If something cannot be compiled, that is an error; it never runs uncompiled instead.
     """
 
     def __init__(self, model: VGG, recipe: Recipe, mean: Tensor, precision: str, *, compiled: bool = False) -> None:

@@ -236,7 +236,7 @@ class Training:
         done = self.monitor.end_epoch(*self._validate())
         self.state = State(rate=state.rate, history=[*state.history, done], micro_batch=state.micro_batch)
 
-        # Checkpoint of the finished epoch, unless epochs are so short that the last one is fresh.
+        # Checkpoint of the finished epoch. Short epochs skip it if the last checkpoint is recent.
         self.save(older=min(FRESH_SECONDS, self.machine.checkpoint_seconds))
         self.monitor.say_epoch(done)
 
@@ -282,21 +282,21 @@ class Training:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
 
         # Momentum (0.9) and weight decay (5e-4) are applied by the optimiser.
-        told = self._told(norm)
+        recorded = self._recorded_norm(norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return torch.stack([sums[0], told, sums[1], sums[2]])
+        return torch.stack([sums[0], recorded, sums[1], sums[2]])
 
     def _recordable(self) -> bool:
-        """Whether each step asks the same of one GPU, and too little at a time to keep it busy."""
+        """Whether to record the step: one GPU does the same in every step, with too little work to keep it busy."""
         machine = self.machine
         alone = machine.device.type == "cuda" and processes.world() == 1
         plain = not machine.compile and not self.scaler.is_enabled()
         small = self.loader.resident is not None and self.batch * self.recipe.crop**2 <= recorded.PIXELS
         return alone and plain and small
 
-    def _told(self, norm: Tensor) -> Tensor:
-        """The gradient's norm for the record: 0 if fp16 leaves out this step since its scaled gradient overflowed.
+    def _recorded_norm(self, norm: Tensor) -> Tensor:
+        """The gradient's norm for the metrics: 0 if fp16 skips this step because its scaled gradient overflowed.
 
         The next step then has half the scale. An overflow at scale 1 is the gradient's own, and stays infinite.
         """
@@ -355,7 +355,7 @@ class Training:
     # When to save and to stop: processes agree on the step by numbers that are summed with the gradients.
 
     def _asks(self) -> tuple[Tensor, Tensor]:
-        """Whether this process was asked to stop, and whether it finds a checkpoint due: 0 or 1 each, on the device."""
+        """Whether this process was asked to stop, and whether a checkpoint is due: 0 or 1 each, on the device."""
         due = processes.is_first() and time.monotonic() - self._saved > self.machine.checkpoint_seconds
         if due:
             self._saved = time.monotonic()

@@ -258,7 +258,7 @@ def test_folders_that_are_wrong(tmp_path: Path) -> None:
     (at / "classes.txt").write_text("\n".join((*CLASSES, "gnu")))
     assert f"{at}: train has no image of class gnu" in message(at)
     (at / "classes.txt").write_text("ant\n\ncat\n")
-    assert f"{at / 'classes.txt'}: line 2 is empty; give a class a line" in message(at)
+    assert f"{at / 'classes.txt'}: line 2 is empty; give each class one line" in message(at)
     (at / "classes.txt").write_text("\n".join((*CLASSES[:5], "ant")))
     assert f"{at}: class names that come twice: ant; make them distinct" in message(at)
     (at / "classes.txt").write_bytes(b"\xff\xfe\xff")

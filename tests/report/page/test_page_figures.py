@@ -30,9 +30,9 @@ def test_curves_between_epochs_count_in_epochs(tmp_path: Path) -> None:
     facts = run_facts(make_run(tmp_path, "A-256", Run("A", S256), epochs=2))  # 30 images by 10: 3 steps an epoch
     assert facts.between.to_dict("list") == {"epoch": pytest.approx([1 / 3, 4 / 3]), "loss": [2.5, 1.25]}
     assert [line.epoch for line in facts.epochs] == [1.0, 2.0]
-    assert (facts.seconds, facts.judges) == (60.0, "validation")
+    assert (facts.seconds, facts.measured_on) == (60.0, "validation")
     held_out = make_run(tmp_path, "other", Run("A", S256), recipe={"held_out": 0.05})
-    assert run_facts(held_out).judges == "held-out"
+    assert run_facts(held_out).measured_on == "held-out"
     assert run_facts(held_out).between.empty  # its batch is not known
 
 
@@ -43,7 +43,7 @@ def test_over_seeds_figures_show_each_and_the_page_says_which_seed_has_the_singl
             planted.plant(tmp_path / folder, Run(net, S256), 256, rows)
             planted.plant(tmp_path / folder, Run(net, S256), 288, rows)
     contents = stage.contents_of(tmp_path / "runs", planted.dataset_of(words=tuple("abcdef")), images=False)
-    assert "over 2 seeds (runs, seed1). What is of single nets" in sections.summary(contents)
+    assert "over 2 seeds (runs, seed1). The parts on single nets" in sections.summary(contents)
     assert agreement_frame(contents)["ours_each"].tolist() == ["0.0000 75.0000"] * 2
     assert contents.by_test_scale[f"{TOP1}_each"].tolist() == ["0.0000 75.0000"] * 4
     assert deciding_frame(contents.document.findings)["each"].tolist() == [(0.0, 0.0)]

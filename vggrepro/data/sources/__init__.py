@@ -30,7 +30,7 @@ __all__ = [
     "open_source",
 ]
 
-MOST_BELOW = 50  # folders that are looked into for a layout
+MOST_BELOW = 50  # subfolders in which a layout is searched
 LAYOUTS: tuple[type[Source], ...] = (  # asked in this order
     IlsvrcSource,
     TinyImageNetSource,

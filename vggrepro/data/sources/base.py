@@ -17,7 +17,7 @@ from vggrepro.system.files import LFS_POINTER, is_lfs_pointer
 IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("validation", "valid", "val")
-# What file managers, archives and network disks put beside images, in lower case.
+# Files that file managers, archives and network disks put beside images, in lower case.
 SYSTEM_NAMES = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "desktop.ini", "lost+found", "thumbs.db"}
 SYSTEM_NAMES |= {"system volume information"}
 VAL_ONLY = "give --val-only, which is enough to evaluate nets trained elsewhere"  # where training images are missing
@@ -65,7 +65,7 @@ class Source(ABC):
     words: tuple[str, ...] = ()  # a readable name for each class, where the source has one beside its own name
     devkit_ids: tuple[int, ...] = ()  # each class's number in ILSVRC submissions, where it has one
     subset: str = ""  # why this is only a part of the data set that its name says
-    val_only: bool = False  # --val-only: of all splits only "val" is looked at, even where there are others
+    val_only: bool = False  # --val-only: only the split "val" is read, even if there are others
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Source(ABC):
 
     @classmethod
     def recognises(cls, folder: Path, val_only: bool = False) -> bool:
-        """Whether a folder has this layout, with or without training images; only names are looked at."""
+        """Whether a folder has this layout, with or without training images; it reads only names."""
         return False
 
     @abstractmethod

@@ -15,8 +15,8 @@ from vggrepro.system.progress import say
 class NumberedSource(FolderSource):
     """Validation images in 1000 folders named by ImageNet's class indices, in the folder itself or in its `val/`.
 
-    Sorted as text, 10 would come before 2, and nearly every label would be wrong. The class of folder N is the N-th
-    wnid instead, from 0.
+    The class of folder N is the N-th wnid, from 0. Sorted as text, 10 would come before 2, and nearly every label
+    would be wrong.
     """
 
     layout = "ImageNet-V2's folders 0, 1, … 999 of validation images"

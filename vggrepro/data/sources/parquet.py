@@ -97,7 +97,7 @@ class ParquetSource(Source):
             self._check_bytes(files[0])
 
     def _check_bytes(self, path: Path) -> None:
-        """Refuses files that hold paths in place of images; only the first image is looked at."""
+        """Refuses files that hold paths in place of images; it reads only the first image."""
         with _reading(path), pq.ParquetFile(path) as file:
             first = next(file.iter_batches(1, columns=[self.image]), None)
         image = first.column(0)[0].as_py() if first is not None and len(first) else None

@@ -72,5 +72,5 @@ def text_lines(path: Path) -> list[str]:
         raise InputError(f"prepare: {path} cannot be read ({error}); mend or remove it") from None
     if not lines or "" in lines:
         line = lines.index("") + 1 if lines else 1
-        raise InputError(f"prepare: {path}: line {line} is empty; give a class a line, in the order of labels")
+        raise InputError(f"prepare: {path}: line {line} is empty; give each class one line, in the order of labels")
     return lines

@@ -27,8 +27,8 @@ PROBES = 16  # images of a split by which a changed set of arrays is told from t
 class NamedSet:
     """What torchvision calls a data set, and which of its parts serve as our splits.
 
-    A published validation part is "val", and the test part beside it stays "test": training looks at "val" when it
-    lowers the rate, so "test" must not take its place. Only where no validation part was published, the test part is
+    A published validation part is "val", and the test part beside it stays "test": training uses "val" to
+    lower the rate, so "test" must not take its place. Only where no validation part was published, the test part is
     "val", as the validation images are in the paper.
     """
 
@@ -97,7 +97,7 @@ ENTRIES: dict[str, NamedSet] = {
         (75750, 25250),
         "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz, unpacked to food-101/",
     ),
-    # The large part is the test part: 10 images a class in each of the others
+    # The large part is the test part; each of the others has 10 images per class
     "flowers102": NamedSet(
         "Flowers102",
         _parts(val="val", test="test"),

@@ -56,11 +56,11 @@ class Shard:
 
 
 class WebDatasetSource(Source):
-    """WebDataset tars: an image (`.jpg`, `.png` …) and its class number (`.cls`, or "label" in `.json`) a sample.
+    """WebDataset tars: an image (`.jpg`, `.png` …) and its class number (`.cls`, or "label" in `.json`) are one sample.
 
     A tar's split is a word of its name (`train-0000.tar`, `imagenet1k-validation-00.tar`) or its folder's name.
     Without a validation split, `test` serves as one; beside one, test images need no label. Classes are named by
-    `classes.txt` (a name a line) or `classes.tsv` (label, wnid, words) in the folder, by the wnids with which all
+    `classes.txt` (a name on each line) or `classes.tsv` (label, wnid, words) in the folder, by the wnids with which all
     training keys start, or by their numbers. `val_only` asks for validation tars alone; ImageNet's are known by names
     and labels of the first images.
     """

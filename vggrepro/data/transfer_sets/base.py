@@ -133,11 +133,6 @@ class TransferSet:
         return len(self.labels)
 
     @property
-    def many_labels(self) -> bool:
-        """Whether an example may have several classes; its measure is average precision, else mean class recall."""
-        return self.labels.ndim == 2
-
-    @property
     def labels_hash(self) -> str:
         """SHA-256 of the labels and of the published split: with the fingerprint, what results depend on."""
         parts = [np.ascontiguousarray(part).tobytes() for part in (self.labels, self.train) if part is not None]

@@ -1,4 +1,4 @@
-"""Caltech-101 and Caltech-256 in their official folders: a folder a class.
+"""Caltech-101 and Caltech-256 in their official folders: one folder for each class.
 
 The background class (`BACKGROUND_Google`, `257.clutter`) counts as a class, as in the paper: 102 and 257 classes. Files
 that are no images (`BACKGROUND_Google/tmp`, `198.spider/RENAME2`) and folders in class folders (`056.dog/greg`) are

@@ -1,7 +1,7 @@
 """PASCAL VOC in the official layout of the devkit: classification, and actions with the boxes of persons.
 
-`ImageSets/Main/<class>_<list>.txt` has a line an image: its name and 1 (there), -1 (not there) or 0 (there, but
-"difficult"). `ImageSets/Action/<action>_<list>.txt` has a line a person: image, number of the object in
+`ImageSets/Main/<class>_<list>.txt` has a line for each image: its name and 1 (there), -1 (not there) or 0 (there, but
+"difficult"). `ImageSets/Action/<action>_<list>.txt` has a line for each person: image, number of the object in
 `Annotations/<image>.xml`, 1 or -1.
 """
 

@@ -1,4 +1,4 @@
-"""Other people's weights: one module a format; which one a file is, its contents say, not its name."""
+"""Weights of other tools, with one module for each format. A file's format is told by its contents, not by its name."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def format_of(source: WeightsFile) -> str:
 
 
 def _slip(head: bytes) -> str | None:
-    """What a file is that is taken for weights by mistake, and what to do."""
+    """What a file is that was given as weights by mistake, and what to do."""
     start = head.lstrip()[:200].lower()
     if not head:
         return "is empty; download it again"

@@ -1,4 +1,4 @@
-"""What every reader of other people's weights gives (`Foreign`), and the checks they share.
+"""What every reader of other tools' weights returns (`Foreign`), and the checks that they share.
 
 A reader module has `read(source, net) -> Foreign`. It brings the weights into our names, layout and input:
 float32; convolutions (out, in, h, w); RGB; fc6 (FC, channels * k * k), channel first; and no other preprocessing
@@ -130,7 +130,7 @@ def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
         result = {
             "mean_rgb": mean,
             "input_scale": factor,
-            "crop": int(about["crop"]),  # 224 to 255 leave tensors of the same shapes
+            "crop": int(about["crop"]),  # crops from 224 to 255 give tensors of the same shapes
             "stride": int(about.get("stride", paper.STRIDE)),
             "origin": str(about.get("origin") or f"trained elsewhere: vggrepro's run {about['run']}"),
             "scale": str(paper.Scale.parse(str(about["scale"]))),
@@ -163,7 +163,7 @@ def check(architecture: Architecture, tensors: Mapping[str, Tensor], place: str)
         tensor = tensors[name]
         if tensor.dtype != torch.float32:
             raise TypeError(f"{place}: {name} is {tensor.dtype}: a reader gives float32")
-        # A sum needs no memory; it may overflow where all values are finite, so that it is not the last word.
+        # A sum needs no memory. It may overflow although all values are finite, so a second check follows.
         if not bool(tensor.sum().isfinite()) and not bool(tensor.isfinite().all()):
             if name == "fc6.weight" and bool(tensor.isnan().all()):
                 raise InputError(
@@ -263,7 +263,7 @@ def check_count(shapes: Mapping[str, Sequence[int]], place: str) -> None:
     """Refuses more weights than any net has: a file may repeat a few numbers to fill any shape.
 
     Raises:
-        InputError: so it is.
+        InputError: there are more.
     """
     if (count := sum(math.prod(shape) for shape in shapes.values())) > MAX_PARAMETERS:
         raise InputError(f"{place}: {count:,} weights are more than {MAX_PARAMETERS:,}; it is no net of Table 1")
@@ -297,10 +297,10 @@ def lrn_definition(values: Mapping[str, float], place: str) -> str:
 
 
 def check_lrn(net: str, count: int, place: str) -> None:
-    """Refuses a file of `count` LRN layers that `net` has not, or lacks.
+    """Refuses a file whose number of LRN layers, `count`, is not that of `net`.
 
     Raises:
-        InputError: so it is.
+        InputError: the numbers differ.
     """
     own = sum(block.count("LRN") for block in paper.blocks(net))
     if count != own:
@@ -333,9 +333,10 @@ def bgr_to_rgb(weight: Tensor) -> Tensor:
 
 
 def fold_std(weight: Tensor, std: Sequence[float]) -> Tensor:
-    """conv1_1's weights for an input that is not divided by `std`, a value a channel: (out, 3, k, k), via float64.
+    """conv1_1's weights for an input that is not divided by `std`: (out, 3, k, k) -> the same, via float64.
 
-    The zero padding is the mean either way, so the outputs are the same up to one rounding of each weight.
+    `std` has a number for each channel. The zero padding is the mean either way, so the outputs are the same up to one
+    rounding of each weight.
     """
     divisor = torch.tensor(std, dtype=torch.float64)[None, :, None, None]
     return (weight.to(torch.float64) / divisor).to(torch.float32)

@@ -168,7 +168,7 @@ def foreign(layers: Sequence[FileLayer], source: WeightsFile, net: str) -> Forei
 
 
 def _advice(source: WeightsFile) -> str:
-    """What to do about a damaged file: it says its name at its beginning, if it is the authors'."""
+    """What to do about a damaged file; the authors' files have their names at the beginning."""
     if source.path.with_name(source.path.name + ".json").is_file():
         return "copy it or export the run again"
     with open(source.path, "rb") as file:
@@ -180,7 +180,7 @@ def _advice(source: WeightsFile) -> str:
 
 
 def top_fields(source: WeightsFile) -> set[tuple[int, int]]:
-    """(number, wire type) of a message's own fields, as far as it can be read, a field that is cut off included."""
+    """(number, wire type) of a message's own fields, as far as it can be read; a field that is cut off counts."""
     found: set[tuple[int, int]] = set()
     if source.size == 0:
         return found
@@ -296,7 +296,7 @@ def _dims(data: memoryview, budget: Budget) -> list[int]:
 
 
 def _named(layers: Sequence[FileLayer], net: str, place: str) -> tuple[dict[str, Blob | Stored], bool]:
-    """The blobs by our tensors' names, and whether layers were taken in their order as their names are others."""
+    """The blobs by our tensors' names, and whether layers of unknown names were taken in their order."""
     full = [layer for layer in layers if layer.blobs]
     if not full:
         raise InputError(f"{place}: holds no weights; give the .caffemodel of a trained net")
@@ -342,7 +342,7 @@ def _shape(name: str, blob: Blob | Stored, place: str) -> tuple[int, ...]:
 def _lrn(layers: Sequence[FileLayer], net: str, place: str) -> str:
     """A-LRN's definition by the file's LRN layer (Caffe divides alpha by n); for other nets there must be none.
 
-    A file that lists no layers but those with weights does not say.
+    A file that lists only layers with weights does not say it.
     """
     found = [layer for layer in layers if layer.type == "LRN"]
     if found or not all(layer.blobs for layer in layers):

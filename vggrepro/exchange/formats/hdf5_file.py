@@ -1,4 +1,4 @@
-"""HDF5 files of strangers, opened and listed; h5py's errors become a line."""
+"""Opens HDF5 files of unknown origin and lists their contents; h5py's errors become one line."""
 
 from __future__ import annotations
 

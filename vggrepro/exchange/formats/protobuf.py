@@ -15,7 +15,7 @@ import numpy as np
 VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = 0, 1, 2, 3, 4, 5
 MAX_DEPTH = 64  # of groups within groups
 MAX_FIELDS = 200_000  # of one file; repeated numbers in a row count as one
-FIRST_RUN, LONGEST_RUN = 256, 1 << 20  # records looked at at a time
+FIRST_RUN, LONGEST_RUN = 256, 1 << 20  # records compared at a time
 
 
 class WireError(ValueError):
@@ -174,7 +174,7 @@ def _skip_group(data: memoryview, at: int, number: int, budget: Budget) -> int:
 
 
 def varint_bytes(value: int) -> bytes:
-    """An unsigned number, seven bits a byte, the lowest first."""
+    """An unsigned number, seven bits in each byte, the lowest first."""
     result = bytearray()
     while value >= 0x80:
         result.append(value & 0x7F | 0x80)

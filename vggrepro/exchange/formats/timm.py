@@ -78,7 +78,10 @@ def config(trained: Trained) -> dict[str, Any]:
 
 
 def _crop_share(crop: int, side: int) -> float:
-    """crop / side, so that timm's side, crop / share rounded down, is `side` again (for 354 it would be 353)."""
+    """The share crop / side, for which timm computes `side` again.
+
+    timm rounds crop / share down; without the correction it would be 353 for 354.
+    """
     share = crop / side
     return share if int(crop / share) == side else math.nextafter(share, 0)
 

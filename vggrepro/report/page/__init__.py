@@ -23,23 +23,23 @@ from vggrepro.system.files import atomic, write_text
 ERRORS = (
     "Filled: ours with its 95 % interval or, over several seeds, the mean with a small point for each. Hollow, on "
     "broken lines: the paper's. A net has one colour and a training scale S one marker throughout. Where ours and the "
-    "paper's lie far apart, each has axes of its own. Only bars begin at zero. Whether two rows differ is for the "
-    "claims' paired tests: all saw the same images."
+    "paper's lie far apart, each has axes of its own. Only bars begin at zero. The claims test whether two rows "
+    "differ: they compare both on the same images."
 )
 TRAINING = (
-    "Above: the training loss of each epoch, thin between them. Below: errors on central crops, measured while "
-    "training on the validation images, or on training images held out for it. A dotted line is a drop of the "
-    "learning rate, with the new rate. How far the validation error is above the training error: `vggrepro evaluate "
-    "--split train` measures it, and this page then shows it under Beyond the paper."
+    "Above: the mean training loss of each epoch; the thin line is the loss within epochs. Below: errors on central "
+    "crops of validation images, or of held-out training images, measured after each epoch. A dotted line is a drop "
+    "of the learning rate, with the new rate. `vggrepro evaluate --split train` measures how far the validation error "
+    "is above the training error; this page then shows it under Beyond the paper."
 )
 FILTERS = (
     "Each small square is a filter over R, G, B, in the order of the weights file; grey is zero, and each filter has a "
-    "scale of its own. A run that starts from another begins with its filters, in the same places, and changes them "
-    "little: only the first and the last run of each chain are shown."
+    "scale of its own. A run that starts from another run begins with the filters of that run, in the same places, and "
+    "changes them little. So only the first and the last run of each chain are shown."
 )
 BESIDE = (
     "Ours are the runs of this page, theirs those of `{folder}`, both on the same images. Δ = ours − theirs in points, "
-    "its 95 % interval is Tango's, p McNemar's exact one, uncorrected."
+    "with Tango's 95 % interval. p is McNemar's exact one, uncorrected."
 )
 
 
@@ -70,7 +70,7 @@ def page(runs: Path, dataset: Dataset, against: Path | None = None) -> str:
 
 
 def _bodies(contents: Contents, against: Path | None) -> dict[tuple[str, str], str]:
-    """The id and the title of each section and its contents, which are empty if there is nothing to show."""
+    """The contents of each section by its id and title; empty if there is nothing to show."""
     document = contents.document
     drawn = drawings(contents)
     grids = {
@@ -122,7 +122,7 @@ def write_figures(runs: Path, dataset: Dataset, folder: Path) -> list[Path]:
 
 
 def _measured_on(dataset: Dataset, drawing: Drawing) -> str:
-    """The data of a figure in a line: it stands in the file, which has no page around it."""
+    """One line on the data of a figure. A figure in a file needs it: no page around it names the data."""
     if drawing.section == "filters":
         return dataset.name
     split = "train" if drawing.section == "training" else SPLIT

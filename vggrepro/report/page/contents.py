@@ -1,4 +1,4 @@
-"""What the page shows, read once: the report's document, runs with their curves, errors by Q, mistakes."""
+"""Reads what the page shows: the report's document, runs with their curves, errors by Q, mistakes."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class RunFacts:
         return self.config.scale.label
 
     @property
-    def judges(self) -> str:
-        """The images that measured the error while training: "validation", or "held-out" training images."""
+    def measured_on(self) -> str:
+        """Which images gave the error while training: "validation", or "held-out" training images."""
         return "held-out" if self.config.recipe.held_out else "validation"
 
     @property
@@ -75,13 +75,16 @@ class RunFacts:
 
     @property
     def finished_on(self) -> str:
-        """The date in UTC on which the weights were written, by their file; empty for an unfinished run."""
+        """The date in UTC at which the weights file was written; empty for an unfinished run."""
         if not self.folder.finished:
             return ""
         return datetime.fromtimestamp(self.folder.weights_path.stat().st_mtime, UTC).date().isoformat()
 
     def filters(self) -> np.ndarray | None:
-        """The first layer's weights, (channels, 3, k, k); None if there are none or, with a warning, none readable."""
+        """The first layer's weights, (channels, 3, k, k) float32.
+
+        None if the run is not finished, or, with a warning, if they cannot be read.
+        """
         if not self.folder.finished:
             return None
         try:
@@ -123,7 +126,13 @@ class Contents:
 
 
 def contents_of(runs: Path, dataset: Dataset, *, other: Path | None = None, images: bool = True) -> Contents:
-    """Reads everything. `other`: a second folder of runs; `images`: find the mistakes too, by a second look at a file.
+    """Reads everything.
+
+    Args:
+        runs: the folder of run folders.
+        dataset: the data set whose `val` split was scored.
+        other: a second folder of runs to compare with.
+        images: find the mistakes too; for them one posterior file is read again.
 
     Raises:
         InputError: no images or no labels to score.

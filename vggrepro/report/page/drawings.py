@@ -29,8 +29,8 @@ from vggrepro.results.paper_claims import Relation
 from vggrepro.results.scores import Scores
 from vggrepro.results.tables import views_of
 
-LEAST = 5  # rows that a rank correlation needs to say anything
-SHOWN = 40  # classes that the confusion matrix has room for
+LEAST = 5  # rows; a rank correlation over fewer is not shown
+SHOWN = 40  # the most classes that the confusion matrix shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Drawing:
 
 
 def drawings(contents: Contents) -> list[Drawing]:
-    """Every figure that has a result of ours to show, in the page's order; names can be those of files and ids."""
+    """Every figure that has a result of ours, in the page's order. All names can be names of files and HTML ids."""
     drawn = [
         *forest(contents.document.findings),
         *errors(contents),
@@ -76,8 +76,8 @@ def forest(findings: Sequence[Finding]) -> Iterator[Drawing]:
     once = "" if frame["each"].map(len).any() else " One seed: each net was trained once."
     yield Drawing(
         "claims-forest", "claims", "The difference that decides each claim",
-        "First − second: left of zero the first errs less. Grey: where the claim has it. Filled: ours, 95 %; hollow: "
-        "the paper's. Each claim is shown by the comparison least in its favour. "
+        "First − second: left of zero the first errs less. Grey: where the claim expects it. Filled: ours, 95 %; "
+        "hollow: the paper's. Each claim is shown by the comparison least in its favour. "
         f"{len(frame)} of the {len(findings)} claims were tested on images.{once}",
         "Differences in points. " + "; ".join(parts) + ".",
         lambda: figures.forest(frame),
@@ -114,7 +114,7 @@ def _claimed(kind: Relation, margin: float) -> tuple[float, float]:
 
 
 def receptive_fields(scores: Scores) -> Drawing:
-    """How far the conv. layers of each net see, beside the crop."""
+    """The receptive fields of each net's conv. layers, beside the crop."""
     fields = {
         net: [layer.field for layer in layers(scores.architecture(net)) if layer.name.startswith("conv")]
         for net in paper.NETS
@@ -124,7 +124,7 @@ def receptive_fields(scores: Scores) -> Drawing:
     return Drawing(
         "receptive-fields", "nets", "Receptive fields of the convolutions",
         f"The side of the square of input pixels that a value of each layer depends on. The broken line is the crop of "
-        f"{crop} pixels: a field above it reaches over the borders, where there are zeros.",
+        f"{crop} pixels: a field above it is larger than the crop, and padding with zeros fills the rest.",
         f"The field of the last convolution, with a crop of {crop} pixels: "
         + ", ".join(f"{net} {sides[-1]}" for net, sides in fields.items()) + " pixels.",
         lambda: training_figures.receptive_fields(fields, crop),
@@ -195,7 +195,7 @@ def _by_test_scale(frame: pd.DataFrame) -> Iterator[Drawing]:
 
 
 def answered(contents: Contents) -> Iterator[Drawing]:
-    """Which classes the best posterior file takes for which, and whether it is as right as confident."""
+    """Figures of the best posterior file: its wrong answers by class, and right answers against confidence."""
     made = contents.answers
     if made is None:
         return
@@ -223,7 +223,7 @@ def answered(contents: Contents) -> Iterator[Drawing]:
 def confusion_shares(made: Answers, words: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
     """Per cent of each class's images by answer, and the names of rows and columns.
 
-    Of more than `SHOWN` classes: those of the largest error, and a last column for the other answers.
+    With more than `SHOWN` classes: those of the largest error, and a last column for all other answers.
     """
     images = made.counts.sum(axis=1)
     there = np.flatnonzero(images)
@@ -271,7 +271,7 @@ def curves(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
 
 
 def epochs_before(runs: Sequence[RunFacts]) -> dict[str, int]:
-    """The epochs that a run's net has had before the run: those of the runs of the same net that it goes on from."""
+    """The epochs that each run's net was trained for before that run, in runs of the same net."""
     known = {run.name: run for run in runs}
 
     def before(run: RunFacts) -> int:
@@ -353,7 +353,7 @@ def rank_correlation(points: pd.DataFrame) -> float:
 
 
 def _rank_caption(points: pd.DataFrame) -> str:
-    text = "Top-1 errors, a point a row of Tables 3–6 (each once)."
+    text = "Top-1 errors: a point for each row of Tables 3–6 (each once)."
     rho = rank_correlation(points)
     return (
         text
@@ -371,12 +371,12 @@ def _training_caption(run: RunFacts) -> str:
     start = run.config.start.run
     text = f"{len(run.epochs)} epoch{'s' * (len(run.epochs) > 1)}" + (f", started from {start}" if start else "")
     again = f" Thin: {len(run.other_seeds)} other seed{'s' * (len(run.other_seeds) > 1)}." if run.other_seeds else ""
-    return f"{text}; judged by {run.judges} images.{again}"
+    return f"{text}; errors on {run.measured_on} images.{again}"
 
 
 def _training_alt(run: RunFacts) -> str:
     first, last = run.curve.iloc[0], run.curve.iloc[-1]
     text = f"Training of {run.name}, {len(run.epochs)} epochs: loss from {first['loss']:.2f} to {last['loss']:.2f}, "
-    text += f"{run.judges} top-1 error from {number(first['top1_error'])} to {number(last['top1_error'])} %"
+    text += f"{run.measured_on} top-1 error from {number(first['top1_error'])} to {number(last['top1_error'])} %"
     fell = [f"after epoch {place:g} to {rate:.1g}" for place, rate in training_figures.drops(run.curve)]
     return text + (f"; learning rate dropped {', '.join(fell)}." if fell else ".")

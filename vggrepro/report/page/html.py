@@ -133,7 +133,7 @@ def _class(right: bool) -> str:
 
 
 def _named(heading: str, text: str) -> str:
-    """The heading of a cell, which a telephone shows above it; none for an empty cell, which it leaves out."""
+    """The heading of a cell; a narrow screen shows it above the cell. It leaves out empty cells, which need none."""
     return "" if text in ("", DASH) else f' data-of="{escape(heading)}"'
 
 

@@ -1,4 +1,4 @@
-"""How the results of a page can be made again: the commands, and the versions of what computes and decodes here."""
+"""How to make the results of a page again: the commands, and the versions of the packages that compute and decode."""
 
 from __future__ import annotations
 

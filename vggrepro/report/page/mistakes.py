@@ -24,7 +24,7 @@ SIDE = 160  # pixels: the longer side of a picture on the page
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A mistaken image: its place in the data set's order, its true and its first class, the posteriors of both."""
+    """A wrong answer: the image's place in the data set, its true class, the answered class, the posteriors of both."""
 
     posterior: float
     row: int

@@ -1,4 +1,4 @@
-"""The page's sections as HTML. A section is empty if what it shows is missing."""
+"""The page's sections as HTML. A section is empty if there is nothing to show in it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CLAIMS = (
     "Δ is the error of the first minus that of the second, in points, with its 95 % interval. Below zero, the first "
     "errs less.",
     "p belongs to one test. p after Holm is corrected for all tests of this page, and the verdict uses it. The "
-    "interval belongs to the test alone: it can leave out zero while the claim is not decided.",
+    "interval is not corrected: it can lie beside zero although the claim is not decided.",
     "One seed: each net was trained once. Trained again with another seed, it may differ by more than the interval.",
 )
 
@@ -61,7 +61,7 @@ def section(name: str, title: str, body: str) -> str:
 
 
 def grid(drawn: Sequence[Drawing], kind: str = "") -> str:
-    """Cards of figures, as many in a row as there is room for."""
+    """Figures as cards; the width of the page decides how many are in a row."""
     cards = [figure(one.draw(), one.name, one.title, one.caption, one.alt) for one in drawn]
     return f'<div class="grid {kind}">{"".join(cards)}</div>' if cards else ""
 
@@ -79,10 +79,10 @@ def summary(contents: Contents) -> str:
 
 
 def _warning(header: Header) -> str:
-    """How to take the numbers, in what the data and the nets are less than the paper's and, folded, the training."""
+    """How to compare the numbers, and how data and nets are smaller than the paper's; the training is folded away."""
     shown, body = header.differences[: len(header.reductions)], ""
     if shown:
-        first = f"<b>This is a reduced reproduction.</b> {escape(header.caution)} In what it is less than the paper's:"
+        first = f"<b>This is a reduced reproduction.</b> {escape(header.caution)} What is smaller than in the paper:"
         body = f"<p>{first}</p>{bullets(shown)}"
     if header.training:
         folded = "<summary>How all runs differ from the paper's in training</summary>"
@@ -97,8 +97,8 @@ def _seeds(contents: Contents) -> str:
         return ""
     names = [each.name for each in (scores, *scores.seeds)]
     return escape(
-        f" Errors and claims are over {len(names)} seeds ({', '.join(names)}). What is of single nets (training, first "
-        f"layer, classes, mistakes, provenance) is of {scores.name}."
+        f" Errors and claims are over {len(names)} seeds ({', '.join(names)}). The parts on single nets (training, "
+        f"first layer, classes, mistakes, provenance) show {scores.name}."
     )
 
 
@@ -107,7 +107,7 @@ def _claim_counts(contents: Contents) -> str:
 
 
 def _tiles(contents: Contents) -> str:
-    """Our best row of Tables 3-6, of one net and of several, and how our order of the rows agrees with the paper's."""
+    """Our best rows of Tables 3-6, for one net and for several, and the rank correlation with the paper's rows."""
     tiles = []
     for name, numbers in (("Best single net", (3, 4, 5)), ("Best fusion of nets", (6,))):
         rows = [(row, table) for table in map(contents.table, numbers) for row in table.frame.to_dict("records")]
@@ -138,7 +138,7 @@ def _tile(link: str, name: str, value: str, *lines: str) -> str:
 
 
 def claims_section(found: Sequence[Finding], forest: str) -> str:
-    """How many claims hold, the figure of all, how to read it, and each claim with what it rests on."""
+    """How many claims hold, the figure of all claims, how to read it, and each claim with its comparisons."""
     frame = claims.frame(found)
     cards = [_claim(finding, frame[frame["claim"] == finding.claim.number]) for finding in found]
     tests = "".join(map(paragraph, findings.preface(found).split("\n\n")))
@@ -283,7 +283,7 @@ def _named(view: View, contents: Contents) -> str:
 
 
 def calibration(contents: Contents, diagram: str) -> str:
-    """Whether the net is as right as it is confident."""
+    """Compares the net's confidence with its share of right answers."""
     made = contents.answers
     if made is None:
         return ""
@@ -293,7 +293,7 @@ def calibration(contents: Contents, diagram: str) -> str:
         f"{made.right:.1f} % of its answers are right. So it is {abs(gap):.1f} points too "
         f"{'sure' if gap > 0 else 'unsure'} on average.",
         f"Expected calibration error: {made.calibration_error:.1f} points. It is the mean distance between confidence "
-        f"and right answers, over {BINS} bins of equal width. Few images in a bin make it larger than it is in truth.",
+        f"and right answers, over {BINS} bins of equal width. Bins with few images make it larger than it really is.",
         "Dense and multi-crop evaluation average posteriors, which makes them less confident than those of one crop.",
         "`vggrepro fuse` writes the bins: `calibration.csv`.",
     )
@@ -308,7 +308,7 @@ def mistakes(contents: Contents) -> str:
     file = _named(contents.answers.view, contents)
     intro = (
         f"The wrong answers with the largest posteriors: {file}, which has the smallest "
-        "top-1 error of a single run at a single Q. After each class stands its posterior."
+        "top-1 error of a single run at a single Q. The number after a class is its posterior."
     )
     cards = []
     for mistake, picture in zip(contents.mistakes, contents.pictures, strict=True):

@@ -19,7 +19,7 @@ def words(header: Header) -> str:
         "A to E": "The paper's nets, from 11 weight layers (A) to 19 (E). A-LRN is A with one normalisation layer. C "
         "and D have 16 layers each; three of C's see single pixels (1 × 1).",
         "S": "The training scale: the shorter side of a training image, in pixels, before a crop of it is cut. "
-        "[256;512] means that each image gets an S of its own, drawn anew each time (scale jitter).",
+        "[256;512] means that each image gets an S of its own, drawn again each time (scale jitter).",
         "Q": "The test scale: the shorter side of a test image, in pixels. S and Q are the paper's pixels; a smaller "
         "net uses smaller real lengths in the same proportion.",
         "Dense": "The net runs over the whole test image. It gives scores at many places, and their mean decides.",
@@ -28,10 +28,10 @@ def words(header: Header) -> str:
         "95 % interval": "Other images of the same kind would give another error. The interval says by how much, with "
         "95 % certainty. It does not say how much another training of the net would change.",
         "Δ and points": "A difference of two errors. From 30 % to 28 % it is −2 points.",
-        "p": "How likely a difference as large as this one is if there is none in truth. Below 0.05 it counts as "
-        "found.",
-        "Holm's correction": "Of many tests, some look good by chance. The correction makes each p larger, so that a "
-        "page has one false finding in twenty at most.",
+        "p": "How likely a difference as large as this one is if the two are in truth equal. Below 0.05 a difference "
+        "counts as found.",
+        "Holm's correction": "Of many tests, some look good by chance. The correction makes each p larger, so that at "
+        "most one page in twenty has a false finding.",
         "Seed": "The number that all random choices of a training follow from. The same seed gives the same net.",
         "Rank correlation": "Whether two lists of numbers have the same order: 1 is the same, 0 has nothing in common, "
         "−1 is the reverse.",
