@@ -295,7 +295,7 @@ def test_too_few_images_say_so(tmp_path: Path) -> None:
     for net in ("B", "C"):
         plant(tmp_path, Run(net, S256), 256, range(30))
     text = claims_markdown(evaluate_claims(Scores(tmp_path, DATA)))
-    assert "found with a chance of 80 % is none, however large, by a test alone" in text
+    assert "No difference is then found with a chance of 80 %, however large it is." in text
 
 
 def test_the_command_prints_both_formats(dataset: Dataset, tmp_path: Path) -> None:

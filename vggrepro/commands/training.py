@@ -122,7 +122,11 @@ def reproduce(
     seeds: SeedList = None,
     init: Annotated[
         str | None,
-        typer.Option("--init", help="Start no net from A, but each from random, glorot, glorot-normal, he or delta."),
+        typer.Option(
+            "--init",
+            metavar="NAME",
+            help="Start no net from A, but each from random, glorot, glorot-normal, he or delta.",
+        ),
     ] = None,
 ) -> None:
     """Run the whole pipeline, and print tables and claims.

@@ -154,14 +154,22 @@ def _sensitivity(tests: Sequence[Tested], claims: int) -> str:
         extent = f"one of the two sides alone is wrong (top-1) on {middle.discordant:.1f} % of them"
         alone, strictest = (detectable(middle.images, middle.discordant, alpha) for alpha in (ALPHA, strict))
 
-    def words(points: float) -> str:
-        return "none, however large," if math.isnan(points) else f"{points:.{1 if points >= 1 else 2}f} points"
+    return f"There are {middle.images:,} images. In the median comparison, {extent}. {_found(alone, strictest)}"
 
-    return (
-        f"There are {middle.images:,} images. In the median comparison, {extent}. The smallest difference that is then "
-        f"found with a chance of 80 % is {words(alone)} by a test alone, and {words(strictest)} at the strictest step "
-        "of the correction, for a claim of one comparison."
-    )
+
+def _found(alone: float, strictest: float) -> str:
+    """The smallest differences in points, NaN for none, that a test alone and the strictest step would find."""
+    if math.isnan(alone):
+        return "No difference is then found with a chance of 80 %, however large it is."
+
+    def words(points: float) -> str:
+        return f"{points:.{1 if points >= 1 else 2}f} points"
+
+    step = "at the strictest step of the correction, for a claim of one comparison"
+    first = f"The smallest difference that is then found with a chance of 80 % is {words(alone)} by a test alone"
+    if math.isnan(strictest):
+        return f"{first}; {step}, none is found, however large it is."
+    return f"{first}, and {words(strictest)} {step}."
 
 
 def tally(finding: Finding) -> str:
