@@ -258,6 +258,14 @@ def test_search(bench: Bench) -> None:
     assert np.isfinite(row["errors_of_single_nets"]).all()
 
 
+def test_start(bench: Bench) -> None:
+    contenders = dict(importlib.import_module("start").CONTENDERS)
+    few = {name: contenders[name] for name in ("python", "prepare", "status")}
+    found = bench("start", "1", CONTENDERS=few, BASE="python")
+    assert found["python"]["beyond_libraries"] == 0
+    assert found["status"]["processor"] > found["python"]["processor"]
+
+
 class HereAndNow:
     """A contender of train_step.py in this process; `test_busy` has one in a process of its own."""
 
