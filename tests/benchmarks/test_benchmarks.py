@@ -225,6 +225,8 @@ def test_loader(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     found = bench("loader", str(tmp_path / "source"), ROUNDS=1, BATCH=8)
     assert len(found["rows"]) == 3
     assert found["rows"][0]["difference"]["pillow"]["max"] <= 1
+    (row,) = bench("loader", str(tmp_path / "source"), "--limit", stored="loader-limit", ROUNDS=1, BATCH=8)["rows"]
+    assert row["ratio"]["region, only decoded"] > 0
 
 
 def test_lrn(bench: Bench) -> None:
