@@ -104,10 +104,13 @@ def test_evaluate(bench: Bench) -> None:
 
 
 def test_exactness(bench: Bench) -> None:
-    sizes = {"IMAGES": 16, "LONG_IMAGES": 16, "EPOCHS": 1, "SETTINGS": {"again": {}}}
-    (row,) = bench("exactness", "--part", "table", **sizes, RESULTS=Path("results"))["table"]
-    assert row["identical"]
-    assert row["same_metrics"]
+    """With bf16 only what has the same order of sums is compared to the bit."""
+    settings = {"again": {}, "2 micro-batches": {"micro": 2}}
+    sizes = {"IMAGES": 16, "LONG_IMAGES": 16, "EPOCHS": 1, "SETTINGS": settings, "RESULTS": Path("results")}
+    again, halved = bench("exactness", "--part", "table", "--precision", "bf16", **sizes)["table"]
+    assert again["identical"]
+    assert again["same_metrics"]
+    assert halved["largest_relative_difference"] > 0
 
 
 def test_fuse(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
