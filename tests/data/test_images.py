@@ -128,7 +128,7 @@ def test_values_on_another_scale_than_the_containers_are_refused(values: np.ndar
     with pytest.raises(BadImage) as error:
         images.decode_new(file(Image.fromarray(values), kind))
     assert str(error.value).startswith(said)
-    assert str(error.value).endswith("; scale them to 0 to 255 and save it with 8 bits a channel")
+    assert str(error.value).endswith("; scale them to 0 to 255 and save it with 8 bits per channel")
 
 
 def test_sixteen_bits_that_use_their_range_are_taken() -> None:

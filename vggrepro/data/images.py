@@ -132,7 +132,7 @@ def _no_image(head: bytes) -> str:
     if is_lfs_pointer(head):
         return LFS_POINTER
     if head.startswith((b"II*\0", b"MM\0*")):
-        return "a TIFF of pixels that Pillow does not read, such as colours in floats; save it with 8 bits a channel"
+        return "a TIFF of pixels that Pillow does not read, such as colours in floats; save it with 8 bits per channel"
     return "not an image" if head else "empty"
 
 
@@ -165,7 +165,7 @@ def _check_scale(kind: str, image: Image.Image, rgb: Image.Image, sixteen: bool)
         return
     why = "of 16 bits up to 65535" if sixteen else "and the file does not say which one is white"
     raise BadImage(
-        f"{kind} with values from {low:g} to {high:g} {why}; scale them to 0 to 255 and save it with 8 bits a channel"
+        f"{kind} with values from {low:g} to {high:g} {why}; scale them to 0 to 255 and save it with 8 bits per channel"
     )
 
 

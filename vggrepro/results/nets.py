@@ -36,8 +36,8 @@ SHOWN = {
     "weights_one": ("its weights (C²)", 1, "{:.0f}"),
     "weights_stack": ("their weights (C²)", 1, "{:.0f}"),
     "more": ("one layer has more (%)", 1, "{:.0f}"),
-    "milliseconds": ("training step (ms an image)", 1, "{:.1f}"),
-    "kept_bytes": ("kept for the backward pass (MB an image)", MILLION, "{:.1f}"),
+    "milliseconds": ("training step (ms per image)", 1, "{:.1f}"),
+    "kept_bytes": ("kept for the backward pass (MB per image)", MILLION, "{:.1f}"),
 }
 
 

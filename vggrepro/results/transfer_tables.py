@@ -152,7 +152,9 @@ def _conditions(data: str, made: dict[str, Any], protocol: paper.Transfer) -> st
     images = " or ".join(f"{count:,}" for count in sorted(tests))
     if made["seeds"]:
         seeds = ", ".join(map(str, made["seeds"]))
-        less = "" if made["train_images"] == protocol.train else f", {made['train_images']} training images a class"
+        less = (
+            "" if made["train_images"] == protocol.train else f", {made['train_images']} training images of each class"
+        )
         return f"{data}: seeds {seeds}{less}, {images} test images."
     kind = "eleven-point average precision" if data == "voc2007" else "average precision"
     return f"{data}: {kind}, scored on {made['scored']} ({images} examples)."

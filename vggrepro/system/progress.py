@@ -71,7 +71,7 @@ class Track:
 
     @property
     def rate(self) -> float:
-        """Units a second in this process."""
+        """Units per second in this process."""
         return (self.done - self._first) / max(time.monotonic() - self._began, 1e-9)
 
     @property

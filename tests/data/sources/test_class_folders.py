@@ -94,7 +94,7 @@ def test_a_test_folder_with_classes_or_without(photos: Path, tmp_path: Path) -> 
     keys = [*(f"{n}.jpg" for n in range(3)), *(f"more/{n}.jpg" for n in range(3))]
     assert [(key, label) for key, _, label in everything(open_source(str(folder)), "test")] == [(k, -1) for k in keys]
     (test / "more").rename(test / "cat")
-    assert f"{test} holds class folders but also 0.jpg; give all test images a class folder" in message(folder)
+    assert f"{test} holds class folders but also 0.jpg; put every test image into a class folder" in message(folder)
     (test / "gnu").mkdir()
     assert "holds class folders but also gnu" in message(folder)
     (test / "gnu").rmdir()

@@ -24,7 +24,7 @@ def write(path: Path, data: bytes) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """Tiny ImageNet of six classes: two training images a class, one for validation, two of test."""
+    """Tiny ImageNet of six classes: two training images of each class, one for validation, two of test."""
     folder, lines = tmp_path / "tiny-imagenet-200", []
     for label, wnid in enumerate(WNIDS):
         for number in range(2):

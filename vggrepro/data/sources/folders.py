@@ -113,8 +113,8 @@ class FolderSource(ListedSource):
         loose = sorted(path.name for path in folder.iterdir() if is_image(path.name) and not path.is_dir())
         if odd := sorted(places.keys() - set(self.classes)) or loose[:1]:
             raise InputError(
-                f"prepare: {folder} holds class folders but also {some(odd)}; give all test images a class folder of "
-                "train, or none"
+                f"prepare: {folder} holds class folders but also {some(odd)}; put every test image into a class "
+                "folder of train, or none of them"
             )
         yield from self._labelled(places, may_be_empty=True)
 
