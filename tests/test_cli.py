@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 from vggrepro import cli, recipe
 from vggrepro.data.dataset import Dataset
+from vggrepro.errors import InputError
 from vggrepro.system import files, processes
 from vggrepro.system.files import lock
 
@@ -140,11 +142,20 @@ def test_corrupt_image_is_named_and_can_be_skipped(vggrepro: Call, photos: Path)
     assert "train/bee/2.jpg" in err
 
 
-def test_five_classes_have_no_top5(vggrepro: Call, photos: Path) -> None:
+def unplanned(runs: Path, seeds: Sequence[int]) -> None:
+    """Ends a reproduction before its first run."""
+    raise InputError("the data set is there")
+
+
+def test_five_classes_have_no_top5(vggrepro: Call, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(photos, "source")
     for split in ("train", "val"):
         shutil.rmtree(Path("source") / split / "fox")
     refused(vggrepro("prepare", "source"), "5 classes leave no top-5 error", "--no-top5")
+    everything = ["reproduce", "--source", "source", "--data", "other"]
+    refused(vggrepro(*everything), "accept tables without it with --no-top5")
+    monkeypatch.setattr("vggrepro.reproduce.seeded", unplanned)
+    refused(vggrepro(*everything, "--no-top5"), "the data set is there")
     assert vggrepro("prepare", "source", "--no-top5", "--preset", "demo")[0] == 0
     assert vggrepro("train", "A", *FAST)[0] == 0
     assert "–" in vggrepro("evaluate")[1]

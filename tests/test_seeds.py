@@ -99,4 +99,4 @@ def test_two_seeds_by_hand(vggrepro: Call, photos: Path, tmp_path: Path, monkeyp
     cells = [cell.strip(" *") for cell in row.strip("|").split("|")]
     assert cells[3].replace("*", "") == f"{np.mean(errors):.1f} ± {np.std(errors, ddof=1):.1f}"
     assert cells[-2] == "2"
-    assert "Of 1 claim tested on images, 2 seeds or more" in out
+    assert "Of 1 claim tested on images with 2 seeds: " in out

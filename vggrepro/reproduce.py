@@ -44,12 +44,14 @@ def reproduce(
     multicrop: bool = False,
     side_by_side: int = 1,
     init: str | None = None,
+    no_top5: bool = False,
 ) -> Document | None:
     """Does what is not yet done for the tables and claims, and writes `<tables_folder>/<data set>/`.
 
     Every net is trained with each of `seeds` (`seeded`); the demo's images are drawn with the first.
     With `side_by_side` above 1, that many runs are trained and evaluated at the same time, each in its own process.
-    With `init`, no net starts from A: the first run of each has this initialisation.
+    With `init`, no net starts from A: the first run of each has this initialisation. With `no_top5`, 5 or fewer classes
+    are accepted.
 
     Returns:
         The report; None in processes that are not the first.
@@ -58,7 +60,7 @@ def reproduce(
         InputError: as the stages do; a preset that is not the data set's; a failed job.
         Stopped: a signal asked to stop; progress is saved.
     """
-    dataset = _dataset(source, preset, data, machine.workers, seeds[0])
+    dataset = _dataset(source, preset, data, machine.workers, seeds[0], no_top5)
     used = recipe.load(dataset.preset, overrides)
     folders = seeded(runs, seeds)
     requests = [Request(used, dataset, folder, machine, seed, init=init) for folder, seed in folders.items()]
@@ -125,7 +127,7 @@ def _require_preset(preset: str, dataset: Dataset) -> None:
         )
 
 
-def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int) -> Dataset:
+def _dataset(source: str | None, preset: str | None, data: Path, workers: int, seed: int, no_top5: bool) -> Dataset:
     """The data set in `data`, prepared if it is not there; a named source must be the one that it was made from."""
     there = (data / DATASET_JSON).is_file()
     if there and preset is not None:
@@ -135,6 +137,6 @@ def _dataset(source: str | None, preset: str | None, data: Path, workers: int, s
             source = "demo"
         if source is not None:
             chosen = preset or (load(data).preset if there else "demo" if source == "demo" else "paper")
-            prepare(open_source(source, seed), data, chosen, workers=workers)
+            prepare(open_source(source, seed), data, chosen, workers=workers, allow_few_classes=no_top5)
     processes.barrier()
     return load(data)

@@ -222,19 +222,42 @@ def test_no_word_is_divided_and_headings_have_three_lines() -> None:
     assert any(line.startswith(f" {run}  {run}") for line in drawn([terminal.frame_grid(pair)]))
 
 
-def test_a_narrow_table_loses_its_intervals_and_then_its_differences(made: documents.Document) -> None:
+def test_a_narrow_table_loses_its_intervals_then_its_differences_then_its_groups(made: documents.Document) -> None:
     def shown(table: int, width: int) -> str:
         return " ".join(drawn([terminal._Fitted(layout.columns(made.tables[table]))], width))
 
     assert [bool(re.search(r"\[\d+\.\d; ", shown(2, width))) for width in (150, 80)] == [True, False]
     wide, narrow = shown(5, 100), shown(5, 60)
     assert "Δ" in wide and "post-submission" in wide
-    assert narrow.count("Δ") == 1 and "Not shown, as the terminal is narrow: Δ." in narrow
+    assert narrow.count("Δ") == 1 and "Not shown, as the terminal is narrow: Δ, groups of rows." in narrow
     runs = [run.name for run in all_runs()[:11]]
     pairs = terminal.rows_grid(["run", *runs], [[run, *["81.0"] * 11] for run in runs], runs)
     assert [line.split()[0] for line in drawn([pairs])[-12:-1]] == runs
     divided = drawn([terminal.rows_grid(["", ""], [["post-submission", "x" * 10]])], 26)
     assert [line.split()[0] for line in divided if line.strip()] == ["post-", "submission"]
+
+
+def test_words_of_text_are_divided_at_hyphens_before_headings_of_numbers() -> None:
+    heads = ["group", "top-1 paper", "top-5 paper"]
+    lines = drawn([terminal.rows_grid(heads, [["post-submission", "24.0", "7.1"]], heads[1:])], 28)
+    assert [line.split() for line in lines[1:3]] == [["top-1", "top-5"], ["group", "paper", "paper"]]
+    assert [line.split()[0] for line in lines[4:6]] == ["post-", "submission"]
+
+
+def test_two_reproductions_are_drawn_with_a_grid_for_each_error(
+    vggrepro: Call, page_run: Path, page_runs: Path, page_data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--data", str(page_data.folder), "--runs", str(page_run), "--against", str(page_runs))
+    piped = vggrepro("report", *where)[1]
+    assert piped.startswith("# VGG's tables: ")
+    monkeypatch.setattr(terminal, "wanted", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    text = vggrepro("report", *where)[1]
+    assert vggrepro("report", *where, "--format", "md")[1] == piped
+    assert "|" not in text and "Both on the same images" in " ".join(text.split())
+    first = next(line for line in text.splitlines() if line.startswith(" D "))
+    assert re.search(r"\[-?\d+\.\d; -?\d+\.\d\]", first)  # the interval is shown at this width
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_advice_of_the_doctor_is_below_its_result() -> None:

@@ -252,7 +252,7 @@ def test_the_document(tmp_path: Path) -> None:
             "< 0.001", "< 0.001", "holds, one seed"] in lines  # fmt: skip
     assert ["B centre crop against B-5x5 centre crop", "top-1", "– / –", "-7.0", "not run"] in lines
     assert "corrected within the claim and over the claims tested, 1 here" in text
-    assert "Of 1 claim tested on images, one seed: 1 holds, 10 not run; 1 holds by arithmetic." in text
+    assert "Of 1 claim tested on images with one seed: 1 holds, 10 not run; 1 holds by arithmetic." in text
     assert "one of the two sides alone is wrong (top-1) on 10.0 % of them" in text
     assert text == document(evaluate_claims(scores), scores)
 
@@ -398,14 +398,14 @@ def test_claims_over_three_seeds_in_subfolders_or_by_commas(tmp_path: Path) -> N
     line = frame([made]).iloc[0]
     assert (line["seeds"], line["images"]) == (3, IMAGES)
     assert line["first_ours"] == pytest.approx(100 * (100 + 101 + 102) / 3 / IMAGES)
-    assert "tested on images, 3 seeds or more: 1 holds" in claims_markdown(inside)
+    assert "tested on images with 3 seeds: 1 holds" in claims_markdown(inside)
 
 
 def test_with_one_seed_the_verdict_says_so(tmp_path: Path) -> None:
     for net, wrong in (("B", 100), ("C", 300)):
         plant(tmp_path, Run(net, S256), 256, range(wrong))
     text = claims_markdown(evaluate_claims(over_seeds(tmp_path, DATA)))
-    assert "Of 1 claim tested on images, one seed: 1 contradicted, 10 not run; 1 holds by arithmetic." in text
+    assert "Of 1 claim tested on images with one seed: 1 contradicted, 10 not run; 1 holds by arithmetic." in text
     assert "## 3. Extra non-linearity helps: C is better than B: contradicted, one seed" in text
 
 
@@ -419,12 +419,12 @@ def test_a_missing_run_of_a_seed_leaves_the_others_and_is_named(tmp_path: Path) 
     assert made.notes == (f"{lacking} lacks 1 of this claim's 2 posterior files: {mended}.",)
 
 
-def test_claims_of_one_seed_and_of_two_are_counted_as_one_or_more(tmp_path: Path) -> None:
+def test_claims_of_one_seed_and_of_two_are_counted_together(tmp_path: Path) -> None:
     planted_seeds(tmp_path, "runs", "runs/seed1")
     for net in ("A", "A-LRN"):  # of the first seed alone
         plant(tmp_path / "runs", Run(net, S256), 256, range(300))
     found = evaluate_claims(over_seeds(tmp_path / "runs", DATA))
-    assert "Of 3 claims tested on images, 1 seed or more: " in claims_markdown(found)
+    assert "Of 3 claims tested on images with 1 to 2 seeds: " in claims_markdown(found)
 
 
 def test_folders_that_are_no_seeds_are_refused(tmp_path: Path) -> None:

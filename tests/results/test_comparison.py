@@ -52,7 +52,7 @@ def test_different_images_are_independent(tmp_path: Path) -> None:
     assert (row["top1_val_error_low"], row["top1_val_error_high"]) == (interval.low, interval.high)
     assert math.isnan(row["top1_val_error_p"])
     assert "top-1 p" not in [column.heading for column in table.columns]
-    assert "Both on different images" in documents.beside(ours, theirs)
+    assert "Both on different images" in documents.beside(ours, theirs).markdown()
 
 
 def test_newcombes_interval_by_his_examples() -> None:
@@ -95,13 +95,13 @@ def test_a_row_of_one_side_stands_alone_and_stale_files_are_named(tmp_path: Path
 
 def test_the_documents(tmp_path: Path) -> None:
     ours, theirs = shelves(tmp_path)
-    text = documents.beside(ours, theirs)
+    text = documents.beside(ours, theirs).markdown()
     assert text.startswith(f"# VGG's tables: {ours.runs} against {theirs.runs}\n\nOurs: {ours.runs} on tiny")
     assert "Both on the same images" in text
     assert "| A   | 256 | 256 |        0.0 |         75.0 |   -75.0 |" in text
     frame = pd.read_csv(io.StringIO(documents.beside_csv(ours, theirs)))
     assert frame[["table", "net", "top1_val_error_difference"]].to_numpy().tolist() == [[3, "A", -75.0]]
     empty = Scores(tmp_path / "empty", dataset_of())
-    assert documents.beside(empty, empty).endswith("Neither has the posteriors of any row: `vggrepro report` names "
-                                                   "the commands.\n")  # fmt: skip
+    said = documents.beside(empty, empty).markdown()
+    assert said.endswith("Neither has the posteriors of any row: `vggrepro report` names the commands.\n")
     assert documents.beside_csv(empty, empty) == "table\n"

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from vggrepro.commands.options import DEFAULT_DATA, WORKERS, AsJson, Data, Seed, TableFormat, Workers, complete_preset
+from vggrepro.commands.options import (
+    DEFAULT_DATA,
+    WORKERS,
+    AsJson,
+    Data,
+    NoTop5,
+    Seed,
+    TableFormat,
+    Workers,
+    complete_preset,
+)
 
 
 def prepare(
@@ -24,7 +34,7 @@ def prepare(
         ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and list them.")] = False,
-    no_top5: Annotated[bool, typer.Option("--no-top5", help="Accept 5 or fewer classes: no top-5 errors.")] = False,
+    no_top5: NoTop5 = False,
     store_side: Annotated[
         int,
         typer.Option(

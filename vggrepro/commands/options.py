@@ -162,6 +162,7 @@ SeedList = Annotated[
     typer.Option("--seeds", metavar="LIST", help="Train and test every net with each of these seeds, such as 0,1,2."),
 ]
 Runs = Annotated[Path, typer.Option("--runs", envvar="VGGREPRO_RUNS", callback=_one_folder, help="Folder of the runs.")]
+NoTop5 = Annotated[bool, typer.Option("--no-top5", help="Accept 5 or fewer classes: no top-5 errors.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", help="Folder that gets <data set>/table3.csv and so on.")]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help=help_text())]

@@ -191,7 +191,7 @@ def report(
     from vggrepro.report import terminal
     from vggrepro.runs.status import statuses_of_seeds
 
-    drawn = format_ is None and against is None and terminal.wanted()
+    drawn = format_ is None and terminal.wanted()
     format_ = format_ or Format.md
     _check_report(format_, standalone=standalone, search=search, against=against, against_data=against_data)
     if figures is not None:
@@ -199,8 +199,7 @@ def report(
     if against is not None:
         _say_which_seed(runs)
     if against is not None and format_ is not Format.html:
-        print(_beside(data, runs, against, against_data or data, format_), end="")
-        return
+        return _print_beside(data, runs, against, against_data or data, format_, drawn=drawn)
     if drawn:
         require_runs(runs)
         return terminal.show(terminal.report(_document(data, runs, search=search), statuses_of_seeds(runs)))
@@ -300,14 +299,19 @@ def _require_runs_on(other: Path, dataset: Dataset) -> None:
         )
 
 
-def _beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Format) -> str:
+def _print_beside(data: Path, runs: Path, other: Path, other_data: Path, format_: Format, *, drawn: bool) -> None:
     """Two reproductions side by side."""
     from vggrepro.data.dataset import load
-    from vggrepro.report import documents
+    from vggrepro.report import documents, terminal
     from vggrepro.results.scores import Scores, over_seeds
 
     require_runs(runs)
     _require_runs_on(other, load(other_data))
     ours = over_seeds(runs, load(data)).alone
     theirs = Scores(other, load(other_data))
-    return documents.beside(ours, theirs) if format_ is Format.md else documents.beside_csv(ours, theirs)
+    if format_ is Format.csv:
+        return print(documents.beside_csv(ours, theirs), end="")
+    made = documents.beside(ours, theirs)
+    if drawn:
+        return terminal.show(terminal.beside(made))
+    print(made.markdown(), end="")

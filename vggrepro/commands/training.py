@@ -18,6 +18,7 @@ from vggrepro.commands.options import (
     Data,
     Init,
     Layers,
+    NoTop5,
     PlanFormat,
     Retrain,
     Runs,
@@ -102,6 +103,7 @@ def reproduce(
         str | None,
         typer.Option("--source", metavar="SOURCE", help="The images, as prepare takes them (default: demo)."),
     ] = None,
+    no_top5: NoTop5 = False,
     tables: TablesFolder = Path("tables"),
     multicrop: Annotated[
         bool,
@@ -149,7 +151,9 @@ def reproduce(
     count = side_by_side(jobs, options.device, machine.device.type)
     processes.join_processes(machine.device)
     with stop_exit():
-        made = run_all(source, preset, options.data, runs, tables, machine, values, chosen, multicrop, count, init)
+        made = run_all(
+            source, preset, options.data, runs, tables, machine, values, chosen, multicrop, count, init, no_top5=no_top5
+        )
     if made is None:
         return
     from vggrepro.report import terminal

@@ -112,22 +112,33 @@ def _of_first(table: BeyondTable, scores: Scores) -> BeyondTable:
     return dataclasses.replace(table, caption=table.caption + told)
 
 
-def beside(ours: Scores, theirs: Scores) -> str:
-    """Two reproductions side by side, as Markdown."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Two reproductions side by side: what is compared, how to read it, and the tables."""
+
+    title: str
+    about: str
+    reading: str
+    tables: Sequence[BeyondTable]
+
+    def markdown(self) -> str:
+        head = f"# {self.title}\n\n{self.about}\n{self.reading}"
+        return "\n\n".join([head, *(markdown.beyond_markdown(table, level=2) for table in self.tables)]) + "\n"
+
+
+def beside(ours: Scores, theirs: Scores) -> Beside:
+    """Two reproductions side by side."""
     tables = comparison.side_by_side(ours, theirs)
     kind = "the same images: 95 % intervals of the differences are Tango's, p is McNemar's exact one, uncorrected"
     if not comparison.paired(ours, theirs):
         kind = "different images: 95 % intervals of the differences are Newcombe's for independent errors"
-    lines = [
-        f"# VGG's tables: {ours.runs} against {theirs.runs}",
-        "",
-        f"Ours: {_described(ours)}. Theirs: {_described(theirs)}. Both on {kind}.",
-        "Errors in per cent; Δ = ours - theirs in points, [low; high] its interval; **bold** the best of a column.",
-    ]
-    parts = ["\n".join(lines), *(markdown.beyond_markdown(table, level=2) for table in tables)]
+    about = f"Ours: {_described(ours)}. Theirs: {_described(theirs)}. Both on {kind}."
+    reading = (
+        "Errors in per cent; Δ = ours - theirs in points, [low; high] its interval; **bold** the best of a column."
+    )
     if not tables:
-        parts.append("Neither has the posteriors of any row: `vggrepro report` names the commands.")
-    return "\n\n".join(parts) + "\n"
+        reading += "\n\nNeither has the posteriors of any row: `vggrepro report` names the commands."
+    return Beside(f"VGG's tables: {ours.runs} against {theirs.runs}", about, reading, tables)
 
 
 def beside_csv(ours: Scores, theirs: Scores) -> str:

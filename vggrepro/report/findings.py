@@ -104,8 +104,7 @@ def counts(findings: Sequence[Finding]) -> str:
     on_images = [finding for finding in findings if finding.claim.pairs]
     words = [finding.word for finding in on_images]
     seeds = {finding.seeds for finding in on_images if finding.seeds}
-    least = f", {min(seeds)} seed{'s' * (min(seeds) > 1)} or more" if seeds else ""
-    trained = ", one seed" if seeds == {1} else least
+    trained = f" with {_seeds(seeds)}" if seeds else ""
     order = (HOLDS, SO_FAR, CONTRADICTED, LARGER, UNDECIDED, NOT_RUN)
     told = [counted(words.count(word), word) for word in order if word in words]
     tested = len(words) - words.count(NOT_RUN)
@@ -113,6 +112,12 @@ def counts(findings: Sequence[Finding]) -> str:
     rest = [f"{counted(by_arithmetic.count(word), word)} by arithmetic" for word in dict.fromkeys(by_arithmetic)]
     plural = "" if tested == 1 else "s"
     return f"Of {tested} claim{plural} tested on images{trained}: {', '.join(told)}; {', '.join(rest)}."
+
+
+def _seeds(numbers: set[int]) -> str:
+    if numbers == {1}:
+        return "one seed"
+    return f"{min(numbers)}{f' to {max(numbers)}' * (len(numbers) > 1)} seeds"
 
 
 def preface(findings: Sequence[Finding]) -> str:

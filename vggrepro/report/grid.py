@@ -33,6 +33,14 @@ class Field:
         return min(self._longest, LONGEST)
 
     @property
+    def hyphened(self) -> int:
+        """The smallest width if words of text are divided at their hyphens."""
+        if self.number:
+            return self.least
+        words = (word for text in (self.heading, *self.cells) for word in _words(text))
+        return min(self.least, max(len(part) for word in words for part in _parts(word)))
+
+    @property
     def most(self) -> int:
         """The largest width that is of use."""
         if self.number:
@@ -61,6 +69,11 @@ def _divided(text: str, width: int) -> str:
     return textwrap.fill(text, width) if max(map(len, _words(text))) > width else text
 
 
+def _parts(word: str) -> list[str]:
+    """What may stand on a line of its own: `multi-` and `crop`."""
+    return textwrap.wrap(word, 1, break_long_words=False) or [word]
+
+
 def _words(text: str) -> list[str]:
     """The words of a text; blanks at the beginning belong to the first."""
     return re.findall(r"^\s*\S+|\S+", text) or [""]
@@ -85,8 +98,8 @@ class Grid:
         return "\n".join(line.rstrip() for line in lines)
 
     def fits(self, width: int) -> bool:
-        """Whether a terminal of so many characters shows it without divided words."""
-        return sum(field.least for field in self.fields) <= self._room(width)
+        """Whether a terminal of so many characters shows it without words divided but at hyphens."""
+        return sum(field.hyphened for field in self.fields) <= self._room(width)
 
     def _room(self, width: int) -> int:
         return width - 2 * len(self.fields)  # two blanks between columns, one at each side
@@ -95,13 +108,14 @@ class Grid:
         """The width of each column.
 
         If they do not fit, the headings of numbers get more lines, then text is wrapped, the widest column first. If
-        words must be divided, those in the headings of numbers are first.
+        words must be divided, they are at their hyphens first, then those in the headings of numbers.
         """
         room = max(self._room(width), len(self.fields))
         widths = [field.most for field in self.fields]
         if sum(widths) > room:
             widths = [field.least if field.number else field.most for field in self.fields]
-        smallest = [field.least for field in self.fields], [field.floor for field in self.fields], [1] * len(widths)
+        kinds = ([field.least for field in self.fields], [field.hyphened for field in self.fields])
+        smallest = (*kinds, [field.floor for field in self.fields], [1] * len(widths))
         while sum(widths) > room:
             wide = next(
                 places for floors in smallest

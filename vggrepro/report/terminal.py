@@ -20,7 +20,7 @@ from rich.table import Table as Columns
 from rich.text import Text
 
 from vggrepro.report import findings, layout, markdown
-from vggrepro.report.documents import Document
+from vggrepro.report.documents import Beside, Document
 from vggrepro.report.grid import Field, Grid
 from vggrepro.report.header import Header, header_of
 from vggrepro.report.records import json_text
@@ -44,7 +44,7 @@ HEADINGS = {  # of code's names
 }
 PAGE = "one page with figures and images, for a browser"
 # Kinds of columns that a narrow table lacks, and what the line below it calls them.
-NARROWER = {Kind.INTERVAL: "95 % intervals", Kind.DIFFERENCE: "Δ"}
+NARROWER = {Kind.INTERVAL: "95 % intervals", Kind.DIFFERENCE: "Δ", Kind.GROUP: "groups of rows"}
 
 
 def wanted() -> bool:
@@ -125,7 +125,8 @@ def report(made: Document, runs: Sequence[Status]) -> Iterator[RenderableType]:
     """The whole report: summary, claims in a line each, tables, results beyond the paper."""
     yield from summary(made, runs)
     for table in made.tables:
-        yield _section(f"Table {table.number}", table.caption, layout.columns(table), _notes(table))
+        fitted = _Fitted(layout.columns(table))
+        yield _section(f"Table {table.number}", table.caption, [fitted], _notes(table))
     yield from sections([*made.nets, *made.beyond_tables])
     yield _where_next({"each claim's comparisons": advice.command("claims"), PAGE: _page(advice.command("report"))})
 
@@ -256,22 +257,36 @@ def _notes(table: Table) -> list[str]:
 def sections(made: Iterable[BeyondTable]) -> Iterator[RenderableType]:
     """Tables beyond the paper's, each with its title, caption and notes."""
     for table in made:
-        yield _section(table.title, table.caption, table.columns, table.notes)
+        yield _section(table.title, table.caption, [_Fitted(table.columns)], table.notes)
 
 
-def _section(title: str, caption: str, columns: Sequence[Column], notes: Sequence[str]) -> RenderableType:
-    return Group(Rule(title, align="left"), Text(caption), _Fitted(columns), *map(Markdown, markdown.bullets(notes)))
+def beside(made: Beside) -> Iterator[RenderableType]:
+    """Two reproductions side by side: of each table the top-1 errors, and below them the top-5 errors."""
+    yield Rule(made.title, align="left")
+    yield Group(Markdown(made.about), Markdown(made.reading))
+    for table in made.tables:
+        labels = [column for column in table.columns if column.left]
+        measures = dict.fromkeys(column.top for column in table.columns if not column.left)
+        grids = [
+            _Fitted([*labels, *(column for column in table.columns if column.top == measure)], {Kind.PAPER: "paper"})
+            for measure in measures
+        ]
+        yield _section(table.title, table.caption, grids, table.notes)
+
+
+def _section(title: str, caption: str, grids: Iterable[_Fitted], notes: Sequence[str]) -> RenderableType:
+    return Group(Rule(title, align="left"), Text(caption), *grids, *map(Markdown, markdown.bullets(notes)))
 
 
 class _Fitted:
-    """A table of columns; where the terminal is too narrow, without the intervals, then without the differences."""
+    """A table of columns. A narrow terminal gets none of the first kind in `less`, then none of the next."""
 
-    def __init__(self, columns: Sequence[Column]) -> None:
-        self.columns = columns
+    def __init__(self, columns: Sequence[Column], less: Mapping[Kind, str] = NARROWER) -> None:
+        self.columns, self.less = columns, less
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         kept, left_out = list(self.columns), list[str]()
-        for kind, name in NARROWER.items():
+        for kind, name in self.less.items():
             if _columns_grid(kept).fits(options.max_width):
                 break
             fewer = [column for column in kept if column.kind is not kind]
@@ -279,7 +294,7 @@ class _Fitted:
             kept = fewer
         yield _columns_grid(kept)
         if left_out:
-            yield Text(f"Not shown, as the terminal is narrow: {' and '.join(left_out)}. --format md has all columns.")
+            yield Text(f"Not shown, as the terminal is narrow: {', '.join(left_out)}. --format md has all columns.")
 
 
 def _columns_grid(columns: Sequence[Column]) -> Grid:

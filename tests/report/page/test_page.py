@@ -87,7 +87,7 @@ def test_the_summary_counts(page_text: str) -> None:
     words = " ".join(Reader(page_text).text.split())
     assert "6 classes, 30 training and 18 validation images. Guessing has a top-1 error of 83.3 %." in words
     assert "Nets: 4 of 15 finished, 1 interrupted." in words
-    assert re.search(r"Of \d+ claims? tested on images, one seed: .*; 1 holds by arithmetic\.", words)
+    assert re.search(r"Of \d+ claims? tested on images with one seed: .*; 1 holds by arithmetic\.", words)
     assert "6 classes (the paper: 1,000)." in words
     assert words.index("This is a reduced reproduction.") < words.index("Best single net")
     assert "guessing among 6 classes: 83.3\u00a0%" in page_text
