@@ -38,7 +38,7 @@ RIGHT = ("read", "refused")
 IMPORTED = (  # once, for all children: it takes longer than a thousand inputs
     *("examples", "ilsvrc_files", "nets", "transfer_files", "test_caffe", "test_keras", "test_matconvnet"),
     *("test_parquet", "test_unread", "test_webdataset", "torchvision.datasets", "h5py", "onnx"),
-    *("vggrepro.data.transfer_sets", "vggrepro.exchange.exporting", "vggrepro.exchange.formats"),
+    *("vggrepro.data.transfer_sets.opening", "vggrepro.exchange.exporting", "vggrepro.exchange.formats"),
     *(
         "vggrepro.exchange.formats.hdf5",
         "vggrepro.exchange.formats.matconvnet",

@@ -206,7 +206,7 @@ def caltech(folder: Path) -> list[Sound]:
     """Images in class folders."""
     import transfer_files
 
-    from vggrepro.data.transfer_sets import open_set
+    from vggrepro.data.transfer_sets.opening import open_set
 
     def read() -> None:
         images = open_set(str(folder)).pictures["image"]
@@ -222,7 +222,7 @@ def voc(folder: Path) -> list[Sound]:
     """Lists and annotations; the images are read as Caltech's."""
     import transfer_files
 
-    from vggrepro.data.transfer_sets import open_set
+    from vggrepro.data.transfer_sets.opening import open_set
 
     root = transfer_files.write_voc(folder, 2012, 6)
     persons = {f"{number:06}": [(5, 6, 60, 50), (20, 10, 80, 60)] for number in range(6)}

@@ -1,10 +1,12 @@
 """Claim: crops come out of our loader faster than out of torchvision's ImageFolder with Resize, RandomCrop and flip.
 
-python benchmarks/loader.py PHOTOS     (a folder with ILSVRC-2012's tars as downloaded, or a part of them)
+python benchmarks/loader.py PHOTOS             (a folder with ILSVRC-2012's tars as downloaded, or a part of them)
+python benchmarks/loader.py PHOTOS --limit     (S = 256 only: how fast any resampling of decoded regions could be)
 
 Real photographs, read over and over; one core and one thread for both, in turns, batches of uint8 as result; then
 two workers each (threads of ours, processes of a DataLoader). Pixels are compared with resizing the whole image and
 cutting the same window. `pillow` and `region` are the values of --decode; the photographs do not fit the cache here.
+`region, only decoded` leaves out the resampling: none can be faster than that; --limit counts processor time.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,7 +38,7 @@ from vggrepro.data.dataset import Split
 from vggrepro.data.prepare import prepare
 from vggrepro.data.sources import FolderSource, IlsvrcSource
 from vggrepro.paper import Scale, real_pixels
-from vggrepro.training import augment
+from vggrepro.training import augment, region
 from vggrepro.training.loader import Loader, mirror
 
 ROUNDS = 7
@@ -82,16 +85,28 @@ def ours(loader: Loader, epochs: Iterator[int]) -> int:
     return count
 
 
-def rates(functions: dict[str, Callable[[], int]]) -> dict[str, float]:
-    """Median images/s of each function, called turn by turn."""
+def decoded_only(loader: Loader, epochs: Iterator[int]) -> int:
+    """As `ours`, if resampling took no time: the regions are decoded, and the crops are blank."""
+    blank = np.zeros((loader.recipe.crop, loader.recipe.crop, 3), np.uint8)
+
+    def cut(*part: Any) -> np.ndarray:
+        assert region.decoded(*part) is not None
+        return blank
+
+    with patch.object(region, "cut", cut):
+        return ours(loader, epochs)
+
+
+def rates(functions: dict[str, Callable[[], int]], clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+    """Median images/s of each function, called turn by turn, by a clock that gives seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     counts: dict[str, int] = {}
     for turn in range(ROUNDS + 1):
         for name, function in functions.items():
-            began = time.perf_counter()
+            began = clock()
             counts[name] = function()
             if turn:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return {name: counts[name] / statistics.median(values) for name, values in seconds.items()}
 
 
@@ -130,18 +145,22 @@ def main() -> None:
     """Prints and stores images/s, ratios and pixel differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
-    photos = parser.parse_args().photos
+    parser.add_argument("--limit", action="store_true")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     dataset.CACHE_BYTES = 0  # as with data that does not fit
     rows = []
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        unpack(photos, work / "photos")
+        unpack(options.photos, work / "photos")
         source = FolderSource(work / "photos")
         whole = prepare(source, work / "whole", "paper", allow_few_classes=True)
-        small = prepare(source, work / "small", "paper", allow_few_classes=True, store_side=256)
         original = Split(whole, "train")
-        for text, data, stored in (("256", whole, 0), ("256:512", whole, 0), ("256", small, 256)):
+        kinds = [("256", whole, 0)]
+        if not options.limit:
+            small = prepare(source, work / "small", "paper", allow_few_classes=True, store_side=256)
+            kinds += [("256:512", whole, 0), ("256", small, 256)]
+        for text, data, stored in kinds:
             scale = Scale.parse(text)
             theirs = Theirs(work / "photos" / "train", scale)
             loaders = {
@@ -151,11 +170,16 @@ def main() -> None:
             epochs = iter(range(10**6))
             functions: dict[str, Callable[[], int]] = {"torchvision": theirs.one_epoch}
             functions |= {key: partial(ours, own, epochs) for key, own in loaders.items()}
-            found = rates(functions)
+            if options.limit:
+                functions["region, only decoded"] = partial(decoded_only, loaders["region"], epochs)
+            found = rates(functions, time.process_time if options.limit else time.perf_counter)
             row: dict[str, Any] = {"scale": text, "store_side": stored, "images_per_second_a_core": found}
-            row["ratio"] = {key: found[key] / found["torchvision"] for key in loaders}
+            row["ratio"] = {key: rate / found["torchvision"] for key, rate in found.items()}
             row["difference"] = {key: difference(own, original) for key, own in loaders.items()}
             rows.append(row)
+        if options.limit:
+            write("loader-limit", {"photographs": len(original), "rows": rows})
+            return
         scale = Scale(256, 512)
         sampler = RandomSampler(range(len(original)), num_samples=10 * len(original), replacement=True)
         batches = DataLoader(Endless(Theirs(work / "photos" / "train", scale)), BATCH, sampler=sampler, num_workers=2)

@@ -338,8 +338,8 @@ def test_a_step_that_cannot_be_compiled_is_said_in_a_line(
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
-def test_help_needs_no_torch(words: list[str]) -> None:
-    done = program.run("help_without_torch", *words)
+def test_help_needs_no_large_library(words: list[str]) -> None:
+    done = program.run("quick_help", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -381,7 +381,8 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def rows(table: int) -> list[Row]:
+@cache
+def rows(table: int) -> tuple[Row, ...]:
     """The rows of Table 3, 4, 5 or 6 in the paper's order, each with the posteriors it needs.
 
     Table 6's submission holds the multi-scale D whose FC layers alone were fine-tuned (Sect. 4.4).
@@ -411,14 +412,15 @@ def rows(table: int) -> list[Row]:
             result.append(Row(labels, tuple(views), *errors, _number(line["top5_test_error"])))
         else:
             raise ValueError(f"Table {table} has no rows of posteriors")
-    return result
+    return tuple(result)
 
 
-def all_runs() -> list[Run]:
+@cache
+def all_runs() -> tuple[Run, ...]:
     """Every run that Tables 3-6 and Sect. 4.1's comparison with a shallow net need, ancestors first."""
     result: dict[Run, None] = {SHALLOW: None}
     for table in (3, 4, 5, 6):
         for row in rows(table):
             for view in row.views:
                 result.update(dict.fromkeys(chain(view.run)))
-    return sorted(result, key=lambda run: (len(chain(run)), list(NETS).index(run.net), run.scale, run.fc_only))
+    return tuple(sorted(result, key=lambda run: (len(chain(run)), list(NETS).index(run.net), run.scale, run.fc_only)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from transfer_files import VOC_CLASSES, pixels, voc_label, write_actions, write_caltech, write_voc
 
-from vggrepro.data.transfer_sets import open_set
+from vggrepro.data.transfer_sets.opening import open_set
 from vggrepro.errors import InputError
 
 

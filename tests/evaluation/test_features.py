@@ -12,7 +12,7 @@ from nets import CPU, images, net_input, random_run
 from torchvision.models.vgg import make_layers
 from transfer_files import write_caltech
 
-from vggrepro.data.transfer_sets import open_set
+from vggrepro.data.transfer_sets.opening import open_set
 from vggrepro.evaluation.features import DENSE, FeatureNet, compute
 from vggrepro.nets.trained import Trained
 from vggrepro.posteriors import features as files

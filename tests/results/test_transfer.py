@@ -12,7 +12,7 @@ from nets import random_run
 from transfer_files import write_actions, write_caltech, write_voc
 
 from vggrepro.data.dataset import Dataset
-from vggrepro.data.transfer_sets import open_set
+from vggrepro.data.transfer_sets.opening import open_set
 from vggrepro.paper import TRANSFER, Transfer
 from vggrepro.results.scores import Scores
 from vggrepro.results.transfer import _climbed, result_path, score_split, splits_of

@@ -52,13 +52,31 @@ def test_processes_of_one_machine_share_its_processors_for_decoding(
     assert threads.workers() == expected
 
 
-@pytest.mark.parametrize(("text", "expected"), [("max 100000", 3), ("150000 100000", 1.5), ("junk", 3), (None, 3)])
-def test_a_limit_of_the_container_counts(
-    text: str | None, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, 3),
+        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/", {"cpu.max": "junk"}, 3),
+        ("0::/", {}, 3),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000"}, 0.5),
+        ("0::/a/b", {"a/b/cpu.max": "200000 100000", "a/c/cpu.max": "50000 100000"}, 2),
+        ("1:cpu:/\n0::/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ("1:cpu:/a\n0::/", {"cpu/a/cpu.cfs_quota_us": "25000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 0.25),
+        (None, {"cpu.max": "150000 100000"}, 1.5),
+    ],
+)
+def test_a_limit_of_a_group_of_processes_counts(
+    own: str | None, files: dict[str, str], expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if text is not None:
-        (tmp_path / "cpu.max").write_text(text)
-    monkeypatch.setattr(threads, "GROUP", tmp_path)
+    """Of a container, a service, or a group around it; groups of both versions."""
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(threads, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(threads, "OWN_GROUP", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 2, 5})
     assert threads.processors() == expected
 

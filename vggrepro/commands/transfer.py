@@ -24,7 +24,7 @@ from vggrepro.data.transfer_sets import NAMES, TASKS
 from vggrepro.errors import InputError
 
 if TYPE_CHECKING:
-    from vggrepro.data.transfer_sets import TransferSet
+    from vggrepro.data.transfer_sets.base import TransferSet
     from vggrepro.paper import Transfer
 
 TransferData = Annotated[
@@ -44,7 +44,7 @@ def features(
     pool: Annotated[
         bool, typer.Option("--pool", help="Write one file, averaged over Q, in place of one for each Q.")
     ] = False,
-    task: Task = TASKS[0],
+    task: Task = "classification",
     downloads: Downloads = Path("downloads"),
     runs: Runs = DEFAULT_RUNS,
     device: Device = "auto",
@@ -95,7 +95,7 @@ def transfer(
         int | None, typer.Option("--test-images", min=1, help="Test images of each class, at most.")
     ] = None,
     seed: Seed = 0,
-    task: Task = TASKS[0],
+    task: Task = "classification",
     downloads: Downloads = Path("downloads"),
     runs: Runs = DEFAULT_RUNS,
     tables: TablesFolder = Path("tables"),
@@ -156,7 +156,7 @@ def _write(results: list[dict[str, object]], questions: object, folder: Path) ->
 def _opened(data: str, task: str, downloads: Path) -> tuple[TransferSet, Transfer]:
     """The data set and the paper's protocol for it."""
     from vggrepro import paper
-    from vggrepro.data.transfer_sets import open_set
+    from vggrepro.data.transfer_sets.opening import open_set
 
     if not data:
         raise InputError(f"give --data the official folder of Caltech or VOC, or one of {', '.join(NAMES)}")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggrepro.data.transfer_sets import Pictures, TransferSet
+from vggrepro.data.transfer_sets.base import Pictures, TransferSet
 from vggrepro.errors import InputError
 from vggrepro.evaluation.evaluate import decoded, part_images, part_path, parts_folder, remove_parts
 from vggrepro.evaluation.evaluator import Batcher, Evaluator, with_mirrored

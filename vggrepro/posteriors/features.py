@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vggrepro import __version__
-from vggrepro.data.transfer_sets import TransferSet
+from vggrepro.data.transfer_sets.base import TransferSet
 from vggrepro.errors import InputError
 from vggrepro.paper import real_pixels
 from vggrepro.posteriors.files import METADATA_KEY, OTHER_DATA, READ_BYTES, WRITING, reading

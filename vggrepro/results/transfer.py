@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from vggrepro import __version__, paper
-from vggrepro.data.transfer_sets import TransferSet
+from vggrepro.data.transfer_sets.base import TransferSet
 from vggrepro.errors import InputError
 from vggrepro.paper import Transfer
 from vggrepro.posteriors import features

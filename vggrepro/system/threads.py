@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 5.0  # between two measurements of the load
 MOST_WORKERS = 16  # more threads that decode would wait for Python's global lock
 STAT = Path("/proc/stat")
-GROUP = Path("/sys/fs/cgroup")  # of this container, where it has one
+GROUPS = Path("/sys/fs/cgroup")  # Linux's groups of processes, of which a container or a service is one
+OWN_GROUP = Path("/proc/self/cgroup")
+LIMITS = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # files of a group, of version 2 and of version 1
 
 
 def shorten_waits(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -35,12 +38,29 @@ def shorten_waits(environment: MutableMapping[str, str] = os.environ) -> None:
 
 def processors() -> float:
     """The processors that this process may use: those of its affinity, or what its group of processes is limited to."""
+    return min([float(len(_allowed())), *map(_limit, _groups())])
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of the groups that this process is in, from its own up to the outermost of each version."""
     try:
-        quota, period = (GROUP / "cpu.max").read_text(encoding="ascii").split()
-        limit = int(quota) / int(period) if quota != "max" else math.inf
-    except (OSError, ValueError):
-        limit = math.inf
-    return min(float(len(_allowed())), limit)
+        lines = OWN_GROUP.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = ["0::/"]
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if not controllers or "cpu" in controllers.split(","):
+            top = GROUPS / controllers
+            own = top / path.strip("/")
+            yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(top))
+
+
+def _limit(group: Path) -> float:
+    """The processors that a group may use in all."""
+    for names in LIMITS:
+        with suppress(OSError, ValueError):
+            quota, period = " ".join((group / name).read_text(encoding="ascii") for name in names).split()
+            return int(quota) / int(period) if quota.isdecimal() else math.inf
+    return math.inf
 
 
 def workers() -> int:

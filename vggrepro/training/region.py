@@ -51,9 +51,32 @@ def cut(data: memoryview, width: int, height: int, window: Window, resample: str
     Returns:
         None if the image must be decoded as a whole: no JPEG, CMYK, or of another size than expected.
     """
+    found = decoded(data, width, height, window, resample)
+    if found is None:
+        return None
+    pixels, x, y = found
+    side = window.side
+    if window.ratio == (1.0, 1.0):
+        return pixels[window.top - y :, window.left - x :][:side, :side]
+    _, resizer, _, resizing, _ = _tools()
+    (left, top, right, bottom), (rows, columns) = window.box, pixels.shape[:2]
+    source = resizer.ImageData(columns, rows, resizer.PixelType.U8x3, pixels.tobytes())
+    result = resizer.ImageData(side, side, resizer.PixelType.U8x3)
+    across, down = _inside(left - x, right - x, columns), _inside(top - y, bottom - y, rows)
+    box = resizer.CropBox(across[0], down[0], across[1], down[1])
+    kernel = resizer.FilterType.bilinear if resample == "bilinear" else resizer.FilterType.catmull_rom
+    how = resizer.ResizeAlg.convolution(kernel)
+    resizing.resize(source, result, resizer.ResizeOptions(resize_alg=how, crop_box=box, use_alpha=False))
+    return np.frombuffer(result.get_buffer(), np.uint8).reshape(side, side, 3)
+
+
+def decoded(
+    data: memoryview, width: int, height: int, window: Window, resample: str
+) -> tuple[np.ndarray, int, int] | None:
+    """The pixels that a window is made of, uint8 (h, w, 3), with their left and upper edge in the image; as `cut`."""
     if bytes(data[:2]) != b"\xff\xd8":
         return None
-    nv, resizer, decoder, resizing, parameters = _tools()
+    nv, _, decoder, _, parameters = _tools()
     try:
         stream = nv.CodeStream(np.frombuffer(data, np.uint8))
         if stream.num_channels == 4 or (stream.width, stream.height) != (width, height):
@@ -64,21 +87,8 @@ def cut(data: memoryview, width: int, height: int, window: Window, resample: str
     reach = [SUPPORT[resample] * max(1.0, ratio) + CHROMA for ratio in window.ratio]
     x, y = max(0, int(left - reach[0])), max(0, int(top - reach[1]))
     end_x, end_y = min(width, math.ceil(right + reach[0])), min(height, math.ceil(bottom + reach[1]))
-    decoded = decoder.decode(stream.get_sub_code_stream(region=nv.Region(y, x, end_y, end_x)), params=parameters)
-    if decoded is None:
-        return None
-    pixels = np.asarray(decoded.cpu())
-    side = window.side
-    if window.ratio == (1.0, 1.0):
-        return pixels[window.top - y :, window.left - x :][:side, :side]
-    source = resizer.ImageData(end_x - x, end_y - y, resizer.PixelType.U8x3, pixels.tobytes())
-    result = resizer.ImageData(side, side, resizer.PixelType.U8x3)
-    across, down = _inside(left - x, right - x, end_x - x), _inside(top - y, bottom - y, end_y - y)
-    box = resizer.CropBox(across[0], down[0], across[1], down[1])
-    kernel = resizer.FilterType.bilinear if resample == "bilinear" else resizer.FilterType.catmull_rom
-    how = resizer.ResizeAlg.convolution(kernel)
-    resizing.resize(source, result, resizer.ResizeOptions(resize_alg=how, crop_box=box, use_alpha=False))
-    return np.frombuffer(result.get_buffer(), np.uint8).reshape(side, side, 3)
+    region = decoder.decode(stream.get_sub_code_stream(region=nv.Region(y, x, end_y, end_x)), params=parameters)
+    return None if region is None else (np.asarray(region.cpu()), x, y)
 
 
 def _inside(start: float, end: float, size: int) -> tuple[float, float]:

@@ -1,17 +1,13 @@
-"""The data sets of Appendix B, read in their official layouts: a module for each layout, and `open_set`."""
+"""The data sets of Appendix B in their official layouts, with a module for each layout; `opening` tells them apart.
+
+Here are only their names, so that `--help` is quick.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from vggrepro.data.transfer_sets import caltech, voc
-from vggrepro.data.transfer_sets.base import Pictures, TransferSet
-from vggrepro.errors import InputError
-
-__all__ = ["NAMES", "TASKS", "Pictures", "TransferSet", "open_set"]
-
-TASKS = tuple(voc.TASKS)
+TASKS = {"classification": "Main", "action": "Action"}  # VOC's, and the folders of their lists
 # torchvision's class and arguments for each download, the folder that it makes, and where to get the data by hand.
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 DOWNLOADS: dict[str, tuple[str, tuple[dict[str, Any], ...], str, str]] = {
@@ -36,55 +32,3 @@ DOWNLOADS: dict[str, tuple[str, tuple[dict[str, Any], ...], str, str]] = {
     "voc2012": ("VOCDetection", ({"year": "2012", "image_set": "trainval"},), "VOCdevkit/VOC2012", f"{_VOC}/voc2012/"),
 }
 NAMES = tuple(DOWNLOADS)
-
-
-def open_set(text: str, task: str = "classification", downloads: Path = Path("downloads")) -> TransferSet:
-    """The transfer set that `--data` names: a folder, or a name of `NAMES`, which torchvision downloads.
-
-    Raises:
-        InputError: nothing there, no known layout, several sets, or a damaged one.
-    """
-    root = _downloaded(text, downloads.expanduser()) if text in DOWNLOADS and not Path(text).exists() else _root(text)
-    if root.name not in caltech.FOLDERS:
-        return voc.read(root, task)
-    if task != "classification":
-        raise InputError(f"--task {task}: only VOC has it; {root} is {caltech.FOLDERS[root.name]}")
-    return caltech.read(root)
-
-
-def _root(text: str) -> Path:
-    folder = Path(text)
-    if not folder.is_dir():
-        raise InputError(
-            f"--data {text} is no folder; give the official folder of a data set or one of {', '.join(NAMES)}"
-        )
-    found = list(dict.fromkeys([*caltech.find(folder), *voc.find(folder)]))
-    if len(found) > 1:
-        raise InputError(f"--data {text} holds several data sets; give one, such as {found[0]}")
-    if found:
-        return found[0]
-    if packed := sorted(path.name for name in caltech.FOLDERS for path in folder.glob(f"{name}.tar*")):
-        raise InputError(f"--data {text} holds {packed[0]}; unpack it ('tar xf {packed[0]}') and give the folder")
-    raise InputError(
-        f"--data {text} has none of the known layouts: {', '.join(caltech.FOLDERS)} (Caltech), VOC2007 or VOC2012 with "
-        "ImageSets/ (VOCdevkit)"
-    )
-
-
-def _downloaded(name: str, downloads: Path) -> Path:
-    """The folder of a data set by name, downloaded by torchvision unless it is there."""
-    kind, parts, place, site = DOWNLOADS[name]
-    root = downloads / place
-    if (root / "ImageSets").is_dir() or (root.name in caltech.FOLDERS and root.is_dir()):
-        return root
-    from torchvision import datasets  # here, as it takes a second
-
-    try:
-        for arguments in parts:
-            getattr(datasets, kind)(downloads, download=True, **arguments)
-    except Exception as error:  # torchvision raises whatever its parsers and the network do
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(
-            f"torchvision cannot download {name} ({cause}); try again, or get it from {site} and unpack it to {root}"
-        ) from None
-    return root

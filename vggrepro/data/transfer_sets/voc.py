@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from vggrepro.data.transfer_sets import TASKS
 from vggrepro.data.transfer_sets.base import Box, Picture, Pictures, TransferSet
 from vggrepro.errors import InputError
 from vggrepro.system.progress import say
 
-TASKS = {"classification": "Main", "action": "Action"}
 NO_CLASS = {"other"}  # the devkit says of this action: "skip this when training classifiers"
 YEAR = re.compile(r"VOC(\d{4})")
 Lines = dict[tuple[str, ...], int]  # image, or image and number of the object: label
