@@ -66,6 +66,21 @@ def make_run(runs: Path, run: Run, done: int = 74, name: str = "", **config: Any
     return folder
 
 
+def started(folder: Path, done: int = 2, **progress: Any) -> RunFolder:
+    """A run A-256 in training, of which so many epochs are done."""
+    run = make_run(folder, Run("A", S256))
+    run.weights_path.unlink()
+    lines: list[dict[str, Any]] = []
+    for epoch in range(1, done + 1):
+        lines.append({"epoch": epoch, "step": 10 * epoch - 5, "loss": 9.0})
+        line = {"epoch": epoch, "learning_rate": 0.01, "top1_error": 80.0 - epoch, "top5_error": 50.0 - epoch}
+        lines.append(line | {"images_per_second": 100.0 + epoch})
+    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if progress:
+        run.progress_path.write_text(json.dumps(progress))
+    return run
+
+
 def write_posteriors(
     path: Path, rows: Any, labels: Sequence[int], keys: Sequence[str] = "abcdefgh", origin: Origin = ORIGIN
 ) -> Path:

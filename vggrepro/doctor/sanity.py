@@ -113,7 +113,10 @@ def diagnosis_of(name: str, posteriors: np.ndarray, labels: np.ndarray, devkit_i
 
 
 def better(other: np.ndarray, plain: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether the true classes are clearly likelier in `other`: by two standard errors of the paired difference."""
+    """Whether the true classes are clearly likelier in `other`: by two standard errors of the paired difference.
+
+    `other` and `plain` are posteriors (n, K), `labels` (n,).
+    """
     rows = np.arange(len(labels))
     gain = np.log(np.maximum(other[rows, labels], 1e-30)) - np.log(np.maximum(plain[rows, labels], 1e-30))
     return bool(gain.mean() > 2 * gain.std(ddof=1) / math.sqrt(len(gain))) if len(gain) > 1 else False

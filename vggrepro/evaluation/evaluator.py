@@ -43,7 +43,10 @@ def crop_posteriors(model: VGG, x: Tensor, flip: bool = True) -> Tensor:
 
 
 def with_mirrored(x: Tensor, flip: bool = True, extent: Extent | None = None) -> tuple[Tensor, Extent | None]:
-    """The images, then (with `flip`) their mirrored copies, with zeros as padding; and the extent of all of them."""
+    """The images, then (with `flip`) their mirrored copies, with zeros as padding; and the extent of all of them.
+
+    (N, C, H, W) -> (N or 2 N, C, H, W).
+    """
     if flip:
         x = torch.cat([x, extent.mirrored(x) if extent else x.flip(3)])
         extent = extent.twice() if extent else None

@@ -71,7 +71,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> N
 
 
 def load(path: Path, *, signed: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save` wrote; a file without `state` (from elsewhere) gives an empty one.
+    """Reads the tensors and the state that `save` wrote; a file without a state (from elsewhere) gives an empty one.
 
     Args:
         path: the file; a hash in it is always compared.

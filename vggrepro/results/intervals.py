@@ -140,7 +140,7 @@ class Seeds:
 
 
 def seeds_of(wrong_a: Sequence[np.ndarray], wrong_b: Sequence[np.ndarray]) -> Seeds:
-    """As `compare`, a pair of arrays for each seed.
+    """As `compare`, with a pair of arrays (n,) bool for each seed.
 
     Raises:
         ValueError: no images, or different numbers of them.

@@ -163,7 +163,7 @@ class Scores:
         return self._ranks[key].astype(np.int32)
 
     def ranks_of(self, rows: Iterable[tuple[View, ...]]) -> dict[tuple[View, ...], np.ndarray]:
-        """`ranks` of those rows whose files are all there and not refused."""
+        """`ranks`, (images,) int32, of those rows whose files are all there and not refused."""
         return {views: self.ranks(file.path for file in files) for views in rows if (files := self.usable(views))}
 
     def evidence(self) -> pa.Table | None:

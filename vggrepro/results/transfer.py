@@ -188,7 +188,16 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def score_split(x: np.ndarray, labels: np.ndarray, split: ExampleSplit) -> dict[str, Any]:
-    """Chooses C, trains and scores: `seed`, `C`, `train`, `test` (numbers of examples) and the measures (per cent)."""
+    """Chooses C, trains and scores.
+
+    Args:
+        x: (n, D) float32, the features.
+        labels: (n,) classes or (n, K), as in `TransferSet`.
+        split: which examples to train on and to score.
+
+    Returns:
+        `seed`, `C`, `train`, `test` (numbers of examples) and the measures (per cent).
+    """
     seed = split.seed or 0
     held_out = _fifth(labels, split.train, seed)
     rest = np.setdiff1d(split.train, held_out)

@@ -94,8 +94,8 @@ def compared(
 ) -> dict[Pair, dict[str, Comparison]]:
     """Every comparison whose ranks are given, by every measure, over the seeds that have both sides.
 
-    `ranks`: those of each seed. The spread between seeds is pooled over the comparisons of one kind (`kind_of`)
-    that have as many seeds: three seeds of one pair of nets say little about it.
+    `ranks`: of each seed, the (images,) ranks by the views of a side. The spread between seeds is pooled over the
+    comparisons of one kind (`kind_of`) that have as many seeds: three seeds of one pair of nets say little about it.
     """
     result: dict[Pair, dict[str, Comparison]] = {}
     several: dict[tuple[str, str, int], dict[Pair, Seeds]] = {}

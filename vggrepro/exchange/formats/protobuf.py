@@ -53,7 +53,7 @@ class Field:
 
 
 def varint(data: memoryview, at: int) -> tuple[int, int]:
-    """(value, where it ends) of the unsigned number of up to 64 bits at `at`."""
+    """(value, where it ends) of the unsigned number of up to 64 bits at `at`; WireError if there is none."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

@@ -221,7 +221,7 @@ def answered(contents: Contents) -> Iterator[Drawing]:
 
 
 def confusion_shares(made: Answers, words: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
-    """Per cent of each class's images by answer, and the names of rows and columns.
+    """Per cent of each class's images by answer, (rows, columns), and the names of rows and columns.
 
     With more than `SHOWN` classes: those of the largest error, and a last column for all other answers.
     """
