@@ -112,5 +112,5 @@ def test_from_a_run_to_tables_claims_and_posteriors(dataset: Dataset, run: RunFo
     assert frame.shape == (18, 7)
     wrong = frame.drop(columns="label").to_numpy().argmax(1) != frame["label"].to_numpy()
     assert 100 * wrong.mean() == pytest.approx(errors["top1_error"].iloc[0])
-    assert len(vggrepro.make_tables(run.path.parent, dataset.folder)) == 7
+    assert len(vggrepro.make_tables(run.path.parent, vggrepro.load_data(dataset.folder))) == 7
     assert vggrepro.check_claims(run.path.parent, dataset.folder)["claim"].nunique() == 12

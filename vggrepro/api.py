@@ -28,7 +28,7 @@ from vggrepro.posteriors import files
 from vggrepro.posteriors.protocol import Protocol
 from vggrepro.report.page import write_figures
 from vggrepro.results import claims
-from vggrepro.results.scores import Scores, over_seeds
+from vggrepro.results.scores import over_seeds
 from vggrepro.results.tables import Table, tables_of
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import devices
@@ -155,7 +155,7 @@ def load_data(folder: str | Path) -> Dataset:
 
 
 def evaluate_run(
-    run: str | Path, data: str | Path, methods: Sequence[str] = ("dense",), qs: Sequence[int] | None = None
+    run: str | Path, data: str | Path | Dataset, methods: Sequence[str] = ("dense",), qs: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """Writes the run's missing posteriors; gives the errors in per cent of each Q and of their mean.
 
@@ -163,7 +163,7 @@ def evaluate_run(
         InputError: as `load_run`; a data set of other classes.
     """
     protocol = Protocol(tuple(methods), tuple(qs) if qs else None)
-    return evaluate.evaluate(RunFolder(Path(run)), load_data(data), protocol, _machine())
+    return evaluate.evaluate(RunFolder(Path(run)), _data(data), protocol, _machine())
 
 
 def read_posteriors(file: str | Path) -> pd.DataFrame:
@@ -180,31 +180,36 @@ def read_posteriors(file: str | Path) -> pd.DataFrame:
     return frame[["label", *(name for name in frame if name != "label")]]
 
 
-def make_tables(runs: str | Path, data: str | Path) -> list[Table]:
-    """Tables 1-7 with the paper's numbers; each has `frame`, `caption` and `notes`.
+def make_tables(runs: str | Path, data: str | Path | Dataset) -> list[Table]:
+    """Tables 1-7 with the paper's numbers, over all seeds as `report` has them; each has `frame`, `caption`, `notes`.
 
     Raises:
         InputError: no data set, files of different images.
     """
-    return tables_of(Scores(Path(runs), load_data(data)))
+    return tables_of(over_seeds(Path(runs), _data(data)))
 
 
-def check_claims(runs: str | Path, data: str | Path) -> pd.DataFrame:
+def check_claims(runs: str | Path, data: str | Path | Dataset) -> pd.DataFrame:
     """The paper's claims, one line for each comparison and measure (columns: `vggrepro.results.claims.frame`).
 
     Raises:
         InputError: no data set, files of different images.
     """
-    return claims.frame(claims.evaluate_claims(over_seeds(Path(runs), load_data(data))))
+    return claims.frame(claims.evaluate_claims(over_seeds(Path(runs), _data(data))))
 
 
-def draw_figures(runs: str | Path, data: str | Path, folder: str | Path) -> list[Path]:
+def draw_figures(runs: str | Path, data: str | Path | Dataset, folder: str | Path) -> list[Path]:
     """Writes every figure of the report as PNG and SVG; gives their paths.
 
     Raises:
         InputError: no data set.
     """
-    return write_figures(Path(runs), load_data(data), Path(folder))
+    return write_figures(Path(runs), _data(data), Path(folder))
+
+
+def _data(data: str | Path | Dataset) -> Dataset:
+    """A data set that is given itself or by its folder."""
+    return data if isinstance(data, Dataset) else load_data(data)
 
 
 def _machine() -> Machine:

@@ -104,6 +104,7 @@ def test_confusion_has_a_cell_for_each_class_and_answer() -> None:
     shares = np.array([[90.0, 10.0, 0.0], [0.0, 50.0, 50.0]])
     axes = figures.confusion(shares, ["ant", "bee"], ["ant", "bee", "other"]).axes[0]
     assert [text.get_text() for text in axes.texts] == ["90", "10", "50", "50"]
+    assert [text.get_color() for text in axes.texts] == [figures.PALE, style.INK, style.INK, style.INK]
     picture = np.asarray(axes.get_images()[0].get_array())
     assert picture[..., 3] == pytest.approx(np.sqrt(shares / 100))
     assert (picture[0, 0, :3] == picture[1, 1, :3]).all()

@@ -322,6 +322,7 @@ def forest(frame: pd.DataFrame) -> Figure:
 
 
 RIGHT, WRONG = COLOURS["B"][0], COLOURS["D"][0]  # of answers
+PALE = "#fefefe"  # nearly GROUND, but the page does not replace it on a dark background
 
 
 @styled
@@ -343,7 +344,8 @@ def confusion(shares: np.ndarray, rows: list[str], columns: list[str]) -> Figure
     axes.imshow(picture, interpolation="none", aspect="auto")
     least = 1 if len(columns) < 25 else 5
     for row, column in zip(*np.nonzero(shares >= least), strict=True):
-        axes.annotate(f"{shares[row, column]:.0f}", (column, row), ha="center", va="center", fontsize=6)
+        shade = PALE if shares[row, column] > 80 else INK  # the one that can be read on the cell's colour
+        axes.annotate(f"{shares[row, column]:.0f}", (column, row), ha="center", va="center", fontsize=6, color=shade)
     axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(rows)), rows, fontsize=7.5)
     axes.set(xlabel="answer", ylabel="true class")
