@@ -16,7 +16,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.data.transfer_sets.opening import open_set
 from vggrepro.paper import TRANSFER, Transfer
 from vggrepro.results.scores import Scores
-from vggrepro.results.transfer import Result, _climbed, result_path, score_split, splits_of
+from vggrepro.results.transfer import Result, _best_place, result_path, score_split, splits_of
 from vggrepro.results.transfer_tables import ROWS, Representation, transfer_tables
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import write_json
@@ -56,10 +56,10 @@ def test_c_is_the_top_of_a_hill_and_the_first_of_equal_ones(top: int) -> None:
         tried.append(place)
         return -abs(place - top)
 
-    assert _climbed(value, 5) == top
+    assert _best_place(value, 5) == top
     assert set(tried) <= set(range(min(top - 1, 1), max(top + 1, 3) + 1))  # nothing beyond the neighbours of the top
-    assert _climbed(lambda place: min(place, 3), 5) == 3
-    assert _climbed(lambda place: 0.0, 5) == 0
+    assert _best_place(lambda place: min(place, 3), 5) == 3
+    assert _best_place(lambda place: 0.0, 5) == 0
 
 
 def test_the_study_compares_scales_pooling_depth_and_pairs(vggrepro: Call, tmp_path: Path) -> None:

@@ -259,13 +259,13 @@ def score_split(x: np.ndarray, labels: np.ndarray, split: ExampleSplit) -> dict[
         weights, biases = decide(x, labels, rest, CS[place], seed)
         return next(iter(measures(x[held_out] @ weights.T + biases, labels[held_out]).values()))
 
-    best = CS[_climbed(tried, len(CS))]
+    best = CS[_best_place(tried, len(CS))]
     weights, biases = decide(x, labels, split.train, best, seed)
     found = measures(x[split.test] @ weights.T + biases, labels[split.test])
     return {"seed": split.seed, "C": best, "train": len(split.train), "test": len(split.test), **found}
 
 
-def _climbed(value: Callable[[int], float], places: int) -> int:
+def _best_place(value: Callable[[int], float], places: int) -> int:
     """The place from 0 to `places` - 1 with the largest value, for values that rise and then fall.
 
     Of equal values the first is taken. The search starts in the middle and stops where the value falls.
