@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from vggrepro.data.dataset import Dataset
 from vggrepro.data.transfer_sets.opening import open_set
 from vggrepro.paper import TRANSFER, Transfer
 from vggrepro.results.scores import Scores
-from vggrepro.results.transfer import _climbed, result_path, score_split, splits_of
+from vggrepro.results.transfer import Result, _climbed, result_path, score_split, splits_of
 from vggrepro.results.transfer_tables import ROWS, Representation, transfer_tables
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system.files import write_json
@@ -116,8 +117,8 @@ def test_tables_11_and_12_show_results_beside_the_papers(tmp_path: Path, dataset
         protocol, (names, views) = TRANSFER[data], ROWS[method]
         what = Representation(names, protocol.qs, protocol.pooled, views)
         splits = [{kind: value, "test": 7} for value in (40.0, 42.0, 44.0)]
-        made = {"weights": weights, "splits": splits, "seeds": [0, 1, 2], "train_images": 30, "scored": "val"}
-        write_json(result_path(runs, data, what), made)
+        made = Result(data, 2, 10, "val", what, weights, {}, "", 30, None, [0, 1, 2], [], {}, splits)
+        write_json(result_path(runs, data, what), dataclasses.asdict(made))
     table11, table12 = transfer_tables(Scores(runs, dataset))
     from vggrepro.report import csv
     from vggrepro.report.latex import latex
@@ -147,3 +148,12 @@ def test_tables_11_and_12_show_results_beside_the_papers(tmp_path: Path, dataset
     (stale,) = [note for note in table11.notes if "is of other weights of D-256-512" in note]
     assert f"renew it with `vggrepro features {both} caltech101`, then `vggrepro transfer {both} caltech101`." in stale
     assert table11.frame["caltech101_mean_recall"].isna().all()
+
+
+def test_a_result_that_lacks_a_value_is_named_and_not_used(tmp_path: Path, dataset: Dataset) -> None:
+    protocol, (names, views) = TRANSFER["caltech-101"], ROWS["VGG Net-D & Net-E"]
+    path = result_path(tmp_path, "caltech-101", Representation(names, protocol.qs, protocol.pooled, views))
+    write_json(path, {"dataset": "caltech-101"})
+    assert Result.read(path) is None
+    (table,) = transfer_tables(Scores(tmp_path, dataset))
+    assert any(note.startswith(f"Not used: {path.name} lacks values; renew it with") for note in table.notes)

@@ -24,8 +24,13 @@ from vggrepro.data.transfer_sets import NAMES, TASKS
 from vggrepro.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pandas import DataFrame
+
     from vggrepro.data.transfer_sets.base import TransferSet
     from vggrepro.paper import Transfer
+    from vggrepro.results.transfer import Result
 
 TransferData = Annotated[
     str, typer.Option("--data", metavar="SOURCE", help=f"Caltech's or VOC's official folder, or {', '.join(NAMES)}.")
@@ -124,7 +129,7 @@ def transfer(
         pooled = protocol.pooled if pool is None else pool
         what = stage.Representation(tuple(folder.name for folder in chosen), qs, pooled and len(qs) > 1, views)
         made = stage.result(runs, chosen, opened, what, protocol, seeds)
-        terminal.print_table(pd.DataFrame(made["splits"]))
+        terminal.print_table(pd.DataFrame(made.splits))
         terminal.print_table(stage.summary([made]))
         return
     by_name = {folder.name: folder for folder in chosen}
@@ -136,16 +141,13 @@ def transfer(
     _write(results, stage.comparisons(results, configs, protocol.pooled), tables / opened.name)
 
 
-def _write(results: list[dict[str, object]], questions: object, folder: Path) -> None:
+def _write(results: Sequence[Result], questions: DataFrame, folder: Path) -> None:
     """The study on stdout and as CSV."""
-    import pandas as pd
-
     from vggrepro.report import terminal
     from vggrepro.results import transfer as stage
     from vggrepro.system.files import write_text
     from vggrepro.system.progress import say
 
-    assert isinstance(questions, pd.DataFrame)
     for name, frame in (("transfer", stage.summary(results)), ("questions", questions)):
         terminal.print_table(frame)
         print()

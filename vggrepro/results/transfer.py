@@ -8,10 +8,9 @@ a fifth of the training images, searched from the middle upwards or downwards; t
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from vggrepro.errors import InputError
 from vggrepro.paper import Transfer
 from vggrepro.posteriors import features
 from vggrepro.results import precision
+from vggrepro.runs.config import RunConfig
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import advice
 from vggrepro.system.commit import commit
@@ -56,6 +56,58 @@ class Representation:
         ending = f"-{self.over_qs}" if self.over_qs else ""
         box = "-box" if "box" in self.views else ""
         return f"{'+'.join(self.runs)}-q{'-'.join(map(str, self.qs))}{ending}{box}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a representation, in the order of its JSON file: what it was made of, then its numbers."""
+
+    dataset: str
+    classes: int
+    examples: int
+    scored: str  # as in `TransferSet`
+    representation: Representation
+    weights: dict[str, str]  # of each run
+    fingerprints: dict[str, str]  # of each view's pictures
+    labels: str
+    train_images: int | None  # of each class; None: the published split
+    test_images: int | None
+    seeds: list[int]  # of random splits
+    Cs: list[float]
+    svm: dict[str, Any]
+    splits: list[dict[str, Any]] = field(default_factory=list)  # `score_split` of each
+    version: str = ""
+    commit: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Result | None:
+        """From its file; None if there is none, or if the file lacks a value.
+
+        Raises:
+            InputError: the file is no JSON object.
+        """
+        if not path.is_file():
+            return None
+        values = read_json(path)
+        names = [each.name for each in dataclasses.fields(cls)]
+        if not values.keys() >= set(names):
+            return None
+        what = values["representation"]
+        made_of = Representation(tuple(what["runs"]), tuple(what["qs"]), what["pooled"], tuple(what["views"]))
+        return cls(**{name: values[name] for name in names} | {"representation": made_of})
+
+    def fresh(self, now: Result) -> bool:
+        """Whether it was made of the same as `now`, which has no numbers yet."""
+        return dataclasses.replace(self, splits=[], version="", commit="") == now
+
+    def values(self, name: str) -> np.ndarray:
+        """A measure on each split, in per cent: (splits,)."""
+        return np.array([split[name] for split in self.splits])
+
+    @property
+    def measure(self) -> str:
+        """The measure by which results are compared: mean class recall, else the mean average precision."""
+        return RECALL if RECALL in self.splits[0] else AP
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,63 +297,55 @@ def result(
     what: Representation,
     protocol: Transfer,
     seeds: Sequence[int],
-) -> dict[str, Any]:
+) -> Result:
     """The result of a representation, from its file if that is fresh; else computed and written.
-
-    Keys: what it was made of, and `splits`, a list of `score_split`.
 
     Raises:
         InputError: as `matrix` and `splits_of`.
     """
     x, weights = matrix(runs, data, what)
-    about: dict[str, Any] = {
-        "dataset": data.name,
-        "classes": len(data.classes),
-        "examples": len(data),
-        "scored": data.scored,
-        "representation": json.loads(json.dumps(dataclasses.asdict(what))),
-        "weights": weights,
-        "fingerprints": {view: data.pictures[view].fingerprint for view in what.views},
-        "labels": data.labels_hash,
-        "train_images": protocol.train if data.train is None else None,
-        "test_images": protocol.test if data.train is None else None,
-        "seeds": list(seeds) if data.train is None else [],
-        "Cs": list(CS),
-        "svm": SVM,
-    }
+    now = Result(
+        dataset=data.name,
+        classes=len(data.classes),
+        examples=len(data),
+        scored=data.scored,
+        representation=what,
+        weights=weights,
+        fingerprints={view: data.pictures[view].fingerprint for view in what.views},
+        labels=data.labels_hash,
+        train_images=protocol.train if data.train is None else None,
+        test_images=protocol.test if data.train is None else None,
+        seeds=list(seeds) if data.train is None else [],
+        Cs=list(CS),
+        svm=SVM,
+    )
     path = result_path(folder, data.name, what)
-    if path.is_file() and about.items() <= (known := read_json(path)).items():
+    if (known := Result.read(path)) and known.fresh(now):
         return known
     scored = [score_split(x, data.labels, split) for split in splits_of(data, protocol, seeds)]
-    made = {**about, "splits": scored, "version": __version__, "commit": commit()}
-    write_json(path, made)
+    made = dataclasses.replace(now, splits=scored, version=__version__, commit=commit())
+    write_json(path, dataclasses.asdict(made))
     return made
 
 
-def summary(made: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def summary(made: Sequence[Result]) -> pd.DataFrame:
     """A row for each representation: `nets`, `Q`, `over_Q`, `views`, each measure's mean with `_std`, `C`, `splits`.
 
     The standard deviation is that of a sample (n - 1); NaN of one split.
     """
     rows = []
     for each in made:
-        what, splits = each["representation"], pd.DataFrame(each["splits"])
+        what, splits = each.representation, pd.DataFrame(each.splits)
         row: dict[str, Any] = {
-            "nets": " & ".join(what["runs"]),
-            "Q": ",".join(map(str, what["qs"])),
-            "over_Q": representation(each).over_qs,
-            "views": " & ".join(what["views"]),
+            "nets": " & ".join(what.runs),
+            "Q": ",".join(map(str, what.qs)),
+            "over_Q": what.over_qs,
+            "views": " & ".join(what.views),
         }
         for name in (name for name in (RECALL, AP, AP11) if name in splits):
             row |= {name: splits[name].mean(), f"{name}_std": splits[name].std()}
         rows.append(row | {"C": " ".join(f"{c:g}" for c in splits["C"]), "splits": len(splits)})
     return pd.DataFrame(rows)
-
-
-def representation(made: dict[str, Any]) -> Representation:
-    """What a result is of."""
-    what = made["representation"]
-    return Representation(tuple(what["runs"]), tuple(what["qs"]), what["pooled"], tuple(what["views"]))
 
 
 def study(
@@ -326,7 +370,7 @@ def study(
     return result
 
 
-def comparisons(made: Sequence[dict[str, Any]], configs: dict[str, Any], pooled: bool) -> pd.DataFrame:
+def comparisons(made: Sequence[Result], configs: Mapping[str, RunConfig], pooled: bool) -> pd.DataFrame:
     """The paper's questions, answered within splits: a row for each pair of results on the same splits.
 
     Columns: `question`, `first`, `second`, `difference` (first - second, points, mean over splits), `std`, `splits`
@@ -337,10 +381,10 @@ def comparisons(made: Sequence[dict[str, Any]], configs: dict[str, Any], pooled:
         configs: the configuration of each run.
         pooled: whether the paper averages over Q on this data set.
     """
-    known = {representation(each): each for each in made}
+    known = {each.representation: each for each in made}
     rows = []
     for question, first, second in _questions(list(known), configs, pooled):
-        a, b = (_values(known[what]) for what in (first, second))
+        a, b = (known[what].values(known[what].measure) for what in (first, second))
         if len(a) != len(b):
             continue
         differences = a - b
@@ -356,7 +400,7 @@ def comparisons(made: Sequence[dict[str, Any]], configs: dict[str, Any], pooled:
 
 
 def _questions(
-    there: list[Representation], configs: dict[str, Any], pooled: bool
+    there: list[Representation], configs: Mapping[str, RunConfig], pooled: bool
 ) -> Iterator[tuple[str, Representation, Representation]]:
     """The pairs of each question; depth and two nets at one Q, or at several Q as the paper puts them together."""
     papers = [what for what in there if what.over_qs in ("", "pooled" if pooled else "stacked")]
@@ -380,11 +424,6 @@ def _questions(
         for name in pair.runs if len(pair.runs) > 1 else ():
             if (one := dataclasses.replace(pair, runs=(name,))) in there:
                 yield "do two nets together help", pair, one
-
-
-def _values(made: dict[str, Any]) -> np.ndarray:
-    name = next(name for name in (RECALL, AP) if name in made["splits"][0])
-    return np.array([split[name] for split in made["splits"]])
 
 
 def _name(what: Representation) -> str:

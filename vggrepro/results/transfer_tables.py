@@ -21,7 +21,6 @@ from vggrepro.results.scores import Scores
 from vggrepro.results.tables import Table, letter
 from vggrepro.results.transfer import Representation
 from vggrepro.system import advice
-from vggrepro.system.files import read_json
 
 D, E = Run("D", JITTER).name, Run("E", JITTER).name
 MEASURES = {11: ("voc2007_map", "voc2012_map", "caltech101_mean_recall", "caltech256_mean_recall"),
@@ -108,14 +107,13 @@ def _ours(name: str, method: str, scores: Scores) -> tuple[np.ndarray, str]:
     path = transfer.result_path(scores.runs, data, what)
     if not path.is_file():
         return nothing, ""
-    made = read_json(path)
-    stale = [run for run in names if made["weights"].get(run) != scores.facts(Run(run[0], JITTER)).weights]
-    if stale:
-        reason = f"Not used: {path.name} is of other weights of {stale[0]}"
+    made = transfer.Result.read(path)
+    stale = [run for run in names if made and made.weights.get(run) != scores.facts(Run(run[0], JITTER)).weights]
+    if made is None or stale:
+        reason = f"Not used: {path.name} {f'is of other weights of {stale[0]}' if stale else 'lacks values'}"
         return nothing, f"{reason}; renew it with {_commands(data, names, views)}."
-    splits = made["splits"]
-    kind = transfer.RECALL if transfer.RECALL in splits[0] else transfer.AP11 if data == "voc2007" else transfer.AP
-    return np.array([split[kind] for split in splits]), _conditions(data, made, protocol)
+    kind = transfer.AP11 if data == "voc2007" else made.measure
+    return made.values(kind), _conditions(data, made, protocol)
 
 
 def _data(name: str) -> str:
@@ -146,15 +144,13 @@ def _commands(data: str, names: tuple[str, ...], views: tuple[str, ...]) -> str:
     )
 
 
-def _conditions(data: str, made: dict[str, Any], protocol: paper.Transfer) -> str:
+def _conditions(data: str, made: transfer.Result, protocol: paper.Transfer) -> str:
     """How a result was measured, as far as the caption does not say it."""
-    tests = {split["test"] for split in made["splits"]}
+    tests = {split["test"] for split in made.splits}
     images = " or ".join(f"{count:,}" for count in sorted(tests))
-    if made["seeds"]:
-        seeds = ", ".join(map(str, made["seeds"]))
-        less = (
-            "" if made["train_images"] == protocol.train else f", {made['train_images']} training images of each class"
-        )
+    if made.seeds:
+        seeds = ", ".join(map(str, made.seeds))
+        less = "" if made.train_images == protocol.train else f", {made.train_images} training images of each class"
         return f"{data}: seeds {seeds}{less}, {images} test images."
     kind = "eleven-point average precision" if data == "voc2007" else "average precision"
-    return f"{data}: {kind}, scored on {made['scored']} ({images} examples)."
+    return f"{data}: {kind}, scored on {made.scored} ({images} examples)."
