@@ -15,7 +15,10 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)]+)\)")
 
 
 class ReadmeHook(MetadataHookInterface):
-    """Hatch's custom metadata hook: fills in `readme` and completes `urls`."""
+    """Hatch's custom metadata hook: fills in `readme` and `urls`.
+
+    Both are dynamic, so that a wheel built from a source distribution takes them from there.
+    """
 
     PLUGIN_NAME = "custom"
 
@@ -24,6 +27,7 @@ class ReadmeHook(MetadataHookInterface):
         text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
         address = os.environ.get(ADDRESS, "")
         metadata["readme"] = {"content-type": "text/markdown", "text": absolute(text, address)}
+        metadata["urls"] = dict(self.config["urls"])
         if address:
             metadata["urls"] |= {"Repository": address, "Changelog": _file(address, "CHANGELOG.md")}
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -43,7 +45,8 @@ def test_the_package_s_page_links_the_repository_where_its_address_is_known(
     made.root = str(ROOT)
     paper = {"Paper": "https://arxiv.org/abs/1409.1556"}
     monkeypatch.delenv("VGGREPRO_REPOSITORY", raising=False)
-    made.update(known := {"urls": dict(paper)})
+    made.config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+    made.update(known := dict[str, Any]())
     assert known["urls"] == paper
     monkeypatch.setenv("VGGREPRO_REPOSITORY", "https://example.org/me/it/")
     made.update(known)
