@@ -179,21 +179,20 @@ def against_test_scale(frame: pd.DataFrame, measure: str) -> Figure:
     handles = []
     for net, scale in dict.fromkeys(zip(frame["net"], frame["S"], strict=True)):
         lines = frame[(frame["net"] == net) & (frame["S"] == scale)].sort_values("Q")
-        axes.plot(lines["Q"], lines[measure], linestyle=DASHES.get(scale, "-"), color=colour(net), **JOINING)
+        dash = DASHES.get(scale, "-")
+        axes.plot(lines["Q"], lines[measure], linestyle=dash, color=colour(net), linewidth=0.8, alpha=0.6)
         for row in lines.to_dict("records"):
             _point(axes, row["Q"], row, measure, net, scale)
-        handles.append(handle(f"{net}, S = {scale}", marker(scale), colour(net)))
+        handles.append(handle(f"{net}, S = {scale}", marker(scale), colour(net), line=dash))
     ticks = sorted(set(frame["Q"]))
     # Scales are often 32 apart. If there are many, only some get a tick.
     axes.set_xticks(ticks if len(ticks) <= 7 else ticks[:: -(-len(ticks) // 7)])
-    axes.set(xlabel="test scale Q", ylabel=MEASURES[measure])
-    handles.append(Line2D([], [], color=MUTED, label="not measured", **JOINING))
+    axes.set(xlabel="test scale Q (only the points are measured)", ylabel=MEASURES[measure])
     handles += [_one_seed()] if _several(frame, measure) else []
-    legend(figure, handles, 2)
+    legend(figure, handles, 2, length=3)
     return figure
 
 
-JOINING: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.6}  # the look of a line between measured points
 STRENGTHS = dict(zip(paper.METHODS, (0.4, 0.7, 1.0), strict=True))  # how strong a bar's colour is
 
 
