@@ -56,6 +56,13 @@ def test_nets_have_colours_of_enough_contrast_on_light_and_dark_ground() -> None
     assert contrast(style.MUTED, style.GROUND) >= 4.5
 
 
+def test_numbers_of_the_confusion_matrix_can_be_read_where_their_colour_changes() -> None:
+    """On this middle colour neither the pale nor the dark number can have much more than the other."""
+    for strong in (figures.RIGHT, figures.WRONG):  # a cell of 80 %, on white
+        cell = matplotlib.colors.to_hex(1 - 0.8**0.5 * (1 - np.array(matplotlib.colors.to_rgb(strong))))
+        assert min(contrast(figures.PALE, cell), contrast(style.INK, cell)) >= 3
+
+
 @pytest.mark.parametrize("kind", BLINDNESS)
 @pytest.mark.parametrize("ground", [0, 1])
 def test_nets_keep_apart_for_colour_blind_readers(kind: str, ground: int) -> None:
