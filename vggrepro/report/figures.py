@@ -324,6 +324,13 @@ RIGHT, WRONG = COLOURS["B"][0], COLOURS["D"][0]  # of answers
 PALE = "#fefefe"  # nearly GROUND, but the page does not replace it on a dark background
 
 
+def number_colour(cell: np.ndarray) -> str:
+    """PALE or INK, whichever has more contrast on this cell: (4,) red, green, blue and opacity in [0, 1], on white."""
+    on_white = 1 - cell[3] * (1 - cell[:3])
+    luminance = on_white**2.2 @ np.array([0.2126, 0.7152, 0.0722])
+    return PALE if luminance < 0.2 else INK
+
+
 @styled
 def confusion(shares: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
     """How often each class gets which answer, a line for each class.
@@ -343,7 +350,7 @@ def confusion(shares: np.ndarray, rows: list[str], columns: list[str]) -> Figure
     axes.imshow(picture, interpolation="none", aspect="auto")
     least = 1 if len(columns) < 25 else 5
     for row, column in zip(*np.nonzero(shares >= least), strict=True):
-        shade = PALE if shares[row, column] > 80 else INK  # the one that can be read on the cell's colour
+        shade = number_colour(picture[row, column])
         axes.annotate(f"{shares[row, column]:.0f}", (column, row), ha="center", va="center", fontsize=6, color=shade)
     axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(rows)), rows, fontsize=7.5)
