@@ -328,7 +328,7 @@ def number_colour(cell: np.ndarray) -> str:
     """PALE or INK, whichever has more contrast on this cell: (4,) red, green, blue and opacity in [0, 1], on white."""
     on_white = 1 - cell[3] * (1 - cell[:3])
     luminance = on_white**2.2 @ np.array([0.2126, 0.7152, 0.0722])
-    return PALE if luminance < 0.2 else INK
+    return PALE if luminance < 0.21 else INK
 
 
 @styled
