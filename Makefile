@@ -17,7 +17,7 @@ setup: .venv/installed
 
 # The whole pipeline on generated images. On a terminal a summary, in a pipe Tables 1-7; progress on stderr.
 demo: .venv/installed
-	@echo "demo: draws 5,600 images, trains 14 nets, evaluates and tests them: about 10 minutes on 2 CPU cores." >&2
+	@echo "demo: draws 5,600 images, trains 14 nets, evaluates and tests them: about 12 minutes on 2 CPU cores." >&2
 	@echo "Ctrl-C stops; the same command goes on." >&2
 	@$(BIN)/vggrepro reproduce --preset demo --jobs auto $(DEMO)
 
