@@ -58,6 +58,7 @@ from vggrepro.system import devices
 from vggrepro.system.commit import commit
 from vggrepro.system.devices import HALVES, Machine
 from vggrepro.training.chain import Request, train_chain
+from vggrepro.training.checkpoint import Checkpoints
 from vggrepro.training.loader import Loader
 
 Rows = Iterator[dict[str, Any]]
@@ -356,7 +357,7 @@ def repeat(size: Size) -> Rows:
         while not killed.previous_checkpoint_path.exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    yield {"killed_by_signal": -process.returncode, "left_a_checkpoint": killed.checkpoint_path.exists()}
+    yield {"killed_by_signal": -process.returncode, "left_a_checkpoint": Checkpoints(killed).load() is not None}
     resumed = trained(size, "killed", run, **values)
     yield {"killed_and_resumed_ends_in_the_same_bits": bits == resumed.weights_path.read_bytes()}
 

@@ -31,7 +31,7 @@ INITIALISERS = {
 }
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
-STRIDES = (32, 16, 8)  # ours: with crop 112 or 56, the first one or two poolings are left out; fc6 still sees 7 x 7
+STRIDES = (32, 16, 8, 4)  # ours: at crop 112, 56 or 28 the first one to three poolings are left out; fc6 sees 7 x 7
 GOOGLENET_QS = (256, 288, 320, 352)  # of GoogLeNet's 144 crops (Szegedy et al. 2014, Sect. 7)
 TOP_K = 5  # ILSVRC's second measure (Sect. 4)
 DROPOUT = 0.5  # of fc6 and fc7 in training, Sect. 3.1
@@ -120,7 +120,7 @@ def check_geometry(crop: int, stride: int) -> None:
 
 
 def poolings(stride: int = STRIDE) -> tuple[bool, ...]:
-    """Whether each of the five blocks ends in a max-pooling: all (stride 32), all but the first (16) or two (8)."""
+    """Which of the five blocks end in a max-pooling: all (stride 32), all but the first (16), two (8) or three (4)."""
     count = stride.bit_length() - 1
     return tuple(block >= 5 - count for block in range(5))
 
@@ -138,7 +138,7 @@ class Architecture:
     """What decides the layers of a net and the shapes of their weights.
 
     `width` multiplies channels and FC units. `stride` is the real pixels between two positions of the score map: 32 is
-    the paper's, 16 and 8 leave out the first one or two poolings (`poolings`).
+    the paper's; 16, 8 and 4 leave out the first one, two or three poolings (`poolings`).
     """
 
     net: str  # a column of Table 1

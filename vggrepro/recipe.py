@@ -42,9 +42,7 @@ class Recipe:
 
     preset: str
     crop: int  # real pixels; 224 is the paper
-    stride: (
-        int  # real pixels between positions of the score map; 32 is the paper, 16 and 8 are exact at crop 112 and 56
-    )
+    stride: int  # real pixels between positions of the score map; 32 is the paper; exact at crop 7 * stride
     width: float  # multiplies channels and FC units; 1 is the paper
     lrn: str  # krizhevsky: k = 2, alpha = 1e-4, summed; caffe: k = 1, alpha divided by n
     resample: str  # bilinear or bicubic

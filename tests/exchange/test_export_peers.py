@@ -147,7 +147,7 @@ def test_what_torchvision_and_timm_cannot_hold(tmp_path: Path, net: str, changes
     assert not (run.path / "export").exists()
 
 
-@pytest.mark.parametrize(("stride", "poolings"), [(16, 4), (8, 3)])
+@pytest.mark.parametrize(("stride", "poolings"), [(16, 4), (8, 3), (4, 2)])
 @pytest.mark.parametrize("to", ["torchvision", "timm"])
 def test_an_exact_reduction_is_refused(tmp_path: Path, stride: int, poolings: int, to: str) -> None:
     """Its tensors have the shapes of the whole net, but torchvision's and timm's nets would pool too often."""

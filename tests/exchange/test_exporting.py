@@ -21,7 +21,7 @@ from vggrepro.system.files import read_json, sha256, write_json
 
 
 @pytest.mark.parametrize("net", paper.NETS)
-@pytest.mark.parametrize(("crop", "stride"), [(64, 32), (56, 32), (56, 8), (112, 16)])
+@pytest.mark.parametrize(("crop", "stride"), [(64, 32), (56, 32), (56, 8), (112, 16), (28, 4)])
 @pytest.mark.parametrize("to", ["safetensors", "onnx", "caffe"])
 def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, stride: int, to: str) -> None:
     run = small(tmp_path, net, crop, stride, scale="256:512", recipe={"lrn": "caffe", "resample": "bicubic"})

@@ -38,7 +38,7 @@ def thin(net: str, stride: int) -> nn.Sequential:
     return nn.Sequential(*parts).double()
 
 
-@pytest.mark.parametrize(("net", "stride"), [(net, 32) for net in NETS] + [("D", 16), ("E", 8)])
+@pytest.mark.parametrize(("net", "stride"), [(net, 32) for net in NETS] + [("D", 16), ("E", 8), ("B", 4)])
 def test_the_receptive_field_is_what_has_a_gradient(net: str, stride: int) -> None:
     field = field_before_fc6(Architecture(net, 10, 7 * stride, 1, stride))
     image = torch.zeros(1, 1, 640, 640, dtype=torch.float64, requires_grad=True)

@@ -119,7 +119,7 @@ def test_full_size_nets_equal_torchvision_and_timm(net: str, fc_weights: dict[st
     assert scores.abs().max() > 0.1
 
 
-@pytest.mark.parametrize(("crop", "stride", "left_out"), [(112, 16, 1), (56, 8, 2)])
+@pytest.mark.parametrize(("crop", "stride", "left_out"), [(112, 16, 1), (56, 8, 2), (28, 4, 3)])
 @pytest.mark.parametrize("net", ["A-LRN", "C", "D"])
 def test_an_exact_reduction_is_the_net_without_its_first_poolings(
     net: str, crop: int, stride: int, left_out: int

@@ -76,8 +76,8 @@ class VGG(nn.Module):
         classes: K, the size of the last layer.
         crop: side of a training crop in real pixels; fc6 sees floor(crop / stride) squared positions.
         width: multiplies conv. channels and FC units; 1 is the paper.
-        stride: pixels between two positions of the score map; 32 is the paper, 16 and 8 leave out the first one or two
-            poolings (`paper.poolings`).
+        stride: pixels between two positions of the score map; 32 is the paper; 16, 8 and 4 leave out the first one,
+            two or three poolings (`paper.poolings`).
         lrn: A-LRN's normalisation, a name of `paper.LRN_DEFINITIONS`.
 
     `dropout` is the rate after fc6 and fc7 in train mode. It is 0 at first, as the trainer gives its own masks; a
