@@ -76,7 +76,7 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
 @pytest.mark.parametrize(
     ("preset", "overrides", "message"),
     [
-        ("full", {}, "unknown preset 'full'; choose one of paper, half, quarter, coarse, demo"),
+        ("full", {}, "unknown preset 'full'; choose one of paper, half, quarter, eighth, coarse, demo"),
         ("demo", {"depth": 3}, "no value 'depth' in a recipe"),
         ("demo", {"batch": 2.5}, "--set batch=2.5: expected a whole number"),
         ("demo", {"batch": True}, "--set batch=True: expected a whole number"),

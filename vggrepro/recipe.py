@@ -14,7 +14,7 @@ from typing import Any
 from vggrepro.errors import InputError
 from vggrepro.paper import INITIALISERS, LRN_DEFINITIONS, STRIDE, check_geometry
 
-PRESETS = ("paper", "half", "quarter", "coarse", "demo")
+PRESETS = ("paper", "half", "quarter", "eighth", "coarse", "demo")
 CHOICES = {  # values that are words; docs/recipe.md explains each
     "initialisation": tuple(dict.fromkeys(INITIALISERS.values())),
     "lrn": tuple(LRN_DEFINITIONS),

@@ -74,7 +74,7 @@ def test_stacks_of_small_filters() -> None:
     assert frame["field_one"].tolist() == frame["field_stack"].tolist() == [5, 7]
 
 
-@pytest.mark.parametrize("preset", ["half", "quarter", "demo"])
+@pytest.mark.parametrize("preset", ["half", "quarter", "eighth", "demo"])
 @pytest.mark.parametrize("net", ["A-LRN", "B-5x5", "C"])
 def test_maps_parameters_and_work_are_those_of_the_net(net: str, preset: str) -> None:
     values = recipe.load(preset)

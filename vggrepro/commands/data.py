@@ -18,6 +18,7 @@ from vggrepro.commands.options import (
     Workers,
     complete_preset,
 )
+from vggrepro.recipe import PRESETS
 
 
 def prepare(
@@ -30,7 +31,7 @@ def prepare(
             "--preset",
             metavar="NAME",
             autocompletion=complete_preset,
-            help="Crop, width and recipe: paper, half, quarter, coarse or demo (default: paper; of the demo: demo).",
+            help=f"Crop, width and recipe: {', '.join(PRESETS)} (default: paper; of the demo: demo).",
         ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, and list them.")] = False,

@@ -400,12 +400,14 @@ def _advise(dataset: Dataset) -> None:
     """Warns if the images are far smaller than the preset's scales: mostly, --preset was forgotten."""
     split = Split(dataset, dataset.statistics)
     shorter = int(np.median(np.minimum(split.widths, split.heights)))
-    needed, quarter = (real_pixels(S256.high, recipe.load(name).crop) for name in (dataset.preset, "quarter"))
+    needs = {name: real_pixels(S256.high, recipe.load(name).crop) for name in recipe.PRESETS}
+    needed = needs[dataset.preset]
     if 2 * shorter < needed:
+        fitting = next((name for name in ("half", "quarter") if needs[name] <= shorter), "eighth")
         kind = "training" if dataset.trainable else "validation"
         say(
             f"note: half of the {kind} images have a shorter side of {shorter} pixels or less; S = 256 of preset "
-            f"{dataset.preset} enlarges them to {needed}; --preset quarter takes {quarter}"
+            f"{dataset.preset} enlarges them to {needed}; --preset {fitting} takes {needs[fitting]}"
         )
 
 
