@@ -364,6 +364,19 @@ def test_small_images_under_the_papers_preset_are_noted(
     assert "note" not in capfd.readouterr().err
 
 
+def test_images_as_small_as_cifars_are_advised_the_smallest_exact_preset(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = Path(shutil.copytree(photos, tmp_path / "small"))
+    for path in small.rglob("*.jpg"):
+        with Image.open(path) as image:
+            image.resize((32, 32)).save(path)
+    prepare(FolderSource(small), tmp_path / "paper", "paper", workers=0)
+    assert "enlarges them to 256; --preset eighth takes 32" in capfd.readouterr().err
+    prepare(FolderSource(small), tmp_path / "eighth", "eighth", workers=0)
+    assert "note" not in capfd.readouterr().err
+
+
 def test_published_checksums(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source, file = FolderSource(photos), photos / "val" / "ant" / "0.jpg"
     with pytest.raises(InputError, match=r"no published checksums for class folders .*; leave --verify out"):
