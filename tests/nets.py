@@ -18,9 +18,8 @@ from vggrepro.system.files import write_json
 CPU = Machine(torch.device("cpu"), "fp32", workers=0)
 CROP, SCALE = 64, 0.0172
 MEAN = [110.0, 120.0, 90.0]
-# What the order of sums may change here: at most 3.6e-6 for 300 random images. A change of
-# one pixel by one grey level changes 6e-5.
-# The test net's scores are stretched until images differ, and rounding with them; posteriors of the demo's trained nets
+# What the order of sums may change here: 3.6e-6 at most for 300 random images. One grey level more in one pixel changes
+# 6e-5. The test net's scores are stretched until images differ, and rounding with them; posteriors of the demo's nets
 # differ by 5e-7 at most.
 ROUNDING = 1e-5
 

@@ -375,6 +375,11 @@ def test_images_as_small_as_cifars_are_advised_the_smallest_exact_preset(
     assert "enlarges them to 256; --preset eighth takes 32" in capfd.readouterr().err
     prepare(FolderSource(small), tmp_path / "eighth", "eighth", workers=0)
     assert "note" not in capfd.readouterr().err
+    for path in small.rglob("*.jpg"):
+        with Image.open(path) as image:
+            image.resize((12, 12)).save(path)
+    prepare(FolderSource(small), tmp_path / "tiny", "eighth", workers=0)
+    assert capfd.readouterr().err.count("S = 256 of preset eighth enlarges them to 32\n") == 1  # no preset is smaller
 
 
 def test_published_checksums(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:

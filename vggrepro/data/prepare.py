@@ -404,10 +404,11 @@ def _advise(dataset: Dataset) -> None:
     needed = needs[dataset.preset]
     if 2 * shorter < needed:
         fitting = next((name for name in ("half", "quarter") if needs[name] <= shorter), "eighth")
+        advice = f"; --preset {fitting} takes {needs[fitting]}" if needs[fitting] < needed else ""
         kind = "training" if dataset.trainable else "validation"
         say(
             f"note: half of the {kind} images have a shorter side of {shorter} pixels or less; S = 256 of preset "
-            f"{dataset.preset} enlarges them to {needed}; --preset {fitting} takes {needs[fitting]}"
+            f"{dataset.preset} enlarges them to {needed}{advice}"
         )
 
 
