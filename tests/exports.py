@@ -29,7 +29,7 @@ def small(folder: Path, net: str = "A", crop: int = 64, stride: int = 32, **more
     if crop != 64:
         write_json(run.config_path, read_json(run.config_path) | {"crop": crop, "stride": stride})
         generator = torch.Generator().manual_seed(0)
-        shapes = Architecture(net, 6, crop, 1 / 32, stride).shapes()
+        shapes = Architecture(net, 6, crop, 1 / 32, stride, known.get("min_channels", 1)).shapes()
         drawn = {n: torch.randn(s, generator=generator) * (2 / np.prod(s[1:])) ** 0.5 for n, s in shapes.items()}
         weights.save(run.weights_path, drawn, {})
     return run
@@ -42,7 +42,7 @@ def pixels(count: int, height: int, width: int) -> np.ndarray:
 def our_model(run: RunFolder) -> tuple[VGG, RunConfig]:
     config = run.config()
     net = config.architecture
-    model = VGG(net.net, net.classes, net.crop, net.width, config.recipe.lrn, net.stride)
+    model = VGG.of(net, config.recipe.lrn)
     weights.into(model, weights.load(run.weights_path)[0], run.name)
     return model.eval(), config
 

@@ -59,6 +59,7 @@ def new_net(
     width: float = 1.0,
     *,
     stride: int = paper.STRIDE,
+    min_channels: int = 1,
     initialisation: str = "he",
     seed: int = 0,
 ) -> VGG:
@@ -70,13 +71,14 @@ def new_net(
         crop: side of a training crop in pixels.
         width: multiplies channels and FC units; 1 is the paper.
         stride: pixels between two positions of the score map; 32 is the paper.
-        initialisation: random (the paper's), glorot (uniform), glorot-normal, he or delta.
+        min_channels: of each conv. layer, however small the width.
+        initialisation: random (the paper's), glorot (uniform), glorot-normal, he, delta or looks-linear.
         seed: of the weights.
 
     Raises:
         InputError: an unknown net or initialisation, or a crop that leaves no position.
     """
-    model = VGG(paper.check_net(net), classes, crop, width, stride=stride)
+    model = VGG(paper.check_net(net), classes, crop, width, stride=stride, min_channels=min_channels)
     initialise(model, initialisation, seed)
     model.dropout = paper.DROPOUT
     return model

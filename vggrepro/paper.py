@@ -20,7 +20,8 @@ from vggrepro.errors import InputError
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
 # How first weights are drawn: what a user may say, and the name that a run's config.json records.
-# N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means.
+# N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means (Xiao et
+# al. 2018), looks-linear (Balduzzi et al. 2017).
 INITIALISERS = {
     "random": "random",
     "glorot": "glorot-uniform",  # as Glorot & Bengio have it; a config.json with "glorot" is older and means normal
@@ -28,6 +29,7 @@ INITIALISERS = {
     "glorot-normal": "glorot-normal",
     "he": "he",
     "delta": "delta",
+    "looks-linear": "looks-linear",
 }
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)
@@ -102,11 +104,6 @@ def check_net(net: str) -> str:
     raise InputError(f"unknown net '{net}'; choose one of {', '.join(NETS)}")
 
 
-def scaled(channels: int, width: float) -> int:
-    """Number of channels (or FC units) of a net whose widths are multiplied by `width`."""
-    return max(1, round(channels * width))
-
-
 def check_geometry(crop: int, stride: int) -> None:
     """Refuses a stride that no net has, and a crop that leaves fc6 no position.
 
@@ -131,14 +128,22 @@ class Geometry(NamedTuple):
     crop: int = CROP  # side of a training crop, in real pixels
     width: float = 1.0  # times channels and FC units
     stride: int = STRIDE  # real pixels between two positions of the score map
+    min_channels: int = 1  # of each conv. layer, however small the width
+
+    @property
+    def widths(self) -> str:
+        """The width in words: "width 0.125", or "width 0.0625 (at least 16 channels)"."""
+        least = f" (at least {self.min_channels} channels)" if self.min_channels > 1 else ""
+        return f"width {self.width:g}{least}"
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """What decides the layers of a net and the shapes of their weights.
 
-    `width` multiplies channels and FC units. `stride` is the real pixels between two positions of the score map: 32 is
-    the paper's; 16, 8 and 4 leave out the first one, two or three poolings (`poolings`).
+    `width` multiplies channels and FC units; no conv. layer has fewer than `min_channels`. `stride` is the real pixels
+    between two positions of the score map: 32 is the paper's; 16, 8 and 4 leave out the first one, two or three
+    poolings (`poolings`).
     """
 
     net: str  # a column of Table 1
@@ -146,6 +151,21 @@ class Architecture:
     crop: int = CROP  # side of a training crop, in real pixels
     width: float = 1.0
     stride: int = STRIDE
+    min_channels: int = 1
+
+    @property
+    def geometry(self) -> Geometry:
+        """The sizes alone."""
+        return Geometry(self.crop, self.width, self.stride, self.min_channels)
+
+    def channels(self, conv: Conv) -> int:
+        """Channels of a layer of Table 1 at this width."""
+        return max(self.min_channels, round(conv.channels * self.width))
+
+    @property
+    def units(self) -> int:
+        """Units of fc6 and fc7."""
+        return max(1, round(FC_WIDTH * self.width))
 
     @property
     def map_side(self) -> int:
@@ -165,13 +185,12 @@ class Architecture:
         for block in blocks(self.net):
             for layer in block:
                 if isinstance(layer, Conv):
-                    out = scaled(layer.channels, self.width)
+                    out = self.channels(layer)
                     result[f"{layer.name}.weight"] = (out, incoming, layer.kernel, layer.kernel)
                     result[f"{layer.name}.bias"] = (out,)
                     incoming = out
-        fc = scaled(FC_WIDTH, self.width)
         incoming *= self.map_side**2
-        for name, out in (("fc6", fc), ("fc7", fc), ("fc8", self.classes)):
+        for name, out in (("fc6", self.units), ("fc7", self.units), ("fc8", self.classes)):
             result[f"{name}.weight"] = (out, incoming)
             result[f"{name}.bias"] = (out,)
             incoming = out

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vggrepro.errors import InputError
-from vggrepro.paper import INITIALISERS, LRN_DEFINITIONS, STRIDE, check_geometry
+from vggrepro.paper import INITIALISERS, LRN_DEFINITIONS, STRIDE, Geometry, check_geometry
 
 PRESETS = ("paper", "half", "quarter", "eighth", "coarse", "demo")
 CHOICES = {  # values that are words; docs/recipe.md explains each
@@ -26,6 +26,7 @@ CHOICES = {  # values that are words; docs/recipe.md explains each
 }
 FORMER = {  # defaults for recipes saved before these values existed
     "stride": STRIDE,
+    "min_channels": 1,
     "resample": "bilinear",
     "lrn": "krizhevsky",
     "momentum_form": "torch",
@@ -44,6 +45,7 @@ class Recipe:
     crop: int  # real pixels; 224 is the paper
     stride: int  # real pixels between positions of the score map; 32 is the paper; exact at crop 7 * stride
     width: float  # multiplies channels and FC units; 1 is the paper
+    min_channels: int  # of each conv. layer, however small the width
     lrn: str  # krizhevsky: k = 2, alpha = 1e-4, summed; caffe: k = 1, alpha divided by n
     resample: str  # bilinear or bicubic
     decode: str  # pillow, or region: only what a crop shows is decoded, faster and with slightly other pixels
@@ -58,7 +60,7 @@ class Recipe:
     dropout: float
     warmup_steps: int  # the learning rate rises linearly over so many first steps
     clip_norm: float  # largest norm of the gradient; 0 is no limit
-    initialisation: str  # random, glorot-uniform, glorot-normal, he or delta
+    initialisation: str  # random, glorot-uniform, glorot-normal, he, delta or looks-linear
     initial_std: float  # of `random`
     initial_fc8: float  # multiplies fc8's random weights: a small one starts at even scores
     input_scale: float  # the net's input is (RGB 0-255 - mean) * input_scale
@@ -76,7 +78,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         positive = {"crop", "width", "batch", "learning_rate", "rescale_rate", "input_scale", "initial_std"}
-        positive |= {"initial_fc8", "epochs", "deeper_epochs", "rescale_epochs", "patience"}
+        positive |= {"min_channels", "initial_fc8", "epochs", "deeper_epochs", "rescale_epochs", "patience"}
         for name, value in self.as_dict().items():
             if not isinstance(value, int | float):
                 continue
@@ -105,6 +107,11 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """The values as JSON holds them."""
         return {**dataclasses.asdict(self), "drop_by": list(self.drop_by)}
+
+    @property
+    def geometry(self) -> Geometry:
+        """The sizes of its nets."""
+        return Geometry(self.crop, self.width, self.stride, self.min_channels)
 
     def training_images(self, count: int) -> int:
         """How many of a training split's `count` images are trained on; the others are held out."""

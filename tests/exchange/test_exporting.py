@@ -21,17 +21,20 @@ from vggrepro.system.files import read_json, sha256, write_json
 
 
 @pytest.mark.parametrize("net", paper.NETS)
-@pytest.mark.parametrize(("crop", "stride"), [(64, 32), (56, 32), (56, 8), (112, 16), (28, 4)])
+@pytest.mark.parametrize(
+    ("crop", "stride", "least"), [(64, 32, 1), (56, 32, 1), (56, 8, 1), (112, 16, 1), (28, 4, 1), (28, 4, 9)]
+)
 @pytest.mark.parametrize("to", ["safetensors", "onnx", "caffe"])
-def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, stride: int, to: str) -> None:
-    run = small(tmp_path, net, crop, stride, scale="256:512", recipe={"lrn": "caffe", "resample": "bicubic"})
+def test_an_export_comes_back_bit_by_bit(tmp_path: Path, net: str, crop: int, stride: int, least: int, to: str) -> None:
+    recipe = {"lrn": "caffe", "resample": "bicubic"}
+    run = small(tmp_path, net, crop, stride, scale="256:512", recipe=recipe, min_channels=least)
     files = exporting.export(run, to)
     back, was = read(files[0], net), weights.load(run.weights_path)[0]
     assert back.tensors.keys() == was.keys()
     for name, tensor in was.items():
         assert torch.equal(back.tensors[name], tensor), name
     assert (back.mean_rgb, back.input_scale) == ((110.0, 120.0, 90.0), 0.0172)
-    assert back.architecture == Architecture(net, 6, crop, 1 / 32, stride)
+    assert back.architecture == Architecture(net, 6, crop, 1 / 32, stride, least)
     assert back.scale == "256:512"
     assert (back.resample, back.class_names) == ("bicubic", tuple(NAMES))
     if net == "A-LRN":

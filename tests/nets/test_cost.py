@@ -47,7 +47,8 @@ def counted(net: str, height: int, width: int, size: Size, *, train: bool = Fals
 )
 def test_counts_are_torchs(net: str, size: Size) -> None:
     crop, stride = size[1], size[3] if len(size) > 3 else 32
-    lrn = 2 * crop * crop * paper.scaled(64, size[2]) ** 2 if net == "A-LRN" else 0  # our LRN is a convolution
+    channels = Architecture(net, *size).channels(paper.Conv("conv1_1", 3, 64))
+    lrn = 2 * crop * crop * channels**2 if net == "A-LRN" else 0  # our LRN is a convolution
     assert 2 * cost.crop_macs(Architecture(net, *size)) == counted(net, crop, crop, size) - lrn
     height, width = crop + 35, 2 * crop + 11
     positions = ((height // stride) - crop // stride + 1) * ((width // stride) - crop // stride + 1)

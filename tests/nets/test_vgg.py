@@ -162,6 +162,16 @@ def test_modules_have_the_parameters_of_table_2(net: str) -> None:
     assert {name: tuple(p.shape) for name, p in narrow.named_parameters()} == Architecture(net, 10, 56, 1 / 8).shapes()
 
 
+def test_no_convolution_has_fewer_channels_than_asked() -> None:
+    shapes = Architecture("D", 10, 28, 1 / 16, 4, min_channels=16).shapes()
+    assert {
+        name: tuple(p.shape) for name, p in VGG("D", 10, 28, 1 / 16, stride=4, min_channels=16).named_parameters()
+    } == shapes
+    channels = [shape[0] for name, shape in shapes.items() if name.startswith("conv") and name.endswith("weight")]
+    assert channels == 4 * [16] + 3 * [16] + 6 * [32]  # without a least: 4, 8, 16, 32, 32
+    assert shapes["fc6.weight"] == (256, 32 * 49)  # FC layers keep their width
+
+
 def test_deeper_nets_have_the_weight_layers_their_name_says() -> None:
     layers = {net: len([n for n in Architecture(net, 1000).shapes() if n.endswith(".weight")]) for net in paper.NETS}
     assert layers == {"A": 11, "A-LRN": 11, "B": 13, "B-5x5": 8, "C": 16, "D": 16, "E": 19}
@@ -417,13 +427,53 @@ def test_delta_has_centred_orthogonal_matrices_at_the_kernels_centres() -> None:
         assert weight.std().item() == pytest.approx((CENTRED_GAIN / weight.shape[1]) ** 0.5, rel=0.02)
 
 
+@pytest.mark.parametrize("min_channels", [1, 12])
+@pytest.mark.parametrize("net", ["A-LRN", "B-5x5", "C", "E"])
+def test_looks_linear_is_linear_up_to_the_first_pooling_and_keeps_the_signals_size(net: str, min_channels: int) -> None:
+    model = VGG(net, 5, 28, 1 / 16, stride=4, min_channels=min_channels).double()
+    initialise(model, "looks-linear", seed=2)
+    first, second = torch.randn(2, 4, 3, 28, 28, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def before_pooling(images: torch.Tensor) -> torch.Tensor:
+        """What block 4 computes before its last ReLU; LRN is left out, it is not linear."""
+        x = images
+        for layer in itertools.chain(*(block for block in model.blocks[:4])):
+            if isinstance(layer, paper.Conv):
+                convolution = model.get_submodule(layer.name)
+                x = F.conv2d(F.relu(x) if x.shape[1] > 3 else x, convolution.weight, padding=layer.kernel // 2)
+        return x
+
+    one, other = before_pooling(first), before_pooling(second)
+    torch.testing.assert_close(before_pooling(3 * first - 2 * second), 3 * one - 2 * other)
+    assert 0.5 < one.square().mean() / first.square().mean() < 2
+    half = one.shape[1] // 2
+    torch.testing.assert_close(one[:, :half], -one[:, half:])
+    directions = torch.linalg.matrix_rank(one[:, :half].permute(1, 0, 2, 3).flatten(1), rtol=1e-9)
+    assert directions >= min(half, model.conv1_1.out_channels // 2)  # no layer loses one
+
+
+@pytest.mark.parametrize("width", [3 / 64, 5 / 64])
+def test_looks_linear_takes_odd_numbers_of_channels(width: float) -> None:
+    model = VGG("D", 5, 28, width, stride=4)
+    initialise(model, "looks-linear", seed=0, fc8=0.5)
+    for name, weight in model.named_parameters():
+        if name.endswith("weight") and name != "fc8.weight":
+            half = (len(weight) + 1) // 2
+            assert torch.equal(weight[half:], -weight[: len(weight) - half]), name
+            assert weight.any(), name
+    with torch.no_grad():
+        hidden = model.features(torch.randn(64, 3, 28, 28)).flatten(1)
+        scores = model(torch.randn(64, 3, 28, 28))
+    assert hidden.any() and scores.std(0).min() > 0
+
+
 @pytest.mark.parametrize("net", ["A", "E"])
 def test_delta_tells_images_apart_where_he_does_not(net: str) -> None:
     """The fc7 activations of two images at the start: alike by He's weights, as large as the input by both."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(8, 3, 1, 1, generator=generator) + torch.randn(8, 3, 64, 64, generator=generator) / 2
     cosines = {}
-    for how in ("he", "delta"):
+    for how in ("he", "delta", "looks-linear"):
         model = VGG(net, 20, 64, 1 / 8)
         initialise(model, how, seed=3)
         with torch.no_grad():
@@ -433,9 +483,10 @@ def test_delta_tells_images_apart_where_he_does_not(net: str) -> None:
         assert 0.1 < hidden.square().mean().sqrt() / images.square().mean().sqrt() < 10
     assert cosines["he"] > 0.9
     assert cosines["delta"] < 0.7
+    assert cosines["looks-linear"] < 0.7
 
 
-@pytest.mark.parametrize("how", ["he", "delta"])
+@pytest.mark.parametrize("how", ["he", "delta", "looks-linear"])
 def test_a_layers_initial_weights_hang_on_its_name_and_seed_only(how: str) -> None:
     nets = {net: VGG(net, 7, 64, 1 / 8) for net in ("A", "D")}
     for model in nets.values():

@@ -34,7 +34,7 @@ def of(scores: Scores, *runs: Run) -> list[str]:
 
 
 def test_every_value_of_a_recipe_is_compared() -> None:
-    elsewhere = {"preset", "crop", "stride", "width", "epochs", "deeper_epochs", "rescale_epochs"}
+    elsewhere = {"preset", "crop", "stride", "width", "min_channels", "epochs", "deeper_epochs", "rescale_epochs"}
     assert set(WORDS) - {"precision"} == set(PAPER) - elsewhere
 
 
@@ -137,7 +137,7 @@ def test_a_seed_of_another_crop_and_without_flips_is_named(tmp_path: Path) -> No
     plant(tmp_path, A, 256, RIGHT)
     plant(tmp_path / "seed1", A, 256, RIGHT, flip=False, q_pixels=paper.real_pixels(256, 32))
     assert conditions(scores, scores.having([paper.View(A, 256, "dense")])) == [
-        "seed1: Crop 32, width 0.125, stride 32 (most runs: 64, 0.125, 32).",
+        "seed1: Crop 32, width 0.125, stride 32 (most runs: crop 64, width 0.125, stride 32).",
         "seed1: Evaluated without horizontal flips (the paper: with).",
     ]
 

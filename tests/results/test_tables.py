@@ -152,7 +152,7 @@ def test_what_differs_from_the_paper_is_marked(tmp_path: Path) -> None:
         "Evaluated without horizontal flips (the paper: with).",
     }
     assert set(notes_of(table, line(table, net="B"))) == {
-        "Crop 32, width 0.125, stride 32 (most runs: 64, 0.125, 32).",
+        "Crop 32, width 0.125, stride 32 (most runs: crop 64, width 0.125, stride 32).",
         "B-256 started from random weights (the paper: A-256).",
         "Training, the paper's value in brackets: first weights glorot-normal (random).",
     }

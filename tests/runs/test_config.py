@@ -52,6 +52,9 @@ IMPORTED: dict[str, Any] = LEAST | {
 }
 
 
+NARROW: dict[str, Any] = TRAINED | {"min_channels": 16}
+
+
 def written(folder: Path, values: Any) -> Path:
     path = folder / "config.json"
     path.write_text(json.dumps(values))
@@ -63,7 +66,7 @@ def test_the_least_config_has_what_was_meant_before_the_other_keys_existed(tmp_p
     assert config == RunConfig(
         net="D", scale=JITTER, crop=64, width=0.125, classes=6, mean_rgb=(1, 2.5, 3), input_scale=1
     )
-    assert config.architecture == Architecture("D", 6, 64, 0.125, 32)
+    assert config.architecture == Architecture("D", 6, 64, 0.125, 32, 1)
     assert config.run == Run("D", JITTER)
     assert (config.recipe.resample, config.recipe.lrn, config.recipe.held_out) == ("bilinear", "krizhevsky", 0.0)
     assert (config.start, config.dataset, config.epochs, config.origin) == (Start(), TrainedOn(), 0, None)
@@ -72,13 +75,16 @@ def test_the_least_config_has_what_was_meant_before_the_other_keys_existed(tmp_p
 def test_a_trainings_config_is_typed(tmp_path: Path) -> None:
     config = read(written(tmp_path, TRAINED))
     assert config.start == Start(run="B-256", weights="abc")
+    assert read(written(tmp_path, NARROW)).architecture == Architecture("B", 2, 64, 0.125, 32, 16)
     assert config.dataset == TrainedOn("demo", "print", "demo", 100, 20)
     assert config.class_names == ("red", "blue")
     assert (config.recipe.preset, config.recipe.batch, config.recipe.held_out) == ("demo", 32, 0.1)
     assert (config.epochs, config.learning_rate, config.seed, config.compiled) == (4, 0.001, 0, False)
 
 
-@pytest.mark.parametrize("values", [TRAINED, IMPORTED, TRAINED | {"compiled": True, "start": {"initialisation": "he"}}])
+@pytest.mark.parametrize(
+    "values", [TRAINED, IMPORTED, NARROW, TRAINED | {"compiled": True, "start": {"initialisation": "he"}}]
+)
 def test_what_is_written_is_what_was_read_and_unknown_keys_survive(tmp_path: Path, values: dict[str, Any]) -> None:
     values = values | {"of_a_later_version": [1, {"a": None}]}
     config = read(written(tmp_path, values))

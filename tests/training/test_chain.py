@@ -109,7 +109,9 @@ def test_init_overrides_the_start(dataset: Dataset, tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "D-256").config().start == Start(initialisation="glorot-uniform")
     train_chain(Run("E", S256), request(dataset, tmp_path), "D-256")
     assert RunFolder(tmp_path / "E-256").config().start.run == "D-256"
-    with pytest.raises(InputError, match=r"nowhere: no initialisation \(random, .*, delta\), and no run 'nowhere' in"):
+    with pytest.raises(
+        InputError, match=r"nowhere: no initialisation \(random, .*, looks-linear\), and no run 'nowhere' in"
+    ):
         train_chain(Run("C", S256), request(dataset, tmp_path), "nowhere")
 
 

@@ -48,7 +48,7 @@ def nets(
     from vggrepro.results.nets import all_nets, layers_table, nets_table, stacks_table
 
     values = recipe.load(preset)
-    known = all_nets(paper.Architecture("A", classes, values.crop, values.width, values.stride))
+    known = all_nets(paper.Architecture("A", classes, *values.geometry))
     wanted = [net for name in dict.fromkeys(names or ()) for net in known if net.net == paper.check_net(name)]
     tables = [layers_table(net) for net in wanted] or [nets_table(known), stacks_table()]
     if measure:

@@ -186,7 +186,9 @@ DecodeOption = Annotated[
 Init = Annotated[
     str | None,
     typer.Option(
-        "--init", metavar="NAME", help="Start from random, glorot, glorot-normal, he, delta or a finished run."
+        "--init",
+        metavar="NAME",
+        help="Start from random, glorot, glorot-normal, he, delta, looks-linear or a finished run.",
     ),
 ]
 MicroBatch = Annotated[

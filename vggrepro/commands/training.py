@@ -125,7 +125,7 @@ def reproduce(
         typer.Option(
             "--init",
             metavar="NAME",
-            help="Start no net from A, but each from random, glorot, glorot-normal, he or delta.",
+            help="Start no net from A, but each from random, glorot, glorot-normal, he, delta or looks-linear.",
         ),
     ] = None,
 ) -> None:

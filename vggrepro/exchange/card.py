@@ -57,7 +57,7 @@ def _net(trained: Trained, path: Path) -> dict[str, str]:
     return {
         "file": f"`{path.name}`",
         "weights": f"SHA-256 of the run's weights.safetensors `{trained.weights_hash}`",
-        "parameters": f"{count:,}; width {trained.config.width:g}",
+        "parameters": f"{count:,}; {trained.config.geometry.widths}",
         "classes": str(trained.config.classes),
     }
 
@@ -180,7 +180,7 @@ def _limits(trained: Trained, dense: bool) -> dict[str, str]:
     }
     if (config.crop, config.width) != (paper.CROP, 1):
         result["size"] = (
-            f"crop {config.crop}, width {config.width:g}: a reduced net, not to be compared with the paper's"
+            f"crop {config.crop}, {config.geometry.widths}: a reduced net, not to be compared with the paper's"
         )
     if not config.origin:
         result["reproduction"] = "trained with vggrepro; errors differ from the paper's by data, length and chance"

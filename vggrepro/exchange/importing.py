@@ -171,6 +171,7 @@ def _config(foreign: Foreign, run: Run, resample: str | None, origin: Path | str
         crop=net.crop,
         stride=net.stride,
         width=net.width,
+        min_channels=net.min_channels,
         classes=net.classes,
         class_names=names,
         class_words=tuple(synsets.words(names)) if names else None,

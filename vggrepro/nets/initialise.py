@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
     `random` is N(0, std²), the paper's (Sect. 3.1, with Caffe's reading of its "10^-2 variance"); `glorot`
     (Glorot & Bengio 2010, Sect. 3.1) is uniform with variance 2/(in+out), `glorot-normal` normal with the same
     variance; `he` (He et al. 2015) is normal with variance 2/in; `delta` has random orthogonal matrices at the kernels'
-    centres (Xiao et al. 2018) and no filter with a mean (`_centred`). `fc8` multiplies the last layer's weights.
+    centres (Xiao et al. 2018) and no filter with a mean (`_centred`); `looks-linear` (Balduzzi et al. 2017) makes a net
+    that is linear at the start, but for its poolings (`_looks_linear`). `fc8` multiplies the last layer's weights.
 
     Raises:
         InputError: `how` is no initialisation.
@@ -37,12 +39,18 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
             if name.endswith(".bias"):
                 parameter.zero_()
                 continue
-            rectified = how == "delta" and parameter.shape[1] > 3  # whether its input is rectified: all but conv1_1's
             rows = keyed.key(seed, keyed.WEIGHTS, *name.encode(), torch.arange(len(parameter)))
+            if how == "looks-linear":
+                _looks_linear(name, parameter, rows, model.architecture.map_side**2)
+                parameter.mul_(fc8 if name == "fc8.weight" else 1)
+                continue
+            rectified = how == "delta" and parameter.shape[1] > 3  # whether its input is rectified: all but conv1_1's
             if rectified and parameter.ndim == 4:
                 middle = parameter.shape[2] // 2
                 parameter.zero_()
-                parameter[:, :, middle, middle] = _orthogonal(keyed.normal(rows, parameter.shape[1]))
+                centres = _centred(_orthogonal(keyed.normal(rows, parameter.shape[1])))
+                gain = CENTRED_GAIN * max(1, parameter.shape[0] / parameter.shape[1])
+                parameter[:, :, middle, middle] = centres.to(parameter.dtype) * math.sqrt(gain)
                 continue
             area = math.prod(parameter.shape[2:])
             outgoing, incoming = parameter.shape[0] * area, parameter.shape[1] * area
@@ -53,12 +61,16 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
                 "he": math.sqrt(2 / incoming),
                 "delta": math.sqrt((CENTRED_GAIN if rectified else 2) / incoming),
             }[how] * (fc8 if name == "fc8.weight" else 1)
-            for start in range(0, len(rows), 64):  # fc6 has 103 million weights: a few rows at a time
-                part = slice(start, start + 64)
+            for part in _parts(len(rows)):
                 values = draw(rows[part], parameter[0].numel())
                 if rectified:
                     values = _centred(values)
                 parameter[part] = (values * scale).view(parameter[part].shape)
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    """64 rows at a time: fc6 has 103 million weights."""
+    return (slice(start, min(start + 64, rows)) for start in range(0, rows, 64))
 
 
 def _uniform(keys: Tensor, count: int) -> Tensor:
@@ -66,14 +78,43 @@ def _uniform(keys: Tensor, count: int) -> Tensor:
     return (2 * keyed.uniform(keys, count) - 1) * math.sqrt(3)
 
 
+def _looks_linear(name: str, parameter: Tensor, rows: Tensor, positions: int) -> None:
+    """Fills a layer's weights so that it passes on all that the layer before computed before its ReLU.
+
+    The second half of a layer's channels is the first half with the other sign: z and -z. After ReLU one has the
+    positive part of z and the other its negative part. The next layer's weights, V and -V, give V z. So the signal
+    keeps its size and its directions. Behind other random weights, each ReLU brings all images closer together.
+
+    Args:
+        name: of the weights; conv1_1's input and fc8's output have no halves.
+        parameter: conv. weights (out, in, k, k), or (out, in); filled. V is orthogonal at a kernel's centre and zero
+            elsewhere; in conv1_1 and the FC layers it is normal.
+        rows: a key for each row.
+        positions: of the map that fc6 sees, which makes so many columns of each channel.
+    """
+    area = positions if name == "fc6.weight" else math.prod(parameter.shape[2:])
+    weights = parameter.view(len(parameter), -1, area)
+    channels = weights.shape[1]
+    incoming = channels if name == "conv1_1.weight" else (channels + 1) // 2
+    outgoing = len(weights) if name == "fc8.weight" else (len(weights) + 1) // 2
+    if parameter.ndim == 4 and name != "conv1_1.weight":
+        weights.zero_()
+        centres = _orthogonal(keyed.normal(rows[:outgoing], incoming)) * math.sqrt(max(1, outgoing / incoming))
+        weights[:outgoing, :incoming, area // 2] = centres.to(weights.dtype)
+    else:
+        for part in _parts(outgoing):
+            values = keyed.normal(rows[part], incoming * area) / math.sqrt(incoming * area)
+            weights[part, :incoming] = values.view(-1, incoming, area)
+    weights[:outgoing, incoming:] = -weights[:outgoing, : channels - incoming]
+    weights[outgoing:] = -weights[: len(weights) - outgoing]
+
+
 def _orthogonal(values: Tensor) -> Tensor:
-    """A random orthogonal matrix, then centred, of a rectified signal's gain: (out, in) normal numbers -> the same."""
-    outgoing, incoming = values.shape
-    tall = values.double() if outgoing >= incoming else values.double().T
+    """A random matrix with orthonormal rows or columns: (out, in) normal numbers -> the same, float64."""
+    tall = values.double() if len(values) >= values.shape[1] else values.double().T
     q, r = torch.linalg.qr(tall)
     q = q * r.diagonal().sign()  # uniform over all such matrices
-    matrix = _centred(q if outgoing >= incoming else q.T).to(values.dtype)
-    return matrix * math.sqrt(CENTRED_GAIN * max(1, outgoing / incoming))
+    return q if len(values) >= values.shape[1] else q.T
 
 
 def _centred(values: Tensor) -> Tensor:

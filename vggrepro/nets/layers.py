@@ -57,14 +57,13 @@ def _steps(net: Architecture) -> Iterator[tuple[str, int, int, int]]:
     for number, (block, pooled) in enumerate(zip(paper.blocks(net.net), paper.poolings(net.stride), strict=True), 1):
         for layer in block:
             if isinstance(layer, paper.Conv):
-                channels = paper.scaled(layer.channels, net.width)
+                channels = net.channels(layer)
                 yield layer.name, layer.kernel, 1, channels
             else:
                 yield f"lrn{number}", 1, 1, channels
         if pooled:
             yield f"pool{number}", 2, 2, channels
-    units = paper.scaled(paper.FC_WIDTH, net.width)
-    yield from (("fc6", net.map_side, 1, units), ("fc7", 1, 1, units), ("fc8", 1, 1, net.classes))
+    yield from (("fc6", net.map_side, 1, net.units), ("fc7", 1, 1, net.units), ("fc8", 1, 1, net.classes))
 
 
 def field_before_fc6(net: Architecture) -> int:

@@ -70,12 +70,12 @@ class Trained:
         """What an importer or a user must know: the net, its preprocessing, its classes and its origin."""
         config = self.config
         written = config.as_json()
-        names = ("net", "scale", "crop", "stride", "width", "classes", "mean_rgb", "input_scale")
+        names = ("net", "scale", "crop", "stride", "width", "min_channels", "classes", "mean_rgb", "input_scale")
         return {
             "format": "vggrepro",
             "version": __version__,
             "run": self.run,
-            **{name: written[name] for name in names},
+            **{name: written[name] for name in names if name in written},
             "normalize": {"mean": self.mean, "std": self.std},
             "resample": config.recipe.resample,
             "test_side": self.test_side,

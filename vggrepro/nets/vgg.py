@@ -78,6 +78,7 @@ class VGG(nn.Module):
         width: multiplies conv. channels and FC units; 1 is the paper.
         stride: pixels between two positions of the score map; 32 is the paper; 16, 8 and 4 leave out the first one,
             two or three poolings (`paper.poolings`).
+        min_channels: of each conv. layer, however small the width.
         lrn: A-LRN's normalisation, a name of `paper.LRN_DEFINITIONS`.
 
     `dropout` is the rate after fc6 and fc7 in train mode. It is 0 at first, as the trainer gives its own masks; a
@@ -96,13 +97,14 @@ class VGG(nn.Module):
         width: float = 1.0,
         lrn: str = "krizhevsky",
         stride: int = paper.STRIDE,
+        min_channels: int = 1,
     ) -> None:
         super().__init__()
         self.dropout = 0.0
         self.channels_last_inputs = False  # of fc6; see `take_channels_last`
         self.fused = False  # see `fuse`
         paper.check_geometry(crop, stride)
-        self.architecture = Architecture(net, classes, crop, width, stride)
+        self.architecture = Architecture(net, classes, crop, width, stride, min_channels)
         if lrn not in paper.LRN_DEFINITIONS:
             raise InputError(f"unknown LRN '{lrn}'; choose one of {', '.join(paper.LRN_DEFINITIONS)}")
         self.blocks, self.lrn = paper.blocks(net), lrn
@@ -121,8 +123,8 @@ class VGG(nn.Module):
     @classmethod
     def of(cls, architecture: Architecture, lrn: str = "krizhevsky") -> VGG:
         """The net of an architecture."""
-        size = architecture.crop, architecture.width, lrn, architecture.stride
-        return cls(architecture.net, architecture.classes, *size)
+        crop, width, stride, min_channels = architecture.geometry
+        return cls(architecture.net, architecture.classes, crop, width, lrn, stride, min_channels)
 
     def features(self, images: Tensor, ceil_pool: bool = False, extent: Extent | None = None) -> Tensor:
         """Conv. layers with ReLU, LRN where Table 1 has it, 2x2 max-poolings that round down, or up as Caffe's.

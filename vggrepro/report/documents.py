@@ -150,7 +150,7 @@ def beside_csv(ours: Scores, theirs: Scores) -> str:
 
 
 def _described(scores: Scores) -> str:
-    crop, width, stride = scores.geometry
+    geometry = scores.geometry
     data = scores.dataset
-    nets = f"crop {crop}, stride {stride}, width {width:g}"
+    nets = f"crop {geometry.crop}, stride {geometry.stride}, {geometry.widths}"
     return f"{scores.runs} on {data.name} (fingerprint {data.fingerprint[:12]}), {nets}"

@@ -145,7 +145,7 @@ def _gaps(scores: Scores, views: Sequence[paper.View]) -> list[str]:
 
 def _parameters(claim: Claim, scores: Scores) -> Finding:
     """Claim 12: for each net of Table 2 the millions of parameters, counted at full size, as printed, and here."""
-    crop, width, _ = scores.geometry
+    crop, width, *_ = scores.geometry
     counts = {
         line["net"]: (
             paper.Architecture(line["net"]).parameters / 1e6,

@@ -98,7 +98,7 @@ def _less_data(dataset: Dataset) -> list[str]:
 
 
 def _less_net(geometry: Geometry) -> list[str]:
-    crop, width, stride = geometry
+    crop, stride = geometry.crop, geometry.stride
     result = []
     if crop != paper.CROP:
         pixels = f"S and Q stay in the paper's pixels, real lengths are {crop}/{paper.CROP} of them"
@@ -107,8 +107,8 @@ def _less_net(geometry: Geometry) -> list[str]:
         if crop % stride:
             pixels += f"; {crop} is no multiple of {stride}, so dense evaluation uses positions that no crop had"
         result += [f"crop {crop} (the paper: {paper.CROP}; {pixels})", _score_maps(geometry)]
-    if width != 1:
-        result.append(f"width {width:g} (the paper: 1)")
+    if geometry.width != 1:
+        result.append(f"{geometry.widths} (the paper: 1)")
     return result
 
 
@@ -269,9 +269,8 @@ def _run_conditions(scores: Scores, run: Run, usual: Geometry) -> list[str]:
         return [*result, f"How {run.name} was trained is not known: {why}."]
     config = facts.config
     if config.geometry != usual:
-        crop, width, stride = usual
-        own = f"Crop {config.crop}, width {config.width:g}, stride {config.stride}"
-        result.append(f"{own} (most runs: {crop}, {width:g}, {stride}).")
+        own, most = (f"crop {each.crop}, {each.widths}, stride {each.stride}" for each in (config.geometry, usual))
+        result.append(f"{own[0].upper()}{own[1:]} (most runs: {most}).")
     if config.origin:
         return [*result, f"{run.name}: {config.origin}."]  # what follows describes our own training
     if config.dataset.fingerprint not in (None, scores.dataset.fingerprint):

@@ -119,12 +119,12 @@ def costs_table(costs: pd.DataFrame, where: str) -> BeyondTable:
 
 def all_nets(size: Architecture) -> list[Architecture]:
     """Every net of the paper with the classes, crop, width and stride of `size`."""
-    return [Architecture(net, size.classes, size.crop, size.width, size.stride) for net in paper.NETS]
+    return [Architecture(net, size.classes, *size.geometry) for net in paper.NETS]
 
 
 def _size(net: Architecture) -> str:
     strides = "" if net.stride == paper.STRIDE else f", stride {net.stride}"
-    return f"{net.classes:,} classes, crop {net.crop}{strides}, width {net.width:g}"
+    return f"{net.classes:,} classes, crop {net.crop}{strides}, {net.geometry.widths}"
 
 
 def _table(name: str, title: str, caption: str, frame: pd.DataFrame, labels: Sequence[str]) -> BeyondTable:

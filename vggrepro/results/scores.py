@@ -217,7 +217,7 @@ class Scores:
             mine = self.dataset.fingerprint
             configs = [config for config in configs if config.dataset.fingerprint in (None, mine)]
             sizes = [config.geometry for config in configs]
-            self._geometry = Counter(sizes or [Geometry(preset.crop, preset.width, preset.stride)]).most_common(1)[0][0]
+            self._geometry = Counter(sizes or [preset.geometry]).most_common(1)[0][0]
         return self._geometry
 
 

@@ -263,11 +263,11 @@ def _provenance(scores: Scores, files: Sequence[File]) -> dict[str, Any]:
 
 def setting(scores: Scores) -> str:
     """What the errors of a table were measured on, and over how many seeds: the end of its caption."""
-    crop, width, stride = scores.geometry
+    geometry = scores.geometry
     count, classes = scores.dataset.counts[SPLIT], len(scores.dataset.classes)
     data = f"{count:,} validation images of {scores.dataset.name} ({classes:,} classes)"
-    strides = f", stride {stride}" if stride != paper.STRIDE else ""
-    text = f"Errors in % of the {data}; crop {crop}{strides}, width {width:g}."
+    strides = f", stride {geometry.stride}" if geometry.stride != paper.STRIDE else ""
+    text = f"Errors in % of the {data}; crop {geometry.crop}{strides}, {geometry.widths}."
     return f"{text} {SEEDS_CAPTION}" if scores.seeds else text
 
 
@@ -285,13 +285,14 @@ def table1(scores: Scores) -> Table:
         head = [f"{weighted} weight layers", f"input {paper.CROP} × {paper.CROP} RGB"]
         tail = [f"FC-{paper.FC_WIDTH}", f"FC-{paper.FC_WIDTH}", "FC-1000", "soft-max"]
         cells[net] = head + cells[net] + tail
-    crop, width, stride = scores.geometry
+    crop, width, stride, least = scores.geometry
     classes = len(scores.dataset.classes)
     remarks: tuple[str, ...] = ()
     if (crop, width, classes) != (paper.CROP, 1.0, 1000):
         missing = 5 - sum(paper.poolings(stride))
         fewer = f", no max-pooling after the first {missing} blocks" if missing else ""
-        remarks = (f"Here: input {crop} × {crop}{fewer}, all widths times {width:g}, last layer FC-{classes}.",)
+        floor = f" but at least {least} channels" if least > 1 else ""
+        remarks = (f"Here: input {crop} × {crop}{fewer}, all widths times {width:g}{floor}, last layer FC-{classes}.",)
     return Table(
         1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, scores.geometry, shared(scores), layers=True
     )
@@ -304,8 +305,7 @@ def table2(scores: Scores) -> Table:
     `_difference`; `parameters`, the same count exactly; `parameters_here`, with this data set's classes, crop
     and width.
     """
-    crop, width, _ = scores.geometry
-    classes = len(scores.dataset.classes)
+    geometry, classes = scores.geometry, len(scores.dataset.classes)
     records = []
     for line in paper.published(2):
         count = paper.Architecture(line["net"]).parameters
@@ -315,8 +315,8 @@ def table2(scores: Scores) -> Table:
         record["parameters_here"] = scores.architecture(line["net"]).parameters
         records.append(record | {"note": ""})
     remarks: tuple[str, ...] = ()
-    if (crop, width, classes) != (paper.CROP, 1.0, 1000):
-        remarks = (f"Here: our nets, with {classes} classes, crop {crop}, width {width:g}.",)
+    if (geometry.crop, geometry.width, classes) != (paper.CROP, 1.0, 1000):
+        remarks = (f"Here: our nets, with {classes} classes, crop {geometry.crop}, {geometry.widths}.",)
     frame = pd.DataFrame.from_records(records)
     measures = ("parameters_millions",)
     return Table(2, CAPTIONS[2], frame, ("net",), measures, (), remarks, scores.geometry, shared(scores), sideways=True)

@@ -16,7 +16,8 @@ from vggrepro.recipe import FORMER
 from vggrepro.system.files import read_json
 
 # Values that a run must share with its own continuation (IDENTITY), and with a run that starts from it (STRUCTURE).
-STRUCTURE = ("dataset", "net", "scale", "fc_only", "crop", "stride", "width", "classes", "input_scale", "lrn")
+SIZES = ("crop", "stride", "width", "min_channels", "input_scale")  # of a net, whichever it is
+STRUCTURE = ("dataset", "net", "scale", "fc_only", *SIZES, "classes", "lrn")
 IDENTITY = (*STRUCTURE, "start", "epochs", "learning_rate", "seed", "precision", "compiled", "fast", "recipe")
 NEEDED = ("net", "scale", "crop", "width", "classes", "mean_rgb", "input_scale")
 REMEDY = "restore the file or remove its folder"
@@ -114,6 +115,7 @@ class RunConfig:
     crop: int  # real pixels
     stride: int = paper.STRIDE  # real pixels between two positions of the score map
     width: float
+    min_channels: int = 1
     classes: int
     class_names: tuple[str, ...] | None = None
     class_words: tuple[str, ...] | None = None
@@ -136,11 +138,11 @@ class RunConfig:
 
     @property
     def architecture(self) -> Architecture:
-        return Architecture(self.net, self.classes, self.crop, self.width, self.stride)
+        return Architecture(self.net, self.classes, *self.geometry)
 
     @property
     def geometry(self) -> Geometry:
-        return Geometry(self.crop, self.width, self.stride)
+        return Geometry(self.crop, self.width, self.stride, self.min_channels)
 
     @property
     def run(self) -> Run:
@@ -173,6 +175,7 @@ class RunConfig:
             "class_words": _list(self.class_words),
             "imported": self.imported and self.imported.as_json(),
             "start": self.start.as_json(),
+            "min_channels": self.min_channels if self.min_channels > 1 else None,
             "epochs": self.epochs or None,
             "learning_rate": self.learning_rate or None,
             "compiled": self.compiled or None,
@@ -232,8 +235,8 @@ def read(path: Path) -> RunConfig:
     missing = [name for name in NEEDED if name not in values]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; {REMEDY}")
-    for name in ("crop", "width", "classes", "input_scale", "stride"):
-        if not _is_number(values[name]):
+    for name in (*SIZES, "classes"):
+        if name in values and not _is_number(values[name]):
             raise InputError(f"{path}: {name} is no number; {REMEDY}")
     if not isinstance(values["mean_rgb"], list) or not all(map(_is_number, values["mean_rgb"])):
         raise InputError(f"{path}: mean_rgb is no number; {REMEDY}")
@@ -253,7 +256,7 @@ def _parsed(values: dict[str, Any]) -> RunConfig:
     tables = {"start": Start, "dataset": TrainedOn}
     given |= {name: _table(kind, given.get(name) or {}) for name, kind in tables.items()}
     given |= {name: tuple(given[name]) for name in ("mean_rgb", "class_names", "class_words") if name in given}
-    given |= {name: int(values[name]) for name in ("crop", "classes", "stride")}
+    given |= {name: int(values[name]) for name in ("crop", "classes", "stride", "min_channels") if name in values}
     given |= {
         "net": str(values["net"]),
         "scale": Scale.parse(str(values["scale"])),

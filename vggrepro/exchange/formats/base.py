@@ -246,14 +246,19 @@ def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> Archi
         assert isinstance(last, paper.Conv)
         channels, inputs = shapes[f"{last.name}.weight"][0], shapes["fc6.weight"][1]
         side = max(1, math.isqrt(inputs // channels))
-        widths = [units / paper.FC_WIDTH, channels / last.channels, shapes["conv1_1.weight"][0] / 64]
+        first = shapes["conv1_1.weight"][0]
+        widths = [units / paper.FC_WIDTH, channels / last.channels, first / 64]
     except (IndexError, ZeroDivisionError):
         raise InputError(
             f"{place}: its tensors have shapes that are no net's; give a whole file of net {net}"
         ) from None
     own = {name: tuple(shape) for name, shape in shapes.items()}
     check_count(own, place)
-    found = [Architecture(net, classes, side * paper.STRIDE, width) for width in widths]
+    found = [
+        Architecture(net, classes, side * paper.STRIDE, width, min_channels=least)
+        for least in (1, max(1, first))
+        for width in widths
+    ]
     nearest = next((one for one in found if one.shapes() == own), found[0])
     check_shapes(net, own, nearest.shapes(), place)
     return nearest
