@@ -38,7 +38,7 @@ def test_the_script_trains_all_nets_and_a_control_of_each_seed(program: Path) ->
     options = "--width 0.25 --precision bf16 --epochs 2 --workers 0"
     ran = (program / "ran").read_text().splitlines()
     assert ran == [
-        f"reproduce --init delta --seeds 3,4 --jobs 8 {options} --multicrop",
+        f"reproduce --init looks-linear --seeds 3,4 --jobs 8 {options} --multicrop",
         f"finetune-scale D --scale 256 --from runs/D-256 --runs runs-control/seed3 --seed 3 {options}",
         "evaluate --dense --runs runs-control/seed3 --precision bf16",
         f"finetune-scale D --scale 256 --from runs/seed4/D-256 --runs runs-control/seed4 --seed 4 {options}",

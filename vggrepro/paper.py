@@ -19,6 +19,7 @@ from vggrepro.errors import InputError
 
 CROP = 224  # side of the net's input during training (Sect. 2.1)
 FC_WIDTH = 4096  # Sect. 2.1
+FEWEST_CHANNELS = 64  # of Table 1's conv. layers: conv1_1 of every net
 # How first weights are drawn: what a user may say, and the name that a run's config.json records.
 # N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means (Xiao et
 # al. 2018), looks-linear (Balduzzi et al. 2017).
@@ -133,8 +134,8 @@ class Geometry(NamedTuple):
     @property
     def widths(self) -> str:
         """The width in words: "width 0.125", or "width 0.0625 (at least 16 channels)"."""
-        least = f" (at least {self.min_channels} channels)" if self.min_channels > 1 else ""
-        return f"width {self.width:g}{least}"
+        floor = self.min_channels if self.min_channels > FEWEST_CHANNELS * self.width else 1  # else it changes nothing
+        return f"width {self.width:g}" + (f" (at least {floor} channels)" if floor > 1 else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ SEEDS=${SEEDS:-0,1,2} WIDTH=${WIDTH:-0.125} JOBS=${JOBS:-auto} PRECISION=${PRECI
 read -ra with <<<"--width $WIDTH --precision $PRECISION ${OPTIONS:-}"
 read -ra program <<<"${VGGREPRO:-vggrepro}"
 
-"${program[@]}" reproduce --init delta --seeds "$SEEDS" --jobs "$JOBS" "${with[@]}" "$@"
+"${program[@]}" reproduce --init looks-linear --seeds "$SEEDS" --jobs "$JOBS" "${with[@]}" "$@"
 
 # D trained on at S = 256 for as long as the others train at a new scale: what jitter is worth beside more training
 for seed in ${SEEDS//,/ }; do

@@ -285,14 +285,16 @@ def table1(scores: Scores) -> Table:
         head = [f"{weighted} weight layers", f"input {paper.CROP} × {paper.CROP} RGB"]
         tail = [f"FC-{paper.FC_WIDTH}", f"FC-{paper.FC_WIDTH}", "FC-1000", "soft-max"]
         cells[net] = head + cells[net] + tail
-    crop, width, stride, least = scores.geometry
+    geometry = scores.geometry
     classes = len(scores.dataset.classes)
     remarks: tuple[str, ...] = ()
-    if (crop, width, classes) != (paper.CROP, 1.0, 1000):
-        missing = 5 - sum(paper.poolings(stride))
+    if (geometry.crop, geometry.width, classes) != (paper.CROP, 1.0, 1000):
+        missing = 5 - sum(paper.poolings(geometry.stride))
         fewer = f", no max-pooling after the first {missing} blocks" if missing else ""
-        floor = f" but at least {least} channels" if least > 1 else ""
-        remarks = (f"Here: input {crop} × {crop}{fewer}, all widths times {width:g}{floor}, last layer FC-{classes}.",)
+        sizes = (
+            f"input {geometry.crop} × {geometry.crop}{fewer}, all widths times {geometry.widths.removeprefix('width ')}"
+        )
+        remarks = (f"Here: {sizes}, last layer FC-{classes}.",)
     return Table(
         1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, scores.geometry, shared(scores), layers=True
     )

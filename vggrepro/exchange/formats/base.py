@@ -247,7 +247,7 @@ def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> Archi
         channels, inputs = shapes[f"{last.name}.weight"][0], shapes["fc6.weight"][1]
         side = max(1, math.isqrt(inputs // channels))
         first = shapes["conv1_1.weight"][0]
-        widths = [units / paper.FC_WIDTH, channels / last.channels, first / 64]
+        widths = [units / paper.FC_WIDTH, channels / last.channels, first / paper.FEWEST_CHANNELS]
     except (IndexError, ZeroDivisionError):
         raise InputError(
             f"{place}: its tensors have shapes that are no net's; give a whole file of net {net}"
