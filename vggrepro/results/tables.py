@@ -291,9 +291,8 @@ def table1(scores: Scores) -> Table:
     if (geometry.crop, geometry.width, classes) != (paper.CROP, 1.0, 1000):
         missing = 5 - sum(paper.poolings(geometry.stride))
         fewer = f", no max-pooling after the first {missing} blocks" if missing else ""
-        sizes = (
-            f"input {geometry.crop} × {geometry.crop}{fewer}, all widths times {geometry.widths.removeprefix('width ')}"
-        )
+        widths = geometry.widths.removeprefix("width ")
+        sizes = f"input {geometry.crop} × {geometry.crop}{fewer}, all widths times {widths}"
         remarks = (f"Here: {sizes}, last layer FC-{classes}.",)
     return Table(
         1, CAPTIONS[1], pd.DataFrame(cells), tuple(nets), (), (), remarks, scores.geometry, shared(scores), layers=True
