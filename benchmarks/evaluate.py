@@ -69,7 +69,7 @@ def make_run(folder: Path, net: Architecture, split: Split) -> RunFolder:
         model.fc8.weight *= scale[:, None]
         model.fc8.bias -= (scores * scale).mean(0)
     run = RunFolder(folder)
-    config: dict[str, Any] = {name: getattr(net, name) for name in ("net", "crop", "width", "classes", "stride")}
+    config: dict[str, Any] = {name: getattr(net, name) for name in ("net", "classes", *net.geometry._fields)}
     config |= {"scale": "256:512", "mean_rgb": MEAN, "input_scale": INPUT_SCALE, "recipe": {"resample": "bilinear"}}
     write_json(run.config_path, config)
     weights.save(run.weights_path, dict(model.named_parameters()), {})

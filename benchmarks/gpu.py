@@ -268,7 +268,7 @@ def fused(size: Size) -> Rows:
     for block in paper.blocks("D"):
         for layer in block:
             assert isinstance(layer, paper.Conv)
-            width, pad = paper.scaled(layer.channels, size.net.width), layer.kernel // 2
+            width, pad = size.net.channels(layer), layer.kernel // 2
             x, w, b = (
                 torch.randn(shape, device=DEVICE, dtype=kind)
                 for shape in ((count, before, side, side), (width, before, layer.kernel, layer.kernel), (width,))

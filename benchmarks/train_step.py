@@ -87,8 +87,7 @@ def chosen(size: str, net: str) -> list[str]:
 def architecture(net: str, size: str) -> Architecture:
     """The net at this size."""
     preset, width, classes = SIZES[size]
-    chosen = recipe.load(preset)
-    return Architecture(net, classes, chosen.crop, width, chosen.stride)
+    return Architecture(net, classes, *recipe.load(preset, {"width": width}).geometry)
 
 
 def peer(library: str, sizes: Architecture, dropout: float) -> nn.Module:
@@ -100,9 +99,9 @@ def peer(library: str, sizes: Architecture, dropout: float) -> nn.Module:
     whole = sizes.crop == 224 and width == 1
     plan: list[Any] = []
     for block, pooled in zip(paper.blocks(net), paper.poolings(sizes.stride), strict=True):
-        plan += [paper.scaled(layer.channels, width) for layer in block if isinstance(layer, paper.Conv)]
+        plan += [sizes.channels(layer) for layer in block if isinstance(layer, paper.Conv)]
         plan += ["M"] if pooled else []
-    fc = paper.scaled(paper.FC_WIDTH, width)
+    fc = sizes.units
     if library == "timm":
         if whole:
             return timm.create_model(PUBLIC[net], num_classes=classes, drop_rate=dropout)

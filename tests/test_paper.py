@@ -246,11 +246,3 @@ def test_every_run_of_the_tables_comes_after_what_it_starts_from() -> None:
     runs = paper.all_runs()
     assert len(runs) == len(set(runs)) == 14
     assert all(run.parent is None or runs.index(run.parent) < runs.index(run) for run in runs)
-
-
-@pytest.mark.parametrize(
-    ("width", "least", "expected"),
-    [(0.125, 1, "width 0.125"), (1 / 16, 16, "width 0.0625 (at least 16 channels)"), (0.5, 16, "width 0.5")],
-)
-def test_a_least_number_of_channels_is_named_where_it_changes_a_net(width: float, least: int, expected: str) -> None:
-    assert paper.Geometry(28, width, 4, least).widths == expected

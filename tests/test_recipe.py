@@ -163,3 +163,17 @@ def test_an_early_plateau_does_not_bring_the_next_share_forward() -> None:
     errors = [50.0, 50.0, 40.0, 39.0, 38.0, 37.0, 36.0, 35.0, 34.0]
     said = schedule(errors, epochs=10, drops=2, drop_by=(0.5, 0.8))
     assert [rate for rate, _ in said] == pytest.approx([1, 1] + [0.1] * 6 + [0.01] * 2)
+
+
+@pytest.mark.parametrize(
+    ("width", "least", "words"),
+    [(1 / 16, 16, "width 0.0625 (at least 16 channels)"), (0.25, 1, "width 0.25"), (1.0, 1, "width 1")],
+)
+def test_a_least_number_of_channels_counts_where_it_changes_a_net(width: float, least: int, words: str) -> None:
+    geometry = recipe.load("eighth", {"width": width, "min_channels": 16}).geometry
+    assert (geometry.min_channels, geometry.widths) == (least, words)
+
+
+def test_a_least_number_of_channels_is_at_most_the_papers() -> None:
+    with pytest.raises(InputError, match="recipe: min_channels = 65 must be at most 64, conv1_1's"):
+        recipe.load("eighth", {"min_channels": 65})

@@ -129,13 +129,13 @@ class Geometry(NamedTuple):
     crop: int = CROP  # side of a training crop, in real pixels
     width: float = 1.0  # times channels and FC units
     stride: int = STRIDE  # real pixels between two positions of the score map
-    min_channels: int = 1  # of each conv. layer, however small the width
+    min_channels: int = 1  # of each conv. layer; 1 also where all have more
 
     @property
     def widths(self) -> str:
         """The width in words: "width 0.125", or "width 0.0625 (at least 16 channels)"."""
-        floor = self.min_channels if self.min_channels > FEWEST_CHANNELS * self.width else 1  # else it changes nothing
-        return f"width {self.width:g}" + (f" (at least {floor} channels)" if floor > 1 else "")
+        least = f" (at least {self.min_channels} channels)" if self.min_channels > 1 else ""
+        return f"width {self.width:g}{least}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Architecture:
 
     def channels(self, conv: Conv) -> int:
         """Channels of a layer of Table 1 at this width."""
-        return max(self.min_channels, round(conv.channels * self.width))
+        return max(1, self.min_channels, round(conv.channels * self.width))
 
     @property
     def units(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vggrepro.errors import InputError
-from vggrepro.paper import INITIALISERS, LRN_DEFINITIONS, STRIDE, Geometry, check_geometry
+from vggrepro.paper import FEWEST_CHANNELS, INITIALISERS, LRN_DEFINITIONS, STRIDE, Geometry, check_geometry
 
 PRESETS = ("paper", "half", "quarter", "eighth", "coarse", "demo")
 CHOICES = {  # values that are words; docs/recipe.md explains each
@@ -86,6 +86,8 @@ class Recipe:
                 bound = "above 0" if name in positive else "0 or more"
                 raise InputError(f"recipe: {name} = {value} must be a number {bound}")
         check_geometry(self.crop, self.stride)
+        if self.min_channels > FEWEST_CHANNELS:
+            raise InputError(f"recipe: min_channels = {self.min_channels} must be at most {FEWEST_CHANNELS}, conv1_1's")
         if self.dropout >= 1:
             raise InputError(f"recipe: dropout = {self.dropout} must be below 1")
         if self.momentum >= 1:
@@ -110,8 +112,9 @@ class Recipe:
 
     @property
     def geometry(self) -> Geometry:
-        """The sizes of its nets."""
-        return Geometry(self.crop, self.width, self.stride, self.min_channels)
+        """The sizes of its nets; `min_channels` is 1 where it changes nothing, so that equal nets have equal sizes."""
+        least = self.min_channels if self.min_channels > round(FEWEST_CHANNELS * self.width) else 1
+        return Geometry(self.crop, self.width, self.stride, least)
 
     def training_images(self, count: int) -> int:
         """How many of a training split's `count` images are trained on; the others are held out."""

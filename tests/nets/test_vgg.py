@@ -452,15 +452,20 @@ def test_looks_linear_is_linear_up_to_the_first_pooling_and_keeps_the_signals_si
     assert directions >= min(half, model.conv1_1.out_channels // 2)  # no layer loses one
 
 
-@pytest.mark.parametrize("width", [3 / 64, 5 / 64])
-def test_looks_linear_takes_odd_numbers_of_channels(width: float) -> None:
-    model = VGG("D", 5, 28, width, stride=4)
+@pytest.mark.parametrize(("width", "least"), [(3 / 64, 1), (5 / 64, 1), (0.01, 5)])
+def test_looks_linear_takes_odd_numbers_of_channels(width: float, least: int) -> None:
+    model = VGG("D", 5, 28, width, stride=4, min_channels=least)
     initialise(model, "looks-linear", seed=0, fc8=0.5)
     for name, weight in model.named_parameters():
         if name.endswith("weight") and name != "fc8.weight":
             half = (len(weight) + 1) // 2
             assert torch.equal(weight[half:], -weight[: len(weight) - half]), name
             assert weight.any(), name
+    for name, area in (("fc6", 49), ("fc7", 1), ("fc8", 1)):  # fc6 has 49 columns for each channel
+        weight = model.get_parameter(f"{name}.weight").view(-1, area)
+        columns = weight.view(len(model.get_parameter(f"{name}.weight")), -1, area)
+        half = (columns.shape[1] + 1) // 2
+        assert torch.equal(columns[:, half:], -columns[:, : columns.shape[1] - half]), name
     with torch.no_grad():
         hidden = model.features(torch.randn(64, 3, 28, 28)).flatten(1)
         scores = model(torch.randn(64, 3, 28, 28))

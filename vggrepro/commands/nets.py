@@ -27,7 +27,7 @@ def nets(
             "--preset",
             metavar="NAME",
             autocompletion=complete_preset,
-            help="The preset that gives the nets their crop, width and stride.",
+            help="The preset that gives the nets their sizes.",
         ),
     ] = "paper",
     classes: Annotated[

@@ -25,7 +25,8 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
     (Glorot & Bengio 2010, Sect. 3.1) is uniform with variance 2/(in+out), `glorot-normal` normal with the same
     variance; `he` (He et al. 2015) is normal with variance 2/in; `delta` has random orthogonal matrices at the kernels'
     centres (Xiao et al. 2018) and no filter with a mean (`_centred`); `looks-linear` (Balduzzi et al. 2017) makes a net
-    that is linear at the start, but for its poolings (`_looks_linear`). `fc8` multiplies the last layer's weights.
+    that is linear at the start, but for its poolings and LRN (`_looks_linear`). `fc8` multiplies the last layer's
+    weights.
 
     Raises:
         InputError: `how` is no initialisation.

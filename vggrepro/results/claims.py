@@ -145,7 +145,7 @@ def _gaps(scores: Scores, views: Sequence[paper.View]) -> list[str]:
 
 def _parameters(claim: Claim, scores: Scores) -> Finding:
     """Claim 12: for each net of Table 2 the millions of parameters, counted at full size, as printed, and here."""
-    crop, width, *_ = scores.geometry
+    geometry = scores.geometry
     counts = {
         line["net"]: (
             paper.Architecture(line["net"]).parameters / 1e6,
@@ -156,11 +156,11 @@ def _parameters(claim: Claim, scores: Scores) -> Finding:
     }
     cheap = all(round(full) == printed and full <= LARGEST for full, printed, _ in counts.values())
     notes = [claim.remark]
-    if (crop, width, len(scores.dataset.classes)) != (paper.CROP, 1.0, 1000):
+    if (geometry.crop, geometry.width, len(scores.dataset.classes)) != (paper.CROP, 1.0, 1000):
         growth = 100 * (counts["E"][2] / counts["A"][2] - 1)
         notes.append(
-            f"Of our nets ({len(scores.dataset.classes)} classes, crop {crop}, width {width:g}), E has {growth:.0f} % "
-            "more parameters than A: the FC layers, which A and E have alike, are a smaller part here."
+            f"Of our nets ({len(scores.dataset.classes)} classes, crop {geometry.crop}, {geometry.widths}), E has "
+            f"{growth:.0f} % more parameters than A: the FC layers, which A and E have alike, are a smaller part here."
         )
     return Finding(claim, (), HOLDS if cheap else CONTRADICTED, tuple(notes), parameters=counts)
 

@@ -118,7 +118,7 @@ def costs_table(costs: pd.DataFrame, where: str) -> BeyondTable:
 
 
 def all_nets(size: Architecture) -> list[Architecture]:
-    """Every net of the paper with the classes, crop, width and stride of `size`."""
+    """Every net of the paper with the classes and sizes of `size`."""
     return [Architecture(net, size.classes, *size.geometry) for net in paper.NETS]
 
 

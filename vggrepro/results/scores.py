@@ -209,7 +209,7 @@ class Scores:
 
     @property
     def geometry(self) -> Geometry:
-        """Crop, width and stride of most runs on this data set; those of its preset if there are no runs."""
+        """The sizes of most runs on this data set; those of its preset if there are no runs."""
         if self._geometry is None:
             facts = [self.facts(run) for run in paper.all_runs() if (self.runs / run.name).is_dir()]
             configs = [fact.config for fact in facts if fact.config]

@@ -36,7 +36,7 @@ from vggrepro.results.conditions import conditions, shared
 from vggrepro.results.gaps import not_run, not_used
 from vggrepro.results.scores import File, Scores
 
-PROVENANCE = ["data", "classes", "train_images", "preset", "crop", "width"]
+PROVENANCE = ["data", "classes", "train_images", "preset", "crop", "stride", "width", "min_channels"]
 PROVENANCE += ["runs", "epochs", "seeds", "weights", "commit"]
 
 CAPTIONS = {
@@ -252,7 +252,9 @@ def _provenance(scores: Scores, files: Sequence[File]) -> dict[str, Any]:
         "train_images": trained.pop() if len(trained) == 1 else None,
         "preset": values(config and config.recipe.preset for config in configs),
         "crop": values(config and config.crop for config in configs),
+        "stride": values(config and config.stride for config in configs),
         "width": values(config and config.width for config in configs),
+        "min_channels": values(config and config.min_channels for config in configs),
         "runs": values((facts.folder.name for facts in everyone), each=True),
         "epochs": values((facts.epochs for facts in everyone), each=True),
         "seeds": values((config and config.seed for config in configs), each=True),

@@ -202,7 +202,7 @@ class RunConfig:
         return None
 
     def _compared(self) -> dict[str, Any]:
-        return self.as_json() | {"recipe": self.recipe.complete, "lrn": self.lrn}
+        return self.as_json() | {"recipe": self.recipe.complete, "lrn": self.lrn, "min_channels": self.min_channels}
 
 
 def _other_start(was: Start, now: Start) -> str | None:

@@ -19,7 +19,7 @@ from vggrepro.nets.vgg import VGG
 from vggrepro.paper import Run
 from vggrepro.recipe import Recipe
 from vggrepro.runs import folder as run_folders
-from vggrepro.runs.config import IDENTITY, SIZES, STRUCTURE, RunConfig, Start, TrainedOn, UsedRecipe
+from vggrepro.runs.config import IDENTITY, STRUCTURE, RunConfig, Start, TrainedOn, UsedRecipe
 from vggrepro.runs.folder import RunFolder
 from vggrepro.system import advice, devices, processes
 from vggrepro.system.commit import commit
@@ -217,7 +217,8 @@ def _parent(run: Run, request: Request, start: str | None) -> RunFolder | None:
         return parent
     config, recipe = parent.config(), request.recipe
     structure: dict[str, Any] = {"classes": len(request.dataset.classes)}
-    structure |= {name: getattr(recipe, name) for name in SIZES}
+    structure |= {name: getattr(recipe, name) for name in ("crop", "stride", "width", "input_scale")}
+    structure["min_channels"] = recipe.geometry.min_channels
     if config.net == run.net and config.lrn:
         structure["lrn"] = recipe.lrn
     for name, value in structure.items():
@@ -256,7 +257,7 @@ def _config(run: Run, request: Request, start: str | None) -> RunConfig:
         crop=recipe.crop,
         stride=recipe.stride,
         width=recipe.width,
-        min_channels=recipe.min_channels,
+        min_channels=recipe.geometry.min_channels,
         classes=len(dataset.classes),
         class_names=dataset.classes,
         class_words=dataset.words,

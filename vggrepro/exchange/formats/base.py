@@ -132,6 +132,8 @@ def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
             "input_scale": factor,
             "crop": int(about["crop"]),  # crops from 224 to 255 give tensors of the same shapes
             "stride": int(about.get("stride", paper.STRIDE)),
+            "width": float(about["width"]),
+            "min_channels": int(about.get("min_channels", 1)),
             "origin": str(about.get("origin") or f"trained elsewhere: vggrepro's run {about['run']}"),
             "scale": str(paper.Scale.parse(str(about["scale"]))),
             "resample": str(about.get("resample", "bilinear")),
@@ -194,9 +196,9 @@ def _times(shape: Sequence[int]) -> str:
 
 
 def sized(architecture: Architecture, exported: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
-    """The architecture with the crop and stride that `stated` gives, if it gives any, and what else it gives."""
+    """The architecture with the sizes that `stated` gives, if it gives any, and what else it gives."""
     values = dict(exported)
-    size = {name: values.pop(name) for name in ("crop", "stride") if name in values}
+    size = {name: values.pop(name) for name in paper.Geometry._fields if name in values}
     return replace(architecture, **size), values
 
 
@@ -236,8 +238,8 @@ def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> Archi
     1000 classes, crop 224 and width 1 for the published nets. Nothing but names and shapes is read for it.
 
     Raises:
-        InputError: names of another net, or shapes that are no net's at any crop or width; where some fit, the first
-            that does not is named.
+        InputError: names of another net, or shapes that are no net's at any crop, width or least number of channels;
+            where some fit, the first that does not is named.
     """
     check_names(net, shapes, place)
     try:
@@ -254,12 +256,12 @@ def geometry(net: str, shapes: Mapping[str, Sequence[int]], place: str) -> Archi
         ) from None
     own = {name: tuple(shape) for name, shape in shapes.items()}
     check_count(own, place)
-    found = [
+    found = [  # no layer has fewer channels than conv1_1, so that one shows a least number if there is one
         Architecture(net, classes, side * paper.STRIDE, width, min_channels=least)
         for least in (1, max(1, first))
         for width in widths
     ]
-    nearest = next((one for one in found if one.shapes() == own), found[0])
+    nearest = max(found, key=lambda one: sum(own[name] == shape for name, shape in one.shapes().items()))
     check_shapes(net, own, nearest.shapes(), place)
     return nearest
 

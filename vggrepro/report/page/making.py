@@ -47,11 +47,11 @@ def _trainings(contents: Contents) -> Iterator[str]:
 def _options(config: RunConfig) -> tuple[str, ...]:
     """The options that give a run its seed, and the values of its recipe that its preset does not have."""
     options = ["--seed", str(config.seed)] if config.seed else []
-    used = config.recipe.values
+    used = config.recipe.complete
     if config.recipe.preset not in recipe.PRESETS:
         return tuple(options)
     preset = recipe.load(config.recipe.preset).as_dict()
-    other = {name: used[name] for name in preset if used.get(name, preset[name]) != preset[name]}
+    other = {name: used[name] for name in preset if name in used and used[name] != preset[name]}
     if other.keys() & set(DEEPER) and len({used[name] for name in DEEPER}) == 1:
         options += ["--epochs", str(used["epochs"])]
         other = {name: value for name, value in other.items() if name not in DEEPER}
