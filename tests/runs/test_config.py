@@ -210,3 +210,9 @@ def test_preparing_and_reporting_need_no_torch() -> None:
     imports = "".join(f"import vggrepro.{name}\n" for name in names.split())
     code = f"import sys\n{imports}assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_config_without_a_least_number_of_channels_has_one(tmp_path: Path) -> None:
+    was, now = read(written(tmp_path, TRAINED)), read(written(tmp_path, NARROW))
+    assert was.difference(now, IDENTITY) == "min_channels is 1 there, now 16"
+    assert was.geometry._replace(min_channels=16) == now.geometry

@@ -132,14 +132,14 @@ def stated(about: Mapping[str, Any], place: str) -> dict[str, Any]:
             "input_scale": factor,
             "crop": int(about["crop"]),  # crops from 224 to 255 give tensors of the same shapes
             "stride": int(about.get("stride", paper.STRIDE)),
-            "width": float(about["width"]),
-            "min_channels": int(about.get("min_channels", 1)),
             "origin": str(about.get("origin") or f"trained elsewhere: vggrepro's run {about['run']}"),
             "scale": str(paper.Scale.parse(str(about["scale"]))),
             "resample": str(about.get("resample", "bilinear")),
             "lrn": str(about.get("lrn", "krizhevsky")),
             "class_names": tuple(map(str, about["class_names"])) if about.get("class_names") else None,
         }
+        if "width" in about:  # else both are taken from the shapes
+            result |= {"width": float(about["width"]), "min_channels": int(about.get("min_channels", 1))}
         paper.check_geometry(int(about["crop"]), int(about.get("stride", paper.STRIDE)))
     except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
         raise InputError(f"{place}: lacks or damages {error}; restore it from the export, or remove it") from None
