@@ -43,6 +43,7 @@ recipe of preset paper (reasons and sources: docs/recipe.md)
   crop             224           preset  Sect. 3.1
   stride           32            preset  Sect. 2.1: five poolings
   width            1             preset  Table 1
+  min_channels     1           preset  none in the paper: Table 1's layers have at least 64
   lrn              caffe         option  preset: krizhevsky
   resample         bilinear      preset  open; antialiased
 """
@@ -51,7 +52,7 @@ recipe of preset paper (reasons and sources: docs/recipe.md)
 def test_the_recipe_says_where_each_value_comes_from() -> None:
     given = {"lrn": "caffe", "drop_by": [0.5]}
     lines = f"{dryrun._recipe(recipe.load('paper', given), given)}\n"
-    assert [line.split() for line in lines.splitlines()[:6]] == [line.split() for line in RECIPE.splitlines()]
+    assert [line.split() for line in lines.splitlines()[:7]] == [line.split() for line in RECIPE.splitlines()]
     assert "  drop_by          [0.5]       option  preset: []\n" in lines
     assert "  momentum_form    caffe       preset  open: rate inside the momentum, as in" in lines
     assert len(lines.splitlines()) == 1 + len(recipe.load("paper").as_dict()) - 1  # all but the preset's name
