@@ -6,15 +6,19 @@ import dataclasses
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import EVIL, Reader, make_run
 
+from vggrepro import recipe
 from vggrepro.data.dataset import Dataset
 from vggrepro.paper import S256, Run
 from vggrepro.report import page as stage
+from vggrepro.report.page import making
 from vggrepro.report.page.html import Number, escape, minus, plain_table, prose
 from vggrepro.report.page.mistakes import class_words
+from vggrepro.runs.config import RunConfig, UsedRecipe
 
 
 def test_the_page_needs_nothing_from_elsewhere(page_text: str) -> None:
@@ -253,3 +257,14 @@ def test_a_plain_table_names_its_rows_and_sorts_by_numbers() -> None:
     made = plain_table(("run", "time"), [("<a>", Number(61.0, "1 min 01 s"))], "Runs", ("time",))
     assert '<th scope="row">&lt;a&gt;</th><td data-of="time" class="n" data-sort="61">1 min 01 s</td>' in made
     assert '<div class="scroll" role="region" aria-label="Runs" tabindex="0">' in made
+
+
+def test_the_commands_of_a_run_from_before_a_least_number_of_channels_train_the_same_net() -> None:
+    values = recipe.load("eighth", {"width": 1 / 16}).as_dict()
+    sizes: dict[str, Any] = {"crop": 28, "stride": 4, "width": 1 / 16}
+    used = UsedRecipe.of(dict(values))
+    now = RunConfig(net="A", scale=S256, **sizes, classes=6, mean_rgb=(1, 2, 3), input_scale=1, recipe=used)
+    del values["min_channels"]
+    older = dataclasses.replace(now, recipe=UsedRecipe.of(values))
+    assert making._options(now) == ("--width", "0.0625")
+    assert making._options(older) == ("--width", "0.0625", "--set", "min_channels=1")
