@@ -256,3 +256,53 @@ def test_over_seeds_by_hand() -> None:
     assert made.below(-1.0) == pytest.approx(stats.t.cdf((gaps.mean() + 1) / error, degrees))
     assert made.above(-1.0) == pytest.approx(1 - made.below(-1.0))
     assert intervals.seeds_of(first, second).of_seeds == pytest.approx(gaps.mean(1).var(ddof=1))
+
+
+def test_as_many_images_as_needed_find_the_difference_with_a_chance_of_80_percent() -> None:
+    """Against the exact power of McNemar's test: 10 claims, one measure, so a level of 5 % / 10."""
+    found = power.needed(judged(3, counts(80, 100, 1000))[0], 10)
+    assert found.seeds is None and found.images is not None
+    assert found.times == pytest.approx(found.images / 1000, rel=1e-3)
+    assert intervals.power(found.images, 18.0, 2.0, 0.05 / 10) == pytest.approx(0.8, abs=0.01)
+
+
+def test_with_seeds_the_needed_images_and_seeds_are_those_of_the_variances() -> None:
+    rng = np.random.default_rng(3)
+    wrong = [(rng.random(2000) < 0.30, rng.random(2000) < 0.32 + 0.02 * seed) for seed in range(3)]
+    made = intervals.seeds_of([first for first, _ in wrong], [second for _, second in wrong])
+    comparison = intervals.over_seeds(made, made.of_seeds, 2)
+    assert comparison.by_seed == pytest.approx(made.of_seeds / 3)
+    assert comparison.by_image == pytest.approx(made.of_images / 2000)
+    found = power.needed(judged(3, comparison)[0], 1)
+    wanted = (comparison.difference / (stats.norm.isf(0.025) + stats.norm.isf(0.2))) ** 2
+    assert found.times == pytest.approx(comparison.error**2 / wanted)
+    if found.images is not None:
+        assert made.of_seeds / 3 + made.of_images / found.images == pytest.approx(wanted, rel=0.01)
+    assert found.images is not None or made.of_seeds / 3 >= wanted
+
+
+@pytest.mark.parametrize(
+    ("number", "only_first", "only_second", "room"),
+    [
+        (3, 20, 60, 4.0),  # errs less
+        (3, 60, 20, -4.0),
+        (1, 60, 20, 4.0 + 2.1 * 0.3),  # errs no less: the margin is 2.1 % of 30 %
+        (1, 20, 60, -4.0 + 2.1 * 0.3),
+        (8, 20, 60, 4.0),  # errs slightly less
+    ],
+)
+def test_room_is_how_far_the_difference_lies_on_the_claimed_side(
+    number: int, only_first: int, only_second: int, room: float
+) -> None:
+    (test,) = judged(number, counts(only_first, only_second, 1000))[0].tests
+    assert test.room == pytest.approx(room)
+
+
+def test_errs_alike_has_room_on_both_sides_up_to_the_margin() -> None:
+    alike = next(pair for pair in claim_of(2).pairs if pair.kind is Relation.ALIKE)
+    rooms = []
+    for only_first, only_second in ((50, 52), (52, 50), (50, 60)):
+        made = {alike: {"top-1": counts(only_first, only_second, 1000)}}
+        rooms += [outcome.tests[0].room for outcome in judge([claim_of(2)], made)[0] if outcome.tests]
+    assert rooms == pytest.approx([0.63 - 0.2, 0.63 - 0.2, 0.63 - 1.0])
+    assert power.needed(next(o for o in judge([claim_of(2)], made)[0] if o.tests), 1).times == float("inf")

@@ -42,7 +42,7 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
     """A table of the claims, how to read it and how much the images can show, then the comparisons of each claim."""
     summary = markdown.pipes(pd.DataFrame([_summary(finding) for finding in findings]), left=("claim", "by", "verdict"))
     parts = [counts(findings), summary, preface(findings)]
-    parts += [_details(finding) for finding in findings]
+    parts += [_details(finding, tested(findings)) for finding in findings]
     told: dict[str, list[int]] = {}
     for finding in findings:
         for text in finding.conditions:
@@ -107,11 +107,11 @@ def counts(findings: Sequence[Finding]) -> str:
     trained = f" with {_seeds(seeds)}" if seeds else ""
     order = (HOLDS, SO_FAR, CONTRADICTED, LARGER, UNDECIDED, NOT_RUN)
     told = [counted(words.count(word), word) for word in order if word in words]
-    tested = len(words) - words.count(NOT_RUN)
+    run = len(words) - words.count(NOT_RUN)
     by_arithmetic = [finding.standing for finding in findings if not finding.claim.pairs]
     rest = [f"{counted(by_arithmetic.count(word), word)} by arithmetic" for word in dict.fromkeys(by_arithmetic)]
-    plural = "" if tested == 1 else "s"
-    return f"Of {tested} claim{plural} tested on images{trained}: {', '.join(told)}; {', '.join(rest)}."
+    plural = "" if run == 1 else "s"
+    return f"Of {run} claim{plural} tested on images{trained}: {', '.join(told)}; {', '.join(rest)}."
 
 
 def _seeds(numbers: set[int]) -> str:
@@ -123,7 +123,6 @@ def _seeds(numbers: set[int]) -> str:
 def preface(findings: Sequence[Finding]) -> str:
     """What the columns mean, and the smallest difference that this number of images can show with 80 % power."""
     made = [test for f in findings for o in f.outcomes for test in o.tests]
-    tested = sum(finding.deciding is not None for finding in findings)
     lines = [
         "A claim holds if all its comparisons hold. It is contradicted if one of them is significantly the other way. "
         "The comparison that decides is shown first. Differences are first − second in points, with 95 % intervals "
@@ -131,12 +130,12 @@ def preface(findings: Sequence[Finding]) -> str:
         "where the claim is that nets err alike or slightly less, Tango's test with a margin of "
         f"{100 * MARGINS['top-1']:.1f} % of the top-1 error and {100 * MARGINS['top-5']:.0f} % of the top-5 error. "
         "p (Holm) belongs to a comparison by both measures. It is corrected within the claim and over the claims "
-        f"tested, {tested} here: at most one page in twenty has a false verdict. With one seed each net was trained "
-        "once, and the tests take it as it is: trained again with another seed, it may differ by more. With several "
-        "seeds, p and intervals are Student's t over seeds and images."
+        f"tested, {tested(findings)} here: at most one page in twenty has a false verdict. With one seed each net was "
+        "trained once, and the tests take it as it is: trained again with another seed, it may differ by more. With "
+        "several seeds, p and intervals are Student's t over seeds and images."
     ]
     if made:
-        lines.append(_sensitivity(made, tested))
+        lines.append(_sensitivity(made, tested(findings)))
     return "\n\n".join(lines)
 
 
@@ -207,8 +206,53 @@ def _summary(finding: Finding) -> dict[str, str]:
     return result | {"verdict": tally(finding)}
 
 
-def _details(finding: Finding) -> str:
-    """A claim's comparisons with a line for each measure, and its notes."""
+def tested(findings: Sequence[Finding]) -> int:
+    """How many claims were tested, for which p-values are corrected."""
+    return sum(finding.deciding is not None for finding in findings)
+
+
+def remarks(finding: Finding, claims: int) -> list[str]:
+    """The lines below a claim's comparisons: which way they lie, what would decide it, and its notes.
+
+    `claims`: how many were `tested`.
+    """
+    return [text for text in (_directions(finding), _needed(finding, claims)) if text] + list(finding.notes)
+
+
+def _directions(finding: Finding) -> str:
+    """How many of a claim's comparisons lie the paper's way, whatever the tests say; empty if none was run."""
+    run = [outcome.tests for outcome in finding.outcomes if outcome.tests]
+    counts = [
+        f"{sum(test.room >= 0 for tests in run for test in tests if test.measure == measure)} by {measure}"
+        for measure in dict.fromkeys(test.measure for tests in run for test in tests)
+    ]
+    return f"Comparisons that lie the paper's way, of {len(run)}: {', '.join(counts)}." if run else ""
+
+
+def _needed(finding: Finding, claims: int) -> str:
+    """How many images and seeds would show the comparison that is furthest from it; empty if the claim is decided."""
+    left = [outcome for outcome in finding.outcomes if outcome.verdict == UNDECIDED]
+    if finding.verdict != UNDECIDED or not left:
+        return ""
+    outcome, found = max(((one, power.needed(one, claims)) for one in left), key=lambda made: made[1].times)
+    name = f"{outcome.pair.label}, {found.test.measure}"
+    if math.isinf(found.times):
+        other = "the difference found is not on the claimed side"
+        return f"{name}: {other}. If it is the true one, no number of images shows the claim."
+    ways = [f"{_about(found.images)} images of {_seeds({outcome.seeds})}"] * bool(found.images)
+    ways += [f"{_about(found.seeds)} seeds of these images"] * bool(found.seeds)
+    ways = ways or [f"{_about(math.ceil(found.times))} times as many images and seeds"]
+    return f"{name}: if the difference found is the true one, about {' or '.join(ways)} show it with a chance of 80 %."
+
+
+def _about(count: int | None) -> str:
+    """Rounded up to two digits: `9`, `5,300`."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-(count or 0) // step) * step:,}"
+
+
+def _details(finding: Finding, claims: int) -> str:
+    """A claim's comparisons with a line for each measure, and its notes; `claims`: how many were tested."""
     claim = finding.claim
     left: tuple[str, ...] = ("comparison", "measure", "verdict")
     if finding.parameters:
@@ -218,7 +262,7 @@ def _details(finding: Finding) -> str:
         lines = [line for outcome in finding.outcomes for line in _detail_lines(outcome, any_ran)]
     heading = f"## {claim.number}. {claim.sentence}: {finding.standing}"
     grid = markdown.pipes(pd.DataFrame(lines), left)
-    return "\n\n".join([heading, f"Sect. {claim.section}.", grid, *markdown.bullets(finding.notes)])
+    return "\n\n".join([heading, f"Sect. {claim.section}.", grid, *markdown.bullets(remarks(finding, claims))])
 
 
 def _detail_lines(outcome: Outcome, any_ran: bool) -> list[dict[str, str]]:

@@ -212,7 +212,7 @@ def claims_report(found: Sequence[Finding]) -> Iterator[RenderableType]:
         lines = frame[frame["claim"] == finding.claim.number].to_dict("records")
         title = Text(f"{finding.claim.number}. {finding.claim.sentence}", style="bold")
         verdict = Text(f"{findings.tally(finding)} (Sect. {finding.claim.section})", style=COLOURS[finding.verdict])
-        notes = [Markdown("\n".join(f"- {note}" for note in finding.notes))] if finding.notes else []
+        notes = map(Markdown, markdown.bullets(findings.remarks(finding, findings.tested(found))))
         yield Group(title, verdict, _comparisons(lines), *notes)
     yield Markdown(findings.preface(found))
 

@@ -35,8 +35,8 @@ class Comparison:
     `only_a` images are wrong in a alone, `only_b` in b alone; `p` is McNemar's exact test of no difference.
 
     With several `seeds` errors are means over them, images are counted once for each, and `error` is the standard error
-    of the difference (points) over seeds and images, with `freedom` degrees of freedom (`over_seeds`); `each` has the
-    difference of each seed.
+    of the difference (points) over seeds and images, with `freedom` degrees of freedom (`over_seeds`); `by_seed` is the
+    seeds' part of its square; `each` has the difference of each seed.
     """
 
     images: int
@@ -52,11 +52,19 @@ class Comparison:
     error: float = 0.0
     freedom: float = math.inf
     each: tuple[float, ...] = ()
+    by_seed: float = 0.0
 
     @property
     def discordant(self) -> float:
         """Images that exactly one of the two gets wrong, in per cent."""
         return 100 * (self.only_a + self.only_b) / (self.images * self.seeds)
+
+    @property
+    def by_image(self) -> float:
+        """The variance of the difference that comes from the choice of images, squared points."""
+        if self.seeds > 1:
+            return self.error**2 - self.by_seed
+        return max(0.0, 100 * self.discordant - self.difference**2) / self.images
 
     def below(self, difference: float) -> float:
         """One-sided p that the true difference a - b is less than `difference` points: small if it is shown to be.
@@ -172,7 +180,8 @@ def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
     only_a, only_b = (sum(getattr(one, side) for one in made.singles) for side in ("only_a", "only_b"))
     p = 2 * _student(-abs(a - b), error, degrees)
     each = tuple(one.difference for one in made.singles)
-    return Comparison(images, a, b, a - b, a - b - half, a - b + half, only_a, only_b, p, count, error, degrees, each)
+    interval = (a - b - half, a - b + half)
+    return Comparison(images, a, b, a - b, *interval, only_a, only_b, p, count, error, degrees, each, by_seed)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

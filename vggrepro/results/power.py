@@ -1,21 +1,36 @@
-"""The chance that each claim is shown with a number of images, if the true differences are the paper's.
+"""How many images and seeds show a claim: its chance if the true differences are the paper's, or those found.
 
-No run is needed for it.
+The first needs no run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
+import scipy
 
-from vggrepro.results.intervals import Comparison, Seeds
+from vggrepro.results.intervals import ALPHA, Comparison, Seeds
 from vggrepro.results.paper_claims import Claim, Pair, Side, claims
-from vggrepro.results.verdicts import HOLDS, MEASURES, Comparisons, decide_claim, judge, kind_of, pooled
+from vggrepro.results.verdicts import (
+    BETTER,
+    HOLDS,
+    MEASURES,
+    Comparisons,
+    Outcome,
+    Tested,
+    decide_claim,
+    judge,
+    kind_of,
+    pooled,
+)
 
 PAGES = 200  # simulated
+WANTED = 0.8  # the chance with which a comparison is to be shown
 # Images that one side alone gets wrong, in % of all, by the nets of the two sides. On Tiny ImageNet (top-1 error 65 %)
 # two nets had 11 to 13 %; two ways to test one net, or an ensemble and its member, had 5 to 9 %.
 SHARES = {"other nets": {"top-1": 12.0, "top-5": 6.0}, "shared nets": {"top-1": 7.0, "top-5": 3.5}}
@@ -53,6 +68,45 @@ def table(samples: Sequence[tuple[int, int]], own: Comparisons) -> pd.DataFrame:
             held += [decide_claim([outcome.verdict for outcome in each]) == HOLDS for each in outcomes]
         frame[column(size, seeds)] = 100 * held / PAGES
     return frame
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What would show a comparison by one measure with a chance of 80 %, if its true difference is the one found.
+
+    `images`: with as many seeds as now; `seeds`: with as many images as now; None if no number of it alone is enough.
+    `times`: so many times as many of both; infinite if the difference is not on the claimed side.
+    """
+
+    test: Tested
+    times: float
+    images: int | None = None
+    seeds: int | None = None
+
+
+def needed(outcome: Outcome, claims: int) -> Needed:
+    """What would show a comparison at the strictest step of the correction over so many `claims`.
+
+    Where one measure is enough, the better one counts, else the worse one. By the normal distribution. With one seed,
+    how much seeds differ is not known: then the images alone are counted.
+    """
+    better = outcome.pair.kind in BETTER
+    level = ALPHA / (2 * claims * (len(outcome.tests) if better else 1))
+    distance = float(scipy.special.ndtri(1 - level) + scipy.special.ndtri(WANTED))  # in standard errors
+    choose = min if better else max
+    return choose((_needed(test, distance) for test in outcome.tests), key=lambda made: made.times)
+
+
+def _needed(test: Tested, distance: float) -> Needed:
+    if test.room <= 0:
+        return Needed(test, math.inf)
+    made, variance = test.comparison, (test.room / distance) ** 2
+    of_images = of_seeds = None
+    if variance > made.by_seed:
+        of_images = math.ceil(made.by_image * made.images / (variance - made.by_seed))
+    if made.seeds > 1 and variance > made.by_image:
+        of_seeds = math.ceil(made.by_seed * made.seeds / (variance - made.by_image))
+    return Needed(test, (made.by_image + made.by_seed) / variance, of_images, of_seeds)
 
 
 def column(size: int, seeds: int) -> str:

@@ -37,7 +37,19 @@ class Tested:
     margin: float | None
     p_for: float
     p_against: float
+    kind: Relation
     too_low: bool = False
+
+    @property
+    def room(self) -> float:
+        """How far the difference lies on the claimed side, in points; below zero it lies on the other side.
+
+        Where the claim has a margin ("alike", "no less"), the side begins there.
+        """
+        difference, margin = self.comparison.difference, self.margin or 0.0
+        if self.kind in BETTER:
+            return -difference
+        return margin + (difference if self.kind is Relation.NOT_LOWER else -abs(difference))
 
     @property
     def p(self) -> float:
@@ -172,7 +184,8 @@ def _combined(kind: Relation, ps: Sequence[float]) -> float:
 def _tested(pair: Pair, made: Mapping[str, Comparison]) -> Iterable[Tested]:
     for measure, comparison in made.items():
         margin = None if pair.kind is Relation.LOWER else MARGINS[measure] * comparison.b
-        yield Tested(measure, comparison, margin, *p_values(pair.kind, comparison, margin or 0.0))
+        p_for, p_against, too_low = p_values(pair.kind, comparison, margin or 0.0)
+        yield Tested(measure, comparison, margin, p_for, p_against, pair.kind, too_low)
 
 
 def p_values(kind: Relation, made: Comparison, margin: float) -> tuple[float, float, bool]:

@@ -140,14 +140,15 @@ def _tile(link: str, name: str, value: str, *lines: str) -> str:
 def claims_section(found: Sequence[Finding], forest: str) -> str:
     """How many claims hold, the figure of all claims, how to read it, and each claim with its comparisons."""
     frame = claims.frame(found)
-    cards = [_claim(finding, frame[frame["claim"] == finding.claim.number]) for finding in found]
+    claims_tested = findings.tested(found)
+    cards = [_claim(finding, frame[frame["claim"] == finding.claim.number], claims_tested) for finding in found]
     tests = "".join(map(paragraph, findings.preface(found).split("\n\n")))
     reading = f"{bullets(CLAIMS)}<details><summary>How the tests work</summary>{tests}</details>"
     lead = f'<p class="lead">{escape(findings.counts(found))}</p>'
     return f'{lead}<div class="beside">{forest}<div>{reading}</div></div>\n<ol class="claims">{"".join(cards)}</ol>'
 
 
-def _claim(finding: Finding, lines: pd.DataFrame) -> str:
+def _claim(finding: Finding, lines: pd.DataFrame, tested: int) -> str:
     claim, word = finding.claim, finding.verdict
     sign = f'<span aria-hidden="true">{layout.SIGNS[word]}</span> {finding.standing}'
     heads = ("comparison", "measure", "ours", "Δ ours, 95 %", "the paper", "Δ paper", "p", "p after Holm", "verdict")
@@ -158,7 +159,7 @@ def _claim(finding: Finding, lines: pd.DataFrame) -> str:
         f'<p class="verdict {CLASSES[word]}">{sign}</p>',
         f'<p class="decides">{prose(_decisive(finding))}</p>',
         f"<details><summary>{_extent(finding, len(rows))}</summary>{table}",
-        bullets([*finding.notes, *finding.conditions]),
+        bullets([*findings.remarks(finding, tested), *finding.conditions]),
         "</details>",
     ]
     return f"<li>{''.join(parts)}</li>"
