@@ -273,6 +273,8 @@ def agreement(frame: pd.DataFrame) -> Figure:
 SHAPES = {"top-1": "o", "top-5": "s"}  # the marker of a measure
 VERDICTS = {"holds": COLOURS["B"][0], "contradicted": COLOURS["D"][0]}  # any other: muted
 
+LABEL = 70  # characters of the usual size that fit the width of `forest`
+
 
 @styled
 def forest(frame: pd.DataFrame) -> Figure:
@@ -297,8 +299,9 @@ def forest(frame: pd.DataFrame) -> Figure:
             row["label"],
             transform=axes.get_yaxis_transform(),
             va="center",
-            fontsize=8.5,
+            fontsize=8.5 * min(1.0, LABEL / len(row["label"])),
             bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.6},
+            in_layout=False,  # else a long label makes the axes narrow
         )
     left, right = axes.get_xlim()
     for place, (low, high) in enumerate(zip(frame["claimed_low"], frame["claimed_high"], strict=True)):
