@@ -56,15 +56,16 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_NETS, _TESTS = power.SPREADS["other nets"], power.SPREADS["shared nets"]
 POWER = (
     "How likely each claim is shown",
     "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
     "are the paper's. It also depends on how many images only one of the two sides gets wrong. Where the runs are "
-    'here, that share is theirs ("runs"); otherwise it is assumed ("table"). With one seed, the trained nets have '
-    "the paper's differences. With several, the means over all seeds have them, and a difference varies with a "
-    f"standard deviation of {power.SPREADS['other nets']['top-1']} points between nets and "
-    f"{power.SPREADS['shared nets']['top-1']} between tests of one net or an ensemble and its member (top-1; "
-    "top-5 half; assumed). From simulated pages; uncertain by up to 7 points.",
+    'here, that share is theirs ("runs"); otherwise it was measured on imagenet-20 ("table"). With one seed, the '
+    "trained nets have the paper's differences. With several, the means over all seeds have them, and a difference "
+    f"varies from seed to seed as on imagenet-20: its standard deviation is {_NETS['top-1']} points between nets and "
+    f"{_TESTS['top-1']} between tests of one net or an ensemble and its member (top-1; top-5 {_NETS['top-5']} and "
+    f"{_TESTS['top-5']}). From simulated pages; uncertain by up to 7 points.",
 )  # the title, and what the numbers mean
 
 
