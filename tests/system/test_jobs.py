@@ -39,6 +39,14 @@ def test_each_job_starts_after_what_it_needs_and_says_what_it_says_to_its_log(tm
     assert (tmp_path / "b.log").read_text() == "said\n"
 
 
+def test_jobs_that_the_longest_chain_needs_start_first(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    needs = {"a": (), "b": (), "c": (), "c2": ("c",), "b2": ("b",), "c3": ("c2",)}
+    jobs = [job(name, f"echo {name} '>>' {trace}", *needed) for name, needed in needs.items()]
+    side_by_side(jobs, tmp_path, [{}]).run()
+    assert trace.read_text().split() == ["c", "b", "c2", "a", "b2", "c3"]
+
+
 def test_two_jobs_at_a_time_each_in_the_place_of_its_own(tmp_path: Path) -> None:
     places = [{"PLACE": "first"}, {"PLACE": "second"}]
     jobs = [job(name, "echo $PLACE '&&' sleep 0.6") for name in ("a", "b")] + [job("c", "echo $PLACE")]

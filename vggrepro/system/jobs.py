@@ -45,7 +45,7 @@ class _Running:
 
 
 class SideBySide:
-    """Runs jobs, as many at a time as there are `places`.
+    """Runs jobs, as many at a time as there are `places`; those that the longest chains of jobs need start first.
 
     Args:
         jobs: each after those that it needs.
@@ -64,7 +64,7 @@ class SideBySide:
         program: Sequence[str] = (sys.executable, "-m", "vggrepro"),
     ) -> None:
         self.places, self.logs, self.describe, self.program = places, logs, describe, program
-        self._total, self._waiting = len(jobs), list(jobs)
+        self._total, self._waiting = len(jobs), _longest_chains_first(jobs)
         self._running: list[_Running] = []
         self._done: set[str] = set()
 
@@ -130,6 +130,15 @@ class SideBySide:
 
     def _lines(self) -> list[str]:
         return [f"{len(self._done)} of {self._total} done", *(self.describe(each.job) for each in self._running)]
+
+
+def _longest_chains_first(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, sorted by how many others in a row must follow each; equal ones in the given order."""
+    length = {job.name: 1 for job in jobs}
+    for job in reversed(jobs):
+        for need in length.keys() & set(job.needs):
+            length[need] = max(length[need], length[job.name] + 1)
+    return sorted(jobs, key=lambda job: -length[job.name])
 
 
 def _last_line(log: Path) -> str:
