@@ -109,14 +109,16 @@ def test_older_pillows_always_begin_with_the_horizontal_pass(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("shrink", [0.3, 1.0, 2.5, 7.4, 15.0, 40.0])
-def test_sums_are_exact_in_fp32(shrink: float) -> None:
-    """Every sum of bytes times digits stays below 2^24."""
+def test_sums_are_exact_in_fp32_and_factors_in_tf32(shrink: float) -> None:
+    """Every sum of bytes times digits stays below 2^24, and a digit has at most the 11 bits that TF32 keeps."""
     for resample in ("bilinear", "bicubic"):
         resampler = Resampler(32, shrink, resample)
         size = torch.tensor([round(100 * shrink), round(77 * shrink)])
         facts = torch.tensor([[100, 77], [68, 0], [32, 32]])  # new sizes, corners, lengths
         _, digits = resampler._weights(size, *facts)
         assert (255 * digits.abs().sum(1)).max() < 1 << 24
+        mantissas = torch.frexp(digits[digits != 0]).mantissa * (1 << 11)
+        assert torch.equal(mantissas, mantissas.round())
         parts = digits.double().split(32, 2)
         total = sum(part * float(1 << resampler.digit_bits * place) for place, part in enumerate(parts))
         assert isinstance(total, torch.Tensor)
