@@ -22,8 +22,7 @@ from vggrepro.system import devices
 BITS = 22  # after the point of Pillow's weights
 EXACT = 1 << 24  # fp32 holds all whole numbers up to here
 LARGEST_DIGIT = 11  # bits, as many as TF32 keeps
-# From version 13 on, Pillow makes the vertical pass first if that is less work.
-CHOOSES_ORDER = int(PIL.__version__.partition(".")[0]) >= 13
+PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])  # which pass comes first depends on the version
 WORK_BYTES = 1 << 30  # of memory in which windows are cut at once
 
 
@@ -178,12 +177,17 @@ class Resampler:
 def _down_first(size: Tensor, length: Tensor) -> Tensor:
     """For each image, whether Pillow takes the vertical pass first: (n,) bool.
 
+    From version 13 on it does so if a window has fewer rows than the image, and loses more than twice as many rows as
+    columns. Versions 12.2 and 12.3 do so if it has fewer rows and the image is more than 100 times as high as wide.
+
     Args:
         size: (2, n), widths and heights.
         length: (2, n), widths and heights of the windows.
     """
-    across, down = size - length
-    return (down > 0) & (down > 2 * across) & CHOOSES_ORDER
+    (width, height), (across, down) = size, size - length
+    if PILLOW >= (13, 0):
+        return (down > 0) & (down > 2 * across)
+    return (down > 0) & (height > 100 * width) & (PILLOW >= (12, 2))
 
 
 def _kernel(x: Tensor, resample: str) -> Tensor:
