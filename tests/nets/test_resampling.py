@@ -67,6 +67,14 @@ def test_images_are_pillows_to_the_bit_where_sums_are_long_and_where_a_pass_is_l
     np.testing.assert_array_equal(resampled(pixels, windows, resample), pillow(pixels, windows, resample))
 
 
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_windows_of_narrow_images_are_pillows_to_the_bit(resample: str) -> None:
+    """About 100 times as high as wide, where Pillow 12.2 changes the order of the passes, and as wide as high."""
+    pixels = images([(4, 630), (4, 401), (4, 400), (3, 299), (1, 101), (2, 350), (6, 650), (630, 4), (401, 4)])
+    windows = random_windows(pixels, 64, 128)
+    np.testing.assert_array_equal(resampled(pixels, windows, resample), pillow(pixels, windows, resample))
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
 def test_whole_images_rescaled_together_are_pillows_to_the_bit(
@@ -98,25 +106,37 @@ def test_a_gpu_gives_pillows_pixels_to_the_bit(resample: str, precision: str) ->
     np.testing.assert_array_equal(found, pillow(pixels, windows, resample))
 
 
-def test_older_pillows_always_begin_with_the_horizontal_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 13 on a tall image is taken down first: the two orders round differently."""
-    size, length = torch.tensor([[50, 64, 64], [300, 64, 300]]), torch.tensor([[64], [64]])  # widths and heights
-    orders = []
-    for chooses in (False, True):
-        monkeypatch.setattr(resampling, "CHOOSES_ORDER", chooses)
-        orders.append(resampling._down_first(size, length).tolist())
-    assert orders == [[False, False, False], [True, False, True]]
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ((10, 0), [False, False, False, False, False, False]),
+        ((12, 1), [False, False, False, False, False, False]),
+        ((12, 2), [False, False, False, True, False, False]),
+        ((12, 3), [False, False, False, True, False, False]),
+        ((13, 0), [True, False, True, True, True, False]),
+    ],
+)
+def test_each_pillow_has_its_own_order_of_passes(
+    version: tuple[int, int], expected: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 13 on, 12.2 and 12.3, and before: the two orders round differently."""
+    monkeypatch.setattr(resampling, "PILLOW", version)
+    size = torch.tensor([[50, 64, 64, 4, 4, 1], [300, 64, 300, 401, 400, 101]])  # widths and heights
+    length = torch.tensor([[64, 64, 64, 64, 64, 101], [64, 64, 64, 64, 64, 101]])
+    assert resampling._down_first(size, length).tolist() == expected
 
 
 @pytest.mark.parametrize("shrink", [0.3, 1.0, 2.5, 7.4, 15.0, 40.0])
-def test_sums_are_exact_in_fp32(shrink: float) -> None:
-    """Every sum of bytes times digits stays below 2^24."""
+def test_sums_are_exact_in_fp32_and_factors_in_tf32(shrink: float) -> None:
+    """Every sum of bytes times digits stays below 2^24, and a digit has at most the 11 bits that TF32 keeps."""
     for resample in ("bilinear", "bicubic"):
         resampler = Resampler(32, shrink, resample)
         size = torch.tensor([round(100 * shrink), round(77 * shrink)])
         facts = torch.tensor([[100, 77], [68, 0], [32, 32]])  # new sizes, corners, lengths
         _, digits = resampler._weights(size, *facts)
         assert (255 * digits.abs().sum(1)).max() < 1 << 24
+        mantissas = torch.frexp(digits[digits != 0]).mantissa * (1 << 11)
+        assert torch.equal(mantissas, mantissas.round())
         parts = digits.double().split(32, 2)
         total = sum(part * float(1 << resampler.digit_bits * place) for place, part in enumerate(parts))
         assert isinstance(total, torch.Tensor)

@@ -2,7 +2,7 @@
 
 Pillow multiplies pixels by weights with 22 bits after the point, along one side of the image and then along the other,
 and rounds to bytes after each. Here each weight is split into small digits, so that every sum of products is a whole
-number below 2^24. fp32 holds such sums exactly, in any order.
+number below 2^24. fp32 holds such sums exactly, in any order. TF32 rounds factors to 11 bits; the digits have no more.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vggrepro.system import devices
 
 BITS = 22  # after the point of Pillow's weights
 EXACT = 1 << 24  # fp32 holds all whole numbers up to here
-# From version 13 on, Pillow makes the vertical pass first if that is less work.
-CHOOSES_ORDER = int(PIL.__version__.partition(".")[0]) >= 13
+LARGEST_DIGIT = 11  # bits, as many as TF32 keeps
+PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])  # which pass comes first depends on the version
 WORK_BYTES = 1 << 30  # of memory in which windows are cut at once
 
 
@@ -80,7 +80,7 @@ class Resampler:
     @property
     def digit_bits(self) -> int:
         """The base of the digits is two to this power: a sum of bytes times digits of half the base is exact."""
-        return int(math.log2(EXACT / 255 / self.taps)) + 1
+        return min(LARGEST_DIGIT, int(math.log2(EXACT / 255 / self.taps))) + 1
 
     @property
     def digits(self) -> int:
@@ -117,7 +117,7 @@ class Resampler:
         first, second = place.view(2, count, -1) * step[:, :, None]
         found = pixels[starts[:, None, None] + second[:, :, None] + first[:, None, :]]  # (n, second, first, 3)
         lines = found.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        with devices.exact(pixels.device):
+        with devices.uncast(pixels.device):
             lines = self._pass(lines.flatten(1, 2), digits[:count]).view(count, 3, -1, side)
             lines = self._pass(lines.transpose(2, 3).flatten(1, 2), digits[count:]).view(count, 3, side, side)
         result = torch.where(down_first[:, None, None, None], lines, lines.transpose(2, 3))  # (n, 3, down, across)
@@ -177,12 +177,17 @@ class Resampler:
 def _down_first(size: Tensor, length: Tensor) -> Tensor:
     """For each image, whether Pillow takes the vertical pass first: (n,) bool.
 
+    From version 13 on it does so if a window has fewer rows than the image, and loses more than twice as many rows as
+    columns. Versions 12.2 and 12.3 do so if it has fewer rows and the image is more than 100 times as high as wide.
+
     Args:
         size: (2, n), widths and heights.
         length: (2, n), widths and heights of the windows.
     """
-    across, down = size - length
-    return (down > 0) & (down > 2 * across) & CHOOSES_ORDER
+    (width, height), (across, down) = size, size - length
+    if PILLOW >= (13, 0):
+        return (down > 0) & (down > 2 * across)
+    return (down > 0) & (height > 100 * width) & (PILLOW >= (12, 2))
 
 
 def _kernel(x: Tensor, resample: str) -> Tensor:

@@ -6,8 +6,7 @@ import ctypes
 import os
 import platform
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -172,21 +171,6 @@ def autocast(kind: str, chosen: torch.device) -> AbstractContextManager[object]:
 def uncast(chosen: torch.device) -> AbstractContextManager[object]:
     """The context, inside `autocast`, of what is computed in the type of its input."""
     return nullcontext() if chosen.type == "meta" else torch.autocast(chosen.type, enabled=False)
-
-
-@contextmanager
-def exact(chosen: torch.device) -> Iterator[None]:
-    """The context, inside `autocast`, of products whose sums must be exact in fp32.
-
-    A Hopper GPU's matrix units add TF32 products with fewer bits than fp32 has: sums of whole numbers lose their end.
-    """
-    matmul = torch.backends.cuda.matmul
-    rounded, matmul.allow_tf32 = matmul.allow_tf32, False
-    try:
-        with uncast(chosen):
-            yield
-    finally:
-        matmul.allow_tf32 = rounded
 
 
 def repeatable(machine: Machine) -> None:
