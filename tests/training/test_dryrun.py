@@ -58,6 +58,17 @@ def test_the_recipe_says_where_each_value_comes_from() -> None:
     assert len(lines.splitlines()) == 1 + len(recipe.load("paper").as_dict()) - 1  # all but the preset's name
 
 
+@pytest.mark.usefixtures("half_a_second")
+def test_the_recipe_shows_the_initialisation_that_init_puts_in_its_place(dataset: Dataset, tmp_path: Path) -> None:
+    asked = request(dataset, tmp_path / "runs")
+    lines = told(plan_chain(Run("A", S256), asked, start="he"), asked, {})
+    assert [line.split() for line in lines.splitlines() if "initialisation" in line] == [
+        ["initialisation", "he", "option", "preset:", "delta"]
+    ]
+    plain = told(plan_chain(Run("A", S256), asked), asked, {})
+    assert "initialisation   delta" in plain and "initialisation   delta   option" not in plain
+
+
 # By hand: channels 4 8 16 16 32 32 32 32, FC 256, maps of 32 16 8 4 2, 6 classes; A has 775,680 multiply-adds and
 # 112,062 parameters, D 1,402,368 and 133,610. 30 images in batches of 8 are 24 an epoch, at 1/16 s each; the 18 of the
 # validation cost a third.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -65,11 +66,24 @@ def rehearse(links: Sequence[Link], request: Request, given: Mapping[str, Any]) 
         if kind not in seconds:
             say(f"measuring a training step of net {link.run.net} on synthetic images, a few seconds")
             seconds[kind] = step_seconds(link, request)
-    parts = [_recipe(request.recipe, given), Section("chain", (), [_chain_row(link) for link in links])]
+    parts = [
+        _recipe(*_with_start(request.recipe, given, links)),
+        Section("chain", (), [_chain_row(link) for link in links]),
+    ]
     return [*parts, _cost(todo, request, seconds), _disk(todo)] if todo else parts
 
 
 # Recipe and chain: the same on every machine
+
+
+def _with_start(
+    chosen: recipe.Recipe, given: Mapping[str, Any], links: Sequence[Link]
+) -> tuple[recipe.Recipe, Mapping[str, Any]]:
+    """The recipe and the values given, with an initialisation that `--init` put in place of the recipe's."""
+    starts = {link.config.start.initialisation for link in links if link.config.start.run is None}
+    if len(starts) != 1 or (start := starts.pop()) in (None, chosen.initialisation):
+        return chosen, given
+    return dataclasses.replace(chosen, initialisation=start), {**given, "initialisation": start}
 
 
 def _recipe(chosen: recipe.Recipe, given: Mapping[str, Any]) -> Section:
