@@ -3,7 +3,7 @@
 # jittering. In a folder with data/:
 #
 #   python benchmarks/imagenet20.py imagenette2 imagewoof2 photos && vggrepro prepare photos --preset quarter
-#   SEEDS=0,1,2 WIDTH=0.125 JOBS=auto tables/imagenet-20/reproduce.sh > tables.md      (--multicrop: for every net)
+#   SEEDS=0,1,2 WIDTH=0.25 JOBS=16 tables/imagenet-20/reproduce.sh > tables.md      (--multicrop: for every net)
 #
 # JOBS nets are trained or tested side by side: one a processor or GPU (auto), or so many, on one card too. PRECISION holds
 # for every command. OPTIONS go to every training, such as OPTIONS="--epochs 12 --workers 0". VGGREPRO is the program, such
@@ -13,7 +13,7 @@
 # its exit code is no longer 124. The results without the weights: vggrepro archive --size 16MiB
 set -euo pipefail
 trap 'exit 143' TERM  # after the command at work has saved its state
-SEEDS=${SEEDS:-0,1,2} WIDTH=${WIDTH:-0.125} JOBS=${JOBS:-auto} PRECISION=${PRECISION:-auto}
+SEEDS=${SEEDS:-0,1,2} WIDTH=${WIDTH:-0.25} JOBS=${JOBS:-auto} PRECISION=${PRECISION:-auto}
 read -ra with <<<"--width $WIDTH --precision $PRECISION ${OPTIONS:-}"
 read -ra program <<<"${VGGREPRO:-vggrepro}"
 

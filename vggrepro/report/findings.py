@@ -56,16 +56,14 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_NETS, _TESTS = power.SPREADS["other nets"], power.SPREADS["shared nets"]
 POWER = (
     "How likely each claim is shown",
     "The chance, in %, that a claim is found to hold (docs/claims.md) if all are tested and the true differences "
     "are the paper's. It also depends on how many images only one of the two sides gets wrong. Where the runs are "
     'here, that share is theirs ("runs"); otherwise it was measured on imagenet-20 ("table"). With one seed, the '
-    "trained nets have the paper's differences. With several, the means over all seeds have them, and a difference "
-    f"varies from seed to seed as on imagenet-20: its standard deviation is {_NETS['top-1']} points between nets and "
-    f"{_TESTS['top-1']} between tests of one net or an ensemble and its member (top-1; top-5 {_NETS['top-5']} and "
-    f"{_TESTS['top-5']}). From simulated pages; uncertain by up to 7 points.",
+    "trained nets have the paper's differences. With several, the means over all seeds have them, each seed's nets get "
+    "images wrong of their own, and a difference between nets by top-5 varies a little more, by a standard deviation "
+    f"of {power.SPREADS['other nets']['top-5']} points. From simulated pages; uncertain by up to 7 points.",
 )  # the title, and what the numbers mean
 
 
@@ -224,7 +222,7 @@ def _directions(finding: Finding) -> str:
     """How many of a claim's comparisons lie the paper's way, whatever the tests say; empty if none was run."""
     run = [outcome.tests for outcome in finding.outcomes if outcome.tests]
     counts = [
-        f"{sum(test.room >= 0 for tests in run for test in tests if test.measure == measure)} by {measure}"
+        f"{sum(test.as_claimed for tests in run for test in tests if test.measure == measure)} by {measure}"
         for measure in dict.fromkeys(test.measure for tests in run for test in tests)
     ]
     return f"Comparisons that lie the paper's way, of {len(run)}: {', '.join(counts)}." if run else ""
@@ -238,18 +236,20 @@ def _needed(finding: Finding, claims: int) -> str:
     outcome, found = max(((one, power.needed(one, claims)) for one in left), key=lambda made: made[1].times)
     name = f"{outcome.pair.label}, {found.test.measure}"
     if math.isinf(found.times):
-        other = "the difference found is not on the claimed side"
-        return f"{name}: {other}. If it is the true one, no number of images shows the claim."
-    ways = [f"{_about(found.images)} images of {_seeds({outcome.seeds})}"] * bool(found.images)
-    ways += [f"{_about(found.seeds)} seeds of these images"] * bool(found.seeds)
+        return f"{name}: the difference found is not as claimed. If it is true, no number of images shows the claim."
+    ways = []
+    if found.images is not None:
+        ways.append(f"{_about(found.images)} images of {_seeds({outcome.seeds})}")
+    if found.seeds is not None:
+        ways.append(f"{_about(found.seeds)} seeds of these images")
     ways = ways or [f"{_about(math.ceil(found.times))} times as many images and seeds"]
     return f"{name}: if the difference found is the true one, about {' or '.join(ways)} show it with a chance of 80 %."
 
 
-def _about(count: int | None) -> str:
+def _about(count: int) -> str:
     """Rounded up to two digits: `9`, `5,300`."""
     step = 10 ** max(0, len(str(count)) - 2)
-    return f"{-(-(count or 0) // step) * step:,}"
+    return f"{-(-count // step) * step:,}"
 
 
 def _details(finding: Finding, claims: int) -> str:

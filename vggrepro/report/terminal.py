@@ -207,12 +207,12 @@ def claims_report(found: Sequence[Finding]) -> Iterator[RenderableType]:
         "Below, errors of the first and the second in %; "
         + ", ".join(f"{sign} {word}" for word, sign in layout.SIGNS.items())
     )
-    frame = claims.frame(found)
+    frame, tested = claims.frame(found), findings.tested(found)
     for finding in found:
         lines = frame[frame["claim"] == finding.claim.number].to_dict("records")
         title = Text(f"{finding.claim.number}. {finding.claim.sentence}", style="bold")
         verdict = Text(f"{findings.tally(finding)} (Sect. {finding.claim.section})", style=COLOURS[finding.verdict])
-        notes = map(Markdown, markdown.bullets(findings.remarks(finding, findings.tested(found))))
+        notes = map(Markdown, markdown.bullets(findings.remarks(finding, tested)))
         yield Group(title, verdict, _comparisons(lines), *notes)
     yield Markdown(findings.preface(found))
 

@@ -35,8 +35,9 @@ class Comparison:
     `only_a` images are wrong in a alone, `only_b` in b alone; `p` is McNemar's exact test of no difference.
 
     With several `seeds` errors are means over them, images are counted once for each, and `error` is the standard error
-    of the difference (points) over seeds and images, with `freedom` degrees of freedom (`over_seeds`); `by_seed` is the
-    seeds' part of its square; `each` has the difference of each seed.
+    of the difference (points) over seeds and images, with `freedom` degrees of freedom (`over_seeds`); `each` has the
+    difference of each seed. Of the square of `error`, `seeds_alone` would be left with endless images,
+    `images_alone` with endless seeds.
     """
 
     images: int
@@ -52,19 +53,13 @@ class Comparison:
     error: float = 0.0
     freedom: float = math.inf
     each: tuple[float, ...] = ()
-    by_seed: float = 0.0
+    seeds_alone: float = 0.0
+    images_alone: float = 0.0
 
     @property
     def discordant(self) -> float:
         """Images that exactly one of the two gets wrong, in per cent."""
         return 100 * (self.only_a + self.only_b) / (self.images * self.seeds)
-
-    @property
-    def by_image(self) -> float:
-        """The variance of the difference that comes from the choice of images, squared points."""
-        if self.seeds > 1:
-            return self.error**2 - self.by_seed
-        return max(0.0, 100 * self.discordant - self.difference**2) / self.images
 
     def below(self, difference: float) -> float:
         """One-sided p that the true difference a - b is less than `difference` points: small if it is shown to be.
@@ -135,11 +130,12 @@ class Seeds:
     """Two classifiers on the same images, each trained with several seeds: what `over_seeds` needs of them.
 
     `singles`: the comparison of each seed; `of_images`: the variance over images of the per-image difference in points,
-    averaged over the seeds.
+    averaged over the seeds; `of_both`: the variance between seeds of an image's difference, averaged over the images.
     """
 
     singles: tuple[Comparison, ...]
     of_images: float
+    of_both: float
 
     @property
     def of_seeds(self) -> float:
@@ -154,8 +150,9 @@ def seeds_of(wrong_a: Sequence[np.ndarray], wrong_b: Sequence[np.ndarray]) -> Se
         ValueError: no images, or different numbers of them.
     """
     singles = tuple(compare(a, b) for a, b in zip(wrong_a, wrong_b, strict=True))
-    gaps = np.mean([a.astype(float) - b for a, b in zip(wrong_a, wrong_b, strict=True)], axis=0)
-    return Seeds(singles, 1e4 * float(np.var(gaps, ddof=1)) if len(gaps) > 1 else 0.0)
+    gaps = 100 * np.array([a.astype(float) - b for a, b in zip(wrong_a, wrong_b, strict=True)])
+    of_images = float(np.var(gaps.mean(0), ddof=1)) if gaps.shape[1] > 1 else 0.0
+    return Seeds(singles, of_images, float(np.var(gaps, axis=0, ddof=1).mean()))
 
 
 def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
@@ -180,8 +177,24 @@ def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
     only_a, only_b = (sum(getattr(one, side) for one in made.singles) for side in ("only_a", "only_b"))
     p = 2 * _student(-abs(a - b), error, degrees)
     each = tuple(one.difference for one in made.singles)
-    interval = (a - b - half, a - b + half)
-    return Comparison(images, a, b, a - b, *interval, only_a, only_b, p, count, error, degrees, each, by_seed)
+    by_both = made.of_both / (images * count)
+    return Comparison(
+        images,
+        a,
+        b,
+        difference=a - b,
+        low=a - b - half,
+        high=a - b + half,
+        only_a=only_a,
+        only_b=only_b,
+        p=p,
+        seeds=count,
+        error=error,
+        freedom=degrees,
+        each=each,
+        seeds_alone=max(0.0, by_seed - by_both),
+        images_alone=max(0.0, by_image - by_both),
+    )
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

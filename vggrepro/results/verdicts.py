@@ -22,6 +22,7 @@ ONE_SEED = ", one seed"  # beside a verdict on nets that were trained once
 LARGER = "larger than the paper's"  # "errs slightly less": less, but by more than the margin
 # The measures that are tested; an image counts as wrong if its true class has this rank or a later one.
 MEASURES = {columns.MEASURES[name].short: least for name, least in columns.ERRORS.items()}
+TIE = 1e-9  # points; means over seeds that are equal differ by rounding
 BETTER = (Relation.LOWER, Relation.SLIGHTLY_LOWER)  # shown by top-1 or top-5; the other kinds by both
 
 
@@ -42,14 +43,20 @@ class Tested:
 
     @property
     def room(self) -> float:
-        """How far the difference lies on the claimed side, in points; below zero it lies on the other side.
+        """How far the difference lies on the side that the test must show, in points; below zero it is on the other.
 
-        Where the claim has a margin ("alike", "no less"), the side begins there.
+        Where the claim has a margin ("alike", "no less"), that side begins there.
         """
         difference, margin = self.comparison.difference, self.margin or 0.0
         if self.kind in BETTER:
             return -difference
         return margin + (difference if self.kind is Relation.NOT_LOWER else -abs(difference))
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether the difference lies as the claim says, whatever the test says; "slightly less" ends at the margin."""
+        too_much = self.kind is Relation.SLIGHTLY_LOWER and self.comparison.difference < -(self.margin or 0.0)
+        return self.room > TIE and not too_much
 
     @property
     def p(self) -> float:
