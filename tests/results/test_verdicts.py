@@ -266,6 +266,17 @@ def test_as_many_images_as_needed_find_the_difference_with_a_chance_of_80_percen
     assert intervals.power(found.images, 18.0, 2.0, 0.05 / 10) == pytest.approx(0.8, abs=0.01)
 
 
+def test_equal_answers_count_as_if_one_image_differed() -> None:
+    """Without discordant images the variance would be 0."""
+    alike = next(pair for pair in claim_of(2).pairs if pair.kind is Relation.ALIKE)
+    found = []
+    for only_first in (0, 1):
+        made = {alike: {"top-1": dataclasses.replace(counts(only_first, 0, 100), difference=0.0)}}
+        found.append(power.needed(next(o for o in judge([claim_of(2)], made)[0] if o.tests), 11))
+    assert found[0].images == found[1].images and found[0].times == found[1].times
+    assert found[0].images is not None and found[0].images > 100
+
+
 def seeds_of_nets(rng: np.random.Generator, images: int, seeds: int, gap: float) -> Comparison:
     """Two nets: each gets some images wrong in every seed, others by chance; the difference varies between seeds."""
     always = [rng.random(images) < 0.02 for _ in range(2)]

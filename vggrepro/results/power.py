@@ -103,20 +103,18 @@ def _needed(test: Tested, level: float) -> Needed:
     if not test.as_claimed:
         return Needed(test, math.inf)
     made, wanted = test.comparison, _error_wanted(test, level) ** 2
-    if made.seeds > 1:
-        variance, of_seeds, of_images = made.error**2, made.seeds_alone, made.images_alone
-    else:
-        variance, of_seeds = (100 * made.discordant - made.difference**2) / made.images, 0.0
-        of_images = variance
+    variance = made.error**2 if made.seeds > 1 else (100 * made.discordant - made.difference**2) / made.images
+    variance = max(variance, 1e4 / (made.images**2 * made.seeds))  # as if one image at least were discordant
+    of_seeds, of_images = (made.seeds_alone, made.images_alone) if made.seeds > 1 else (0.0, variance)
     images = seeds = None
     if wanted > of_seeds:
         images = math.ceil(made.images * (variance - of_seeds) / (wanted - of_seeds))
-    if wanted > of_images:
+    if made.seeds > 1 and wanted > of_images:
         seeds = math.ceil(made.seeds * (variance - of_images) / (wanted - of_images))
     alone = of_seeds + of_images
-    both = variance - alone
-    share = wanted / alone if both <= 0 else (math.sqrt(alone**2 + 4 * both * wanted) - alone) / (2 * both)
-    return Needed(test, 1 / share, images, seeds)
+    both = max(0.0, variance - alone)
+    times = (alone + math.sqrt(alone**2 + 4 * both * wanted)) / (2 * wanted)  # alone / times + both / times² = wanted
+    return Needed(test, times, images, seeds)
 
 
 def _error_wanted(test: Tested, level: float) -> float:
