@@ -60,7 +60,7 @@ def test_what_all_runs_share_is_told_once(tmp_path: Path, preset: str) -> None:
         assert (re.search(f"[:,] {re.escape(words)} ", text) is not None) == differs, name
     assert of(scores, A, B) == []
     if preset == "demo":
-        assert "batch 16 (256), learning rate 0.02 (0.01), rate at another S 0.006 (0.001), dropout 0.1 (0.5)" in text
+        assert "batch 16 (256), learning rate 0.02 (0.01), rate at another S 0.02 (0.001), dropout none (0.5)" in text
 
 
 def test_the_lines_say_which_values_the_paper_gives(tmp_path: Path) -> None:

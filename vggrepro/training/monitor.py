@@ -397,9 +397,16 @@ class Monitor:
     def _warn_at_chance(self, loss: float) -> None:
         """Warns of a net that is no better than guessing."""
         recipe = self.recipe
+        changes = [
+            f"more warmup_steps (now {recipe.warmup_steps})",
+            f"another learning_rate (now {recipe.learning_rate:g})",
+            f"a smaller batch (now {recipe.batch})",
+        ]
+        if recipe.dropout:
+            changes.append(f"less dropout (now {recipe.dropout:g})")
+        if recipe.initialisation != "looks-linear":
+            changes.append(f"initialisation=looks-linear (now {recipe.initialisation})")
         say(
             f"warning: {self.run.name} is still at chance after {CHANCE_EPOCHS} epochs (loss {loss:.3f}, chance "
-            f"{self.chance:.3f}); it may never learn. Try another learning_rate (now {recipe.learning_rate:g}), less "
-            f"dropout (now {recipe.dropout:g}), a smaller batch (now {recipe.batch}) or initialisation=delta (now "
-            f"{recipe.initialisation}), each with --set"
+            f"{self.chance:.3f}); it may never learn. Try {', '.join(changes[:-1])} or {changes[-1]}, each with --set"
         )

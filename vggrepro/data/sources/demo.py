@@ -1,8 +1,9 @@
 """The generated data set `demo`: drawn shapes on a cluttered background, nothing to download.
 
-Each image shows one object of one of the `CLASSES`, at a random size, place, small rotation and colour. The background
-has small random shapes. All classes have the same distribution of colours, so only shape and layout tell them apart:
-two discs side by side or stacked, a face upright or upside down. No class becomes another when it is mirrored.
+Each image shows one object of one of the `CLASSES`, at a random size, place, tilt, stretch and colour. Small random
+shapes lie behind it and in front of it. All classes have the same distribution of colours, so only shape and layout tell
+them apart: two discs side by side or stacked, a face upright or upside down. No class becomes another when it is
+mirrored, and none looks like a part of another: a crop at a large Q may show only a part of the object.
 
 An image depends only on (seed, split, index), so each can be made alone and in any order.
 """
@@ -21,14 +22,17 @@ from vggrepro.data.sources.base import Example, Source, digest
 Points = NDArray[np.complex128]  # vertices of a polygon as x + iy, y downwards; an object fills about |z| <= 1
 Polygon = tuple[Points, int]  # a polygon and its ink: 255 adds to the object's mask, 0 cuts out of it
 
-SHORT_SIDE = (73, 95)  # smallest and largest shorter side of an image, pixels
+DRAWING = 2  # counts up when images of the same seed come out otherwise; 1 had no shapes in front and other classes
+SHORT_SIDE = (96, 128)  # smallest and largest shorter side of an image, pixels
 MAX_ASPECT = 1.6  # largest ratio of the longer side to the shorter
-OBJECT_RADIUS = (0.15, 0.28)  # smallest and largest radius of the object, as a fraction of the shorter side
+OBJECT_RADIUS = (0.14, 0.23)  # smallest and largest radius of the object, as a fraction of the shorter side
 SPREAD = 0.6  # largest distance of the object from the middle, as a fraction of the free space
-MAX_TILT = math.radians(15)  # largest rotation of the object to either side, radians
+MAX_TILT = math.radians(30)  # largest rotation of the object to either side, radians
+MAX_STRETCH = 1.35  # largest factor by which the object is wider and flatter, or narrower and taller
 SCRAPS = (4, 10)  # smallest and largest number of small shapes in the background
+COVERS = (3, 6)  # smallest and largest number of small shapes in front of everything
 SCRAP_RADIUS = (0.04, 0.13)  # smallest and largest radius of such a shape, as a fraction of the shorter side
-MIN_CONTRAST = 80.0  # the object's luma (0-255) is at least this much above the background's mean
+MIN_CONTRAST = 110.0  # the object's luma (0-255) is at least this much above the background's mean
 NOISE = 6.0  # standard deviation of the grey noise on each pixel, of 255
 JPEG_QUALITY = 90
 _SUPERSAMPLING = 2
@@ -70,21 +74,28 @@ def _heart() -> Points:
     return np.asarray(np.sin(t) ** 3 - 1j * (y + 2.5) / 16)
 
 
+def _arrow(up: float) -> Points:
+    """An arrow that points up (`up` = 1) or down (-1)."""
+    side = np.array([1j, 0.3 + 1j, 0.3 - 0.1j, 0.85 - 0.1j, -1j])
+    points = np.concatenate([side, -side[-2:0:-1].conj()])
+    return np.asarray(points.real + 1j * up * points.imag)
+
+
 _SHAPES: dict[str, list[Polygon]] = {
+    "arrow-down": [(_arrow(-1), 255)],
+    "arrow-up": [(_arrow(1), 255)],
+    "bars": [(_box(-0.9, y - 0.2, 0.9, y + 0.2), 255) for y in (-0.7, 0, 0.7)],
     "crescent": [(_circle(0, 0, 1), 255), (_circle(0.5, 0, 0.8), 0)],
     "cross": [(_box(-1, -0.3, 1, 0.3), 255), (_box(-0.3, -1, 0.3, 1), 255)],
     "diamond": [(_regular(4), 255)],
-    "disc": [(_circle(0, 0, 0.9), 255)],
     "discs-beside": [(_circle(-0.52, 0, 0.47), 255), (_circle(0.52, 0, 0.47), 255)],
     "discs-stacked": [(_circle(0, -0.52, 0.47), 255), (_circle(0, 0.52, 0.47), 255)],
     "face": _face(1),
     "face-inverted": _face(-1),
     "frame": [(_box(-0.8, -0.8, 0.8, 0.8), 255), (_box(-0.45, -0.45, 0.45, 0.45), 0)],
     "heart": [(_heart(), 255)],
-    "hexagon": [(_regular(6), 255)],
     "hourglass": [(_polygon(-0.8 - 1j, 0.8 - 1j, -0.8 + 1j, 0.8 + 1j), 255)],
     "ring": [(_circle(0, 0, 0.95), 255), (_circle(0, 0, 0.55), 0)],
-    "square": [(_box(-0.78, -0.78, 0.78, 0.78), 255)],
     "star": [(_regular(10, 0.42), 255)],
     "triangle": [(_regular(3), 255)],
 }
@@ -98,18 +109,21 @@ def _xy(points: Points) -> list[tuple[float, float]]:
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """A smooth random blend of colours, `size` = (width, height) in pixels."""
-    base = rng.uniform(10, 150, 3)
+    base = rng.uniform(10, 110, 3)
     grid = np.clip(base + rng.normal(0, 32, (3, 4, 3)), 0, 255).astype(np.uint8)
     return Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR)
 
 
-def _scatter(rng: np.random.Generator, image: Image.Image, short: float) -> None:
-    """Draws small shapes (irregular polygons, ellipses, strokes) in random colours on `image`."""
+def _scatter(rng: np.random.Generator, image: Image.Image, short: float, number: tuple[int, int]) -> None:
+    """Draws small shapes (irregular polygons, ellipses, strokes) in random dark colours on `image`.
+
+    `short` is its shorter side in pixels; `number` is the smallest and the largest number of shapes.
+    """
     pen = ImageDraw.Draw(image)
-    for kind in rng.integers(0, 3, rng.integers(*SCRAPS, endpoint=True)):
+    for kind in rng.integers(0, 3, rng.integers(*number, endpoint=True)):
         centre = complex(rng.uniform(0, image.width), rng.uniform(0, image.height))
         radius = short * rng.uniform(*SCRAP_RADIUS)
-        colour = tuple(int(c) for c in rng.integers(0, 200, 3))
+        colour = tuple(int(c) for c in rng.integers(0, 130, 3))
         if kind == 0:
             angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7)))
             pen.polygon(_xy(centre + radius * np.exp(1j * angles)), fill=colour)
@@ -132,15 +146,17 @@ def _object_colour(rng: np.random.Generator, background_luma: float) -> tuple[in
 
 
 def _mask(rng: np.random.Generator, parts: list[Polygon], size: tuple[int, int], short: float) -> Image.Image:
-    """The object's mask: its parts at a random size, tilt and place, wholly inside `size`."""
+    """The object's mask: its parts at a random size, tilt, stretch and place, wholly inside `size`."""
     radius = short * rng.uniform(*OBJECT_RADIUS)
     turn = radius * np.exp(1j * rng.uniform(-MAX_TILT, MAX_TILT))
     room = SPREAD * (np.array(size) / 2 - radius)
     centre = complex(*(np.array(size) / 2 + rng.uniform(-room, room)))
     mask = Image.new("L", size)
     pen = ImageDraw.Draw(mask)
+    stretch = MAX_STRETCH ** rng.uniform(-1, 1)
     for points, ink in parts:
-        pen.polygon(_xy(centre + turn * points), fill=ink)
+        stretched = points.real * stretch + 1j * points.imag / stretch
+        pen.polygon(_xy(centre + turn * stretched), fill=ink)
     return mask
 
 
@@ -160,9 +176,10 @@ def draw(seed: int, split: str, index: int) -> tuple[Image.Image, int]:
     size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
     image = _background(rng, size)
     luma = float(np.asarray(image.resize((1, 1), Image.Resampling.BOX))[0, 0] @ _LUMA)
-    _scatter(rng, image, min(size))
+    _scatter(rng, image, min(size), SCRAPS)
     colour = _object_colour(rng, luma)
     image.paste(colour, mask=_mask(rng, _SHAPES[CLASSES[label]], size, min(size)))
+    _scatter(rng, image, min(size), COVERS)
     pixels = np.array(image.reduce(_SUPERSAMPLING), dtype=np.float32)
     pixels += NOISE * rng.standard_normal((height, width, 1), dtype=np.float32)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), label
@@ -189,7 +206,7 @@ class DemoSource(Source):
         self.description = f"demo, seed {seed}"
 
     def contents(self) -> str:
-        return digest(self.counts.items())
+        return digest([*self.counts.items(), ("drawing", DRAWING)])
 
     def count(self, split: str) -> int:
         return self.counts.get(split, 0)
