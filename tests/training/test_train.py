@@ -366,6 +366,7 @@ def test_warns_of_a_run_at_chance(dataset: Dataset, tmp_path: Path, capsys: pyte
     train(dataset, tmp_path, initialisation="random", initial_std=1e-4)
     talk = capsys.readouterr()
     assert "warning: A-256 is still at chance after 2 epochs (loss 1.79" in talk.err
+    assert "or initialisation=looks-linear (now random), each with --set" in talk.err
     assert talk.out == ""
 
 

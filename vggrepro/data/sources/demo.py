@@ -1,9 +1,9 @@
 """The generated data set `demo`: drawn shapes on a cluttered background, nothing to download.
 
 Each image shows one object of one of the `CLASSES`, at a random size, place, tilt, stretch and colour. Small random
-shapes lie behind it and in front of it. All classes have the same distribution of colours, so only shape and layout tell
-them apart: two discs side by side or stacked, a face upright or upside down. No class becomes another when it is
-mirrored, and none looks like a part of another: a crop at a large Q may show only a part of the object.
+shapes lie behind it and in front of it. All classes have the same distribution of colours, so only shape and layout
+tell them apart: two discs side by side or stacked, a face upright or upside down. No class becomes another when it is
+mirrored, and none looks like a part of another, for a crop at a large Q may show only a part of the object.
 
 An image depends only on (seed, split, index), so each can be made alone and in any order.
 """
