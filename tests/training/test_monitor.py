@@ -116,7 +116,7 @@ def test_a_loss_of_log_k_after_two_epochs_is_chance(
         assert f"A-256 epoch {epoch}/3: rate 0.01, loss {loss:.3f}, " in talk
         assert "validation error 50.0 % top-1, 25.0 % top-5, " in talk
         assert ("A-256 is still at chance after 2 epochs (loss 2.070, chance 2.079)" in talk) == (warned and epoch == 2)
-        advice = "Try more warmup_steps (now 400), another learning_rate (now 0.02) or a smaller batch (now 2), each with"
+        advice = "Try more warmup_steps (now 400), another learning_rate (now 0.02) or a smaller batch (now 2), "
         assert (advice in talk) == (warned and epoch == 2)  # the recipe has no dropout and starts looks-linear
 
 
