@@ -69,7 +69,7 @@ def test_deeper_nets_start_from_a(dataset: Dataset, tmp_path: Path, capsys: pyte
         "D-256: at most 1 epoch; conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8 start from the weights of A-256; "
         "conv1_2, conv2_2, conv3_3, conv4_1" in talk
     )
-    assert "conv5_3 from random weights (delta)" in talk
+    assert "conv5_3 from random weights (looks-linear)" in talk
 
 
 @pytest.mark.usefixtures("untrained")
