@@ -27,6 +27,8 @@ def test_every_run_is_trained_after_its_parent_and_then_evaluated() -> None:
     assert jobs["train-B-256"].needs == ("train-A-256",)
     assert jobs["train-A-256"].needs == ()
     assert jobs["evaluate-E-384"].needs == ("train-E-384",)
+    assert jobs["evaluate-E-384"].views == 3 * 2
+    assert jobs["evaluate-E-256-512"].views == 3 * (2 + 50)
     trained = [name for name in jobs if name.startswith("train-")]
     assert trained == [f"train-{run.name}" for run in paper.all_runs()]
     places = {name: place for place, name in enumerate(jobs)}

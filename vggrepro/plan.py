@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vggrepro import paper
 from vggrepro.errors import InputError
 from vggrepro.paper import View
-from vggrepro.posteriors.protocol import Protocol
+from vggrepro.posteriors.protocol import Method, Protocol
 from vggrepro.results.paper_claims import claims
 from vggrepro.runs.folder import RunFolder
 from vggrepro.runs.status import status
@@ -49,7 +50,8 @@ def jobs_of_seeds(
         seed = ("--seed", str(folders[folder])) if len(folders) > 1 else ()
         own = ("--runs", str(folder)) if prefix else ()
         for job in jobs(multicrop, *own, *words, training=seed, init=init):
-            result.append(Job(prefix + job.name, job.command, tuple(prefix + name for name in job.needs)))
+            needs = tuple(prefix + name for name in job.needs)
+            result.append(replace(job, name=prefix + job.name, needs=needs))
     return result
 
 
@@ -78,9 +80,9 @@ def jobs(multicrop: bool = False, *words: str, training: Sequence[str] = (), ini
         last = _training(run)
         for name, methods, qs in _evaluations(run, by_method):
             q = ",".join(map(str, qs))
-            found.append(
-                Job(name, advice.command("evaluate", run.name, *advice.flags(methods), "--q", q, *words), (last,))
-            )
+            command = advice.command("evaluate", run.name, *advice.flags(methods), "--q", q, *words)
+            views = len(qs) * sum(Method(method).crops * Method(method).flips for method in methods)
+            found.append(Job(name, command, (last,), views))
             last = name
     return found
 
@@ -119,7 +121,7 @@ def unfinished(
                 if tested(folder, Protocol(methods, qs))
             }
     return [
-        Job(job.name, job.command, tuple(name for name in job.needs if name not in done))
+        replace(job, needs=tuple(name for name in job.needs if name not in done))
         for job in all_jobs
         if job.name not in done
     ]

@@ -47,6 +47,14 @@ def test_jobs_that_the_longest_chain_needs_start_first(tmp_path: Path) -> None:
     assert trace.read_text().split() == ["c", "b", "c2", "a", "b2", "c3"]
 
 
+def test_of_jobs_that_no_other_needs_those_with_the_most_views_start_first(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    views = {"few": 6, "most": 306, "many": 300}
+    jobs = [Job(name, f"vggrepro echo {name} '>>' {trace}", views=number) for name, number in views.items()]
+    side_by_side(jobs, tmp_path, [{}]).run()
+    assert trace.read_text().split() == ["most", "many", "few"]
+
+
 def test_two_jobs_at_a_time_each_in_the_place_of_its_own(tmp_path: Path) -> None:
     places = [{"PLACE": "first"}, {"PLACE": "second"}]
     jobs = [job(name, "echo $PLACE '&&' sleep 0.6") for name in ("a", "b")] + [job("c", "echo $PLACE")]

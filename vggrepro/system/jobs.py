@@ -29,6 +29,7 @@ class Job:
     name: str
     command: str  # `vggrepro train A …`, quoted for a shell
     needs: tuple[str, ...] = ()
+    views: int = 0  # of an evaluation: how often the net sees each image; more views take longer
 
     @property
     def words(self) -> list[str]:
@@ -47,6 +48,8 @@ class _Running:
 class SideBySide:
     """Runs jobs, as many at a time as there are `places`; those that the longest chains of jobs need start first.
 
+    Of the others, those with the most views start first: a long job at the end would keep one place busy alone.
+
     Args:
         jobs: each after those that it needs.
         places: the environment variables of each place; a job gets those of the place it runs in.
@@ -64,7 +67,7 @@ class SideBySide:
         program: Sequence[str] = (sys.executable, "-m", "vggrepro"),
     ) -> None:
         self.places, self.logs, self.describe, self.program = places, logs, describe, program
-        self._total, self._waiting = len(jobs), _longest_chains_first(jobs)
+        self._total, self._waiting = len(jobs), _longest_first(jobs)
         self._running: list[_Running] = []
         self._done: set[str] = set()
 
@@ -132,13 +135,13 @@ class SideBySide:
         return [f"{len(self._done)} of {self._total} done", *(self.describe(each.job) for each in self._running)]
 
 
-def _longest_chains_first(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs, sorted by how many others in a row must follow each; equal ones in the given order."""
+def _longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, sorted by how many others in a row must follow each, then by views; equal ones in the given order."""
     length = {job.name: 1 for job in jobs}
     for job in reversed(jobs):
         for need in length.keys() & set(job.needs):
             length[need] = max(length[need], length[job.name] + 1)
-    return sorted(jobs, key=lambda job: -length[job.name])
+    return sorted(jobs, key=lambda job: (-length[job.name], -job.views))
 
 
 def _last_line(log: Path) -> str:
