@@ -22,7 +22,7 @@ from vggrepro.data.sources.base import Example, Source, digest
 Points = NDArray[np.complex128]  # vertices of a polygon as x + iy, y downwards; an object fills about |z| <= 1
 Polygon = tuple[Points, int]  # a polygon and its ink: 255 adds to the object's mask, 0 cuts out of it
 
-DRAWING = 2  # counts up when images of the same seed come out otherwise; 1 had no shapes in front and other classes
+DRAWING = 3  # counts up when images of the same seed come out otherwise; 2 had less contrast, 1 other classes
 SHORT_SIDE = (96, 128)  # smallest and largest shorter side of an image, pixels
 MAX_ASPECT = 1.6  # largest ratio of the longer side to the shorter
 OBJECT_RADIUS = (0.14, 0.23)  # smallest and largest radius of the object, as a fraction of the shorter side
@@ -32,7 +32,7 @@ MAX_STRETCH = 1.35  # largest factor by which the object is wider and flatter, o
 SCRAPS = (4, 10)  # smallest and largest number of small shapes in the background
 COVERS = (3, 6)  # smallest and largest number of small shapes in front of everything
 SCRAP_RADIUS = (0.04, 0.13)  # smallest and largest radius of such a shape, as a fraction of the shorter side
-MIN_CONTRAST = 110.0  # the object's luma (0-255) is at least this much above the background's mean
+MIN_CONTRAST = 130.0  # the object's luma (0-255) is at least this much above the background's mean
 NOISE = 6.0  # standard deviation of the grey noise on each pixel, of 255
 JPEG_QUALITY = 90
 _SUPERSAMPLING = 2
@@ -109,7 +109,7 @@ def _xy(points: Points) -> list[tuple[float, float]]:
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """A smooth random blend of colours, `size` = (width, height) in pixels."""
-    base = rng.uniform(10, 110, 3)
+    base = rng.uniform(10, 90, 3)
     grid = np.clip(base + rng.normal(0, 32, (3, 4, 3)), 0, 255).astype(np.uint8)
     return Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR)
 
