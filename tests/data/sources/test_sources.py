@@ -35,7 +35,7 @@ def test_a_level_too_high_or_too_low(photos: Path, tmp_path: Path) -> None:
 
 def test_the_demos_validation_images_alone() -> None:
     source = alone("demo")
-    assert (source.count("val"), source.classes) == (800, open_source("demo").classes)
+    assert (source.count("val"), source.classes) == (1200, open_source("demo").classes)
     assert next(source.examples("val", 559)) == next(open_source("demo").examples("val", 559))
 
 
