@@ -48,7 +48,7 @@ class _Running:
 class SideBySide:
     """Runs jobs, as many at a time as there are `places`; those that the longest chains of jobs need start first.
 
-    Of the others, those with the most views start first: a long job at the end would keep one place busy alone.
+    Of jobs with equally long chains, those with the most views start first: a long evaluation at the end would run alone.
 
     Args:
         jobs: each after those that it needs.

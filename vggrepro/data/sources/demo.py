@@ -4,7 +4,8 @@ Each image shows one object of one of the `CLASSES`, at a random size, place, ti
 shapes lie behind it and in front of it. All classes have the same distribution of colours, so only shape and layout
 tell them apart: two discs side by side or stacked, a face upright or upside down. No class becomes another when it is
 mirrored, and none looks like a part of another, for a crop at a large Q may show only a part of the object. Images are
-nearly square, with the object near the middle: with a crop of 64, dense evaluation sees 7/8 of a square's sides.
+nearly square, with the object near the middle: at Q = 256, 384 and 512, dense evaluation by nets with a crop of 64 sees
+the upper left 7/8 of a square's sides.
 
 An image depends only on (seed, split, index), so each can be made alone and in any order.
 """
