@@ -48,7 +48,7 @@ class _Running:
 class SideBySide:
     """Runs jobs, as many at a time as there are `places`; those that the longest chains of jobs need start first.
 
-    Of jobs with equally long chains, those with the most views start first: a long evaluation at the end would run alone.
+    Of jobs with equally long chains, those with the most views start first: a long evaluation at the end runs alone.
 
     Args:
         jobs: each after those that it needs.
