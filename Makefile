@@ -20,7 +20,7 @@ setup: .venv/installed
 demo: .venv/installed
 	@echo "demo: draws 6,000 images, trains 14 nets, evaluates and tests them: about 6 minutes on 2 CPU cores." >&2
 	@echo "Ctrl-C stops; the same command goes on." >&2
-	@$(BIN)/vggrepro reproduce --preset demo --init looks-linear --jobs auto $(DEMO)
+	@$(BIN)/vggrepro reproduce --preset demo --init dirac --jobs auto $(DEMO)
 
 # docs/sample-report.html: the demo's report, with the training error beside the validation error.
 sample: demo

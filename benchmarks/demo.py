@@ -24,7 +24,7 @@ def main() -> None:
     seed, *options = sys.argv[1:] or ["0"]
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "vggrepro", "reproduce", "--preset", "demo"]
-        words += ["--init", "looks-linear", "--jobs", "auto", "--seed", seed, *options]
+        words += ["--init", "dirac", "--jobs", "auto", "--seed", seed, *options]
         seconds, tables = [], []
         for _ in range(2):
             began = time.perf_counter()

@@ -72,7 +72,7 @@ def new_net(
         width: multiplies channels and FC units; 1 is the paper.
         stride: pixels between two positions of the score map; 32 is the paper.
         min_channels: of each conv. layer, however small the width.
-        initialisation: random (the paper's), glorot (uniform), glorot-normal, he, delta or looks-linear.
+        initialisation: random (the paper's), glorot (uniform), glorot-normal, he, delta, looks-linear or dirac.
         seed: of the weights.
 
     Raises:

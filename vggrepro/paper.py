@@ -22,7 +22,7 @@ FC_WIDTH = 4096  # Sect. 2.1
 FEWEST_CHANNELS = 64  # of Table 1's conv. layers: conv1_1 of every net
 # How first weights are drawn: what a user may say, and the name that a run's config.json records.
 # N(0, std²) and Glorot & Bengio 2010 (Sect. 3.1), He et al. 2015, delta-orthogonal without filters' means (Xiao et
-# al. 2018), looks-linear (Balduzzi et al. 2017).
+# al. 2018), looks-linear (Balduzzi et al. 2017), and that with Dirac kernels (Zagoruyko & Komodakis 2017).
 INITIALISERS = {
     "random": "random",
     "glorot": "glorot-uniform",  # as Glorot & Bengio have it; a config.json with "glorot" is older and means normal
@@ -31,6 +31,7 @@ INITIALISERS = {
     "he": "he",
     "delta": "delta",
     "looks-linear": "looks-linear",
+    "dirac": "dirac",
 }
 MAX_SCALE = 4096  # ours, against slips: eight times the paper's largest
 STRIDE = 32  # pixels between two positions of the score map: five poolings (Sect. 2.1)

@@ -60,7 +60,7 @@ class Recipe:
     dropout: float
     warmup_steps: int  # the learning rate rises linearly over so many first steps
     clip_norm: float  # largest norm of the gradient; 0 is no limit
-    initialisation: str  # random, glorot-uniform, glorot-normal, he, delta or looks-linear
+    initialisation: str  # random, glorot-uniform, glorot-normal, he, delta, looks-linear or dirac
     initial_std: float  # of `random`
     initial_fc8: float  # multiplies fc8's random weights: a small one starts at even scores
     input_scale: float  # the net's input is (RGB 0-255 - mean) * input_scale

@@ -91,7 +91,7 @@ def test_demo(bench: Bench) -> None:
 
     stored = bench("demo", "7", "--epochs", "1", stored="demo-seed7", subprocess=SimpleNamespace(run=run, PIPE=-1))
     assert seen[0] == seen[1]
-    expected = ["--preset", "demo", "--init", "looks-linear", "--jobs", "auto", "--seed", "7", "--epochs", "1"]
+    expected = ["--preset", "demo", "--init", "dirac", "--jobs", "auto", "--seed", "7", "--epochs", "1"]
     assert seen[0][-len(expected) :] == expected
     assert stored["table3"] == ["| A |"]
 

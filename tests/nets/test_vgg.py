@@ -472,6 +472,22 @@ def test_looks_linear_takes_odd_numbers_of_channels(width: float, least: int) ->
     assert hidden.any() and scores.std(0).min() > 0
 
 
+@pytest.mark.parametrize("least", [1, 5])
+def test_with_dirac_nets_of_all_depths_start_as_the_same_function(least: int) -> None:
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores = {}
+    for net in ("A", "B", "C", "D", "E"):
+        model = VGG(net, 5, 64, 3 / 64, min_channels=least).double()
+        initialise(model, "dirac", seed=4)
+        scores[net] = model.eval()(images)
+        torch.testing.assert_close(scores[net], scores["A"])
+    other = VGG("A", 5, 64, 3 / 64, min_channels=least).double()
+    initialise(other, "looks-linear", seed=4)
+    for name in ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc6", "fc7", "fc8"):  # the number of channels changes
+        assert torch.equal(other.get_parameter(f"{name}.weight"), model.get_parameter(f"{name}.weight")), name
+    assert scores["A"].std(0).min() > 0
+
+
 @pytest.mark.parametrize("net", ["A", "E"])
 def test_delta_tells_images_apart_where_he_does_not(net: str) -> None:
     """The fc7 activations of two images at the start: alike by He's weights, as large as the input by both."""

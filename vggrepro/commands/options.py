@@ -188,7 +188,7 @@ Init = Annotated[
     typer.Option(
         "--init",
         metavar="NAME",
-        help="Start from random, glorot, glorot-normal, he, delta, looks-linear or a finished run.",
+        help="Start from random, glorot, glorot-normal, he, delta, looks-linear, dirac or a finished run.",
     ),
 ]
 MicroBatch = Annotated[

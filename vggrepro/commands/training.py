@@ -125,7 +125,7 @@ def reproduce(
         typer.Option(
             "--init",
             metavar="NAME",
-            help="Start no net from A, but each from random, glorot, glorot-normal, he, delta or looks-linear.",
+            help="Start no net from A, but each from random, glorot, glorot-normal, he, delta, looks-linear or dirac.",
         ),
     ] = None,
 ) -> None:

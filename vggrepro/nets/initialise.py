@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.init import dirac_
 
 from vggrepro import paper
 from vggrepro.errors import InputError
@@ -25,8 +26,9 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
     (Glorot & Bengio 2010, Sect. 3.1) is uniform with variance 2/(in+out), `glorot-normal` normal with the same
     variance; `he` (He et al. 2015) is normal with variance 2/in; `delta` has random orthogonal matrices at the kernels'
     centres (Xiao et al. 2018) and no filter with a mean (`_centred`); `looks-linear` (Balduzzi et al. 2017) makes a net
-    that is linear at the start, but for its poolings and LRN (`_looks_linear`). `fc8` multiplies the last layer's
-    weights.
+    that is linear at the start, but for its poolings and LRN (`_looks_linear`); `dirac` does so, too, and a conv. layer
+    with as many channels as the layer before changes nothing at the start (Zagoruyko & Komodakis 2017), so that nets of
+    all depths start as the same function. `fc8` multiplies the last layer's weights.
 
     Raises:
         InputError: `how` is no initialisation.
@@ -41,7 +43,10 @@ def initialise(model: VGG, how: str, seed: int, std: float = 0.01, fc8: float = 
                 parameter.zero_()
                 continue
             rows = keyed.key(seed, keyed.WEIGHTS, *name.encode(), torch.arange(len(parameter)))
-            if how == "looks-linear":
+            if how == "dirac" and name != "conv1_1.weight" and parameter.ndim == 4 and len(rows) == parameter.shape[1]:
+                dirac_(parameter)  # rectified inputs pass on unchanged
+                continue
+            if how in ("looks-linear", "dirac"):
                 _looks_linear(name, parameter, rows, model.architecture.map_side**2)
                 parameter.mul_(fc8 if name == "fc8.weight" else 1)
                 continue

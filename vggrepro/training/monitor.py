@@ -404,7 +404,7 @@ class Monitor:
         ]
         if recipe.dropout:
             changes.append(f"less dropout (now {recipe.dropout:g})")
-        if recipe.initialisation != "looks-linear":
+        if recipe.initialisation not in ("looks-linear", "dirac"):
             changes.append(f"initialisation=looks-linear (now {recipe.initialisation})")
         say(
             f"warning: {self.run.name} is still at chance after {CHANCE_EPOCHS} epochs (loss {loss:.3f}, chance "
