@@ -7,7 +7,7 @@ mirrored, and none looks like a part of another, for a crop at a large Q may sho
 nearly square, with the object near the middle: at Q = 256, 384 and 512, dense evaluation by nets with a crop of 64 sees
 the upper left 7/8 of a square's sides.
 
-An image depends only on (seed, split, index), so each can be made alone and in any order.
+An image depends only on (DRAWING, seed, split, index), so each can be made alone and in any order.
 """
 
 import io
@@ -24,7 +24,7 @@ from vggrepro.data.sources.base import Example, Source, digest
 Points = NDArray[np.complex128]  # vertices of a polygon as x + iy, y downwards; an object fills about |z| <= 1
 Polygon = tuple[Points, int]  # a polygon and its ink: 255 adds to the object's mask, 0 cuts out of it
 
-DRAWING = 3  # counts up when images of the same seed come out otherwise; 1 and 2 had objects further from the middle
+DRAWING = 4  # counts up when the images change; part of their key, so that a seed then gives new images
 SHORT_SIDE = (96, 128)  # smallest and largest shorter side of an image, pixels
 MAX_ASPECT = 1.1  # largest ratio of the longer side to the shorter
 OBJECT_RADIUS = (0.14, 0.23)  # smallest and largest radius of the object, as a fraction of the shorter side
@@ -171,7 +171,7 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
 
 def draw(seed: int, split: str, index: int) -> tuple[Image.Image, int]:
     """Image `index` of `split` (RGB) and its label; the same on every machine and call."""
-    key = np.array([seed, crc32(split.encode()) << 32 | index], dtype=np.uint64)
+    key = np.array([seed, crc32(f"{DRAWING} {split}".encode()) << 32 | index], dtype=np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))
     label = index % len(CLASSES)
     width, height = _size(rng)
