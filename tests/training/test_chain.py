@@ -69,7 +69,7 @@ def test_deeper_nets_start_from_a(dataset: Dataset, tmp_path: Path, capsys: pyte
         "D-256: at most 1 epoch; conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8 start from the weights of A-256; "
         "conv1_2, conv2_2, conv3_3, conv4_1" in talk
     )
-    assert "conv5_3 from random weights (looks-linear)" in talk
+    assert "conv5_3 from random weights (dirac)" in talk
 
 
 @pytest.mark.usefixtures("untrained")
@@ -110,7 +110,7 @@ def test_init_overrides_the_start(dataset: Dataset, tmp_path: Path) -> None:
     train_chain(Run("E", S256), request(dataset, tmp_path), "D-256")
     assert RunFolder(tmp_path / "E-256").config().start.run == "D-256"
     with pytest.raises(
-        InputError, match=r"nowhere: no initialisation \(random, .*, looks-linear\), and no run 'nowhere' in"
+        InputError, match=r"nowhere: no initialisation \(random, .*, looks-linear, dirac\), and no run 'nowhere' in"
     ):
         train_chain(Run("C", S256), request(dataset, tmp_path), "nowhere")
 

@@ -63,10 +63,10 @@ def test_the_recipe_shows_the_initialisation_that_init_puts_in_its_place(dataset
     asked = request(dataset, tmp_path / "runs")
     lines = told(plan_chain(Run("A", S256), asked, start="he"), asked, {})
     assert [line.split() for line in lines.splitlines() if "initialisation" in line] == [
-        ["initialisation", "he", "option", "preset:", "looks-linear"]
+        ["initialisation", "he", "option", "preset:", "dirac"]
     ]
     plain = told(plan_chain(Run("A", S256), asked), asked, {})
-    assert "initialisation   looks-linear" in plain and "initialisation   looks-linear   option" not in plain
+    assert "initialisation   dirac" in plain and "initialisation   dirac   option" not in plain
 
 
 # By hand: channels 4 8 16 16 32 32 32 32, FC 256, maps of 32 16 8 4 2, 6 classes; A has 775,680 multiply-adds and
@@ -74,8 +74,8 @@ def test_the_recipe_shows_the_initialisation_that_init_puts_in_its_place(dataset
 # validation cost a third.
 PLAN = """\
 chain
-  A-256      to train  from random weights (looks-linear)
-  D-256      to train  from A-256: conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; the others random (looks-linear)
+  A-256      to train  from random weights (dirac)
+  D-256      to train  from A-256: conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; the others random (dirac)
   D-384      to train  from D-256: all layers
   D-256-512  to train  from D-384: all layers
 
@@ -146,7 +146,7 @@ def test_fc_only_and_finished_chains(dataset: Dataset, tmp_path: Path, monkeypat
     monkeypatch.setattr(Training, "run", lambda self: None)
     train_chain(Run("A", S256), asked)
     text = told(plan_chain(Run("A", S256), asked), asked, {})
-    assert text.endswith("chain\n  A-256  done, 0 epochs  from random weights (looks-linear)")
+    assert text.endswith("chain\n  A-256  done, 0 epochs  from random weights (dirac)")
     again = replace(asked, retrain=True)
     assert "\n  total " in told(plan_chain(Run("A", S256), again), again, {})
 

@@ -117,7 +117,7 @@ def test_a_loss_of_log_k_after_two_epochs_is_chance(
         assert "validation error 50.0 % top-1, 25.0 % top-5, " in talk
         assert ("A-256 is still at chance after 2 epochs (loss 2.070, chance 2.079)" in talk) == (warned and epoch == 2)
         advice = "Try more warmup_steps (now 400), another learning_rate (now 0.02) or a smaller batch (now 2), "
-        assert (advice in talk) == (warned and epoch == 2)  # the recipe has no dropout and starts looks-linear
+        assert (advice in talk) == (warned and epoch == 2)  # the recipe has no dropout and starts with dirac
 
 
 @pytest.mark.parametrize(("loss", "norm", "what"), [(math.nan, 1.0, "loss"), (2.0, math.inf, "gradient")])
