@@ -483,6 +483,10 @@ def test_with_dirac_nets_of_all_depths_start_as_the_same_function(least: int) ->
         torch.testing.assert_close(scores[net], scores["A"])
     other = VGG("A", 5, 64, 3 / 64, min_channels=least).double()
     initialise(other, "looks-linear", seed=4)
+    for net in ("A-LRN", "B-5x5"):
+        same = VGG(net, 5, 64, 3 / 64, min_channels=least)
+        initialise(same, "dirac", seed=4)
+        assert same(images.float()).std(0).min() > 0
     for name in ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc6", "fc7", "fc8"):  # the number of channels changes
         assert torch.equal(other.get_parameter(f"{name}.weight"), model.get_parameter(f"{name}.weight")), name
     assert scores["A"].std(0).min() > 0

@@ -56,7 +56,8 @@ def test_no_class_becomes_another_when_mirrored() -> None:
 
 
 def test_images_of_another_drawing_are_other_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = DemoSource(0).contents()
-    assert now == DemoSource(0).contents()
+    now, image = DemoSource(0).contents(), demo.example(0, "train", 3)
+    assert now == DemoSource(0).contents() and image == demo.example(0, "train", 3)
     monkeypatch.setattr(demo, "DRAWING", demo.DRAWING - 1)
     assert DemoSource(0).contents() != now
+    assert demo.example(0, "train", 3)[0] == image[0] and demo.example(0, "train", 3)[1] != image[1]
