@@ -18,7 +18,7 @@ setup: .venv/installed
 # The whole pipeline on generated images. Every net starts from random weights, so that all have as many steps as A.
 # On a terminal a summary, in a pipe Tables 1-7; progress on stderr.
 demo: .venv/installed
-	@echo "demo: draws 6,000 images, trains 14 nets, evaluates and tests them: about 6 minutes on 2 CPU cores." >&2
+	@echo "demo: draws 6,000 images, trains 14 nets, evaluates and tests them: 6 to 9 minutes on 2 CPU cores." >&2
 	@echo "Ctrl-C stops; the same command goes on." >&2
 	@$(BIN)/vggrepro reproduce --preset demo --init dirac --jobs auto $(DEMO)
 

@@ -1,4 +1,4 @@
-"""Claim: the demo takes about 6 minutes on two quiet CPU cores, and seconds when it is done.
+"""Claim: the demo takes 6 to 9 minutes on two quiet CPU cores, and seconds when it is done.
 
 python benchmarks/demo.py [SEED] [OPTIONS of reproduce]     (in a folder that is removed afterwards)
 """
