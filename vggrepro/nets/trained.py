@@ -89,7 +89,9 @@ class Trained:
         """Our net with these weights, in eval mode; in train mode it has the run's dropout (imported: the paper's)."""
         with torch.device("meta"):  # without random weights: to draw them would take seconds for D
             model = VGG.of(self.config.architecture, self.config.recipe.lrn)
-        model.to_empty(device="cpu")
-        weights.into(model, self.tensors, self.run)
+        weights.check(self.tensors, model.architecture.shapes(), self.run)
+        # Not `to_empty`: it imports sympy, which takes half a second.
+        copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in self.tensors.items()}
+        model.load_state_dict(copies, assign=True)
         model.dropout = float(self.config.recipe.values.get("dropout", paper.DROPOUT))
         return model.eval()
