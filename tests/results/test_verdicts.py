@@ -258,6 +258,13 @@ def test_over_seeds_by_hand() -> None:
     assert intervals.seeds_of(first, second).of_seeds == pytest.approx(gaps.mean(1).var(ddof=1))
 
 
+def test_a_tie_over_seeds_is_no_difference() -> None:
+    """3, 2 and 1 of 7 images against 3, 1 and 2: the two means of the errors differ by rounding."""
+    first, second = ([np.arange(7) < wrong for wrong in numbers] for numbers in ((3, 2, 1), (3, 1, 2)))
+    made = intervals.over_seeds(intervals.seeds_of(first, second), spread=0.5, freedom=4)
+    assert made.a != made.b and made.difference == 0.0
+
+
 def test_as_many_images_as_needed_find_the_difference_with_a_chance_of_80_percent() -> None:
     """Against the exact power of McNemar's test: 10 claims, one measure, so a level of 5 % / 10."""
     found = power.needed(judged(3, counts(80, 100, 1000))[0], 10)

@@ -175,16 +175,17 @@ def over_seeds(made: Seeds, spread: float, freedom: float) -> Comparison:
     a, b = (float(np.mean([getattr(one, side) for one in made.singles])) for side in "ab")
     half = error * float(scipy.special.stdtrit(degrees, 0.5 + LEVEL / 2))
     only_a, only_b = (sum(getattr(one, side) for one in made.singles) for side in ("only_a", "only_b"))
-    p = 2 * _student(-abs(a - b), error, degrees)
+    difference = 100 * (only_a - only_b) / (images * count)  # not a - b, whose rounding makes a tie a difference
+    p = 2 * _student(-abs(difference), error, degrees)
     each = tuple(one.difference for one in made.singles)
     by_both = made.of_both / (images * count)
     return Comparison(
         images,
         a,
         b,
-        difference=a - b,
-        low=a - b - half,
-        high=a - b + half,
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
         only_a=only_a,
         only_b=only_b,
         p=p,

@@ -22,7 +22,6 @@ ONE_SEED = ", one seed"  # beside a verdict on nets that were trained once
 LARGER = "larger than the paper's"  # "errs slightly less": less, but by more than the margin
 # The measures that are tested; an image counts as wrong if its true class has this rank or a later one.
 MEASURES = {columns.MEASURES[name].short: least for name, least in columns.ERRORS.items()}
-TIE = 1e-9  # points; means over seeds that are equal differ by rounding
 BETTER = (Relation.LOWER, Relation.SLIGHTLY_LOWER)  # shown by top-1 or top-5; the other kinds by both
 
 
@@ -56,7 +55,7 @@ class Tested:
     def as_claimed(self) -> bool:
         """Whether the difference lies as the claim says, whatever the test says; "slightly less" ends at the margin."""
         too_much = self.kind is Relation.SLIGHTLY_LOWER and self.comparison.difference < -(self.margin or 0.0)
-        return self.room > TIE and not too_much
+        return self.room > 0 and not too_much
 
     @property
     def p(self) -> float:
