@@ -432,7 +432,7 @@ def test_folders_that_are_no_seeds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^no run in .*none; name folders of runs"):
         over_seeds(Path(f"{tmp_path / 'runs'},{tmp_path / 'none'}"), DATA)
     planted.make_run(tmp_path / "other", Run("B", S256), dataset={"name": "photos", "fingerprint": "x"})
-    with pytest.raises(InputError, match=r"other: its runs are of photos, those of .*runs of"):
+    with pytest.raises(InputError, match=r"other: its runs are of photos, not of the images in .*data"):
         over_seeds(Path(f"{tmp_path / 'runs'},{tmp_path / 'other'}"), DATA)
 
 

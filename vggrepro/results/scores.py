@@ -235,7 +235,8 @@ def over_seeds(runs: Path, dataset: Dataset) -> Scores:
     first, *others = seed_folders(runs)
     for folder in others:
         if name := foreign_data(folder, dataset):
-            raise InputError(f"{folder}: its runs are of {name}, those of {first} of {dataset.folder}; leave it out")
+            do = "leave it out, or name its data set by --data"
+            raise InputError(f"{folder}: its runs are of {name}, not of the images in {dataset.folder}; {do}")
     made = Scores(first, dataset, [Scores(folder, dataset) for folder in others])
     everyone = [made, *made.seeds]
     if others:
