@@ -27,18 +27,19 @@ def program(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, *words: str, **more: str) -> subprocess.Popen[bytes]:
     settings = {"SEEDS": "3,4", "WIDTH": "0.25", "JOBS": "8", "PRECISION": "bf16", "OPTIONS": "--epochs 2 --workers 0"}
-    environment = os.environ | settings | {"VGGREPRO": "sh program.sh"}
+    environment = os.environ | settings | more | {"VGGREPRO": "sh program.sh"}
     return subprocess.Popen(["bash", str(SCRIPT), *words], cwd=folder, env=environment, start_new_session=True)
 
 
-def test_the_script_trains_all_nets_and_a_control_of_each_seed(program: Path) -> None:
-    assert start(program, "--multicrop").wait(timeout=30) == 0
+@pytest.mark.parametrize(("more", "init"), [({}, "looks-linear"), ({"INIT": "dirac"}, "dirac")])
+def test_the_script_trains_all_nets_and_a_control_of_each_seed(program: Path, more: dict[str, str], init: str) -> None:
+    assert start(program, "--multicrop", **more).wait(timeout=30) == 0
     options = "--width 0.25 --precision bf16 --epochs 2 --workers 0"
     ran = (program / "ran").read_text().splitlines()
     assert ran == [
-        f"reproduce --init looks-linear --seeds 3,4 --jobs 8 {options} --multicrop",
+        f"reproduce --init {init} --seeds 3,4 --jobs 8 {options} --multicrop",
         f"finetune-scale D --scale 256 --from runs/D-256 --runs runs-control/seed3 --seed 3 {options}",
         "evaluate --dense --runs runs-control/seed3 --precision bf16",
         f"finetune-scale D --scale 256 --from runs/seed4/D-256 --runs runs-control/seed4 --seed 4 {options}",
